@@ -1,0 +1,68 @@
+# Every verb does its own set-up. The machine needs Python >= 3.11 (with venv) and make; all else goes into .venv.
+#
+#   make demo     the questionnaire, from scrambled page arrivals to computed scores
+#   make test     the tests            (ARGS="-k cascade" or ARGS="-n auto" reach pytest)
+#   make check    everything that a change must pass: lint, format, types, floors, tests, coverage of the core
+#   make soak     the tests that take minutes
+#   make docs     the README's and docs' examples, run; their links, followed
+#   make format   rewrite the code in the house's form
+#   make bench    the figures
+#   make clean    remove what the others left behind (but not .venv)
+
+.PHONY: demo test check soak docs format bench clean
+.NOTPARALLEL:
+
+BIN := .venv/bin
+RUNS := .venv/.installed-to-run
+DEV := .venv/.installed-to-develop
+INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input --constraint constraints.txt
+
+# Asked by running it: a name on PATH may be a shim that starts nothing. `make PYTHON=…` chooses another.
+PYTHON = $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$name" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+	&& { echo "$$name"; break; }; done)
+
+demo: $(RUNS)
+	@$(BIN)/triggers demo $(ARGS)
+
+test: $(DEV)
+	@$(BIN)/python $(MEASURE) -m pytest $(ARGS)
+
+check: $(DEV)
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(MAKE) --no-print-directory test MEASURE='-m coverage run'
+	@$(BIN)/coverage report --include='src/triggers/core/*' --fail-under=100
+
+soak: $(DEV)
+	@$(BIN)/python -m pytest -m slow --timeout=3600 $(ARGS)
+
+docs: $(DEV)
+	@$(BIN)/python -m pytest tests/docs $(ARGS)
+
+format: $(DEV)
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+bench: $(DEV)
+	@$(BIN)/python -m bench $(ARGS)
+
+clean:
+	@rm -rf build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find . -path ./.venv -prune -o -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@python='$(PYTHON)'; test -n "$$python" || { \
+	echo 'Python >= 3.11 with its venv module is needed (on Debian: python3-venv). Name it: make PYTHON=/path/to/python3' >&2; exit 1; }; \
+	"$$python" -m venv --clear .venv
+
+$(RUNS): pyproject.toml constraints.txt | $(BIN)/python
+	@$(INSTALL) --editable .
+	@touch $@
+
+# Whoever can develop can run.
+$(DEV): pyproject.toml constraints.txt | $(BIN)/python
+	@$(INSTALL) --editable '.[dev]'
+	@touch $@ $(RUNS)

@@ -1,0 +1,61 @@
+"""Work done exactly when a set of things has happened.
+
+The front door: everything that an application needs, and no code. Tasks and their context are in
+:mod:`triggers.task`, errors in :mod:`triggers.exceptions`.
+"""
+
+from importlib.metadata import version as _version
+
+from triggers.app import Triggers
+from triggers.core.explain import Explanation
+from triggers.core.rules import Rule
+from triggers.core.status import Status
+from triggers.core.values import Limits
+from triggers.exceptions import (
+    ConfigurationError,
+    IdempotencyConflictError,
+    InvalidStatusError,
+    StatusChange,
+    StorageError,
+    TriggersError,
+    WorkerLost,
+    with_context,
+)
+from triggers.logs import LogSettings, current_logger, mask_secret, propagate
+from triggers.manager import FinalizingTriggerManager, FireResult, TriggerManager
+from triggers.session import SessionView, TaskInstance
+from triggers.sweep import SweepReport
+from triggers.task import Registry, TaskContext, TriggerTask, task
+
+__version__ = _version("session-triggers")
+
+__all__ = [
+    "ConfigurationError",
+    "Explanation",
+    "FinalizingTriggerManager",
+    "FireResult",
+    "IdempotencyConflictError",
+    "InvalidStatusError",
+    "Limits",
+    "LogSettings",
+    "Registry",
+    "Rule",
+    "SessionView",
+    "Status",
+    "StatusChange",
+    "StorageError",
+    "SweepReport",
+    "TaskContext",
+    "TaskInstance",
+    "TriggerManager",
+    "TriggerTask",
+    "Triggers",
+    "TriggersError",
+    "WorkerLost",
+    "__version__",
+    "current_logger",
+    "mask_secret",
+    "propagate",
+    "task",
+    "with_context",
+]

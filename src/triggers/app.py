@@ -1,0 +1,261 @@
+"""Triggers: the one place where a storage, runners, a manager class and settings meet."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from triggers import plugins
+from triggers.core.values import DEFAULT_LIMITS, Limits
+from triggers.exceptions import ManagerMismatchError, PluginError
+from triggers.execution import Executor
+from triggers.manager import FinalizingTriggerManager, Surroundings, TriggerManager
+from triggers.session import SessionView
+from triggers.sweep import Sweep, Sweeper, SweepReport
+from triggers.task import registry as default_registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Self
+
+    from triggers.core.law import Policy
+    from triggers.runners.base import Runner
+    from triggers.storages.base import Due, Storage
+    from triggers.task import Registry
+
+_log = logging.getLogger(__name__)
+
+#: How long a claim lasts without a heartbeat.
+LEASE = timedelta(seconds=60)
+
+#: How long a hand-over has until the sweep repeats it.
+GRACE = timedelta(seconds=30)
+
+#: The pause between two sweeps.
+SWEEP_INTERVAL = timedelta(seconds=5)
+
+#: At so many lost workers an instance is failed.
+MAX_CRASHES = 3
+
+#: How often `join` looks, in seconds.
+JOIN_PAUSE = 0.02
+
+
+class Triggers:
+    """An application's access to its sessions.
+
+    The threads of the runner start with the first instance that is released, those of the sweep with
+    :meth:`start`, both once for each process, so the object may be made before a fork. As a context manager it
+    starts and closes itself.
+
+    Args:
+        url: of the storage, such as ``sqlite:///survey.db``, or a storage.
+        runner: the default runner, by name or itself; None for a process that only fires.
+        runners: further runners by the names that `using` gives them.
+        manager: the class of its managers; one of another process is used only by that name.
+        managers: further classes that sessions of this application may belong to.
+        registry: the tasks that run here.
+        complete_registry: whether that is every task there is, so that an unknown `run` is refused at once.
+        lease: how long a claim lasts without a heartbeat.
+        grace: how long a hand-over has until the sweep repeats it.
+        sweep_interval: the pause between two sweeps.
+        max_crashes: at so many lost workers an instance is failed.
+        limits: sizes of what is accepted.
+
+    Raises:
+        PluginError: no storage, or runner, of that name.
+        StorageError: the storage cannot be opened.
+    """
+
+    def __init__(  # noqa: PLR0913 - the place where everything meets
+        self,
+        url: str | Storage,
+        *,
+        runner: str | Runner | None = "threads",
+        runners: Mapping[str, Runner] | None = None,
+        manager: type[TriggerManager] = TriggerManager,
+        managers: Sequence[type[TriggerManager]] = (),
+        registry: Registry = default_registry,
+        complete_registry: bool = False,
+        lease: timedelta = LEASE,
+        grace: timedelta = GRACE,
+        sweep_interval: timedelta = SWEEP_INTERVAL,
+        max_crashes: int = MAX_CRASHES,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        for name, span in (("lease", lease), ("grace", grace), ("sweep_interval", sweep_interval)):
+            if span <= timedelta():
+                message = f"{name} must be longer than nothing, not {span}"
+                raise ValueError(message)
+        self._backend = plugins.storage_from_url(url) if isinstance(url, str) else url
+        self._manager = manager
+        self._managers = {kind.name: kind for kind in (TriggerManager, FinalizingTriggerManager, *managers, manager)}
+        self._default = runner
+        self._runners: dict[str, Runner] = {}
+        self._given = dict(runners or {})
+        self._registry = registry
+        self._closed_in = 0
+        micros = round(grace.total_seconds() * 1e6)
+        self._around = Surroundings(
+            storage=self._backend,
+            hand_over=self._hand_over,
+            tasks=registry if complete_registry else None,
+            runners=plugins.names(plugins.RUNNERS) | self._given.keys(),
+            grace=micros,
+            limits=limits,
+        )
+        self._policies: dict[str, Policy | None] = {}
+        self._executor = Executor(
+            self._backend, registry, self._manager_of, self._policy_of, lease.total_seconds(), max_crashes
+        )
+        self._sweep = Sweep(self._backend, self._hand_over, self._policy_of, micros)
+        self._sweeper = Sweeper(self._sweep, sweep_interval.total_seconds())
+
+    def __repr__(self) -> str:
+        return f"<Triggers on {self._backend!r}>"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- sessions ---------------------------------------------------------------------------------------
+
+    def session(self, uid: str) -> TriggerManager:
+        """The manager of a session; the session comes into being with the first thing that is stored.
+
+        A session that another manager of this application made gets that one.
+
+        Args:
+            uid: any printable string of 1 to 255 characters.
+
+        Raises:
+            InvalidNameError: it is something else.
+        """
+        return self._manager(uid, self._around)
+
+    def sessions(self, after: str = "") -> Iterator[SessionView]:
+        """Every session, in the order of the UIDs beyond `after`, read page by page."""
+        reader = self._backend.reader
+        while page := reader.sessions(after):
+            yield from (SessionView(session.uid, reader) for session in page)
+            after = page[-1].uid
+
+    @property
+    def storage(self) -> Storage:
+        """Where everything is kept."""
+        return self._backend
+
+    @property
+    def registry(self) -> Registry:
+        """The tasks that run here."""
+        return self._registry
+
+    # -- running ----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to sweep; a second call in the same process does nothing. Without a runner there is no sweep."""
+        if self._default is not None:
+            self._sweeper.start()
+
+    def sweep(self) -> SweepReport:
+        """Sweep once, now: rescue lost claims and hand over what is due.
+
+        Raises:
+            StorageError: the storage is away.
+        """
+        return self._sweep.once()
+
+    def run(self, uid: str, task: str, number: int) -> bool:
+        """Run an instance here, now, if it can be claimed; what a worker calls for each message."""
+        return self._executor.run(uid, task, number)
+
+    def pull(self, limit: int) -> list[Due]:
+        """Take instances that are ready from the storage, for the default runner; others go to theirs."""
+        due = self._backend.due(limit, grace=self._around.grace, everything=True)
+        self._hand_over([other for other in due if not self._is_default(other)])
+        return [own for own in due if self._is_default(own)]
+
+    def join(self, timeout: float | timedelta | None = None, *, delayed: bool = True) -> bool:
+        """Wait until nothing in the storage is scheduled or running, whoever runs it, cascades included.
+
+        Args:
+            timeout: how long to wait, as a timedelta or in seconds; None for as long as it takes.
+            delayed: wait also for what is not due yet.
+
+        Returns:
+            Whether there is nothing left; False if the time was up.
+        """
+        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        until = None if seconds is None else time.monotonic() + seconds
+        while True:
+            backlog = self._backend.reader.backlog()
+            if not (backlog.running or backlog.ready or (delayed and backlog.later)):
+                return True
+            if until is not None and time.monotonic() >= until:
+                return False
+            time.sleep(JOIN_PAUSE)
+
+    def close(self, timeout: float | timedelta | None = None) -> None:
+        """Stop: no more hand-overs, no more sweeps; what runs here is waited for, or let go for others to run.
+
+        Args:
+            timeout: how long to wait for what runs, as a timedelta or in seconds; None until it has ended. What
+                has not ended by then is scheduled again, and its end, should it come, refused.
+        """
+        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        self._closed_in = os.getpid()
+        self._sweeper.close()
+        ended = [runner.close(seconds) for runner in self._runners.values()]
+        if not all(ended):
+            self._executor.release_all()
+        self._backend.close()
+
+    # -- what holds it together -------------------------------------------------------------------------
+
+    def _hand_over(self, ready: Sequence[Due]) -> None:
+        """Offer instances to their runners. A hint that gets lost is repeated by the sweep."""
+        if self._closed_in == os.getpid() or self._default is None:
+            return
+        for due in ready:
+            try:
+                self._runner(due.using).submit(due)
+            except Exception:
+                _log.exception("%s#%d of session %r could not be handed over; the sweep tries again", *due[1:3], due.uid)
+
+    def _is_default(self, due: Due) -> bool:
+        return due.using is None or due.using == self._default
+
+    def _runner(self, name: str | None) -> Runner:
+        wanted: Any = self._default if name is None else self._given.get(name, name)
+        label = name or (self._default if isinstance(self._default, str) else "")
+        if label not in self._runners:
+            made = plugins.load(plugins.RUNNERS, wanted)() if isinstance(wanted, str) else wanted
+            made.start(self)
+            self._runners[label] = made
+        return self._runners[label]
+
+    def _kind(self, name: str) -> type[TriggerManager] | None:
+        """The manager class of that name: the application's, or an installed one."""
+        if name not in self._managers:
+            try:
+                self._managers[name] = plugins.load(plugins.MANAGERS, name)
+            except PluginError:
+                return None
+        return self._managers[name]
+
+    def _manager_of(self, name: str, uid: str) -> TriggerManager:
+        kind = self._kind(name) if name else self._manager
+        if kind is None:
+            message = f"session {uid!r} belongs to manager {name!r}, which this process lacks: it may be read, not changed"
+            raise ManagerMismatchError(message)
+        return kind(uid, self._around)
+
+    def _policy_of(self, name: str) -> Policy | None:
+        kind = self._kind(name) if name else self._manager
+        return None if kind is None else kind.policy_for(self._around.grace, self._around.limits)

@@ -1,0 +1,145 @@
+"""Why a task has run, or has not: in a sentence, and as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from triggers.core.status import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from triggers.core.rules import Rule
+    from triggers.core.state import Instance
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Why one unstarted instance, or a task without any, waits.
+
+    Attributes:
+        name: the instance, or the task.
+        lacks: the triggers that could still meet its condition.
+        needs: its condition in words.
+        upstream: lacked trigger → the instances of the task of that name whose end would fire it, as
+            (name, status); a failed one is what a person has to replay or skip.
+    """
+
+    name: str
+    lacks: tuple[str, ...]
+    needs: str
+    upstream: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+
+    def sentence(self) -> str:
+        """It in words."""
+        sentence = f"{self.name} waits for {_listed(self.lacks)} (it needs {self.needs})"
+        for trigger, instances in self.upstream.items():
+            states = ", ".join(f"{name} is {status}" for name, status in instances)
+            sentence += f"; {trigger} comes from a task: {states or 'it has no instance yet'}"
+        return sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a task has run, or has not.
+
+    Attributes:
+        task: its name.
+        known: whether it is configured.
+        counts: status → how many of its instances are in it.
+        waiting: why its unstarted instances wait, or it has none; the first few.
+        vetoed_by: instance → the triggers of `unless` that abandoned it.
+        waits_for: the failed instances, of this task or before it, that hold it up.
+        remarks: instance → what else there is to say: why it failed, when it will run, who runs it.
+        sentence: all of it in words.
+    """
+
+    task: str
+    known: bool
+    counts: Mapping[str, int]
+    waiting: tuple[Waiting, ...]
+    vetoed_by: Mapping[str, tuple[str, ...]]
+    waits_for: tuple[str, ...]
+    remarks: Mapping[str, str]
+    sentence: str
+
+
+def explain(
+    task: str,
+    rule: Rule | None,
+    instances: Sequence[Instance],
+    happened: Collection[str],
+    upstream: Mapping[str, Sequence[Instance]],
+    remarks: Mapping[str, str],
+) -> Explanation:
+    """Explain a task.
+
+    Args:
+        task: its name.
+        rule: its rule, None where it is not configured.
+        instances: its instances.
+        happened: the triggers that it names and that have fired.
+        upstream: every task before it, directly or through others → that task's unresolved instances.
+        remarks: instance → what the caller knows besides.
+    """
+    counts: dict[str, int] = {}
+    for instance in instances:
+        counts[instance.status.value] = counts.get(instance.status.value, 0) + 1
+    waiting = tuple(_waiting(rule, instances, happened, upstream)) if rule else ()
+    vetoed = {i.name: i.vetoes for i in instances if i.status is Status.ABANDONED}
+    own = [i.name for i in instances if i.status is Status.FAILED]
+    before = [i.name for found in upstream.values() for i in found if i.status is Status.FAILED]
+    waits_for = tuple(dict.fromkeys([*own, *(before if waiting else ())]))
+    sentence = _sentence(task, rule, counts, waiting, vetoed, waits_for, remarks)
+    return Explanation(task, rule is not None, counts, waiting, vetoed, waits_for, remarks, sentence)
+
+
+def _waiting(
+    rule: Rule, instances: Sequence[Instance], happened: Collection[str], upstream: Mapping[str, Sequence[Instance]]
+) -> list[Waiting]:
+    unstarted = [i for i in instances if i.status is Status.UNSTARTED]
+    if not instances:
+        return [_wait(rule, rule.task, happened, upstream)]
+    return [_wait(rule, instance.name, instance.taken, upstream) for instance in unstarted]
+
+
+def _wait(rule: Rule, name: str, taken: Collection[str], upstream: Mapping[str, Sequence[Instance]]) -> Waiting:
+    lacks = rule.after.lacking(taken)
+    if not lacks:  # everything fired before the task was configured
+        lacks = tuple(sorted(rule.after.names))
+    sources = {trigger: _states(upstream[trigger]) for trigger in lacks if trigger in upstream}
+    return Waiting(name, lacks, rule.after.sentence(), sources)
+
+
+def _states(instances: Sequence[Instance]) -> tuple[tuple[str, str], ...]:
+    return tuple((instance.name, instance.status.value) for instance in instances)
+
+
+def _sentence(  # noqa: PLR0913, PLR0917 - the parts of one sentence, in their order
+    task: str,
+    rule: Rule | None,
+    counts: Mapping[str, int],
+    waiting: Sequence[Waiting],
+    vetoed: Mapping[str, tuple[str, ...]],
+    waits_for: Sequence[str],
+    remarks: Mapping[str, str],
+) -> str:
+    parts = []
+    if rule is None:
+        parts.append(f"{task} is not configured in this session")
+    if counts:
+        listed = [f"{count} {status}" for status, count in counts.items()]
+        parts.append(f"{task} has {_listed(listed)}")
+    elif rule is not None:
+        parts.append(f"{task} has no instance yet")
+    parts += [wait.sentence() for wait in waiting]
+    parts += [f"{name} was abandoned because of {_listed(names)}" for name, names in vetoed.items()]
+    parts += [f"{name} {remark}" for name, remark in remarks.items()]
+    if waits_for:
+        parts.append(f"replay or skip {_listed(waits_for)} to go on")
+    return ". ".join(parts) + "."
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))

@@ -1,0 +1,68 @@
+"""What is kept of a task's log: pure data that passes between the log of a running instance and a storage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(slots=True)
+class LogEntry:
+    """One record, as it is stored; not changed any more once it has its number.
+
+    It is not frozen because that makes it seven times as slow to make, which every logging call would feel.
+    Whatever stands in `context` and `exception` is bounded plain data that the codec of values accepts.
+
+    Attributes:
+        seq: number of the record within its attempt, from 1; a gap is a record that was left out.
+        at: when it was logged, in microseconds since the Unix epoch, UTC.
+        level: as the standard library counts levels; WARNING is 30.
+        logger: name of the application's logger that it went to.
+        message: the text, arguments filled in.
+        template: the text before that, which is the same for all records of one kind.
+        context: everything that was known: of the manager, the task, the block, the call and the exception.
+        exception: None, or the tree of an exception: `type`, `qualified_type`, `message`, `context`,
+            `notes`, `pathname`, `lineno`, `function`, `cause`, `context_exception` (the one during whose
+            handling it was raised) and `members` (of a group); the root has the `traceback` as text.
+        pathname: source file of the call.
+        lineno: line of the call.
+        function: name of the calling function.
+        truncated: paths of what was cut to fit (``context.page_data``).
+        late: logged after its block, or its attempt, had ended.
+    """
+
+    seq: int
+    at: int
+    level: int
+    logger: str
+    message: str
+    template: str
+    context: Mapping[str, Any]
+    exception: Mapping[str, Any] | None
+    pathname: str
+    lineno: int
+    function: str
+    truncated: tuple[str, ...] = ()
+    late: bool = False
+
+
+@dataclass(slots=True)
+class LogBatch:
+    """What one commit takes to the storage; every record is counted in exactly one batch.
+
+    Attributes:
+        entries: records to store, in the order of their numbers.
+        counts: how many records of each level there were since the batch before, those left out too.
+        dropped: how many of them were left out for want of room.
+    """
+
+    entries: list[LogEntry]
+    counts: dict[int, int]
+    dropped: int
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to commit."""
+        return bool(self.entries or self.counts or self.dropped)

@@ -1,0 +1,139 @@
+"""Rules: a configuration that was accepted, in the form in which the law reads it.
+
+A rule set is immutable and named by the SHA-256 of its canonical text, so a storage keeps one copy
+however many sessions share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from triggers.core.conditions import Condition, all_of, condition_from_json
+from triggers.core.values import Limits, decode, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: The directives of the rule language; every other key of a task is a custom directive.
+DIRECTIVES = ("after", "run", "andEvery", "unless", "withParams", "using")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """When to run what: one task of a configuration.
+
+    Attributes:
+        task: its name, by convention ``t_…``.
+        run: name of the registered task to run.
+        after: the condition, `and_every` included.
+        and_every: the trigger of which each firing makes a new instance, or None.
+        unless: the veto, or None where nothing vetoes.
+        with_params: defaults under the kwargs of the triggers.
+        using: name of the runner, or None for the application's default.
+        extras: the custom directives.
+        named: every trigger that the task listens to.
+    """
+
+    task: str
+    run: str
+    after: Condition
+    and_every: str | None = None
+    unless: Condition | None = None
+    with_params: Mapping[str, Any] = field(default_factory=dict)
+    using: str | None = None
+    extras: Mapping[str, Any] = field(default_factory=dict)
+    named: frozenset[str] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        vetoes = self.unless.names if self.unless else frozenset()
+        object.__setattr__(self, "named", self.after.names | vetoes)
+
+    def lacks(self, taken: Mapping[str, int], vetoes: tuple[str, ...]) -> set[str]:
+        """The triggers that an instance with these does not have yet, in either role."""
+        lacking = {name for name in self.after.names if name not in taken}
+        if self.unless:
+            lacking.update(name for name in self.unless.names if name not in vetoes)
+        return lacking
+
+
+class RuleSet:
+    """All rules of a session, indexed by the triggers that they name.
+
+    Attributes:
+        rules: task name → rule, in the order of the configuration.
+        listeners: trigger → the rules that name it.
+        digest: SHA-256 of the canonical text, in hexadecimal.
+        body: the text that a storage keeps.
+    """
+
+    __slots__ = ("_exempt", "body", "digest", "listeners", "rules")
+
+    def __init__(self, rules: Mapping[str, Rule], body: str) -> None:
+        self.rules = dict(rules)
+        self.body = body
+        canonical = json.dumps(json.loads(body), sort_keys=True, separators=(",", ":"))
+        self.digest = hashlib.sha256(canonical.encode()).hexdigest()
+        self.listeners: dict[str, tuple[Rule, ...]] = {}
+        listening: dict[str, list[Rule]] = {}
+        for rule in self.rules.values():
+            for name in sorted(rule.named):
+                listening.setdefault(name, []).append(rule)
+        self.listeners = {name: tuple(found) for name, found in listening.items()}
+        self._exempt: dict[str, frozenset[str]] = {}
+
+    def waiting_for(self, trigger: str) -> frozenset[str]:
+        """The tasks that wait for the trigger, directly or through others."""
+        if trigger not in self._exempt:
+            found: set[str] = set()
+            heads = [trigger]
+            while heads:
+                head = heads.pop()
+                after = [rule.task for rule in self.listeners.get(head, ()) if head in rule.after.names]
+                heads.extend(task for task in after if task not in found)
+                found.update(after)
+            self._exempt[trigger] = frozenset(found)
+        return self._exempt[trigger]
+
+
+def rule_from_json(task: str, written: Mapping[str, Any]) -> Rule:
+    """Read one task in the form of the rule language, which validation has accepted."""
+    after = condition_from_json(written.get("after", ()))
+    and_every = written.get("andEvery")
+    if and_every is not None and not (and_every in after.of and after.at_least == len(after.of)):
+        terms = after.of if after.at_least == len(after.of) else (after,)
+        after = all_of((*terms, and_every))
+    unless = condition_from_json(written.get("unless", ()))
+    return Rule(
+        task=task,
+        run=written["run"],
+        after=after,
+        and_every=and_every,
+        unless=unless if unless.of else None,
+        with_params=written.get("withParams", {}),
+        using=written.get("using"),
+        extras={key: value for key, value in written.items() if key not in DIRECTIVES},
+    )
+
+
+#: A configuration is stored once for all sessions that share it, so it may be larger than a payload.
+_LIMITS = Limits(payload=64 * 1024 * 1024)
+
+
+def rule_set(configuration: Mapping[str, Mapping[str, Any]]) -> RuleSet:
+    """The rule set of a configuration that validation has accepted."""
+    return read_rules(encode(configuration, "the configuration", _LIMITS))
+
+
+@lru_cache(maxsize=512)
+def read_rules(body: str) -> RuleSet:
+    """Read the text that a storage keeps; a text that was read lately costs nothing."""
+    written = decode(body)
+    return RuleSet({task: rule_from_json(task, rule) for task, rule in written.items()}, body)
+
+
+#: What a session has before it is configured.
+NO_RULES = read_rules("{}")

@@ -1,0 +1,329 @@
+"""What is kept of a session, and the questions and changes that pass between the law and a storage.
+
+The law asks with a :class:`Need`, a storage answers with a :class:`Slice` (only what a firing can
+touch, never a whole session), and the law ends with :class:`Changes`, which the storage applies in
+the same transaction. Times are microseconds since the Unix epoch, UTC; payloads are encoded text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from triggers.core.names import instance_name
+from triggers.core.rules import NO_RULES, RuleSet
+from triggers.core.status import RESOLVED, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from triggers.core.records import LogEntry
+
+
+@dataclass(slots=True)
+class Session:
+    """The head of a session: all that a firing must know of it, of a size that never grows.
+
+    Attributes:
+        uid: the name that the application gave it.
+        now: the storage's time when it was loaded.
+        ref: the storage's own reference, None as long as the session is not stored.
+        rules: its current configuration.
+        manager: name of the manager that it belongs to, "" before the first write.
+        firings: number of the latest firing; they count from 1.
+        pending: how many configured tasks are not resolved yet, tasks exempt from finalising aside.
+        finalized: number of the finalising firing, or None.
+        metadata: the application's own, encoded.
+        created_at: when it was first written.
+        modified_at: when it was last written.
+    """
+
+    uid: str
+    now: int
+    ref: int | None = None
+    rules: RuleSet = NO_RULES
+    manager: str = ""
+    firings: int = 0
+    pending: int = 0
+    finalized: int | None = None
+    metadata: str = "{}"
+    created_at: int = 0
+    modified_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Firing:
+    """One occurrence of a trigger.
+
+    Attributes:
+        number: counts from 1 in its session, without gaps.
+        trigger: its name.
+        kwargs: payload.
+        at: when it was fired.
+        depth: how many firings led to it, 0 for one from outside.
+        source: name of the instance whose end, or whose task, fired it; "" for one from outside.
+        key: idempotency key, None without.
+        fingerprint: what a repeat with the same key must agree in.
+    """
+
+    number: int
+    trigger: str
+    kwargs: str
+    at: int
+    depth: int = 0
+    source: str = ""
+    key: str | None = None
+    fingerprint: str | None = None
+
+
+@dataclass(slots=True)
+class Instance:
+    """One run of a task, with all that a storage keeps of it.
+
+    Attributes:
+        task: the task's name.
+        number: counts from 0 in its task.
+        status: where it stands.
+        created_at: when it was made.
+        modified_at: when it last changed.
+        ref: the storage's own reference, None until stored.
+        fence: raised by every claim and whenever a claim is taken away; a writer must hold the present one.
+        attempt: how often it was claimed.
+        crashes: how often its lease ran out.
+        crash_budget: at so many crashes it is failed; set by the claim.
+        given_back: how often a worker that lacks the task gave it back.
+        run_at: not to be started before.
+        dispatch_after: to be handed over (again) after.
+        handovers: how often the sweep handed it over.
+        lease_until: when the claim runs out, None without a claim.
+        owner: who claimed it, "" for nobody.
+        parent: number of the instance that this one replays, or None.
+        root: number of the first ancestor with the same kwargs.
+        depth: how many ancestors it has.
+        retries: how many of the latest ancestors ended by their own retry.
+        cascade_depth: greatest depth of the firings that it took.
+        taken: trigger → number of the firing that it saw first.
+        vetoes: the triggers of `unless` that it saw.
+        kwargs: payload that replaces those of the firings, or None.
+        result: number of the firing that carries its result, or None.
+        error: payload with what went wrong, or None.
+        metadata: payload with what was added to it.
+        history: one line for each change: time, status, remark.
+        log_count: how many records it has been given, stored or not.
+        log_level: highest level of its records.
+        log_unresolved: highest level at or above the threshold of a record that nobody resolved yet, else 0.
+        log_counts: level → how many records.
+        log_dropped: how many records were counted and left out.
+        log_resolved: number up to which its records are resolved.
+        log_audit: payload with who resolved them, when and why.
+    """
+
+    task: str
+    number: int
+    status: Status
+    created_at: int
+    modified_at: int
+    ref: int | None = None
+    fence: int = 0
+    attempt: int = 0
+    crashes: int = 0
+    crash_budget: int = 3
+    given_back: int = 0
+    run_at: int = 0
+    dispatch_after: int = 0
+    handovers: int = 0
+    lease_until: int | None = None
+    owner: str = ""
+    parent: int | None = None
+    root: int = 0
+    depth: int = 0
+    retries: int = 0
+    cascade_depth: int = 0
+    taken: dict[str, int] = field(default_factory=dict)
+    vetoes: tuple[str, ...] = ()
+    kwargs: str | None = None
+    result: int | None = None
+    error: str | None = None
+    metadata: str = "{}"
+    history: str = ""
+    log_count: int = 0
+    log_level: int = 0
+    log_unresolved: int = 0
+    log_counts: dict[int, int] = field(default_factory=dict)
+    log_dropped: int = 0
+    log_resolved: int = 0
+    log_audit: str = "[]"
+
+    @property
+    def name(self) -> str:
+        """``task#number``."""
+        return instance_name(self.task, self.number)
+
+    @property
+    def is_resolved(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.status in RESOLVED
+
+    def note(self, at: int, what: str, remark: str = "") -> None:
+        """Add a line to its history, which is bounded: a remark too many is left out."""
+        if len(self.history) < MAX_HISTORY:
+            self.history += f"{at} {what} {remark}".rstrip() + "\n"
+
+
+#: Longest history, in characters; far more than the attempts that the crash budget allows can write.
+MAX_HISTORY = 16_384
+
+
+@dataclass(slots=True)
+class Counter:
+    """How many instances a task has in a session.
+
+    Attributes:
+        created: so many were ever made; the next one gets this number.
+        unresolved: so many of them are not resolved.
+    """
+
+    created: int = 0
+    unresolved: int = 0
+
+    @property
+    def is_resolved(self) -> bool:
+        """Whether the task has run and nothing of it is open."""
+        return self.created > 0 and self.unresolved == 0
+
+
+class Latest(NamedTuple):
+    """The latest firing of a trigger: its number and its depth."""
+
+    number: int
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What the law must see; a storage loads all of it and nothing else.
+
+    Attributes:
+        key: the firing of this (trigger, idempotency key), if there is one.
+        tasks: counters of these tasks; None for all that have one.
+        waiting: the unstarted instances that lack one of these triggers.
+        latest: the latest firing of each of these triggers.
+        instances: these, as (task, number).
+        unstarted: all unstarted instances of these tasks.
+        history: every firing of these triggers, in order.
+        payloads: the payloads of the firings that `instances` took.
+        flagged: finished instances whose unresolved level is at least this, at most `flagged_limit` of them.
+        flagged_limit: how many of those.
+        levels: highest level, at or above its second part, among the stored records of the only one of
+            `instances` with a number beyond its first part.
+    """
+
+    key: tuple[str, str] | None = None
+    tasks: frozenset[str] | None = frozenset()
+    waiting: tuple[str, ...] = ()
+    latest: frozenset[str] = frozenset()
+    instances: tuple[tuple[str, int], ...] = ()
+    unstarted: frozenset[str] = frozenset()
+    history: frozenset[str] = frozenset()
+    payloads: bool = False
+    flagged: int | None = None
+    flagged_limit: int = 0
+    levels: tuple[int, int] | None = None
+
+
+@dataclass(slots=True)
+class Slice:
+    """What a storage found of a :class:`Need`; what is not there is left out."""
+
+    keyed: Firing | None = None
+    counters: dict[str, Counter] = field(default_factory=dict)
+    instances: list[Instance] = field(default_factory=list)
+    latest: dict[str, Latest] = field(default_factory=dict)
+    history: list[Firing] = field(default_factory=list)
+    payloads: dict[int, str] = field(default_factory=dict)
+    flagged: list[tuple[str, int]] = field(default_factory=list)
+    level: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What must still be stored of an instance for its change to be applied; part of the statement.
+
+    Attributes:
+        status: the status it had.
+        fence: the fence it had.
+        lease_until: the lease it had, where the change takes the lease away; None leaves it unchecked.
+    """
+
+    status: Status
+    fence: int
+    lease_until: int | None = None
+
+
+class Record(NamedTuple):
+    """One record to store: whose, its number in the log of that instance, from 1, and which attempt said it."""
+
+    instance: Instance
+    number: int
+    fence: int
+    attempt: int
+    entry: LogEntry
+
+
+@dataclass(slots=True)
+class Changes:
+    """What the law decided; a storage applies all of it in one transaction, or nothing.
+
+    Attributes:
+        session: the head as it is to be stored.
+        fired: new firings, in order.
+        released: for each of them, the instances that it scheduled.
+        created: new instances.
+        taken: unstarted instances that got triggers: their taken, vetoes, status and times are to be stored.
+        moved: instances with the guard under which everything that is theirs is to be stored.
+        lacks: instances, with the triggers that they lack from now on.
+        gained: instances, with the triggers that they lacked and no longer lack.
+        counters: task → its counter from now on.
+        logs: the records to store.
+        new_rules: whether the session's rules are to be stored too.
+        head: whether the session's head is to be stored.
+        keyed: the earlier firing with the same key, where the firing was a repeat.
+        claimed: the instance that was claimed, with its payloads, by number of firing.
+        refused: why nothing was done, where a writer was late.
+    """
+
+    session: Session
+    fired: list[Firing] = field(default_factory=list)
+    released: list[list[Instance]] = field(default_factory=list)
+    created: list[Instance] = field(default_factory=list)
+    taken: list[Instance] = field(default_factory=list)
+    moved: list[tuple[Instance, Guard]] = field(default_factory=list)
+    lacks: list[tuple[Instance, frozenset[str]]] = field(default_factory=list)
+    gained: list[tuple[Instance, frozenset[str]]] = field(default_factory=list)
+    counters: dict[str, Counter] = field(default_factory=dict)
+    logs: list[Record] = field(default_factory=list)
+    new_rules: bool = False
+    head: bool = True
+    keyed: Firing | None = None
+    claimed: Instance | None = None
+    payloads: Mapping[int, str] = field(default_factory=dict)
+    refused: str = ""
+
+    def scheduled(self) -> list[Instance]:
+        """The instances that it makes scheduled, as many as there are."""
+        moved = [instance for instance, _ in self.moved]
+        touched = (*self.taken, *self.created, *moved)
+        return [instance for instance in touched if instance.status is Status.SCHEDULED]
+
+
+#: Asks for slices until it can say what changes. Pure: it can be run again from the start.
+Decision = Generator[Need, Slice, Changes]
+
+#: Begins a decision about a session.
+Decide = Callable[[Session], Decision]
+
+
+def copy_of(instance: Instance) -> Instance:
+    """An instance that can be changed without changing the given one."""
+    return replace(instance, taken=dict(instance.taken), log_counts=dict(instance.log_counts))

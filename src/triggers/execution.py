@@ -1,0 +1,458 @@
+"""What happens around the user's code, the same for every runner: claim, heartbeat, run, end.
+
+An executor is given the name of an instance, by a message, a hint, or a sweep; whether it runs is
+decided by the claim alone. Only the process's monotonic clock tells it when to stop trusting a claim;
+only the storage's clock tells whether the claim has run out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import itertools
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from triggers.core import law
+from triggers.core.values import decode, encode
+from triggers.exceptions import (
+    CascadeDepthError,
+    InvalidValueError,
+    MaxRetriesExceeded,
+    Retry,
+    Skip,
+    StorageError,
+    TaskTimeoutError,
+    UnknownTaskError,
+)
+from triggers.logs import InstanceLog, LogIdentity, exception_record
+from triggers.manager import Source
+from triggers.session import TaskInstance
+from triggers.storages.base import Lease
+from triggers.task import TaskContext
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from triggers.core.records import LogBatch
+    from triggers.core.rules import Rule
+    from triggers.core.state import Changes, Decide, Decision, Instance, Session
+    from triggers.manager import TriggerManager
+    from triggers.storages.base import Storage
+    from triggers.task import Registry, TriggerTask
+
+_log = logging.getLogger(__name__)
+
+#: A heartbeat is sent so many times in the length of a lease.
+BEATS = 4
+
+#: This part of a lease before its end, the worker stops trusting it.
+MARGIN = 0.1
+
+#: Pauses between tries to store the end of a run while the storage is away, in seconds.
+END_BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+#: How long writing a log may keep a task waiting, in seconds.
+LOG_PATIENCE = 2.0
+
+
+class Owner:
+    """Names claims: one prefix for each life of a process, so that a forked child never passes for its parent."""
+
+    def __init__(self) -> None:
+        self._pid = 0
+        self._prefix = ""
+        self._claims = itertools.count()
+
+    def next(self) -> str:
+        """A name for one claim."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._prefix = f"{socket.gethostname()}:{self._pid}:{uuid.uuid4().hex[:12]}"
+        return f"{self._prefix}:{next(self._claims)}"
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A claim that this process holds.
+
+    Attributes:
+        lease: which instance, with which fence.
+        lasts: the length of its lease, in seconds.
+        trusted_until: monotonic time until which it is surely ours.
+        deadline: monotonic time at which the task is failed, or None.
+        lost: whether the storage said that it is no longer ours.
+        expire: fails the instance at its deadline.
+    """
+
+    lease: Lease
+    lasts: float
+    trusted_until: float
+    deadline: float | None = None
+    lost: bool = False
+    expire: Callable[[], None] | None = None
+
+    def is_lost(self) -> bool:
+        """Whether the claim can no longer be counted on."""
+        return self.lost or time.monotonic() > self.trusted_until
+
+
+class Heartbeat:
+    """Renews the claims of a process, from a thread of its own that starts with the first claim."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._held: set[Held] = set()
+        self._wake = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._pid = 0
+
+    def hold(self, held: Held) -> None:
+        """Renew this claim until :meth:`drop`."""
+        with self._wake:
+            if self._pid != os.getpid():
+                self._held.clear()
+                self._pid, self._thread = os.getpid(), None
+            self._held.add(held)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._beat, name="triggers-heartbeat", daemon=True)
+                self._thread.start()
+            elif held.deadline is not None or len(self._held) == 1:
+                self._wake.notify()
+
+    def drop(self, held: Held) -> None:
+        """Renew it no longer."""
+        with self._wake:
+            self._held.discard(held)
+
+    @property
+    def held(self) -> list[Held]:
+        """What this process holds now."""
+        with self._wake:
+            return list(self._held) if self._pid == os.getpid() else []
+
+    def _beat(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait(self._pause())
+                held = list(self._held)
+            now = time.monotonic()
+            for late in (one for one in held if one.deadline is not None and one.deadline <= now and one.expire):
+                self.drop(late)
+                late.lost = True
+                late.expire()  # type: ignore[misc]  # the filter above says that it is there
+            due = [one for one in held if not one.lost and one.trusted_until - now < one.lasts * (1 - 0.5 / BEATS)]
+            for lasts in {one.lasts for one in due}:
+                self.renew([one for one in due if one.lasts == lasts], lasts)
+
+    def _pause(self) -> float | None:
+        if not self._held:
+            return None
+        now = time.monotonic()
+        times = [one.lasts / BEATS for one in self._held]
+        times += [one.deadline - now for one in self._held if one.deadline is not None]
+        return max(min(times), 0.001)
+
+    def renew(self, held: list[Held], lasts: float) -> None:
+        """Renew these claims once."""
+        before = time.monotonic()
+        try:
+            lost = self._storage.renew([one.lease for one in held], round(lasts * 1e6))
+        except StorageError:
+            _log.warning("a heartbeat could not be stored; it is tried again", exc_info=True)
+            return
+        for one in held:
+            one.lost = one.lost or one.lease in lost
+            one.trusted_until = before + lasts * (1 - MARGIN)
+
+
+@dataclass(slots=True)
+class Executor:
+    """Claims instances and runs them.
+
+    Attributes:
+        storage: where they are.
+        tasks: what can be run here.
+        manager_of: (name of a manager, uid) → the manager, None where this process lacks it.
+        policy_of: name of a manager → its policy, None where this process lacks it.
+        lease: how long a claim lasts without a heartbeat, in seconds.
+        max_crashes: at so many crashes an instance is failed.
+    """
+
+    storage: Storage
+    tasks: Registry
+    manager_of: Callable[[str, str], TriggerManager]
+    policy_of: Callable[[str], law.Policy | None]
+    lease: float
+    max_crashes: int
+    heartbeat: Heartbeat = field(init=False)
+    _owner: Owner = field(init=False, default_factory=Owner)
+
+    def __post_init__(self) -> None:
+        self.heartbeat = Heartbeat(self.storage)
+
+    def run(self, uid: str, task: str, number: int) -> bool:
+        """Run an instance, if it can be claimed; returns whether it was.
+
+        What the task raises ends up in the instance, never here; only KeyboardInterrupt is raised again once it is
+        stored, and a storage that stays away.
+        """
+        before = time.monotonic()
+        claimed = self._claim(uid, task, number)
+        if claimed.claimed is None:
+            return False
+        _Run(self, claimed, claimed.claimed, before).perform()
+        return True
+
+    def release_all(self) -> None:
+        """Let every running instance of this process go, so that others can run it at once."""
+        for held in self.heartbeat.held:
+            held.lost = True
+            self.heartbeat.drop(held)
+            lease = held.lease
+            attempt = law.Attempt(lease.task, lease.number, lease.fence)
+            self.storage.commit(lease.uid, lambda session, a=attempt: law.release(session, self._policy(session), a))  # type: ignore[misc]
+
+    def _policy(self, session: Session) -> law.Policy:
+        return self.policy_of(session.manager) or law.Policy(session.manager)
+
+    def _claim(self, uid: str, task: str, number: int) -> Changes:
+        owner = self._owner.next()
+
+        def decide(session: Session) -> Decision:
+            terms = self._terms if self.policy_of(session.manager) else _none
+            return law.claim(session, self._policy(session), task, number, owner, terms)
+
+        return self.storage.commit(uid, decide)
+
+    def _terms(self, rule: Rule | None) -> law.Terms | None:
+        if rule is None:  # removed from the configuration: claimed, and then failed by name
+            return law.Terms(round(self.lease * 1e6))
+        task = self.tasks.get(rule.run)
+        if task is None:
+            return None
+        budget = 1 if task.on_lost == "fail" else task.max_crashes or self.max_crashes
+        return law.Terms(round(self.lease_of(task) * 1e6), budget)
+
+    def lease_of(self, task: TriggerTask | None) -> float:
+        """How long a claim of the task lasts, in seconds."""
+        return self.lease if task is None or task.lease is None else task.lease.total_seconds()
+
+
+def _none(_: Rule | None) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended: the decision to make, what it is given, and what is added to the metadata."""
+
+    decide: Callable[..., Decision]
+    given: tuple[Any, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+class _Run:
+    """One run of one claimed instance."""
+
+    def __init__(self, executor: Executor, changes: Changes, claimed: Instance, claimed_at: float) -> None:
+        self.executor = executor
+        self.claimed = claimed
+        self.payloads = changes.payloads
+        self.uid = changes.session.uid
+        self.rule = changes.session.rules.rules.get(claimed.task)
+        self.task = executor.tasks.get(self.rule.run) if self.rule else None
+        manager = executor.manager_of(changes.session.manager, self.uid)
+        self.manager = manager.of_task(Source(claimed.name, claimed.cascade_depth + 1))
+        self.policy = manager.policy
+        lasts = executor.lease_of(self.task)
+        lease = Lease(self.uid, claimed.task, claimed.number, claimed.fence)
+        self.held = Held(lease, lasts, claimed_at + lasts * (1 - MARGIN))
+        if self.task is not None and self.task.timeout is not None:
+            self.held.deadline = time.monotonic() + self.task.timeout.total_seconds()
+            self.held.expire = self._time_out
+        self.log = self._open_log()
+        self.interrupted: BaseException | None = None
+
+    def perform(self) -> None:
+        """Run the task and store how it ended."""
+        self.executor.heartbeat.hold(self.held)
+        try:
+            self._end(self._outcome())
+        finally:
+            self.executor.heartbeat.drop(self.held)
+            self.log.close()
+        if self.interrupted is not None:
+            raise self.interrupted
+
+    # -- the user's code --------------------------------------------------------------------------------
+
+    def _outcome(self) -> Ending:
+        """Run the task and say how it ended."""
+        try:
+            return Ending(law.finish, (_result(self._call()),))
+        except Skip as signal:
+            return self._signalled(signal, lambda: ())
+        except Retry as signal:
+            return self._signalled(signal, lambda: (self._error(signal.cause or signal), self._retry_terms(signal)))
+        except BaseException as error:  # noqa: BLE001 - whatever a task raises ends up in its instance
+            if isinstance(error, KeyboardInterrupt):
+                self.interrupted = error
+            return self._failed(error)
+
+    def _call(self) -> Mapping[str, Any] | None:
+        limit = self.policy.limits.cascade_depth
+        if self.rule is None or self.task is None:
+            raise UnknownTaskError([(self.claimed.task, "is no longer in the configuration")])
+        if self.claimed.cascade_depth > limit:
+            message = f"{self.claimed.cascade_depth} firings led to one another, more than the limit of {limit}"
+            raise CascadeDepthError(message)
+        returned = self.task.run(self._context(self.rule))
+        return self._await(returned) if inspect.isawaitable(returned) else returned
+
+    def _await(self, coroutine: Any) -> Mapping[str, Any] | None:
+        timeout = None if self.task is None or self.task.timeout is None else self.task.timeout.total_seconds()
+
+        async def bounded() -> Any:
+            try:
+                async with asyncio.timeout(timeout):
+                    return await coroutine
+            except TimeoutError as error:
+                if self.held.deadline is not None and time.monotonic() >= self.held.deadline:
+                    raise TaskTimeoutError(self._too_long()) from error
+                raise
+
+        return _run_anywhere(bounded)
+
+    def _context(self, rule: Rule) -> TaskContext:
+        claimed = self.claimed
+        instance = TaskInstance(self.manager.storage, claimed)
+        return TaskContext(
+            manager=self.manager,
+            task_instance=instance,
+            trigger_kwargs=merged(rule.with_params, self._kwargs()),
+            idempotency_key=idempotency_key(self.uid, f"{claimed.task}#{claimed.root}"),
+            fencing_token=claimed.fence,
+            attempt=claimed.attempt,
+            log=self.log,
+            is_lease_lost=self.held.is_lost,
+        )
+
+    def _kwargs(self) -> dict[str, Any]:
+        if self.claimed.kwargs is not None:
+            replaced: dict[str, Any] = decode(self.claimed.kwargs)
+            return replaced
+        return {trigger: decode(self.payloads[number]) for trigger, number in self.claimed.taken.items()}
+
+    def _open_log(self) -> InstanceLog:
+        claimed, manager = self.claimed, self.manager
+        return InstanceLog(
+            LogIdentity(self.uid, claimed.task, claimed.name, claimed.attempt, claimed.fence),
+            write=self._write_log,
+            now=self.executor.storage.now,
+            settings=manager.log_settings,
+            context=manager.log_context,
+            task_context=self.task.log_context if self.task else None,
+            logger_name=type(self.task).__module__ if self.task else "triggers.tasks",
+        )
+
+    def _write_log(self, batch: LogBatch) -> None:
+        attempt = self._attempt(logs=batch)
+        keep: Decide = lambda session: law.keep_logs(session, self.policy, attempt)  # noqa: E731 - typed
+        self.executor.storage.commit(self.uid, keep, patience=LOG_PATIENCE)
+
+    # -- how it ended -----------------------------------------------------------------------------------
+
+    def _attempt(self, metadata: Mapping[str, Any] | None = None, logs: LogBatch | None = None) -> law.Attempt:
+        claimed = self.claimed
+        return law.Attempt(claimed.task, claimed.number, claimed.fence, claimed.attempt, logs, metadata or {})
+
+    def _error(self, error: BaseException) -> str:
+        return encode(dict(exception_record(error, self.manager.log_settings)), "the error")
+
+    def _failed(self, error: BaseException) -> Ending:
+        return Ending(law.fail, (self._error(error),))
+
+    def _signalled(self, signal: Skip | Retry, given: Callable[[], tuple[Any, ...]]) -> Ending:
+        """The end that a task asked for, or a failure if what it gave cannot be stored."""
+        try:
+            metadata = dict(signal.metadata or {})
+            encode(metadata, "metadata", self.policy.limits)
+            return Ending(law.skip_running if isinstance(signal, Skip) else law.fail, given(), metadata)
+        except InvalidValueError as error:
+            return self._failed(error)
+
+    def _retry_terms(self, signal: Retry) -> law.RetryTerms:
+        limit = self.task.max_retries if self.task else 0
+        exhausted = MaxRetriesExceeded(f"{self.claimed.name} asked to run again after {limit} retries")
+        exhausted.__cause__ = signal.cause
+        kwargs = signal.replacement_kwargs
+        payload = None if kwargs is None else encode(dict(kwargs), "replacement_kwargs", self.policy.limits)
+        return law.RetryTerms(round(signal.cooldown.total_seconds() * 1e6), limit, self._error(exhausted), payload)
+
+    def _too_long(self) -> str:
+        timeout = self.task.timeout if self.task else None
+        return f"{self.claimed.name} ran longer than its timeout of {timeout}"
+
+    def _time_out(self) -> None:
+        """From the heartbeat's thread: fail a task that is still running at its deadline."""
+        _log.error("%s of session %r; its thread is busy until it returns", self._too_long(), self.uid)
+        self._end(self._failed(TaskTimeoutError(self._too_long())))
+
+    def _end(self, ending: Ending) -> None:
+        """Store the end, with the log, trying again while the storage is away and the claim still is ours."""
+        attempt = self._attempt(ending.metadata, self.log.drain())
+        for pause in itertools.chain(END_BACKOFF, itertools.repeat(END_BACKOFF[-1])):
+            try:
+                changes = self.manager.apply(lambda session: ending.decide(session, self.policy, attempt, *ending.given))
+            except StorageError:
+                if self.held.is_lost():
+                    _log.exception("the end of %s was not stored before its lease ran out", self.claimed.name)
+                    return
+                _log.warning("the end of %s could not be stored; it is tried again", self.claimed.name, exc_info=True)
+                time.sleep(pause)
+            except Exception:
+                _log.exception("a hook of session %r raised after %s had ended", self.uid, self.claimed.name)
+                return
+            else:
+                if changes.refused:
+                    _log.warning("session %r: %s", self.uid, changes.refused)
+                return
+
+
+def idempotency_key(uid: str, root: str) -> str:
+    """The UID and the root's name as one string that no other pair has."""
+    return f"{uid.replace('%', '%25').replace('/', '%2F')}/{root}"
+
+
+def merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given over the defaults, mapping by mapping; anything else, lists too, is replaced."""
+    both = dict(defaults)
+    for key, value in given.items():
+        under = both.get(key)
+        both[key] = merged(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+    return both
+
+
+def _result(returned: object) -> str:
+    if returned is not None and not isinstance(returned, Mapping):
+        message = f"result: a task returns a mapping or None, not a {type(returned).__name__}"
+        raise InvalidValueError(message)
+    return encode(dict(returned or {}), "result")
+
+
+def _run_anywhere(make: Callable[[], Any]) -> Any:
+    """Run a coroutine to its end, on a thread of its own where this one already runs an event loop."""
+    if asyncio._get_running_loop() is None:  # noqa: SLF001 - the public function raises, and the task would see that
+        return asyncio.run(make())
+    with ThreadPoolExecutor(1, thread_name_prefix="triggers-async") as pool:
+        return pool.submit(contextvars.copy_context().run, asyncio.run, make()).result()

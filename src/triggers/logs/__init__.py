@@ -1,0 +1,27 @@
+"""SPEAK: the log of every task instance, complete, bounded, safe, and reviewable.
+
+A block of a task has a logger that is a `logging.Logger`: what it says goes to the application's handlers,
+and is recorded with its context whatever the application's logging is set to.
+"""
+
+from triggers.logs.block import LogBlock, bind, current_logger, mask_secret, propagate
+from triggers.logs.exceptions_tree import exception_record
+from triggers.logs.log import InstanceLog
+from triggers.logs.logger import TriggersLogger
+from triggers.logs.redact import REDACTED, SECRET_WORDS
+from triggers.logs.settings import LogIdentity, LogSettings
+
+__all__ = [
+    "REDACTED",
+    "SECRET_WORDS",
+    "InstanceLog",
+    "LogBlock",
+    "LogIdentity",
+    "LogSettings",
+    "TriggersLogger",
+    "bind",
+    "current_logger",
+    "exception_record",
+    "mask_secret",
+    "propagate",
+]

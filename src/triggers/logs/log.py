@@ -1,0 +1,277 @@
+"""The log of one attempt of one task instance: numbers its records, counts their levels, gets them stored."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from triggers.logs.block import PROCESS_SECRETS, LogBlock
+from triggers.logs.buffer import RecordBuffer
+from triggers.logs.logger import Sink, TriggersLogger
+from triggers.logs.redact import Secrets
+from triggers.logs.report import report_once
+from triggers.logs.sanitize import NOTHING, sanitizer
+from triggers.logs.settings import LogIdentity, LogSettings, level_number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from triggers.core.records import LogBatch, LogEntry
+
+#: The first record to reach each of these is written at once, so that no crash makes a warned instance look clean.
+STEPS = (logging.WARNING, logging.ERROR, logging.CRITICAL)
+#: Microseconds to wait after a write that failed, doubled each time up to the second figure.
+FIRST_DELAY, LONGEST_DELAY = 500_000, 30_000_000
+#: Seconds that a thread waits for another one that is writing.
+PATIENCE = 2.0
+#: Exceptions that are remembered as logged while they pass through blocks.
+MAX_SEEN = 8
+
+_DEFAULT_SETTINGS = LogSettings()
+
+
+class InstanceLog(Sink):
+    """What one attempt of a task instance says, from its first record until after its end.
+
+    Records gather here; the caller's own logging call writes them when enough of them have gathered, or when one
+    is the first to reach WARNING, ERROR or CRITICAL. There is no thread. The rest is for the commit that
+    ends the instance (:meth:`drain`). A storage that is down or slow never raises into the task: records stay
+    here, within bounds, and the write is tried again later. Safe for threads.
+
+    Args:
+        identity: whose log it is.
+        write: stores a batch, durably, or raises; called while no lock is held that another record needs.
+        settings: limits.
+        now: gives the time, in microseconds since the Unix epoch.
+        context: of the manager; every record has it.
+        task_context: of the task, merged over it.
+        logger_name: the application's logger where a block names none; the task's module is the best.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_buffer",
+        "_delay",
+        "_flush_at",
+        "_highest",
+        "_lock",
+        "_next_step",
+        "_now",
+        "_retry_at",
+        "_secrets",
+        "_seen",
+        "_seq",
+        "_write",
+        "_writer",
+        "_writing",
+        "base",
+        "identity",
+        "logger_name",
+        "settings",
+    )
+
+    def __init__(
+        self,
+        identity: LogIdentity,
+        *,
+        write: Callable[[LogBatch], None],
+        now: Callable[[], int],
+        settings: LogSettings = _DEFAULT_SETTINGS,
+        context: Mapping[str, Any] | None = None,
+        task_context: Mapping[str, Any] | None = None,
+        logger_name: str = "triggers.tasks",
+    ) -> None:
+        super().__init__(sanitizer(settings), _attributes(identity))
+        self.identity = identity
+        self.settings = settings
+        self.logger_name = logger_name
+        self.keeps = True
+        layers = [self.sanitizer.context(layer) for layer in (context, task_context) if layer]
+        self.base = NOTHING
+        for layer in layers:
+            self.base = self.sanitizer.merge(self.base, layer)
+        self._write = write
+        self._now = now
+        self._flush_at = (
+            settings.flush_records,
+            settings.flush_bytes,
+            settings.flush_interval.total_seconds() * 1e6,
+        )
+        self._secrets = Secrets(PROCESS_SECRETS)
+        self._buffer = RecordBuffer(settings)
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._writer = 0
+        self._seq = 0
+        self._highest = logging.NOTSET
+        self._next_step: float = STEPS[0]
+        self._retry_at = 0
+        self._delay = 0
+        self._seen: list[BaseException] = []
+
+    @property
+    def current_log_level(self) -> int:
+        """The highest level so far, of records that were kept or left out; NOTSET if there was none."""
+        return self._highest
+
+    def block(
+        self,
+        *args: Mapping[str, Any] | logging.Logger | None,
+        context: Mapping[str, Any] | None = None,
+        logger: logging.Logger | None = None,
+        name: str | None = None,
+        record_level: int | str | None = None,
+    ) -> LogBlock:
+        """Make a block with a logger; ``with log.block({"page": 1}) as logger:``.
+
+        Args:
+            args: the context, the application's logger, or both, in any order.
+            context: what every record of the block has.
+            logger: the application's logger that records are handed to.
+            name: its name, if it is not at hand; by default the task's module.
+            record_level: in place of the settings' own, for this block.
+        """
+        for arg in args:
+            if isinstance(arg, (logging.Logger, logging.LoggerAdapter)):
+                logger = logger or arg
+            elif arg is not None:
+                context = arg if context is None else {**arg, **context}
+        application, adapted = _application(logger)
+        if adapted:
+            context = {**adapted, **(context or {})}
+        if application is None:
+            application = logging.getLogger(name or self.logger_name)
+        least = self.settings.record_level if record_level is None else record_level
+        return LogBlock(self, application, context, level_number(least))
+
+    def drain(self) -> LogBatch:
+        """Hand over all that was not written yet, for the commit that ends the instance; forget it here.
+
+        A second call gives an empty batch, or what came in between. It waits for a write that is under way, since
+        what that one fails to store is handed over too.
+        """
+        mine = self._writer == threading.get_ident()
+        waited = not mine and self._writing.acquire(timeout=PATIENCE)
+        try:
+            with self._lock:
+                return self._buffer.take(everything=True)[0]
+        finally:
+            if waited:
+                self._writing.release()
+
+    def close(self) -> None:
+        """End the attempt: what has not been drained is written, and every later record is late.
+
+        A late record is written at once; if that fails, it is tried again with the next one. Closing twice
+        changes nothing.
+        """
+        with self._lock:
+            self.closed = True
+            self._seen.clear()
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what is ready to be written, unless a write has just failed; it never raises."""
+        self._store(self._now(), urgent=True)
+
+    # What loggers and blocks ask of it.
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return the values that are hidden in this log."""
+        return self._secrets.values()
+
+    def own_secrets(self) -> Secrets:
+        """Return where :func:`triggers.logs.mask_secret` adds a value."""
+        return self._secrets
+
+    def now(self) -> int:
+        """Return the time, in microseconds since the Unix epoch."""
+        return self._now()
+
+    def first_sight(self, exc: BaseException) -> bool:
+        """Whether this very exception has not left a block yet; from now on it has."""
+        with self._lock:
+            if any(seen is exc for seen in self._seen):
+                return False
+            self._seen = [*self._seen[1 - MAX_SEEN :], exc]
+        return True
+
+    def record(self, entry: LogEntry, size: int) -> None:
+        """Number, count and keep a record; write if it is time to.
+
+        Args:
+            entry: without its number, which it gets here.
+            size: of it, in bytes, roughly.
+        """
+        buffer, level = self._buffer, entry.level
+        with self._lock:
+            self._seq = entry.seq = self._seq + 1
+            buffer.add(entry, size, late=self.closed)
+            if level > self._highest:
+                self._highest = level
+            urgent = self.closed or level >= self._next_step
+            if level >= self._next_step:
+                self._next_step = next((step for step in STEPS if step > level), float("inf"))
+            ready = buffer.ready
+            due = urgent or (bool(ready) and self._gathered_enough(len(ready), entry.at))
+        if due:
+            self._store(entry.at, urgent=urgent)
+
+    def _gathered_enough(self, ready: int, at: int) -> bool:
+        records, size, interval = self._flush_at
+        buffer = self._buffer
+        # A clock that was set back must not keep records waiting.
+        return ready >= records or buffer.ready_bytes >= size or not 0 <= at - buffer.ready_since < interval
+
+    def _store(self, at: int, *, urgent: bool) -> None:
+        """Write what is ready; while another thread writes, only an urgent record waits for it."""
+        me = threading.get_ident()
+        if self._writer == me or at < self._retry_at:
+            return
+        if not self._writing.acquire(timeout=PATIENCE if urgent else 0.0):
+            return
+        try:
+            self._writer = me
+            with self._lock:
+                batch, rows = self._buffer.take(everything=self.closed)
+            if batch:
+                self._try_write(batch, rows, at)
+        finally:
+            self._writer = 0
+            self._writing.release()
+
+    def _try_write(self, batch: LogBatch, rows: list[Any], at: int) -> None:
+        try:
+            self._write(batch)
+        except BaseException as problem:
+            with self._lock:
+                self._buffer.put_back(batch, rows)
+                self._delay = min(max(self._delay * 2, FIRST_DELAY), LONGEST_DELAY)
+                self._retry_at = at + self._delay
+            if not isinstance(problem, Exception):
+                raise
+            report_once("a log could not be written; it is kept in memory and tried again", problem)
+        else:
+            self._delay = 0
+
+
+def _attributes(identity: LogIdentity) -> dict[str, Any]:
+    return {
+        "triggers.uid": identity.uid,
+        "triggers.task": identity.task,
+        "triggers.instance": identity.instance,
+        "triggers.attempt": identity.attempt,
+    }
+
+
+def _application(logger: Any) -> tuple[logging.Logger | None, dict[str, Any]]:
+    """Find the application's own logger behind adapters and blocks; adapters bring context."""
+    context: dict[str, Any] = {}
+    while isinstance(logger, logging.LoggerAdapter):
+        context = {**(logger.extra or {}), **context}
+        logger = logger.logger
+    if isinstance(logger, TriggersLogger):
+        logger = logger.application
+    return logger, context

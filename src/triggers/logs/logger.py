@@ -1,0 +1,481 @@
+"""The logger of one block: a `logging.Logger` that records first, whatever the application's logging is set to."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from triggers.core.records import LogEntry
+from triggers.exceptions import context_of
+from triggers.logs.exceptions_tree import describe
+from triggers.logs.messages import text_of, worded
+from triggers.logs.report import report_once
+from triggers.logs.sanitize import NOTHING, Plain
+from triggers.logs.settings import level_number
+
+if TYPE_CHECKING:
+    from types import FrameType, TracebackType
+
+    from triggers.logs.exceptions_tree import Described
+    from triggers.logs.redact import Secrets
+    from triggers.logs.sanitize import Sanitizer
+
+    ExcInfo = (
+        bool
+        | tuple[type[BaseException], BaseException, TracebackType | None]
+        | tuple[None, None, None]
+        | BaseException
+        | None
+    )
+
+#: Frames of these files are never the caller: the standard library's logging, and this one.
+_INTERNAL = frozenset({logging.addLevelName.__code__.co_filename, (lambda: None).__code__.co_filename})
+#: Bytes that a record takes besides its texts.
+_OVERHEAD = 200
+#: Attributes of every LogRecord; what else stands on one was given as `extra`.
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_NO_CACHE: dict[int, bool] = {}
+
+
+class _Forwarding(threading.local):
+    """Whether this thread is inside a handler of the application."""
+
+    active = False
+
+
+_forwarding = _Forwarding()
+
+
+class Sink:
+    """Where the records of a logger go, and under which rules; this one keeps none, outside of any task.
+
+    Attributes:
+        attributes: what every LogRecord is given.
+        closed: whether the attempt has ended, so that what comes now is late.
+        keeps: whether it takes records.
+        sanitizer: makes what comes in fit to be kept.
+        strict: whether what goes wrong is raised.
+    """
+
+    __slots__ = ("attributes", "closed", "keeps", "sanitizer", "strict")
+
+    def __init__(self, sanitizer: Sanitizer, attributes: Mapping[str, Any] | None = None) -> None:
+        self.sanitizer = sanitizer
+        self.strict = sanitizer.settings.strict
+        self.attributes = dict(attributes or {})
+        self.closed = False
+        self.keeps = False
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return the values to hide."""
+        return ()
+
+    def own_secrets(self) -> Secrets | None:
+        """Return where values to hide are added; None: nowhere of its own."""
+        return None
+
+    def now(self) -> int:
+        """Return the time, in microseconds since the Unix epoch."""
+        return 0
+
+    def record(self, entry: LogEntry, size: int) -> None:
+        """Take a record and give it its number."""
+
+
+@dataclass(slots=True)
+class _Facts:
+    """What few records have: an exception, and attributes for the LogRecord."""
+
+    exc: BaseException | None = None
+    described: Described | None = None
+    attributes: dict[str, Any] | None = None
+
+    def triple(self) -> Any:
+        """Return the exception as handlers expect it; not one whose text holds a secret."""
+        if self.exc is None or self.described is None or self.described.hidden:
+            return None
+        return type(self.exc), self.exc, self.exc.__traceback__
+
+
+_NO_FACTS = _Facts()
+
+
+class Scope:
+    """How long a logger's records are in time: until its block ends."""
+
+    __slots__ = ("ended",)
+
+    def __init__(self) -> None:
+        self.ended = False
+
+
+class TriggersLogger(logging.Logger):
+    """The logger that a block of a task gives; it is used like any other `logging.Logger`.
+
+    Every call takes `context=`, a mapping that is merged over the context of the block, besides what the
+    standard library knows; ``extra={"context": …}`` means the same, and other keys of `extra` are both
+    attributes of the LogRecord and part of the context. A keyword that nobody knows becomes context too.
+
+    A record is kept, and its level counted, before anybody else sees it, then it is handed to the application's
+    logger of the same name, if that one is enabled for its level: that logger's filters, its handlers and those
+    above it apply. Filters and a level that are set on this very logger only concern that handing over.
+    It never raises into the task.
+
+    Attributes:
+        application: the application's own logger.
+        bound: the context that every record has.
+    """
+
+    application: logging.Logger
+
+    def __init__(
+        self,
+        application: logging.Logger,
+        sink: Sink,
+        bound: Plain = NOTHING,
+        scope: Scope | None = None,
+        record_level: int = sys.maxsize,
+    ) -> None:
+        super().__init__(application.name)
+        self.application = self.parent = application
+        self.bound = bound
+        self._sink = sink
+        self._scope = scope or Scope()
+        self._record_level = record_level
+        self._sanitizer = sink.sanitizer
+        self._hidden: tuple[tuple[str, ...], Plain] = ((), bound)
+        # The very dict that the standard library clears when a level changes or logging is disabled, so that
+        # its answers can be used without asking. A logger that decides in its own way is asked every time.
+        plain = type(application).isEnabledFor is logging.Logger.isEnabledFor
+        self._answers: dict[int, bool] = getattr(application, "_cache", _NO_CACHE) if plain else _NO_CACHE
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the standard library's name
+        """Whether a call of this level does anything: is recorded, or taken by the application's logger."""
+        if level >= self._record_level:
+            return True
+        application = self.application
+        if application.disabled:
+            return False
+        try:
+            return self._answers[level]
+        except KeyError:
+            return application.isEnabledFor(level)
+
+    def getEffectiveLevel(self) -> int:  # noqa: N802 - the standard library's name
+        """Return the lowest level that does anything."""
+        return min(self._record_level, self.application.getEffectiveLevel())
+
+    def bind(self, context: Mapping[str, Any] | None = None, /, **more: Any) -> TriggersLogger:
+        """Return a logger with more context; this one stays as it is.
+
+        Args:
+            context: merged over the context of this logger.
+            more: the same, for keys that are names.
+        """
+        given = {**context, **more} if isinstance(context, Mapping) else more or context
+        over = self._sanitizer.context(given, self._sink.secrets()) if given else NOTHING
+        return self._like(self.application, self._sanitizer.merge(self.bound, over))
+
+    def named(self, name: str) -> TriggersLogger:
+        """Return a logger of the same block that hands its records to another logger of the application."""
+        return self._like(logging.getLogger(name), self.bound)
+
+    def getChild(self, suffix: str) -> TriggersLogger:  # noqa: N802 - the standard library's name
+        """Return a logger of the same block for the application's logger ``<name>.<suffix>``."""
+        return self._like(self.application.getChild(suffix), self.bound)
+
+    def _like(self, application: logging.Logger, bound: Plain) -> TriggersLogger:
+        return TriggersLogger(application, self._sink, bound, self._scope, self._record_level)
+
+    def belongs_to(self, sink: Sink) -> bool:
+        """Whether its records go there."""
+        return self._sink is sink
+
+    def own_secrets(self) -> Secrets | None:
+        """Return where values are added that only this log hides; None if it keeps none."""
+        return self._sink.own_secrets()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process, what is left of it is the application's logger."""
+        return logging.getLogger, (self.name,)
+
+    def log(self, level: int | str, msg: object, *args: object, **kwargs: Any) -> None:
+        """Log at any level, which may be given by name; an unknown name counts as WARNING."""
+        try:
+            number = level_number(level)
+        except (AttributeError, ValueError):
+            number = logging.WARNING
+        if self.isEnabledFor(number):
+            self._log(number, msg, args, **kwargs)
+
+    def handle(self, record: logging.LogRecord) -> None:
+        """Take a LogRecord that was made elsewhere as if it had been logged here."""
+        extra = {key: item for key, item in record.__dict__.items() if key not in _STANDARD}
+        args = record.args if isinstance(record.args, tuple) else (record.args,) if record.args else ()
+        place = (record.pathname, record.lineno, record.funcName or "")
+        if self.isEnabledFor(record.levelno):
+            try:
+                self._take(record.levelno, record.msg, args, place, None, extra, record.exc_info)
+            except Exception as problem:  # noqa: BLE001 - as every other record
+                self._failed(problem)
+
+    def _log(  # more keywords than the standard library has
+        self,
+        level: int,
+        msg: object,
+        args: Any,
+        exc_info: ExcInfo = None,
+        extra: Any = None,
+        stack_info: bool = False,  # noqa: FBT001, FBT002 - the standard library's signature
+        stacklevel: int = 1,
+        context: Any = None,
+        extras: Any = None,
+        **more: Any,
+    ) -> None:
+        frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - as the standard library finds it
+        while frame is not None and frame.f_code.co_filename in _INTERNAL:
+            frame = frame.f_back
+        if stacklevel != 1:
+            frame = _further(frame, stacklevel)
+        if frame is None:
+            place = _NOWHERE
+        else:
+            code = frame.f_code
+            place = (code.co_filename, frame.f_lineno, code.co_name)
+        try:
+            if extras is not None or more:
+                extra = {**_mapping(extra, "extra"), **_mapping(extras, "extras"), **more}
+            stack = _stack_text(frame) if stack_info else None
+            self._take(level, msg, args, place, context, extra, exc_info, stack)
+        except Exception as problem:
+            self._failed(problem)
+
+    def _failed(self, problem: Exception) -> None:
+        if self._sink.strict:
+            raise problem
+        report_once("a record could not be logged; the task goes on without it", problem)
+
+    def _take(
+        self,
+        level: int,
+        msg: object,
+        args: tuple[Any, ...],
+        place: tuple[str, int, str],
+        context: Any = None,
+        extra: Any = None,
+        exc_info: Any = None,
+        stack: str | None = None,
+    ) -> None:
+        """Make the record, keep it, then forward it: in this order, so that it is safe when a handler hangs."""
+        sink, sanitizer = self._sink, self._sanitizer
+        secrets = sink.secrets()
+        facts = _NO_FACTS
+        if secrets or exc_info or extra is not None:
+            plain, facts = self._gathered(context, extra, exc_info, secrets)
+        elif context is None:
+            plain = self.bound
+        else:
+            plain = sanitizer.merge(self.bound, sanitizer.context(context))
+        message, template, send, send_args, was_cut = worded(msg, args, sanitizer, secrets)
+        truncated = plain.truncated
+        if was_cut or facts.described is not None:
+            truncated = _cuts(truncated, facts.described, was_cut=was_cut)
+        number = 0
+        if sink.keeps:
+            described = facts.described
+            tree = None if described is None else described.record
+            late = self._scope.ended or sink.closed
+            path, line, function = place
+            entry = LogEntry(
+                0, sink.now(), level, self.name, message, template, plain.data, tree, path, line, function, truncated, late
+            )
+            size = _OVERHEAD + len(message) + plain.size // 2
+            sink.record(entry, size if described is None else size + described.size)
+            number = entry.seq
+        application = self.application
+        if (
+            level >= self.level
+            and not application.disabled
+            and (self._answers.get(level) or application.isEnabledFor(level))
+            and not _forwarding.active
+        ):
+            self._forward(level, send, send_args, place, number, plain, truncated, facts, stack)
+
+    def _gathered(
+        self, context: Any, extra: Any, exc_info: Any, secrets: tuple[str, ...]
+    ) -> tuple[Plain, _Facts]:
+        """Put together the context of a call that has more than a context of its own."""
+        sanitizer = self._sanitizer
+        plain = self._bound_without(secrets) if secrets else self.bound
+        described = attributes = None
+        exc = _exception(exc_info) if exc_info else None
+        if exc is not None:
+            described = describe(exc, sanitizer.settings, secrets)
+            plain = sanitizer.merge(plain, sanitizer.context(context_of(exc), secrets))
+        if extra is not None:
+            others, context = _parted(extra, context)
+            fit = sanitizer.context(others, secrets)
+            attributes = fit.copy()
+            plain = sanitizer.merge(plain, fit)
+        if context is not None:
+            plain = sanitizer.merge(plain, sanitizer.context(context, secrets))
+        return plain, _Facts(exc, described, attributes)
+
+    def _forward(
+        self,
+        level: int,
+        send: str,
+        args: tuple[Any, ...],
+        place: tuple[str, int, str],
+        number: int,
+        plain: Plain,
+        truncated: tuple[str, ...],
+        facts: _Facts,
+        stack: str | None,
+    ) -> None:
+        """Hand the record to the application; what it is handed has its containers to itself."""
+        _forwarding.active = True
+        try:
+            path, line, function = place
+            record = logging.getLogRecordFactory()(
+                self.name, level, path, line, send, args, facts.triple(), function, stack
+            )
+            state = record.__dict__
+            ours = self._sink.attributes.copy()
+            ours["triggers.seq"] = number
+            ours["context"] = plain.data.copy() if plain.flat else plain.copy()
+            ours["truncated"] = truncated
+            # All at once: the dict of a LogRecord is full, and each time that it grows is felt.
+            state.update(ours)
+            if facts.described is not None:
+                state["exc_text"] = facts.described.record["traceback"].rstrip("\n")
+            if facts.attributes:
+                _set_renamed(state, facts.attributes)
+            if self.filters or self.handlers or not self.propagate:
+                self._hand_over(record)
+            else:
+                self.application.handle(record)
+        except Exception as problem:
+            if self._sink.strict:
+                raise
+            report_once(f"a handler of logger {self.name!r} failed; the record is kept", problem)
+        finally:
+            _forwarding.active = False
+
+    def _hand_over(self, record: logging.LogRecord) -> None:
+        if self.filters and not self.filter(record):
+            return
+        for handler in self.handlers:
+            if record.levelno >= handler.level:
+                handler.handle(record)
+        if self.propagate:
+            self.application.handle(record)
+
+    def _bound_without(self, secrets: tuple[str, ...]) -> Plain:
+        known, plain = self._hidden
+        if known is not secrets:
+            plain = self._sanitizer.again(self.bound, secrets)
+            self._hidden = (secrets, plain)
+        return plain
+
+    def leave(self, exc: BaseException, level: int) -> None:
+        """Log an exception that leaves the block, at the place where it was raised inside of it."""
+        if not self.isEnabledFor(level):
+            return
+        kind, trace = type(exc).__name__, exc.__traceback__
+        place = _NOWHERE
+        if trace is not None:
+            code = trace.tb_frame.f_code
+            place = (code.co_filename, trace.tb_lineno, code.co_name)
+        text = text_of(exc)
+        try:
+            self._take(level, f"{kind}: %s" if text else kind, (text,) if text else (), place, exc_info=exc)
+        except Exception as problem:  # noqa: BLE001 - as every other record
+            self._failed(problem)
+
+    if TYPE_CHECKING:
+        # The standard library's methods, with the one keyword that they gain. `_log` understands it.
+        def debug(
+            self,
+            msg: object,
+            *args: object,
+            exc_info: ExcInfo = None,
+            stack_info: bool = False,
+            stacklevel: int = 1,
+            extra: Mapping[str, object] | None = None,
+            context: Mapping[str, Any] | None = None,
+            extras: Mapping[str, object] | None = None,
+        ) -> None: ...
+
+        info = warning = error = critical = fatal = debug
+
+        def exception(
+            self,
+            msg: object,
+            *args: object,
+            exc_info: ExcInfo = True,
+            stack_info: bool = False,
+            stacklevel: int = 1,
+            extra: Mapping[str, object] | None = None,
+            context: Mapping[str, Any] | None = None,
+            extras: Mapping[str, object] | None = None,
+        ) -> None: ...
+
+
+def _further(frame: FrameType | None, stacklevel: int) -> FrameType | None:
+    """Go as many callers up as a wrapper asks, without leaving the stack."""
+    while stacklevel > 1 and frame is not None and frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_code.co_filename not in _INTERNAL:
+            stacklevel -= 1
+    return frame
+
+
+def _stack_text(frame: FrameType | None) -> str:
+    import traceback  # noqa: PLC0415 - as rare as this call
+
+    return "Stack (most recent call last):\n" + "".join(traceback.format_stack(frame)).rstrip("\n")
+
+
+def _mapping(value: Any, name: str) -> Mapping[Any, Any]:
+    return value if isinstance(value, Mapping) else {} if value is None else {name: value}
+
+
+def _parted(extra: Any, context: Any) -> tuple[dict[Any, Any], Any]:
+    """Part what was given as `extra`: its key ``context`` is context, the others are attributes as well."""
+    given = dict(_mapping(extra, "extra"))
+    inner = given.pop("context", None)
+    if inner is not None and context is not None:
+        context = {**_mapping(inner, "context"), **_mapping(context, "context")}
+    return given, inner if context is None else context
+
+
+def _set_renamed(state: dict[str, Any], attributes: dict[str, Any]) -> None:
+    """Put attributes on a LogRecord; one that would overwrite an attribute of its own gets another name."""
+    for key, item in attributes.items():
+        name = key
+        while name in state or name in _STANDARD:
+            name = f"extra_{name}"
+        state[name] = item
+
+
+def _exception(exc_info: Any) -> BaseException | None:
+    if isinstance(exc_info, BaseException):
+        return exc_info
+    found = exc_info if isinstance(exc_info, tuple) else sys.exc_info()
+    exc = next(islice(found, 1, 2), None)
+    return exc if isinstance(exc, BaseException) else None
+
+
+def _cuts(truncated: tuple[str, ...], described: Described | None, *, was_cut: bool) -> tuple[str, ...]:
+    message = ("message",) if was_cut else ()
+    return (*truncated, *message, *(described.truncated if described is not None else ()))
+
+
+#: The place of a call that has no frame.
+_NOWHERE = ("(unknown file)", 0, "(unknown function)")

@@ -1,0 +1,146 @@
+"""What must never be stored or forwarded: by the key that it stands under, by its value, by its place in a URL."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterable
+
+#: Stands in place of a secret.
+REDACTED = "[redacted]"
+
+#: Words of a key that name a secret. Plurals count too. ``=`` means: only where it is the whole key, since
+#: ``token_count`` and ``auth_method`` are no secrets.
+SECRET_WORDS = (
+    "password",
+    "pass word",
+    "passwd",
+    "pwd",
+    "passphrase",
+    "passcode",
+    "secret",
+    "authorization",
+    "=auth",
+    "basic auth",
+    "=bearer",
+    "cookie",
+    "credential",
+    "api key",
+    "apikey",
+    "access key",
+    "private key",
+    "privatekey",
+    "encryption key",
+    "signing key",
+    "=token",
+    "access token",
+    "accesstoken",
+    "refresh token",
+    "auth token",
+    "api token",
+    "bearer token",
+    "csrf token",
+    "identity token",
+    "security token",
+    "session token",
+)
+
+#: Shorter than this, hiding a value would mangle ordinary words and hide nothing.
+MIN_SECRET = 4
+
+#: The longest thing that a cut may split; text is searched this far beyond a cut, before it is cut.
+URL_REACH = 1_400
+
+#: What may stand between two words of a key; an s is a plural.
+_GAP = r"s?[\W_]{0,9}"
+_WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|[^\W\d_A-Za-z]+")
+_URL_PASSWORD = re.compile(r"(://[^\s/:@]{0,256}:)[^\s/]{1,1024}(?=@)")
+
+
+class SecretKeys:
+    """Tells by its words whether a key names a secret; remembers its answers.
+
+    Args:
+        words: as :attr:`triggers.logs.LogSettings.redact` describes them.
+    """
+
+    __slots__ = ("_candidate", "_exact", "_phrases")
+
+    def __init__(self, words: Iterable[str] = SECRET_WORDS) -> None:
+        whole = [word[1:] for word in words if word.startswith("=")]
+        parts = [word for word in words if not word.startswith("=")]
+        self._exact = frozenset(_joined(word) for word in whole)
+        self._phrases = tuple(_joined(word) for word in parts)
+        # Nearly no key gets past this, which is what makes a key that was never seen before cheap.
+        stems = {_GAP.join(re.escape(part) for part in word.casefold().split()) for word in (*whole, *parts)}
+        self._candidate = re.compile("|".join(sorted(stems - {""})) or "(?!)").search
+
+    def __call__(self, key: str) -> bool:
+        """Whether whatever stands under this key is hidden."""
+        if self._candidate(key.casefold()) is None:
+            return False
+        words = _joined(key)
+        return words in self._exact or any(phrase in words for phrase in self._phrases)
+
+
+def _joined(key: str) -> str:
+    """The words of a key in lower case and singular, each between spaces, so that `in` compares whole words."""
+    return f" {' '.join(_singular(word.casefold()) for word in _WORD.findall(key))} "
+
+
+def _singular(word: str) -> str:
+    return word[:-1] if word.endswith("s") and not word.endswith("ss") else word
+
+
+class Secrets:
+    """Known values that must not appear in any text.
+
+    Args:
+        inherited: secrets that hold here too, also those that are added to them later.
+    """
+
+    __slots__ = ("_inherited", "_lock", "_merged", "_own")
+
+    def __init__(self, inherited: Secrets | None = None) -> None:
+        self._inherited = inherited
+        self._own: tuple[str, ...] = ()
+        self._merged: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]] = ((), (), ())
+        self._lock = threading.Lock()
+
+    def add(self, value: str | bytes) -> None:
+        """Hide this value from now on; a value of fewer than 4 characters is ignored."""
+        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        if len(text) < MIN_SECRET or text in REDACTED:
+            return
+        with self._lock:
+            self._own = _longest_first({*self._own, text})
+
+    def values(self) -> tuple[str, ...]:
+        """Every value to hide, the longest first; the very same tuple as long as none was added."""
+        if self._inherited is None:
+            return self._own
+        others = self._inherited._own  # noqa: SLF001 - the same class
+        if not others:
+            return self._own
+        own, before, merged = self._merged
+        if own is not self._own or before is not others:
+            merged = _longest_first({*self._own, *others})
+            self._merged = (self._own, others, merged)
+        return merged
+
+
+def _longest_first(values: Iterable[str]) -> tuple[str, ...]:
+    """Where one secret is part of another, the longer must be replaced first or its rest would stay."""
+    return tuple(sorted(values, key=lambda value: (-len(value), value)))
+
+
+def hide(text: str, secrets: tuple[str, ...]) -> str:
+    """Return the text without the given values and without passwords in URLs."""
+    for secret in secrets:
+        text = text.replace(secret, REDACTED)
+    return _URL_PASSWORD.sub(rf"\1{REDACTED}", text) if "://" in text else text
+
+
+def reach(secrets: tuple[str, ...]) -> int:
+    """How many characters beyond a cut must be searched, lest half a secret stays before it."""
+    return max(URL_REACH, len(secrets[0]) if secrets else 0)

@@ -1,0 +1,112 @@
+"""What a log may keep, and what it must hide: every limit in one place."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from triggers.logs.redact import SECRET_WORDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: A record of this level or above is something that somebody should look at.
+ATTENTION = logging.WARNING
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """How the logs of a manager's instances are recorded; immutable, so one object serves them all.
+
+    Attributes:
+        record_level: a record below it is kept only if the application's logger takes it; a number or a
+            name of the standard library's.
+        max_depth: containers within containers, the context itself being the first.
+        max_items: items of one container.
+        max_nodes: values of one context, containers included.
+        max_string: characters of one string, or of a message; bytes of one bytes value.
+        max_context: size of one context as JSON, in bytes of UTF-8.
+        max_traceback: characters of one traceback, and bytes of all contexts of one exception's tree.
+        max_records: records of one attempt that are kept.
+        max_bytes: their size, in bytes.
+        max_important: how many of them may be those at WARNING or above, kept whenever they came; half of
+            the rest goes to the first of the other records, half to the latest of all.
+        flush_records: this many gathered records are written without waiting for the end of the task,
+        flush_bytes: or this many bytes of them,
+        flush_interval: or the first one after they have waited this long.
+        redact: whole words of keys whose values are hidden: ``password`` also hides ``db_password2`` and
+            ``dbPassword``; several words must stand together (``api key``); ``=token`` means the whole key.
+        converters: pairs of a type and a function that makes plain data of its values; consulted, for
+            subclasses too, before anything that is known about a type.
+        strict: for tests: what the application's handlers raise, and what goes wrong in preparing a
+            record, is raised into the task. Otherwise it is reported once and the task goes on.
+    """
+
+    record_level: int | str = logging.INFO
+    max_depth: int = 8
+    max_items: int = 100
+    max_nodes: int = 1_000
+    max_string: int = 4_096
+    max_context: int = 16 * 1024
+    max_traceback: int = 64 * 1024
+    max_records: int = 1_000
+    max_bytes: int = 1024 * 1024
+    max_important: int = 500
+    flush_records: int = 64
+    flush_bytes: int = 64 * 1024
+    flush_interval: timedelta = timedelta(seconds=1)
+    redact: tuple[str, ...] = SECRET_WORDS
+    converters: tuple[tuple[type, Callable[[Any], Any]], ...] = ()
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "record_level", level_number(self.record_level))
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name.startswith(("max_", "flush_")) and not value:
+                message = f"LogSettings.{field.name} is {value!r}; it must be more than nothing"
+                raise ValueError(message)
+        if not 0 < self.max_depth <= MAX_DEPTH:
+            message = f"LogSettings.max_depth is {self.max_depth}; it must be 1 to {MAX_DEPTH}"
+            raise ValueError(message)
+
+
+#: Deeper than this, neither the recorder nor a reader of the stored JSON could recurse safely.
+MAX_DEPTH = 40
+
+
+@dataclass(frozen=True, slots=True)
+class LogIdentity:
+    """Whose log it is.
+
+    Attributes:
+        uid: of the session.
+        task: name of the task in the configuration (``t_importSubject``).
+        instance: name of the instance (``t_importSubject#0``).
+        attempt: how many times this instance has been claimed, this time included.
+        fence: the number that only the present holder of the instance has.
+    """
+
+    uid: str
+    task: str
+    instance: str
+    attempt: int = 1
+    fence: int = 1
+
+
+def level_number(level: int | str) -> int:
+    """Return the number of a level given by number or name.
+
+    Raises:
+        ValueError: the standard library knows no level of that name.
+    """
+    if isinstance(level, int):
+        return int(level)
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        names = ", ".join(logging.getLevelNamesMapping())
+        message = f"{level!r} is no logging level; use a number or one of {names}"
+        raise ValueError(message)
+    return number

@@ -1,0 +1,445 @@
+"""The controller of one session: load, decide, commit, hand over.
+
+Each method here is one atomic step. When it returns, what it did is stored, and what it released has
+been offered to a runner; when it raises, nothing has changed, unless a hook raised: then everything
+has been done and the exception is the hook's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from triggers.core import law
+from triggers.core.configuration import check_configuration
+from triggers.core.names import check_name, split_instance_name
+from triggers.core.state import Firing
+from triggers.core.status import Status
+from triggers.core.values import DEFAULT_LIMITS, Limits, encode
+from triggers.exceptions import InvalidValueError, UnknownInstanceError
+from triggers.logs import LogSettings
+from triggers.session import SessionView, TaskInstance
+from triggers.storages.base import Due
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from triggers.core.state import Changes, Decide
+    from triggers.storages.base import Storage
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FireResult:
+    """What one firing did.
+
+    Attributes:
+        number: of the firing in its session, from 1; for a repeat, that of the first one.
+        duplicate: whether it was a repeat, which does nothing.
+        created: names of the instances that it made.
+        scheduled: names of the instances that it released.
+        abandoned: names of the instances that it stopped.
+        finalized: whether the session is finalised, by this firing or before it.
+    """
+
+    number: int
+    duplicate: bool = False
+    created: tuple[str, ...] = ()
+    scheduled: tuple[str, ...] = ()
+    abandoned: tuple[str, ...] = ()
+    finalized: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the managers of an application share.
+
+    Attributes:
+        storage: where sessions are kept.
+        hand_over: offers released instances to their runners; must not raise.
+        tasks: every task that a `run` may name, or None where other processes may have more.
+        runners: every runner that a `using` may name, or None for any.
+        grace: how long a hand-over has until the sweep repeats it, in microseconds.
+        limits: sizes of what is accepted.
+    """
+
+    storage: Storage
+    hand_over: Callable[[Sequence[Due]], None] = lambda _: None
+    tasks: Collection[str] | None = None
+    runners: Collection[str] | None = None
+    grace: int = 30_000_000
+    limits: Limits = DEFAULT_LIMITS
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Which running instance fires, where a task fires; it counts against endless cascades."""
+
+    name: str = ""
+    depth: int = 0
+
+
+class TriggerManager:
+    """The controller of one session.
+
+    An application gets one from :meth:`triggers.Triggers.session`; subclass it to add hooks or to change the
+    settings below, and give the subclass to :class:`triggers.Triggers`.
+
+    Attributes:
+        name: what a session remembers of its manager: a process that has no manager of that name may look at
+            the session but not change it. ``module.ClassName`` unless given.
+        review_level: records from this level on ask for a review.
+        log_settings: what is recorded, and its limits.
+        log_context: what every record of every task has in its context.
+        finalize_trigger: fired once when the session is complete; None for never.
+        finalize_max_level: see :class:`FinalizingTriggerManager`.
+    """
+
+    name: ClassVar[str] = "default"
+    review_level: ClassVar[int] = logging.WARNING
+    log_settings: ClassVar[LogSettings] = LogSettings()
+    log_context: ClassVar[Mapping[str, Any]] = {}
+    finalize_trigger: ClassVar[str | None] = None
+    finalize_max_level: ClassVar[int | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in cls.__dict__:
+            cls.name = f"{cls.__module__}.{cls.__qualname__}"
+
+    def __init__(self, uid: str, surroundings: Surroundings, source: Source | None = None) -> None:
+        self.uid = check_name(uid, "UID")
+        self._around = surroundings
+        self._source = source or Source()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.uid!r}>"
+
+    @cached_property
+    def storage(self) -> SessionView:
+        """The session as it is stored."""
+        return SessionView(self.uid, self._around.storage.reader)
+
+    @classmethod
+    def policy_for(cls, grace: int, limits: Limits) -> law.Policy:
+        """What this class lays down for its sessions."""
+        finalizing = None
+        if cls.finalize_trigger is not None:
+            finalizing = law.Finalizing(cls.finalize_trigger, cls.finalize_max_level)
+        return law.Policy(cls.name, grace, finalizing, cls.review_level, limits)
+
+    # -- what an application does -----------------------------------------------------------------------
+
+    def update_configuration(
+        self, configuration: Mapping[str, Mapping[str, Any]], *, catch_up: bool = False
+    ) -> None:
+        """Give the session a configuration, in place of the one that it has.
+
+        Unstarted instances of tasks that changed are decided again. A task that is new sees earlier firings only
+        once another of its triggers fires, unless `catch_up` is true.
+
+        Args:
+            configuration: task → directives.
+            catch_up: apply the recorded firings, in their order, to the tasks that are new.
+
+        Raises:
+            ConfigurationError: with every problem, each with its path; nothing was changed.
+        """
+        around = self._around
+        rules = check_configuration(
+            configuration, tasks=around.tasks, runners=around.runners, limits=around.limits
+        )
+        self.apply(lambda session: law.configure(session, self.policy, rules, catch_up=catch_up))
+
+    def fire(
+        self, trigger: str, kwargs: Mapping[str, Any] | None = None, *, key: str | None = None
+    ) -> FireResult:
+        """Say that something has happened.
+
+        Args:
+            trigger: what has happened.
+            kwargs: what there is to say about it.
+            key: names this very occurrence; firing the trigger with the key again does nothing.
+
+        Returns:
+            What came of it; it is stored by then.
+
+        Raises:
+            InvalidNameError: the trigger or the key is not printable, or longer than 255 characters.
+            InvalidValueError: the kwargs cannot be stored.
+            IdempotencyConflictError: the key was used with other kwargs.
+            StorageError: it could not be stored.
+        """
+        check_name(trigger, "trigger")
+        payload = _payload(kwargs, "kwargs", self._around.limits)
+        fingerprint = None
+        if key is not None:
+            check_name(key, "key")
+            fingerprint = _fingerprint(payload)
+        firing = Firing(0, trigger, payload, 0, self._source.depth, self._source.name, key, fingerprint)
+        policy = self.policy
+        changes = self.apply(lambda session: law.fire(session, policy, firing))
+        return _fire_result(changes)
+
+    def replay_failed_instance(
+        self, instance: TaskInstance | str, replacement_kwargs: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> TaskInstance:
+        """Let a failed instance run again, as a new instance, with the rules as they are now.
+
+        Args:
+            instance: which, or its name.
+            replacement_kwargs: trigger → kwargs, in place of those that it had.
+
+        Returns:
+            The new instance.
+
+        Raises:
+            InvalidStatusError: it is not failed.
+            UnknownTaskError: its task is no longer configured.
+        """
+        where = _where(instance)
+        payload = None
+        if replacement_kwargs is not None:
+            payload = _payload(replacement_kwargs, "replacement_kwargs", self._around.limits)
+        changes = self.apply(lambda session: law.replay(session, self.policy, *where, payload))
+        new = TaskInstance(self.storage, changes.created[0])
+        self._post_replay(new)
+        return new
+
+    def skip_failed_instance(
+        self,
+        instance: TaskInstance | str,
+        cascade: bool = False,  # noqa: FBT001, FBT002 - the documented signature
+        result: Mapping[str, Any] | None = None,
+    ) -> TaskInstance:
+        """Give a failed instance up.
+
+        Args:
+            instance: which, or its name.
+            cascade: fire the task's name, as if it had finished.
+            result: with which result.
+
+        Returns:
+            The instance, skipped.
+
+        Raises:
+            InvalidStatusError: it is not failed.
+            ValueError: a result without a cascade would go nowhere.
+        """
+        if result is not None and not cascade:
+            message = "a result goes nowhere without cascade=True"
+            raise ValueError(message)
+        where = _where(instance)
+        payload = _payload(result, "result", self._around.limits) if cascade else None
+        changes = self.apply(lambda session: law.skip(session, self.policy, *where, result=payload))
+        skipped = TaskInstance(self.storage, changes.moved[0][0])
+        self._post_skip(skipped, cascade)
+        return skipped
+
+    def update_instance_status(self, instance: TaskInstance | str, status: Status | str) -> TaskInstance:
+        """Move an instance by hand, as far as the table of moves allows; from running its attempt is shut out.
+
+        A finish by hand cascades with an empty result; a failure by hand is a plain one.
+
+        Args:
+            instance: which, or its name.
+            status: where to.
+
+        Raises:
+            InvalidStatusError: the table does not have the move, or only a worker can make it.
+        """
+        task, number = _where(instance)
+        wanted = Status(status)
+        if wanted is Status.REPLAYED:
+            self.replay_failed_instance(instance)
+        elif wanted is Status.SKIPPED and self.storage[f"{task}#{number}"].status is not Status.RUNNING:
+            self.skip_failed_instance(instance)
+        else:
+            self.apply(lambda session: law.set_status(session, self.policy, task, number, wanted))
+        return self.storage[f"{task}#{number}"]
+
+    def update_instance_metadata(self, instance: TaskInstance | str, metadata: Mapping[str, Any]) -> None:
+        """Add keys to the metadata of an instance; a key that is there gets the new value."""
+        where = _where(instance)
+        self.apply(lambda session: law.add_metadata(session, self.policy, *where, metadata))
+
+    def update_session_metadata(self, metadata: Mapping[str, Any]) -> None:
+        """Add keys to the metadata of the session; a key that is there gets the new value."""
+        self.apply(lambda session: law.add_session_metadata(session, self.policy, metadata))
+
+    def mark_instance_logs_resolved(
+        self,
+        instance: TaskInstance | str,
+        *,
+        by: str | None = None,
+        reason: str | None = None,
+        through: int | None = None,
+    ) -> None:
+        """Say that a person has reviewed what an instance said. A record that comes later opens it again.
+
+        Args:
+            instance: which, or its name.
+            by: who reviewed it.
+            reason: what came of it.
+            through: number of the last record that was reviewed; None for all that there are.
+        """
+        where = _where(instance)
+        audit = {"by": by, "reason": reason}
+        self.apply(lambda session: law.resolve_logs(session, self.policy, *where, audit, through))
+
+    # -- the same for async applications ----------------------------------------------------------------
+
+    async def afire(
+        self, trigger: str, kwargs: Mapping[str, Any] | None = None, *, key: str | None = None
+    ) -> FireResult:
+        """:meth:`fire` on a worker thread."""
+        return await asyncio.to_thread(self.fire, trigger, kwargs, key=key)
+
+    async def aupdate_configuration(
+        self, configuration: Mapping[str, Mapping[str, Any]], *, catch_up: bool = False
+    ) -> None:
+        """:meth:`update_configuration` on a worker thread."""
+        await asyncio.to_thread(self.update_configuration, configuration, catch_up=catch_up)
+
+    async def areplay_failed_instance(
+        self, instance: TaskInstance | str, replacement_kwargs: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> TaskInstance:
+        """:meth:`replay_failed_instance` on a worker thread."""
+        return await asyncio.to_thread(self.replay_failed_instance, instance, replacement_kwargs)
+
+    async def askip_failed_instance(
+        self,
+        instance: TaskInstance | str,
+        cascade: bool = False,  # noqa: FBT001, FBT002 - the documented signature
+        result: Mapping[str, Any] | None = None,
+    ) -> TaskInstance:
+        """:meth:`skip_failed_instance` on a worker thread."""
+        return await asyncio.to_thread(self.skip_failed_instance, instance, cascade, result)
+
+    async def amark_instance_logs_resolved(
+        self,
+        instance: TaskInstance | str,
+        *,
+        by: str | None = None,
+        reason: str | None = None,
+        through: int | None = None,
+    ) -> None:
+        """:meth:`mark_instance_logs_resolved` on a worker thread."""
+        mark = self.mark_instance_logs_resolved
+        await asyncio.to_thread(mark, instance, by=by, reason=reason, through=through)
+
+    # -- hooks ------------------------------------------------------------------------------------------
+
+    def _post_fire(self, name: str, tasks_scheduled: list[TaskInstance]) -> None:
+        """Called after each firing, a cascade's, too, was stored.
+
+        Hooks run in the process that stored the change, at most once: what must happen belongs in a task.
+
+        Args:
+            name: the trigger.
+            tasks_scheduled: the instances that it released.
+        """
+
+    def _post_replay(self, instance: TaskInstance) -> None:
+        """Called after a replay was stored, with the new instance."""
+
+    def _post_skip(self, instance: TaskInstance, cascade: bool) -> None:  # noqa: FBT001 - the documented signature
+        """Called after a skip was stored, and after the `_post_fire` of its cascade."""
+
+    # -- how it is done ---------------------------------------------------------------------------------
+
+    @cached_property
+    def policy(self) -> law.Policy:
+        """What it lays down for its session."""
+        return self.policy_for(self._around.grace, self._around.limits)
+
+    def apply(self, decide: Decide, *, patience: float | None = None) -> Changes:
+        """Commit a decision about the session, hand over what it released, and call the hooks.
+
+        Args:
+            decide: begins the decision.
+            patience: how long to wait for the storage, in seconds; None for the storage's setting.
+        """
+        changes = self._around.storage.commit(self.uid, decide, patience=patience)
+        try:
+            self._call_hooks(changes)
+        finally:
+            ready = _ready(changes)
+            if ready:
+                self._around.hand_over(ready)
+        return changes
+
+    def _call_hooks(self, changes: Changes) -> None:
+        if type(self)._post_fire is TriggerManager._post_fire:
+            return
+        for firing, released in zip(changes.fired, changes.released, strict=True):
+            self._post_fire(firing.trigger, [TaskInstance(self.storage, instance) for instance in released])
+
+    def of_task(self, source: Source) -> TriggerManager:
+        """The same manager for use inside a task: what it fires counts as fired by that instance."""
+        return type(self)(self.uid, self._around, source)
+
+
+class FinalizingTriggerManager(TriggerManager):
+    """Fires ``sessionFinalized`` once, in the very commit that resolves the last task of a session.
+
+    Tasks that wait for that trigger themselves, directly or through others, do not count. Set
+    `finalize_max_level` to hold it back while a finished instance has unresolved records at or above that
+    level; resolving the last of them then finalises the session.
+    """
+
+    name: ClassVar[str] = "finalizing"
+    finalize_trigger: ClassVar[str | None] = "sessionFinalized"
+    finalize_max_level: ClassVar[int | None] = None
+
+
+def _where(instance: TaskInstance | str) -> tuple[str, int]:
+    if isinstance(instance, TaskInstance):
+        return instance.task, instance.number
+    if not isinstance(instance, str):
+        message = f"an instance or its name is needed, not {type(instance).__name__}"
+        raise UnknownInstanceError(message)
+    return split_instance_name(instance)
+
+
+def _ready(changes: Changes) -> list[Due]:
+    """What can be handed over now; what is due later is the sweep's."""
+    uid, now, rules = changes.session.uid, changes.session.now, changes.session.rules.rules
+    return [
+        Due(uid, instance.task, instance.number, rules[instance.task].using if instance.task in rules else None)
+        for instance in changes.scheduled()
+        if instance.run_at <= now
+    ]
+
+
+def _payload(value: Mapping[str, Any] | None, what: str, limits: Limits) -> str:
+    if value is not None and not isinstance(value, Mapping):
+        message = f"{what}: a mapping is needed, not a {type(value).__name__}"
+        raise InvalidValueError(message)
+    return encode(dict(value or {}), what, limits)
+
+
+def _fingerprint(payload: str) -> str:
+    """SHA-256 of the kwargs with their keys in order, so that the order in which they were given is no difference."""
+    return hashlib.sha256(json.dumps(json.loads(payload), sort_keys=True).encode()).hexdigest()
+
+
+def _fire_result(changes: Changes) -> FireResult:
+    finalized = changes.session.finalized is not None
+    if changes.keyed is not None:
+        return FireResult(changes.keyed.number, duplicate=True, finalized=finalized)
+    touched = [*changes.taken, *changes.created]
+    return FireResult(
+        number=changes.fired[0].number,
+        created=tuple(instance.name for instance in changes.created),
+        scheduled=tuple(instance.name for instance in touched if instance.status is Status.SCHEDULED),
+        abandoned=tuple(instance.name for instance in touched if instance.status is Status.ABANDONED),
+        finalized=finalized,
+    )

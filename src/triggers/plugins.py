@@ -1,0 +1,61 @@
+"""Names and URLs to things: storages, runners and managers by their entry points.
+
+Only the one that is asked for is imported. Whoever ships one registers it in the entry-point group
+``triggers.storages`` (by URL scheme), ``triggers.runners`` or ``triggers.managers``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from triggers.exceptions import PluginError
+
+if TYPE_CHECKING:
+    from triggers.storages.base import Storage
+
+STORAGES = "triggers.storages"
+RUNNERS = "triggers.runners"
+MANAGERS = "triggers.managers"
+
+
+def load(group: str, name: str) -> Any:
+    """What the entry point of that group and name leads to.
+
+    Raises:
+        PluginError: there is none, or what it needs is not installed; the message says what is there.
+    """
+    found = {entry.name: entry for entry in entry_points(group=group)}
+    what = group.removeprefix("triggers.").removesuffix("s")
+    if name not in found:
+        close = difflib.get_close_matches(name, found, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"installed are: {', '.join(sorted(found)) or 'none'}"
+        message = f"there is no {what} {name!r}; {hint}"
+        raise PluginError(message)
+    try:
+        return found[name].load()
+    except ImportError as error:
+        message = f"the {what} {name!r} needs {error.name or error}, which is not installed"
+        raise PluginError(message) from error
+
+
+def names(group: str) -> frozenset[str]:
+    """The names in a group; nothing is imported."""
+    return frozenset(entry.name for entry in entry_points(group=group))
+
+
+def storage_from_url(url: str) -> Storage:
+    """Open the storage that a URL names by its scheme.
+
+    Raises:
+        PluginError: no storage has that scheme.
+        StorageError: it cannot be opened.
+    """
+    scheme = urlsplit(url).scheme
+    if not scheme:
+        message = f"{url!r} is no URL of a storage: write for example sqlite:///file.db or memory://"
+        raise PluginError(message)
+    storage: Storage = load(STORAGES, scheme).from_url(url)
+    return storage

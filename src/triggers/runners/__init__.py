@@ -1,0 +1,1 @@
+"""RUN: runners take the names of instances and have them executed, somewhere, some time."""

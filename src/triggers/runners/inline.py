@@ -1,0 +1,57 @@
+"""Runs everything in the calling thread, cascades too, before the call that fired returns. For tests and scripts."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from triggers.runners.base import Work
+    from triggers.storages.base import Due
+
+
+class _Thread(threading.local):
+    """What one thread has still to run; empty where nothing runs."""
+
+    def __init__(self) -> None:
+        self.hints: deque[Due] = deque()
+        self.draining = False
+
+
+class InlineRunner:
+    """A runner without any thread of its own."""
+
+    def __init__(self) -> None:
+        self._here = _Thread()
+        self._closed = False
+
+    def start(self, work: Work) -> None:
+        """Learn what to call."""
+        self._work = work
+
+    def submit(self, due: Due) -> None:
+        """Run it now; from within a task, as soon as that task has ended, so that no cascade nests calls."""
+        here = self._here
+        if self._closed:
+            return
+        here.hints.append(due)
+        if here.draining:
+            return
+        here.draining = True
+        try:
+            while here.hints:
+                hint = here.hints.popleft()
+                self._work.run(hint.uid, hint.task, hint.number)
+        finally:
+            here.hints.clear()
+            here.draining = False
+
+    def is_idle(self) -> bool:
+        """Whether this thread has nothing to run."""
+        return not self._here.draining
+
+    def close(self, timeout: float | None) -> bool:  # noqa: ARG002 - nothing runs that could be waited for
+        """Run nothing more."""
+        self._closed = True
+        return True

@@ -1,0 +1,147 @@
+"""Runs instances on a few threads of this process: the default."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from triggers.runners.base import Work
+    from triggers.storages.base import Due
+
+_log = logging.getLogger(__name__)
+
+#: Threads, unless told otherwise.
+WORKERS = min(32, (os.cpu_count() or 1) + 4)
+
+#: Hints kept for each thread; more are dropped, and what they named is taken from the storage later.
+HINTS = 64
+
+#: Pause before a pull that failed is tried again, in seconds.
+PULL_PAUSE = 1.0
+
+
+class ThreadsRunner:
+    """A pool of threads, started by the first hint, and started anew in a process that was forked.
+
+    `submit` never blocks. When the pool has all the hints that it keeps, further ones are dropped, and as soon as it
+    has nothing left to do it takes what is ready straight from the storage.
+
+    Args:
+        workers: how many threads.
+        hints: how many hints are kept.
+    """
+
+    def __init__(self, workers: int = WORKERS, hints: int | None = None) -> None:
+        if workers < 1:
+            message = f"workers must be at least 1, not {workers}"
+            raise ValueError(message)
+        self._size = workers
+        self._room = hints if hints is not None else workers * HINTS
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._changed = threading.Condition()
+        self._hints: deque[Due] = deque()
+        self._threads: list[threading.Thread] = []
+        self._active = 0
+        self._dropped = True  # what was ready before this process began is in the storage, too
+        self._pulling = False
+        self._pull_at = 0.0
+        self._closed = False
+
+    def start(self, work: Work) -> None:
+        """Learn what to call."""
+        self._work = work
+
+    def submit(self, due: Due) -> None:
+        """Keep the hint, or drop it if there are enough."""
+        if self._pid != os.getpid():
+            self._reset()
+        with self._changed:
+            if self._closed:
+                return
+            if len(self._hints) < self._room:
+                self._hints.append(due)
+            else:
+                self._dropped = True
+            if not self._threads:
+                self._begin()
+            self._changed.notify()
+
+    def is_idle(self) -> bool:
+        """Whether no thread runs anything and no hint waits."""
+        with self._changed:
+            return not (self._active or self._hints or self._pulling)
+
+    def close(self, timeout: float | None) -> bool:
+        """Wait for what runs; hints that wait are dropped."""
+        if self._pid != os.getpid():
+            return True
+        with self._changed:
+            self._closed = True
+            self._hints.clear()
+            self._changed.notify_all()
+        until = None if timeout is None else time.monotonic() + timeout
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(None if until is None else max(0.0, until - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _begin(self) -> None:
+        for number in range(self._size):
+            thread = threading.Thread(target=self._loop, name=f"triggers-{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _loop(self) -> None:
+        while (hint := self._next()) is not None:
+            try:
+                self._work.run(hint.uid, hint.task, hint.number)
+            except BaseException:
+                _log.exception("%s#%d of session %r could not be run or stored; the sweep finds it again", *hint[1:3], hint.uid)
+            finally:
+                with self._changed:
+                    self._active -= 1
+                    if not self._active:
+                        self._changed.notify_all()
+
+    def _next(self) -> Due | None:
+        """The next hint, waited for if need be; None once the pool is closed."""
+        with self._changed:
+            while not self._closed:
+                if self._hints:
+                    self._active += 1
+                    return self._hints.popleft()
+                wait = self._pull_at - time.monotonic()
+                if self._dropped and not self._pulling and wait <= 0:
+                    self._pull()
+                else:
+                    self._changed.wait(wait if self._dropped and not self._pulling else None)
+        return None
+
+    def _pull(self) -> None:
+        """Take hints from the storage; the lock is held before and after, and not while the storage works."""
+        self._pulling, self._dropped = True, False
+        self._changed.release()
+        found: list[Due] = []
+        failed = False
+        try:
+            found = self._work.pull(self._room)
+        except Exception:
+            failed = True
+            _log.warning("the storage could not be asked for work; it is asked again", exc_info=True)
+        finally:
+            self._changed.acquire()
+            self._pulling = False
+            if failed:
+                self._dropped, self._pull_at = True, time.monotonic() + PULL_PAUSE
+            elif len(found) >= self._room:
+                self._dropped = True
+            self._hints.extend(found)
+            self._changed.notify_all()

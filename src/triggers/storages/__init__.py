@@ -1,0 +1,1 @@
+"""KEEP: storages of sessions. A storage loads slices and applies changes; it never decides."""

@@ -1,0 +1,253 @@
+"""What a storage promises.
+
+Two small plugs: :class:`Storage` writes, :class:`Reader` shows. A storage has no opinion: what
+changes is decided in :mod:`triggers.core.law`, and the storage applies it. Every storage, ours or a
+stranger's, keeps these promises, and the suite in :mod:`triggers.testing.conformance` proves them:
+
+ 1. A commit is atomic: all changes of a decision are stored, or none, whenever the process dies.
+ 2. Commits into one session happen one after the other: a decision sees all that came before it.
+ 3. A commit that returned is kept, as durably as the storage is configured to keep anything.
+ 4. A change of an instance is applied only while its guard (status, fence, lease) still holds; else the
+    whole decision is made again from what is stored now.
+ 5. The cost of a commit depends on what it touches, never on how much the session holds.
+ 6. Values come back as they went in, for any UID, name and payload that the core accepts.
+ 7. There is one clock, the storage's; whatever compares times uses it.
+ 8. A commit that failed changed nothing, and says why by a :class:`~triggers.exceptions.StorageError`.
+ 9. A scheduled instance is found by `due` from the moment it is due until it is claimed.
+10. A running instance is found by `expired` from the moment its lease ran out until its claim is gone.
+
+Times are microseconds since the Unix epoch, UTC; durations are microseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from triggers.core.records import LogEntry
+    from triggers.core.state import Changes, Counter, Decide, Firing, Instance, Session
+    from triggers.core.status import Status
+
+#: The pause before an instance is handed over again doubles up to so many times the grace.
+MAX_PAUSE = 16
+
+
+class Lease(NamedTuple):
+    """A claim that is held: which instance, with which fence."""
+
+    uid: str
+    task: str
+    number: int
+    fence: int
+
+
+class Due(NamedTuple):
+    """A scheduled instance that is to be handed over.
+
+    Attributes:
+        uid: its session.
+        task: its task.
+        number: its number.
+        using: name of the runner that its task wants now, None for the default.
+    """
+
+    uid: str
+    task: str
+    number: int
+    using: str | None
+
+
+class Expired(NamedTuple):
+    """A running instance whose lease ran out, and the session's manager, which decides what follows."""
+
+    uid: str
+    task: str
+    number: int
+    fence: int
+    manager: str
+
+
+class Backlog(NamedTuple):
+    """What is still to do in the whole storage.
+
+    Attributes:
+        ready: scheduled instances that are due.
+        later: scheduled instances that are not due yet.
+        running: running instances.
+        next_at: when the next one is to be handed over or its lease runs out, None without any.
+    """
+
+    ready: int
+    later: int
+    running: int
+    next_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """A record as it is kept.
+
+    Attributes:
+        cursor: its place in the session's log; pass it as `after` to go on.
+        task: whose record it is.
+        instance: number of the instance.
+        number: its place in that instance's log, from 1.
+        fence: which claim said it.
+        attempt: which attempt said it, from 1.
+        resolved: whether a review covers it.
+        entry: what was said.
+    """
+
+    cursor: int
+    task: str
+    instance: int
+    number: int
+    fence: int
+    attempt: int
+    resolved: bool
+    entry: LogEntry
+
+
+class Storage(Protocol):
+    """The plug for writing. All methods may be called from any thread and after a fork."""
+
+    @property
+    def reader(self) -> Reader:
+        """The plug for reading."""
+        ...
+
+    def now(self) -> int:
+        """The storage's time."""
+        ...
+
+    def commit(self, uid: str, decide: Decide, *, patience: float | None = None) -> Changes:
+        """Let a decision be made about a session and apply it, in one transaction.
+
+        Args:
+            uid: the session; it need not exist.
+            decide: begins the decision; called once for each try with a head loaded for that try.
+            patience: how long to wait for the storage, in seconds; None for its own setting.
+
+        Returns:
+            The changes, as stored.
+
+        Raises:
+            StorageError: nothing was changed.
+        """
+        ...
+
+    def renew(self, leases: Collection[Lease], lease: int) -> set[Lease]:
+        """Extend each of these claims that still holds to `lease` from now; returns those that are lost."""
+        ...
+
+    def due(self, limit: int, *, grace: int, everything: bool = False) -> list[Due]:
+        """Take up to `limit` scheduled instances to be handed over, those that waited longest first.
+
+        Each is marked, so that it is not due again before a pause, which begins at `grace` and doubles with
+        each hand-over up to sixteenfold.
+
+        Args:
+            limit: how many at most.
+            grace: the first pause.
+            everything: take also those that somebody may just have handed over.
+        """
+        ...
+
+    def expired(self, limit: int) -> list[Expired]:
+        """Up to `limit` running instances whose lease ran out."""
+        ...
+
+    def close(self) -> None:
+        """Let go of every connection; a second call does nothing."""
+        ...
+
+
+class Reader(Protocol):
+    """The plug for reading. Each call sees one moment; whatever can be long is paged."""
+
+    def sessions(self, after: str = "", limit: int = 100) -> list[Session]:
+        """Sessions in the order of their UIDs, those beyond `after`."""
+        ...
+
+    def session(self, uid: str) -> Session | None:
+        """The head of a session."""
+        ...
+
+    def counters(self, uid: str) -> dict[str, Counter]:
+        """Task → how many instances it has, for the tasks that have any."""
+        ...
+
+    def instance(self, uid: str, task: str, number: int) -> Instance | None:
+        """One instance."""
+        ...
+
+    def instances(
+        self,
+        uid: str,
+        *,
+        task: str | None = None,
+        statuses: Collection[Status] | None = None,
+        flagged: int | None = None,
+        after: tuple[str, int] = ("", -1),
+        limit: int = 100,
+    ) -> list[Instance]:
+        """Instances in the order of their tasks' names and their numbers.
+
+        Args:
+            uid: the session.
+            task: only of this task.
+            statuses: only in one of these.
+            flagged: only with unresolved records at or above this level, and not replayed, skipped or abandoned.
+            after: (task, number) of the last one of the page before.
+            limit: how many at most.
+        """
+        ...
+
+    def firings(
+        self, uid: str, *, numbers: Collection[int] | None = None, after: int = 0, limit: int = 100
+    ) -> list[Firing]:
+        """Firings in their order, those beyond number `after`, or just those of the given numbers."""
+        ...
+
+    def latest(self, uid: str, triggers: Collection[str]) -> dict[str, Firing]:
+        """Trigger → its latest firing, for those that have fired."""
+        ...
+
+    def logs(  # noqa: PLR0913 - a query has as many parts as there are columns to ask for
+        self,
+        uid: str,
+        *,
+        instance: tuple[str, int] | None = None,
+        min_level: int = 0,
+        text: str = "",
+        unresolved: bool | None = None,
+        after: int = 0,
+        limit: int = 100,
+    ) -> list[StoredRecord]:
+        """Records in the order in which they were stored.
+
+        Args:
+            uid: the session.
+            instance: only of this (task, number).
+            min_level: only at or above this level.
+            text: only with this in the message, whatever the case of ASCII letters.
+            unresolved: True for those that no review covers, False for those that one does, None for both.
+            after: the cursor of the last one of the page before.
+            limit: how many at most.
+        """
+        ...
+
+    def backlog(self) -> Backlog:
+        """What is still to do in the whole storage."""
+        ...
+
+
+class StorageFactory(Protocol):
+    """What a name in the entry-point group ``triggers.storages`` leads to."""
+
+    def from_url(self, url: str) -> Storage:
+        """Open the storage that the URL names."""
+        ...

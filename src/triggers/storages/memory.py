@@ -1,0 +1,324 @@
+"""Sessions in the memory of one process: for tests, and for trying things out.
+
+It keeps the same promises as the others as long as the process lives, and it encodes like them: what
+it holds is text and numbers, never an object of the caller's.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from triggers.core.state import Changes, Counter, Firing, Instance, Latest, Need, Session, Slice, copy_of
+from triggers.core.status import Status
+from triggers.core.values import decode, encode
+from triggers.exceptions import StorageBusyError
+from triggers.storages.base import MAX_PAUSE, Backlog, Due, Expired, Lease, StoredRecord
+from triggers.storages.clock import wall_clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+    from triggers.core.records import LogEntry
+    from triggers.core.state import Decide, Record
+
+_SETTLED = frozenset({Status.REPLAYED, Status.SKIPPED, Status.ABANDONED})
+
+
+@dataclass(slots=True)
+class _Kept:
+    """One session."""
+
+    head: Session
+    firings: list[Firing] = field(default_factory=list)
+    latest: dict[str, Firing] = field(default_factory=dict)
+    keys: dict[tuple[str, str], Firing] = field(default_factory=dict)
+    counters: dict[str, Counter] = field(default_factory=dict)
+    instances: dict[tuple[str, int], Instance] = field(default_factory=dict)
+    waiting: dict[str, dict[tuple[str, int], None]] = field(default_factory=dict)
+    logs: list[StoredRecord] = field(default_factory=list)
+
+
+class MemoryStorage:
+    """Sessions in memory.
+
+    Args:
+        url: ``memory://``; each storage is a world of its own.
+        clock: gives the time, in microseconds since the Unix epoch; the system's by default.
+    """
+
+    def __init__(self, url: str = "memory://", *, clock: Callable[[], int] = wall_clock) -> None:
+        self.url = url
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._sessions: dict[str, _Kept] = {}
+        self._scheduled: dict[tuple[str, str, int], None] = {}
+        self._running: dict[tuple[str, str, int], None] = {}
+        self._made = 0
+
+    @classmethod
+    def from_url(cls, url: str) -> MemoryStorage:
+        """A new, empty storage."""
+        return cls(url)
+
+    def __repr__(self) -> str:
+        return f"MemoryStorage({self.url!r})"
+
+    @property
+    def reader(self) -> MemoryStorage:
+        """Itself: it reads, too."""
+        return self
+
+    def now(self) -> int:
+        """The time of its clock."""
+        return self._clock()
+
+    def close(self) -> None:
+        """Nothing is held that must be let go; what is kept stays."""
+
+    # -- writing ----------------------------------------------------------------------------------------
+
+    def commit(self, uid: str, decide: Decide, *, patience: float | None = None) -> Changes:
+        """Let a decision be made about a session and apply it."""
+        if not self._lock.acquire(timeout=-1 if patience is None else patience):
+            message = f"the storage stayed locked for {patience:g} s; nothing was changed"
+            raise StorageBusyError(message)
+        try:
+            kept = self._sessions.get(uid)
+            head = replace(kept.head, now=self._clock()) if kept else Session(uid, self._clock())
+            decision = decide(head)
+            need = next(decision)
+            while True:
+                try:
+                    need = decision.send(_load(kept, need) if kept else Slice())
+                except StopIteration as end:
+                    changes: Changes = end.value
+                    break
+            self._apply(changes)
+            return changes
+        finally:
+            self._lock.release()
+
+    def renew(self, leases: Collection[Lease], lease: int) -> set[Lease]:
+        """Extend the claims that still hold."""
+        with self._lock:
+            lost = {held for held in leases if not self._holds(held)}
+            for held in set(leases) - lost:
+                self._sessions[held.uid].instances[held.task, held.number].lease_until = self._clock() + lease
+            return lost
+
+    def _holds(self, held: Lease) -> bool:
+        instance = self.instance(held.uid, held.task, held.number)
+        return instance is not None and instance.status is Status.RUNNING and instance.fence == held.fence
+
+    def due(self, limit: int, *, grace: int, everything: bool = False) -> list[Due]:
+        """Take what is to be handed over."""
+        with self._lock:
+            now = self._clock()
+            horizon = now + MAX_PAUSE * grace if everything else now
+            ready = [(uid, i) for uid, i in self._all(self._scheduled) if i.run_at <= now and i.dispatch_after <= horizon]
+            ready.sort(key=lambda found: found[1].dispatch_after)
+            for _, instance in ready[:limit]:
+                instance.dispatch_after = now + grace * min(2**instance.handovers, MAX_PAUSE)
+                instance.handovers += 1
+            return [Due(uid, i.task, i.number, self._using(uid, i.task)) for uid, i in ready[:limit]]
+
+    def expired(self, limit: int) -> list[Expired]:
+        """The claims that ran out."""
+        with self._lock:
+            now = self._clock()
+            found = [(uid, i) for uid, i in self._all(self._running) if i.lease_until is not None and i.lease_until < now]
+            return [Expired(uid, i.task, i.number, i.fence, self._sessions[uid].head.manager) for uid, i in found[:limit]]
+
+    def _all(self, index: dict[tuple[str, str, int], None]) -> Iterator[tuple[str, Instance]]:
+        return ((uid, self._sessions[uid].instances[task, number]) for uid, task, number in index)
+
+    def _using(self, uid: str, task: str) -> str | None:
+        rule = self._sessions[uid].head.rules.rules.get(task)
+        return rule.using if rule else None
+
+    # -- changes ----------------------------------------------------------------------------------------
+
+    def _apply(self, changes: Changes) -> None:
+        head = changes.session
+        if changes.head:
+            if head.ref is None:
+                head.ref = len(self._sessions) + 1
+                self._sessions[head.uid] = _Kept(head)
+            self._sessions[head.uid].head = replace(head)
+        if head.ref is None:
+            return
+        kept = self._sessions[head.uid]
+        for firing in changes.fired:
+            kept.firings.append(firing)
+            kept.latest[firing.trigger] = firing
+            if firing.key is not None:
+                kept.keys[firing.trigger, firing.key] = firing
+        for made in changes.created:
+            self._made += 1
+            made.ref = self._made
+        for instance in (*changes.created, *changes.taken, *(moved for moved, _ in changes.moved)):
+            self._put(kept, instance)
+        for instance, triggers in changes.gained:
+            for trigger in triggers:
+                kept.waiting[trigger].pop((instance.task, instance.number), None)
+        for instance, triggers in changes.lacks:
+            for trigger in triggers:
+                kept.waiting.setdefault(trigger, {})[instance.task, instance.number] = None
+        kept.counters.update({task: replace(counter) for task, counter in changes.counters.items()})
+        kept.logs.extend(_stored(len(kept.logs) + place, record) for place, record in enumerate(changes.logs, start=1))
+
+    def _put(self, kept: _Kept, instance: Instance) -> None:
+        where = (kept.head.uid, instance.task, instance.number)
+        kept.instances[instance.task, instance.number] = copy_of(instance)
+        for index, status in ((self._scheduled, Status.SCHEDULED), (self._running, Status.RUNNING)):
+            if instance.status is status:
+                index[where] = None
+            else:
+                index.pop(where, None)
+
+    # -- reading ----------------------------------------------------------------------------------------
+
+    def sessions(self, after: str = "", limit: int = 100) -> list[Session]:
+        """Sessions in the order of their UIDs."""
+        with self._lock:
+            uids = sorted(uid for uid in self._sessions if uid > after)[:limit]
+            return [replace(self._sessions[uid].head) for uid in uids]
+
+    def session(self, uid: str) -> Session | None:
+        """The head of a session."""
+        with self._lock:
+            kept = self._sessions.get(uid)
+            return replace(kept.head, now=self._clock()) if kept else None
+
+    def counters(self, uid: str) -> dict[str, Counter]:
+        """Task → counter."""
+        with self._lock:
+            return {task: replace(counter) for task, counter in self._of(uid).counters.items()}
+
+    def instance(self, uid: str, task: str, number: int) -> Instance | None:
+        """One instance."""
+        with self._lock:
+            found = self._of(uid).instances.get((task, number))
+            return copy_of(found) if found else None
+
+    def instances(  # noqa: PLR0913 - a query has as many parts as there are things to ask for
+        self,
+        uid: str,
+        *,
+        task: str | None = None,
+        statuses: Collection[Status] | None = None,
+        flagged: int | None = None,
+        after: tuple[str, int] = ("", -1),
+        limit: int = 100,
+    ) -> list[Instance]:
+        """A page of instances."""
+        with self._lock:
+            found = [
+                copy_of(instance)
+                for where, instance in sorted(self._of(uid).instances.items())
+                if where > after
+                and (task is None or instance.task == task)
+                and (statuses is None or instance.status in statuses)
+                and (flagged is None or _is_flagged(instance, flagged))
+            ]
+            return found[:limit]
+
+    def firings(
+        self, uid: str, *, numbers: Collection[int] | None = None, after: int = 0, limit: int = 100
+    ) -> list[Firing]:
+        """Firings in their order."""
+        with self._lock:
+            firings = self._of(uid).firings
+            if numbers is None:
+                return firings[after : after + limit]
+            return [firings[number - 1] for number in sorted(set(numbers)) if 0 < number <= len(firings)]
+
+    def latest(self, uid: str, triggers: Collection[str]) -> dict[str, Firing]:
+        """Trigger → its latest firing."""
+        with self._lock:
+            latest = self._of(uid).latest
+            return {trigger: latest[trigger] for trigger in triggers if trigger in latest}
+
+    def logs(  # noqa: PLR0913 - a query has as many parts as there are things to ask for
+        self,
+        uid: str,
+        *,
+        instance: tuple[str, int] | None = None,
+        min_level: int = 0,
+        text: str = "",
+        unresolved: bool | None = None,
+        after: int = 0,
+        limit: int = 100,
+    ) -> list[StoredRecord]:
+        """A page of records."""
+        with self._lock:
+            kept = self._of(uid)
+            reviewed = {where: found.log_resolved for where, found in kept.instances.items()}
+            found = [
+                replace(record, resolved=record.number <= reviewed[record.task, record.instance])
+                for record in kept.logs[after:]
+                if (instance is None or (record.task, record.instance) == instance)
+                and record.entry.level >= min_level
+                and text.lower() in record.entry.message.lower()
+            ]
+            return [record for record in found if unresolved is None or record.resolved is not unresolved][:limit]
+
+    def backlog(self) -> Backlog:
+        """What is still to do."""
+        with self._lock:
+            now = self._clock()
+            scheduled = [instance for _, instance in self._all(self._scheduled)]
+            running = [instance for _, instance in self._all(self._running)]
+            times = [instance.dispatch_after for instance in scheduled]
+            times += [instance.lease_until for instance in running if instance.lease_until is not None]
+            ready = sum(instance.run_at <= now for instance in scheduled)
+            return Backlog(ready, len(scheduled) - ready, len(running), min(times, default=None))
+
+    def _of(self, uid: str) -> _Kept:
+        return self._sessions.get(uid) or _Kept(Session(uid, 0))
+
+
+def _load(kept: _Kept, need: Need) -> Slice:
+    found = Slice()
+    found.keyed = kept.keys.get(need.key) if need.key else None
+    counted = kept.counters if need.tasks is None else need.tasks & kept.counters.keys()
+    found.counters = {task: replace(kept.counters[task]) for task in counted}
+    latest = {trigger: kept.latest[trigger] for trigger in need.latest if trigger in kept.latest}
+    found.latest = {trigger: Latest(firing.number, firing.depth) for trigger, firing in latest.items()}
+    wanted = [where for trigger in need.waiting for where in kept.waiting.get(trigger, ())]
+    wanted += [where for where in need.instances if where in kept.instances]
+    found.instances = [copy_of(kept.instances[where]) for where in wanted]
+    everything = kept.instances.values() if need.unstarted else ()
+    unstarted = [i for i in everything if i.task in need.unstarted and i.status is Status.UNSTARTED]
+    found.instances += map(copy_of, unstarted)
+    found.history = [firing for firing in kept.firings if firing.trigger in need.history] if need.history else []
+    if need.payloads:
+        numbers = {number for instance in found.instances for number in instance.taken.values()}
+        found.payloads = {number: kept.firings[number - 1].kwargs for number in numbers}
+    if need.flagged is not None:
+        finished = [i for i in kept.instances.values() if i.status is Status.FINISHED and _is_flagged(i, need.flagged)]
+        found.flagged = [(instance.task, instance.number) for instance in finished[: need.flagged_limit]]
+    if need.levels is not None:
+        found.level = _level(kept, need.instances[0], *need.levels)
+    return found
+
+
+def _level(kept: _Kept, where: tuple[str, int], number: int, threshold: int) -> int:
+    own = (record for record in kept.logs if (record.task, record.instance) == where and record.number > number)
+    return max((record.entry.level for record in own if record.entry.level >= threshold), default=0)
+
+
+def _is_flagged(instance: Instance, level: int) -> bool:
+    return instance.log_unresolved >= max(level, 1) and instance.status not in _SETTLED
+
+
+def _stored(cursor: int, record: Record) -> StoredRecord:
+    whose = (record.instance.task, record.instance.number, record.number, record.fence, record.attempt)
+    return StoredRecord(cursor, *whose, False, _through_text(record.entry))  # noqa: FBT003 - not reviewed yet
+
+
+def _through_text(entry: LogEntry) -> LogEntry:
+    exception = None if entry.exception is None else decode(encode(entry.exception, "exception"))
+    return replace(entry, context=decode(encode(entry.context, "context")), exception=exception)

@@ -1,0 +1,204 @@
+-- Every statement that SqliteStorage runs, by name. Lists come in as JSON, so that the text never varies.
+
+-- name: session
+-- The head of a session.
+SELECT id, rules, manager, firings, pending, finalized, metadata, created_at, modified_at
+FROM sessions WHERE uid = ?
+
+-- name: sessions
+-- A page of heads.
+SELECT uid, id, rules, manager, firings, pending, finalized, metadata, created_at, modified_at
+FROM sessions WHERE uid > ? ORDER BY uid LIMIT ?
+
+-- name: session_insert
+INSERT INTO sessions (uid, rules, manager, firings, pending, finalized, metadata, created_at, modified_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: session_update
+UPDATE sessions SET manager = ?, firings = ?, pending = ?, finalized = ?, metadata = ?, modified_at = ?
+WHERE id = ?
+
+-- name: session_rules
+-- Point a session at another rule set.
+UPDATE sessions SET rules = ? WHERE id = ?
+
+-- name: rules
+SELECT body FROM rule_sets WHERE id = ?
+
+-- name: rules_insert
+-- Store a rule set unless it is there.
+INSERT INTO rule_sets (digest, body) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING
+
+-- name: rules_id
+SELECT id FROM rule_sets WHERE digest = ?
+
+-- name: keyed
+-- The firing that used an idempotency key before.
+SELECT number, trigger, kwargs, at, depth, source, key, fingerprint
+FROM firings WHERE session = ? AND trigger = ? AND key = ?
+
+-- name: counters
+SELECT task, created, unresolved FROM tasks
+WHERE session = ? AND task IN (SELECT value FROM json_each(?))
+
+-- name: counters_all
+SELECT task, created, unresolved FROM tasks WHERE session = ?
+
+-- name: counter_upsert
+INSERT INTO tasks (session, task, created, unresolved) VALUES (?, ?, ?, ?)
+ON CONFLICT (session, task) DO UPDATE SET created = excluded.created, unresolved = excluded.unresolved
+
+-- name: waiting
+-- The unstarted instances that lack a trigger, in the order in which they were made.
+SELECT {instance} FROM waiting JOIN instances ON instances.id = waiting.instance
+WHERE waiting.session = ? AND waiting.trigger = ? ORDER BY waiting.instance
+
+-- name: waiting_insert
+INSERT OR IGNORE INTO waiting (session, trigger, instance) VALUES (?, ?, ?)
+
+-- name: waiting_delete
+DELETE FROM waiting WHERE session = ? AND trigger = ? AND instance = ?
+
+-- name: latest
+-- The latest firing of each trigger that has fired: one step into an index for each.
+SELECT trigger, number, depth FROM json_each(?2) AS wanted CROSS JOIN firings
+WHERE session = ?1 AND trigger = wanted.value
+  AND number = (SELECT max(number) FROM firings WHERE session = ?1 AND trigger = wanted.value)
+
+-- name: latest_firings
+-- The same with everything that is kept of them.
+SELECT number, trigger, kwargs, at, depth, source, firings.key, fingerprint
+FROM json_each(?2) AS wanted CROSS JOIN firings
+WHERE session = ?1 AND trigger = wanted.value
+  AND number = (SELECT max(number) FROM firings WHERE session = ?1 AND trigger = wanted.value)
+
+-- name: history
+-- Every firing of some triggers, without the payloads.
+SELECT number, trigger, '', at, depth, source, key, fingerprint FROM firings
+WHERE session = ? AND trigger IN (SELECT value FROM json_each(?)) ORDER BY number
+
+-- name: payloads
+SELECT number, kwargs FROM firings WHERE session = ? AND number IN (SELECT value FROM json_each(?))
+
+-- name: firings
+SELECT number, trigger, kwargs, at, depth, source, key, fingerprint FROM firings
+WHERE session = ? AND number > ? ORDER BY number LIMIT ?
+
+-- name: firings_numbered
+SELECT number, trigger, kwargs, at, depth, source, key, fingerprint FROM firings
+WHERE session = ? AND number IN (SELECT value FROM json_each(?)) ORDER BY number
+
+-- name: firing_insert
+INSERT INTO firings (session, number, trigger, kwargs, at, depth, source, key, fingerprint)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: instance
+SELECT {instance} FROM instances WHERE session = ? AND task = ? AND number = ?
+
+-- name: unstarted
+-- Every unstarted instance of some tasks, to be decided again by new rules.
+SELECT {instance} FROM instances
+WHERE session = ? AND status = 'unstarted' AND task IN (SELECT value FROM json_each(?)) ORDER BY id
+
+-- name: instance_insert
+INSERT INTO instances (
+    session, task, number, status, created_at, modified_at, run_at, dispatch_after,
+    parent, root, depth, retries, cascade_depth, taken, vetoes, kwargs, history
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: instance_take
+-- An unstarted instance got triggers, and may be scheduled or abandoned by them.
+UPDATE instances SET status = ?, modified_at = ?, run_at = ?, dispatch_after = ?, cascade_depth = ?, taken = ?,
+    vetoes = ?, history = ?
+WHERE id = ? AND status = 'unstarted'
+
+-- name: instance_move
+-- All that can change of an instance, under its guard.
+UPDATE instances SET status = ?, modified_at = ?, fence = ?, attempt = ?, crashes = ?, crash_budget = ?,
+    given_back = ?, run_at = ?, dispatch_after = ?, handovers = ?, lease_until = ?, owner = ?, result = ?, error = ?,
+    metadata = ?, history = ?, log_count = ?, log_level = ?, log_unresolved = ?, log_counts = ?, log_dropped = ?,
+    log_resolved = ?, log_audit = ?
+WHERE id = ? AND status = ? AND fence = ? AND (?27 IS NULL OR lease_until = ?27)
+
+-- name: flagged
+-- Finished instances that a person still has to look at.
+SELECT task, number FROM instances
+WHERE session = ? AND log_unresolved > 0 AND log_unresolved >= ? AND status = 'finished' LIMIT ?
+
+-- name: instances
+-- A page of instances in the order of their names; parameters that are NULL ask for nothing.
+SELECT {instance} FROM instances
+WHERE session = ?1 AND (task, number) > (?2, ?3)
+  AND (?4 IS NULL OR task = ?4)
+  AND (?5 IS NULL OR status IN (SELECT value FROM json_each(?5)))
+ORDER BY task, number LIMIT ?6
+
+-- name: instances_open
+-- A page of those that are not resolved.
+SELECT {instance} FROM instances INDEXED BY instances_unresolved
+WHERE session = ?1 AND (task, number) > (?2, ?3) AND status IN ('unstarted', 'scheduled', 'running', 'failed')
+  AND (?4 IS NULL OR task = ?4)
+  AND (?5 IS NULL OR status IN (SELECT value FROM json_each(?5)))
+ORDER BY task, number LIMIT ?6
+
+-- name: instances_flagged
+-- A page of those with unresolved records at or above a level.
+SELECT {instance} FROM instances INDEXED BY instances_flagged
+WHERE session = ?1 AND (task, number) > (?2, ?3) AND log_unresolved > 0 AND log_unresolved >= ?7
+  AND (?4 IS NULL OR task = ?4)
+  AND (?5 IS NULL OR status IN (SELECT value FROM json_each(?5)))
+  AND status NOT IN ('replayed', 'skipped', 'abandoned')
+ORDER BY task, number LIMIT ?6
+
+-- name: renew
+-- A heartbeat: it counts only while the fence is the claim's own.
+UPDATE instances SET lease_until = ?
+WHERE session = (SELECT id FROM sessions WHERE uid = ?) AND task = ? AND number = ?
+  AND status = 'running' AND fence = ?
+
+-- name: due
+-- What is due and not lately handed over.
+SELECT instances.id, sessions.uid, instances.task, instances.number, sessions.rules, instances.handovers
+FROM instances INDEXED BY instances_due JOIN sessions ON sessions.id = instances.session
+WHERE instances.status = 'scheduled' AND instances.dispatch_after <= ?1 AND instances.run_at <= ?2
+ORDER BY instances.dispatch_after LIMIT ?3
+
+-- name: handed_over
+UPDATE instances SET dispatch_after = ?, handovers = ? WHERE id = ? AND status = 'scheduled'
+
+-- name: expired
+SELECT sessions.uid, instances.task, instances.number, instances.fence, sessions.manager
+FROM instances INDEXED BY instances_leased JOIN sessions ON sessions.id = instances.session
+WHERE instances.status = 'running' AND instances.lease_until < ? ORDER BY instances.lease_until LIMIT ?
+
+-- name: backlog
+-- What is still to do, counted over the two small indexes.
+SELECT
+    (SELECT count(*) FROM instances WHERE status = 'scheduled' AND run_at <= ?1),
+    (SELECT count(*) FROM instances WHERE status = 'scheduled' AND run_at > ?1),
+    (SELECT count(*) FROM instances WHERE status = 'running'),
+    (SELECT min(dispatch_after) FROM instances WHERE status = 'scheduled'),
+    (SELECT min(lease_until) FROM instances WHERE status = 'running')
+
+-- name: log_insert
+INSERT INTO logs (
+    session, instance, number, fence, attempt, seq, at, level, logger, message, template, context, exception,
+    pathname, lineno, function, truncated, late
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: log_level
+-- The highest level, from a threshold on, of what a review does not cover.
+SELECT coalesce(max(level), 0) FROM logs WHERE instance = ? AND number > ? AND level >= ?
+
+-- name: logs
+-- A page of records; parameters that are NULL ask for nothing.
+SELECT logs.id, instances.task, instances.number, logs.number, logs.fence, logs.attempt,
+    logs.number <= instances.log_resolved, logs.seq, logs.at, logs.level, logs.logger, logs.message, logs.template,
+    logs.context, logs.exception, logs.pathname, logs.lineno, logs.function, logs.truncated, logs.late
+FROM logs JOIN instances ON instances.id = logs.instance
+WHERE logs.session = ?1 AND logs.id > ?2
+  AND (?3 IS NULL OR logs.instance = (SELECT id FROM instances WHERE session = ?1 AND task = ?3 AND number = ?4))
+  AND logs.level >= ?5
+  AND (?6 = '' OR instr(lower(logs.message), lower(?6)) > 0)
+  AND (?7 IS NULL OR (logs.number > instances.log_resolved) = ?7)
+ORDER BY logs.id LIMIT ?8

@@ -1,0 +1,133 @@
+-- The first schema. Times are microseconds since the Unix epoch; payloads are the core's encoded text.
+
+-- A rule set that a million sessions share is stored once, under the SHA-256 of its canonical text.
+CREATE TABLE rule_sets (
+    id INTEGER PRIMARY KEY,
+    digest TEXT NOT NULL UNIQUE,
+    body TEXT NOT NULL
+);
+
+-- The head of a session: small, and of a size that never grows.
+CREATE TABLE sessions (
+    id INTEGER PRIMARY KEY,
+    uid TEXT NOT NULL UNIQUE,
+    rules INTEGER NOT NULL REFERENCES rule_sets,
+    manager TEXT NOT NULL,
+    firings INTEGER NOT NULL,
+    pending INTEGER NOT NULL,
+    finalized INTEGER,
+    metadata TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    modified_at INTEGER NOT NULL
+);
+
+-- Every firing once, with its payload; instances refer to firings by number.
+CREATE TABLE firings (
+    id INTEGER PRIMARY KEY,
+    session INTEGER NOT NULL REFERENCES sessions,
+    number INTEGER NOT NULL,
+    trigger TEXT NOT NULL,
+    kwargs TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    depth INTEGER NOT NULL,
+    source TEXT NOT NULL,
+    key TEXT,
+    fingerprint TEXT
+);
+CREATE UNIQUE INDEX firings_number ON firings (session, number);
+
+-- The latest firing of a trigger, and all of one trigger in order.
+CREATE INDEX firings_trigger ON firings (session, trigger, number);
+CREATE UNIQUE INDEX firings_key ON firings (session, trigger, key) WHERE key IS NOT NULL;
+
+-- How many instances each task has; the next one gets the number `created`.
+CREATE TABLE tasks (
+    session INTEGER NOT NULL REFERENCES sessions,
+    task TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    unresolved INTEGER NOT NULL,
+    PRIMARY KEY (session, task)
+) WITHOUT ROWID;
+
+CREATE TABLE instances (
+    id INTEGER PRIMARY KEY,
+    session INTEGER NOT NULL REFERENCES sessions,
+    task TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    modified_at INTEGER NOT NULL,
+    fence INTEGER NOT NULL DEFAULT 0,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    crashes INTEGER NOT NULL DEFAULT 0,
+    crash_budget INTEGER NOT NULL DEFAULT 3,
+    given_back INTEGER NOT NULL DEFAULT 0,
+    run_at INTEGER NOT NULL DEFAULT 0,
+    dispatch_after INTEGER NOT NULL DEFAULT 0,
+    handovers INTEGER NOT NULL DEFAULT 0,
+    lease_until INTEGER,
+    owner TEXT NOT NULL DEFAULT '',
+    parent INTEGER,
+    root INTEGER NOT NULL,
+    depth INTEGER NOT NULL,
+    retries INTEGER NOT NULL,
+    cascade_depth INTEGER NOT NULL,
+    taken TEXT NOT NULL,
+    vetoes TEXT NOT NULL,
+    kwargs TEXT,
+    result INTEGER,
+    error TEXT,
+    metadata TEXT NOT NULL DEFAULT '{}',
+    history TEXT NOT NULL,
+    log_count INTEGER NOT NULL DEFAULT 0,
+    log_level INTEGER NOT NULL DEFAULT 0,
+    log_unresolved INTEGER NOT NULL DEFAULT 0,
+    log_counts TEXT NOT NULL DEFAULT '{}',
+    log_dropped INTEGER NOT NULL DEFAULT 0,
+    log_resolved INTEGER NOT NULL DEFAULT 0,
+    log_audit TEXT NOT NULL DEFAULT '[]'
+);
+CREATE UNIQUE INDEX instances_name ON instances (session, task, number);
+
+-- The outbox: a scheduled instance is its own entry, and leaves it by being claimed.
+CREATE INDEX instances_due ON instances (dispatch_after) WHERE status = 'scheduled';
+
+-- Claims, by the moment at which they run out.
+CREATE INDEX instances_leased ON instances (lease_until) WHERE status = 'running';
+
+-- What a person still has to look at.
+CREATE INDEX instances_unresolved ON instances (session, task, number)
+    WHERE status IN ('unstarted', 'scheduled', 'running', 'failed');
+CREATE INDEX instances_flagged ON instances (session, log_unresolved) WHERE log_unresolved > 0;
+
+-- Which unstarted instance still lacks which trigger: what makes a firing cost what it touches.
+CREATE TABLE waiting (
+    session INTEGER NOT NULL REFERENCES sessions,
+    trigger TEXT NOT NULL,
+    instance INTEGER NOT NULL REFERENCES instances,
+    PRIMARY KEY (session, trigger, instance)
+) WITHOUT ROWID;
+
+CREATE TABLE logs (
+    id INTEGER PRIMARY KEY,
+    session INTEGER NOT NULL REFERENCES sessions,
+    instance INTEGER NOT NULL REFERENCES instances,
+    number INTEGER NOT NULL,
+    fence INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    level INTEGER NOT NULL,
+    logger TEXT NOT NULL,
+    message TEXT NOT NULL,
+    template TEXT NOT NULL,
+    context TEXT NOT NULL,
+    exception TEXT,
+    pathname TEXT NOT NULL,
+    lineno INTEGER NOT NULL,
+    function TEXT NOT NULL,
+    truncated TEXT NOT NULL,
+    late INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX logs_number ON logs (instance, number);
+CREATE INDEX logs_session ON logs (session, id);

@@ -1,0 +1,332 @@
+"""One SQLite file: the storage where the user has nothing else.
+
+Every commit is one ``BEGIN IMMEDIATE`` transaction, so commits into one file happen one after the
+other, from however many threads and processes. Reads are snapshots and wait for nobody.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from triggers.core.rules import RuleSet, read_rules
+from triggers.core.state import Changes, Counter, Latest, Need, Session, Slice
+from triggers.core.status import RESOLVED, Status
+from triggers.storages import rows
+from triggers.storages.base import MAX_PAUSE, Backlog, Due, Expired, Lease
+from triggers.storages.clock import wall_clock
+from triggers.storages.sql import statements
+from triggers.storages.sqlite_file import ConflictError, SqliteFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+    from triggers.core.state import Decide, Firing, Instance
+    from triggers.storages.base import StoredRecord
+    from triggers.storages.sqlite_file import Run
+
+#: How often a decision is made anew because a guard no longer held, before that counts as an error.
+MAX_CONFLICTS: Final = 20
+
+#: So many rule sets are kept read in memory.
+RULES_KEPT: Final = 1_000
+
+SQL: Final = {name: text.replace("{instance}", rows.INSTANCE) for name, text in statements("sqlite").items()}
+
+_OPEN = frozenset(Status) - RESOLVED
+
+
+class SqliteStorage:
+    """Sessions in one SQLite file, shared by threads and processes.
+
+    Args:
+        url: ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, with the options
+            ``driver=auto|pysqlite3|sqlite3``, ``synchronous=full|normal`` and ``busy_timeout=`` (seconds).
+        clock: gives the time; the system's by default.
+
+    Raises:
+        StorageError: the file cannot be opened, is not ours, or was written by a newer version.
+    """
+
+    def __init__(self, url: str, *, clock: Callable[[], int] = wall_clock) -> None:
+        self._file = SqliteFile.from_url(url)
+        self._clock = clock
+        self._rules: dict[int, RuleSet] = {}
+        self._file.prepare()
+
+    @classmethod
+    def from_url(cls, url: str) -> SqliteStorage:
+        """Open the file that the URL names."""
+        return cls(url)
+
+    def __repr__(self) -> str:
+        return f"SqliteStorage({self._file.url!r})"
+
+    @property
+    def reader(self) -> SqliteStorage:
+        """Itself: it reads, too."""
+        return self
+
+    def now(self) -> int:
+        """The time of its clock."""
+        return self._clock()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._file.close()
+
+    # -- writing ----------------------------------------------------------------------------------------
+
+    def commit(self, uid: str, decide: Decide, *, patience: float | None = None) -> Changes:
+        """Let a decision be made about a session and apply it, in one transaction."""
+        for _ in range(MAX_CONFLICTS):
+            try:
+                with self._file.transaction(patience) as run:
+                    return self._decide(run, uid, decide)
+            except ConflictError:
+                continue
+        message = f"session {uid!r} changed {MAX_CONFLICTS} times in a row under a decision about it"
+        raise ConflictError(message)
+
+    def _decide(self, run: Run, uid: str, decide: Decide) -> Changes:
+        session = self._load_session(run, uid)
+        decision = decide(session)
+        need = next(decision)
+        while True:
+            try:
+                need = decision.send(self._load(run, session, need))
+            except StopIteration as end:
+                changes: Changes = end.value
+                break
+        self._apply(run, changes)
+        return changes
+
+    def renew(self, leases: Collection[Lease], lease: int) -> set[Lease]:
+        """Extend the claims that still hold."""
+        lost = set()
+        with self._file.transaction() as run:
+            until = self._clock() + lease
+            for held in leases:
+                if run(SQL["renew"], (until, *held)).rowcount != 1:
+                    lost.add(held)
+        return lost
+
+    def due(self, limit: int, *, grace: int, everything: bool = False) -> list[Due]:
+        """Take what is to be handed over."""
+        now = self._clock()
+        horizon = (now + MAX_PAUSE * grace if everything else now, now, limit)
+        with self._file.reading() as run:
+            if run(SQL["due"], horizon).fetchone() is None:
+                return []
+        with self._file.transaction() as run:
+            found = run(SQL["due"], horizon).fetchall()
+            for ref, _, _, _, _, handovers in found:
+                pause = grace * min(2**handovers, MAX_PAUSE)
+                run(SQL["handed_over"], (now + pause, handovers + 1, ref))
+            return [Due(row[1], row[2], row[3], self._using(run, row[4], row[2])) for row in found]
+
+    def expired(self, limit: int) -> list[Expired]:
+        """The claims that ran out."""
+        with self._file.reading() as run:
+            return [Expired(*row) for row in run(SQL["expired"], (self._clock(), limit))]
+
+    # -- a slice ----------------------------------------------------------------------------------------
+
+    def _load_session(self, run: Run, uid: str) -> Session:
+        row = run(SQL["session"], (uid,)).fetchone()
+        return self._session(run, uid, *row) if row else Session(uid, self._clock())
+
+    def _session(self, run: Run, uid: str, ref: int, rules: int, *rest: Any) -> Session:
+        return Session(uid, self._clock(), ref, self._read_rules(run, rules), *rest)
+
+    def _read_rules(self, run: Run, ref: int) -> RuleSet:
+        rules = self._rules.get(ref)
+        if rules is None:
+            rules = read_rules(run(SQL["rules"], (ref,)).fetchone()[0])
+            if len(self._rules) >= RULES_KEPT:
+                self._rules.clear()
+            self._rules[ref] = rules
+        return rules
+
+    def _using(self, run: Run, rules: int, task: str) -> str | None:
+        rule = self._read_rules(run, rules).rules.get(task)
+        return rule.using if rule else None
+
+    def _load(self, run: Run, session: Session, need: Need) -> Slice:
+        found = Slice()
+        if session.ref is None:
+            return found
+        ref = session.ref
+        if need.key:
+            row = run(SQL["keyed"], (ref, *need.key)).fetchone()
+            found.keyed = rows.firing_from_row(row) if row else None
+        if need.tasks is None:
+            found.counters = {row[0]: Counter(*row[1:]) for row in run(SQL["counters_all"], (ref,))}
+        elif need.tasks:
+            counted = run(SQL["counters"], (ref, rows.dump([*need.tasks])))
+            found.counters = {row[0]: Counter(*row[1:]) for row in counted}
+        if need.latest:
+            latest = run(SQL["latest"], (ref, rows.dump([*need.latest])))
+            found.latest = {row[0]: Latest(row[1], row[2]) for row in latest}
+        for trigger in need.waiting:
+            found.instances += map(rows.instance_from_row, run(SQL["waiting"], (ref, trigger)))
+        for where in need.instances:
+            found.instances += map(rows.instance_from_row, run(SQL["instance"], (ref, *where)))
+        if need.unstarted or need.history or need.payloads or need.flagged is not None or need.levels:
+            self._load_rare(run, ref, need, found)
+        return found
+
+    def _load_rare(self, run: Run, ref: int, need: Need, found: Slice) -> None:
+        if need.unstarted:
+            unstarted = run(SQL["unstarted"], (ref, rows.dump([*need.unstarted])))
+            found.instances += map(rows.instance_from_row, unstarted)
+        if need.history:
+            history = run(SQL["history"], (ref, rows.dump([*need.history])))
+            found.history = [rows.firing_from_row(row) for row in history]
+        if need.payloads:
+            numbers = {number for instance in found.instances for number in instance.taken.values()}
+            found.payloads = dict(run(SQL["payloads"], (ref, rows.dump([*numbers]))).fetchall())
+        if need.flagged is not None:
+            found.flagged = run(SQL["flagged"], (ref, need.flagged, need.flagged_limit)).fetchall()
+        if need.levels and found.instances:
+            found.level = run(SQL["log_level"], (found.instances[0].ref, *need.levels)).fetchone()[0]
+
+    # -- changes ----------------------------------------------------------------------------------------
+
+    def _apply(self, run: Run, changes: Changes) -> None:
+        session = changes.session
+        if changes.head:
+            self._apply_head(run, changes)
+        for firing in changes.fired:
+            run(SQL["firing_insert"], rows.new_firing(_ref(session), firing))
+        for made in changes.created:
+            made.ref = run(SQL["instance_insert"], rows.new_instance(_ref(session), made)).lastrowid
+        if changes.taken:
+            run.many(SQL["instance_take"], map(rows.taken_instance, changes.taken), len(changes.taken))
+        for moved, guard in changes.moved:
+            run.one(SQL["instance_move"], rows.moved_instance(moved, guard))
+        if changes.gained:
+            run.many(SQL["waiting_delete"], _index(session, changes.gained))
+        if changes.lacks:
+            run.many(SQL["waiting_insert"], _index(session, changes.lacks))
+        for task, counter in changes.counters.items():
+            run(SQL["counter_upsert"], (session.ref, task, counter.created, counter.unresolved))
+        if changes.logs:
+            run.many(SQL["log_insert"], (rows.new_record(_ref(session), record) for record in changes.logs))
+
+    def _apply_head(self, run: Run, changes: Changes) -> None:
+        head = changes.session
+        numbers = (head.firings, head.pending, head.finalized, head.metadata)
+        if head.ref is None:
+            rules = self._store_rules(run, head.rules)
+            new = (head.uid, rules, head.manager, *numbers, head.created_at, head.modified_at)
+            head.ref = run(SQL["session_insert"], new).lastrowid
+            return
+        run(SQL["session_update"], (head.manager, *numbers, head.modified_at, head.ref))
+        if changes.new_rules:
+            run(SQL["session_rules"], (self._store_rules(run, head.rules), head.ref))
+
+    def _store_rules(self, run: Run, rules: RuleSet) -> int:
+        run(SQL["rules_insert"], (rules.digest, rules.body))
+        ref: int = run(SQL["rules_id"], (rules.digest,)).fetchone()[0]
+        return ref
+
+    # -- reading ----------------------------------------------------------------------------------------
+
+    def sessions(self, after: str = "", limit: int = 100) -> list[Session]:
+        """Sessions in the order of their UIDs."""
+        with self._file.reading() as run:
+            found = run(SQL["sessions"], (after, limit)).fetchall()
+            return [self._session(run, *row) for row in found]
+
+    def session(self, uid: str) -> Session | None:
+        """The head of a session."""
+        with self._file.reading() as run:
+            session = self._load_session(run, uid)
+        return session if session.ref is not None else None
+
+    def counters(self, uid: str) -> dict[str, Counter]:
+        """Task → counter."""
+        with self._session_of(uid) as (run, ref):
+            return {row[0]: Counter(*row[1:]) for row in run(SQL["counters_all"], (ref,))}
+
+    def instance(self, uid: str, task: str, number: int) -> Instance | None:
+        """One instance."""
+        with self._session_of(uid) as (run, ref):
+            row = run(SQL["instance"], (ref, task, number)).fetchone()
+            return rows.instance_from_row(row) if row else None
+
+    def instances(  # noqa: PLR0913 - a query has as many parts as there are things to ask for
+        self,
+        uid: str,
+        *,
+        task: str | None = None,
+        statuses: Collection[Status] | None = None,
+        flagged: int | None = None,
+        after: tuple[str, int] = ("", -1),
+        limit: int = 100,
+    ) -> list[Instance]:
+        """A page of instances."""
+        wanted = None if statuses is None else rows.dump([status.value for status in statuses])
+        given: tuple[Any, ...] = (*after, task, wanted, limit)
+        query = "instances_open" if statuses is not None and _OPEN.issuperset(statuses) else "instances"
+        if flagged is not None:
+            query, given = "instances_flagged", (*given, flagged)
+        with self._session_of(uid) as (run, ref):
+            return [rows.instance_from_row(row) for row in run(SQL[query], (ref, *given))]
+
+    def firings(
+        self, uid: str, *, numbers: Collection[int] | None = None, after: int = 0, limit: int = 100
+    ) -> list[Firing]:
+        """Firings in their order."""
+        with self._session_of(uid) as (run, ref):
+            if numbers is None:
+                found = run(SQL["firings"], (ref, after, limit))
+            else:
+                found = run(SQL["firings_numbered"], (ref, rows.dump([*numbers])))
+            return [rows.firing_from_row(row) for row in found]
+
+    def latest(self, uid: str, triggers: Collection[str]) -> dict[str, Firing]:
+        """Trigger → its latest firing."""
+        with self._session_of(uid) as (run, ref):
+            found = map(rows.firing_from_row, run(SQL["latest_firings"], (ref, rows.dump([*triggers]))))
+            return {firing.trigger: firing for firing in found}
+
+    def logs(  # noqa: PLR0913 - a query has as many parts as there are things to ask for
+        self,
+        uid: str,
+        *,
+        instance: tuple[str, int] | None = None,
+        min_level: int = 0,
+        text: str = "",
+        unresolved: bool | None = None,
+        after: int = 0,
+        limit: int = 100,
+    ) -> list[StoredRecord]:
+        """A page of records."""
+        where = instance or (None, None)
+        with self._session_of(uid) as (run, ref):
+            found = run(SQL["logs"], (ref, after, *where, min_level, text, unresolved, limit))
+            return [rows.record_from_row(row) for row in found]
+
+    def backlog(self) -> Backlog:
+        """What is still to do."""
+        with self._file.reading() as run:
+            ready, later, running, *times = run(SQL["backlog"], (self._clock(),)).fetchone()
+        return Backlog(ready, later, running, min(filter(None, times), default=None))
+
+    @contextmanager
+    def _session_of(self, uid: str) -> Iterator[tuple[Run, int]]:
+        """A connection and the session's reference, one that no row has where there is no such session."""
+        with self._file.reading() as run:
+            row = run(SQL["session"], (uid,)).fetchone()
+            yield run, row[0] if row else -1
+
+
+def _ref(session: Session) -> int:
+    assert session.ref is not None  # noqa: S101 - the head of a new session was stored just before
+    return session.ref
+
+
+def _index(session: Session, entries: list[tuple[Instance, frozenset[str]]]) -> Iterator[tuple[Any, ...]]:
+    return ((session.ref, trigger, instance.ref) for instance, triggers in entries for trigger in triggers)

@@ -1,0 +1,392 @@
+"""A SQLite file that several threads and processes write to: drivers, connections, transactions, errors."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+import time
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl, unquote
+
+from triggers.exceptions import (
+    SchemaVersionError,
+    StorageBusyError,
+    StorageCorruptError,
+    StorageError,
+    StorageFullError,
+)
+from triggers.storages.sql import migrations
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import ModuleType
+
+#: Marks a file as ours (PRAGMA application_id): "Trig".
+APPLICATION_ID: Final = 0x54726967
+
+#: How long a writer waits for others, in seconds, unless the URL says otherwise.
+BUSY_TIMEOUT: Final = 30.0
+
+#: File systems on which SQLite's locks, or the shared memory of WAL, cannot be relied on.
+NETWORK_FILE_SYSTEMS: Final = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "fuse.sshfs", "fuse.s3fs", "glusterfs", "ceph", "lustre"}
+)
+
+_OPTIONS: Final = {
+    "driver": ("auto", "pysqlite3", "sqlite3"),
+    "synchronous": ("full", "normal"),
+}
+
+
+class ConflictError(StorageError):
+    """A guard no longer held: the decision is to be made anew."""
+
+
+class Run:
+    """Runs statements on one connection, inside of whatever transaction it is in."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def __call__(self, statement: str, given: tuple[Any, ...] = ()) -> Any:
+        """Run one statement; returns its cursor."""
+        return self._connection.execute(statement, given)
+
+    def many(self, statement: str, given: Iterable[tuple[Any, ...]], expected: int | None = None) -> None:
+        """Run one statement for each row; with `expected`, for so many changed rows or not at all."""
+        changed = self._connection.executemany(statement, given).rowcount
+        if expected is not None and changed != expected:
+            raise ConflictError(statement)
+
+    def one(self, statement: str, given: tuple[Any, ...]) -> None:
+        """Run a statement that must change exactly one row."""
+        if self._connection.execute(statement, given).rowcount != 1:
+            raise ConflictError(statement)
+
+
+def is_safe(version: tuple[int, int, int]) -> bool:
+    """Whether this version of SQLite is free of the defect that can corrupt a WAL file.
+
+    Two connections that write and checkpoint at the same instant could damage the file in 3.7.0 to 3.51.2;
+    mended in 3.51.3, 3.50.7 and 3.44.6 (https://sqlite.org/wal.html, "the WAL-reset bug").
+    """
+    return version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51, 0) or (3, 44, 6) <= version < (3, 45, 0)
+
+
+def load_driver(name: str) -> ModuleType:
+    """The SQLite module of that name; `auto` takes pysqlite3 where it is installed.
+
+    Raises:
+        StorageError: it is not installed.
+    """
+    names = ("pysqlite3", "sqlite3") if name == "auto" else (name,)
+    for candidate in names:
+        try:
+            return importlib.import_module(candidate)
+        except ImportError:
+            continue
+    message = f"the SQLite module {name!r} is not installed: pip install {name}, or use driver=auto"
+    raise StorageError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteUrl:
+    """The parts of a URL: where the file is, and how it is to be used."""
+
+    path: str
+    driver: str = "auto"
+    synchronous: str = "full"
+    busy_timeout: float = BUSY_TIMEOUT
+
+    @classmethod
+    def parse(cls, url: str) -> SqliteUrl:
+        """Read ``sqlite:///file.db?option=value``.
+
+        Raises:
+            StorageError: it has no path, or an option that is not known.
+        """
+        location, _, query = url.partition("?")
+        path = unquote(location.removeprefix("sqlite:///"))
+        if not location.startswith("sqlite:///") or not path or path == ":memory:":
+            message = f"{url!r} names no file: write sqlite:///file.db or sqlite:////absolute/file.db, or use memory://"
+            raise StorageError(message)
+        options: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
+        for key, value in options.items():
+            if key == "busy_timeout" and _seconds(value) is not None:
+                options[key] = _seconds(value)
+            elif value not in _OPTIONS.get(key, ()):
+                known = "; ".join(f"{name}={'|'.join(values)}" for name, values in _OPTIONS.items())
+                message = f"{url!r}: {key}={value} is not an option; known are: {known}; busy_timeout=seconds"
+                raise StorageError(message)
+        return cls(path, **options)
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < float("inf") else None
+
+
+class SqliteFile:
+    """Connections to one file, one for each thread of each process.
+
+    Args:
+        url: as :class:`SqliteStorage` takes it, for messages.
+        parts: the same, taken apart.
+        driver: a module of the form of :mod:`sqlite3`.
+    """
+
+    def __init__(self, url: str, parts: SqliteUrl, driver: Any) -> None:
+        self.url = url
+        self._path = str(Path(parts.path).absolute())
+        self._parts = parts
+        self._driver = driver
+        self._safe = is_safe(driver.sqlite_version_info)
+        self._mine = _Mine()
+
+    @classmethod
+    def from_url(cls, url: str) -> SqliteFile:
+        """The file that the URL names; nothing is opened yet."""
+        parts = SqliteUrl.parse(url)
+        return cls(url, parts, load_driver(parts.driver))
+
+    def prepare(self) -> None:
+        """Create the file if there is none, check that it is ours, and bring its schema up to date.
+
+        Raises:
+            StorageError: it cannot be used; the file is as it was.
+        """
+        _check_file_system(self._path)
+        _create(self._path)
+        if not self._safe:
+            message = (
+                f"SQLite {self._driver.sqlite_version} can corrupt a file in WAL mode, so {self._path} is used in "
+                f"journal_mode=DELETE, which is slower; install pysqlite3, or a Python with SQLite 3.51.3 or later"
+            )
+            warnings.warn(message, RuntimeWarning, stacklevel=4)
+        with self._errors():
+            self._migrate()
+
+    @contextmanager
+    def transaction(self, patience: float | None = None) -> Iterator[Run]:
+        """A transaction that holds the only write lock; what it did is kept unless the block raises.
+
+        Args:
+            patience: how long to wait for the lock, in seconds, None for the file's own setting.
+
+        Raises:
+            StorageError: nothing was changed.
+        """
+        wait = self._parts.busy_timeout if patience is None else patience
+        mine = self._here()
+        if not mine.lock.acquire(timeout=wait):
+            raise StorageBusyError(self._busy(wait))
+        try:
+            with self._errors():
+                connection = self._connection(mine)
+                if patience is not None:
+                    connection.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+                try:
+                    yield from _transact(connection, wait, self._driver)
+                finally:
+                    if patience is not None:
+                        connection.execute(f"PRAGMA busy_timeout = {int(self._parts.busy_timeout * 1000)}")
+        finally:
+            mine.lock.release()
+
+    @contextmanager
+    def reading(self) -> Iterator[Run]:
+        """A transaction that sees one moment of the file and waits for no writer."""
+        with self._errors():
+            connection = self._connection(self._here())
+            connection.execute("BEGIN")
+            try:
+                yield Run(connection)
+            finally:
+                connection.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Close the connections of this process; a later call opens new ones."""
+        mine, self._mine = self._here(), _Mine()
+        for connection in mine.connections:
+            connection.close()
+
+    # A connection must not be used in a process that was forked from the one that opened it, not even
+    # to be closed there: closing would release the parent's locks. What a child inherits is left alone.
+    def _here(self) -> _Mine:
+        if self._mine.pid != os.getpid():
+            inherited.append(self._mine)
+            self._mine = _Mine()
+        return self._mine
+
+    def _connection(self, mine: _Mine) -> Any:
+        connection = getattr(mine.local, "connection", None)
+        if connection is None:
+            connection = self._open()
+            mine.local.connection = connection
+            mine.forget_ended(connection)
+        return connection
+
+    def _open(self) -> Any:
+        connection = self._driver.connect(
+            self._path,
+            timeout=self._parts.busy_timeout,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+        )
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA mmap_size = 0")
+        if self._safe:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA synchronous = {self._parts.synchronous}")
+        else:
+            connection.execute("PRAGMA journal_mode = DELETE")
+            connection.execute("PRAGMA synchronous = EXTRA")
+        return connection
+
+    def _migrate(self) -> None:
+        steps = migrations("sqlite")
+        connection = self._connection(self._here())
+        for version in range(self._check_version(connection, len(steps)), len(steps)):
+            with contextmanager(_transact)(connection, self._parts.busy_timeout, self._driver) as run:
+                if self._check_version(connection, len(steps)) != version:
+                    continue  # another process was faster
+                for statement in steps[version]:
+                    run(statement)
+                run(f"PRAGMA user_version = {version + 1}")
+                run(f"PRAGMA application_id = {APPLICATION_ID}")
+
+    def _check_version(self, connection: Any, known: int) -> int:
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+        foreign = application != APPLICATION_ID and connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
+        if foreign:
+            message = f"{self._path} is a SQLite file of another application: choose another path; nothing was changed"
+            raise StorageCorruptError(message)
+        if version > known:
+            message = (
+                f"{self._path} has schema version {version}, and this version of Triggers knows {known}: "
+                f"upgrade Triggers; nothing was changed"
+            )
+            raise SchemaVersionError(message)
+        return version
+
+    def _busy(self, wait: float) -> str:
+        return f"{self._path} stayed locked by another writer for {wait:g} s; nothing was changed: try again"
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except self._driver.Error as error:
+            raise self._translated(error) from error
+
+    def _translated(self, error: Exception) -> StorageError:
+        name = getattr(error, "sqlite_errorname", "") or ""
+        text = str(error)
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or "locked" in text:
+            return StorageBusyError(self._busy(self._parts.busy_timeout))
+        if name.startswith("SQLITE_FULL") or "disk is full" in text:
+            return StorageFullError(f"no space left for {self._path}; nothing was changed: make room and try again")
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or "malformed" in text or "not a database" in text:
+            return StorageCorruptError(f"{self._path} is damaged or no SQLite file ({text}): restore it from a copy")
+        return StorageError(f"{self._path}: {text}; nothing was changed")
+
+
+class _Mine:
+    """What one process has open."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.lock = threading.Lock()
+        self.local = threading.local()
+        self.connections: list[Any] = []
+        self._threads: list[threading.Thread] = []
+        self._guard = threading.Lock()
+
+    def forget_ended(self, connection: Any) -> None:
+        """Add the connection of this thread, and close those of threads that have ended."""
+        with self._guard:
+            pairs = list(zip(self._threads, self.connections, strict=True))
+            for thread, ended in pairs:
+                if not thread.is_alive():
+                    ended.close()
+            alive = [(thread, kept) for thread, kept in pairs if thread.is_alive()]
+            alive.append((threading.current_thread(), connection))
+            self._threads = [thread for thread, _ in alive]
+            self.connections = [kept for _, kept in alive]
+
+
+#: What processes inherited and must neither use nor close.
+inherited: list[_Mine] = []
+
+
+def _transact(connection: Any, wait: float, driver: Any) -> Iterator[Run]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield Run(connection)
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    _commit(connection, time.monotonic() + wait, driver)
+
+
+def _commit(connection: Any, until: float, driver: Any) -> None:
+    """Commit; where a reader holds it up (journal_mode=DELETE only) the transaction stays open and is tried again."""
+    while True:
+        try:
+            connection.execute("COMMIT")
+        except driver.OperationalError as error:
+            if "locked" in str(error) and connection.in_transaction and time.monotonic() < until:
+                continue
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        return
+
+
+def _create(path: str) -> None:
+    """Make an empty file that only its owner can read, unless there is a file."""
+    folder = Path(path).parent
+    if not folder.is_dir():
+        message = f"{folder} is not a folder: make it first, the file {Path(path).name} goes there"
+        raise StorageError(message)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        os.close(os.open(path, flags, 0o600))
+    except FileExistsError:
+        return
+    except OSError as error:
+        message = f"{path} cannot be created: {error.strerror}"
+        raise StorageError(message) from error
+
+
+def _check_file_system(path: str, mounts: str = "/proc/self/mounts") -> None:
+    """Refuse a network file system, as far as the system tells (Linux does).
+
+    Raises:
+        StorageError: it is one.
+    """
+    try:
+        lines = Path(mounts).read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return
+    found = [line.split()[1:3] for line in lines if line.count(" ") >= 2]  # noqa: PLR2004 - device, folder, kind
+    holding = [(folder, kind) for folder, kind in found if Path(path).is_relative_to(folder)]
+    folder, kind = max(holding, key=lambda mount: len(mount[0]), default=("", ""))
+    if kind in NETWORK_FILE_SYSTEMS:
+        message = f"{path} is on {folder}, a network file system ({kind}), on which SQLite can lose data: use a local disk"
+        raise StorageError(message)
+
+

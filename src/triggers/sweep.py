@@ -1,0 +1,152 @@
+"""The sweep: finds what nobody is looking after, from what is stored, again and again.
+
+It rescues claims whose lease ran out and hands over what is due: instances whose hint was lost, retries
+whose cooldown is over, work that came back. It keeps no list of its own, so it can die anywhere, and
+any number of sweeps may run at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from triggers.core import law
+from triggers.core.values import encode
+from triggers.exceptions import WorkerLost
+from triggers.logs import LogSettings, exception_record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from triggers.storages.base import Due, Expired, Storage
+
+_log = logging.getLogger(__name__)
+
+#: Rows that one statement of the sweep looks at.
+BATCH = 200
+
+#: The pause between two sweeps varies by this part, so that many sweeps do not march in step.
+JITTER = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class SweepReport:
+    """What one sweep did.
+
+    Attributes:
+        recovered: instances scheduled again because their lease ran out.
+        failed: instances failed because it ran out too often.
+        handed_over: instances handed over to their runners.
+    """
+
+    recovered: int = 0
+    failed: int = 0
+    handed_over: int = 0
+
+
+@dataclass(slots=True)
+class Sweep:
+    """Sweeps one storage.
+
+    Attributes:
+        storage: which.
+        hand_over: offers instances to their runners.
+        policy_of: name of a manager → its policy, None where this process lacks it.
+        grace: the first pause before an instance is handed over again, in microseconds.
+    """
+
+    storage: Storage
+    hand_over: Callable[[Sequence[Due]], None]
+    policy_of: Callable[[str], law.Policy | None]
+    grace: int
+
+    def once(self) -> SweepReport:
+        """Sweep until nothing is left to do now.
+
+        Raises:
+            StorageError: the storage is away; what was done so far is stored.
+        """
+        recovered = failed = 0
+        while expired := self.storage.expired(BATCH):
+            ends = [self._recover(lost) for lost in expired]
+            recovered, failed = recovered + ends.count("scheduled"), failed + ends.count("failed")
+            if len(expired) < BATCH or not any(ends):
+                break
+        return SweepReport(recovered, failed, self._hand_over())
+
+    def _hand_over(self) -> int:
+        count = 0
+        while due := self.storage.due(BATCH, grace=self.grace):
+            self.hand_over(due)
+            count += len(due)
+            if len(due) < BATCH:
+                break
+        return count
+
+    def _recover(self, lost: Expired) -> str:
+        """Rescue one claim; returns the status that it has then, "" if it was not to be rescued."""
+        policy = self.policy_of(lost.manager) or law.Policy(lost.manager)
+        where = (lost.task, lost.number, lost.fence)
+        changes = self.storage.commit(lost.uid, lambda session: law.recover(session, policy, *where, _error))
+        if changes.refused:
+            return ""
+        instance = changes.moved[0][0]
+        _log.warning("session %r: %s lost its worker and is %s", lost.uid, instance.name, instance.status)
+        return instance.status.value
+
+
+def _error(what: str) -> str:
+    return encode(dict(exception_record(WorkerLost(what), LogSettings())), "the error")
+
+
+class Sweeper:
+    """Sweeps from a thread of its own.
+
+    Args:
+        sweep: what to do.
+        interval: the pause between two sweeps, in seconds; shorter where something is known to be due sooner.
+    """
+
+    def __init__(self, sweep: Sweep, interval: float) -> None:
+        self._sweep = sweep
+        self._interval = interval
+        self._thread: threading.Thread | None = None
+        self._pid = 0
+        self._stop = threading.Event()
+
+    def start(self) -> None:
+        """Begin; a second call in the same process does nothing."""
+        if self._pid == os.getpid():
+            return
+        self._pid = os.getpid()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="triggers-sweep", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End, after the sweep that is under way."""
+        if self._pid == os.getpid() and self._thread is not None:
+            self._stop.set()
+            self._thread.join()
+        self._pid = 0
+
+    def _loop(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._sweep.once()
+                pause = self._pause()
+            except Exception:
+                _log.warning("a sweep failed; the next one tries again", exc_info=True)
+                pause = self._interval
+            self._stop.wait(pause)
+
+    def _pause(self) -> float:
+        full = self._interval * (1 + random.uniform(-JITTER, JITTER))  # noqa: S311 - nothing secret hangs on it
+        next_at = self._sweep.storage.reader.backlog().next_at
+        if next_at is None:
+            return full
+        return min(full, max((next_at - self._sweep.storage.now()) / 1e6, 0.01))

@@ -1,0 +1,269 @@
+"""What a programmer writes: tasks, and the context that each run of one is given."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
+
+from triggers.core.names import check_name
+from triggers.exceptions import DuplicateTaskError, Retry, Skip, StatusChange
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from triggers.logs import InstanceLog, LogBlock
+    from triggers.manager import TriggerManager
+    from triggers.session import TaskInstance
+
+__all__ = ["Registry", "StatusChange", "TaskContext", "TriggerTask", "registry", "task"]
+
+_Function = TypeVar("_Function", bound="Callable[[TaskContext], Mapping[str, Any] | None | Awaitable[Any]]")
+Result = Mapping[str, Any] | None
+
+
+class Registry:
+    """The tasks that a process can run, by name.
+
+    A configuration names tasks and never imports any: only what was registered here runs.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, TriggerTask] = {}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tasks
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tasks)
+
+    def get(self, name: str) -> TriggerTask | None:
+        """The task of that name, or None."""
+        return self._tasks.get(name)
+
+    def register(self, task: TriggerTask) -> None:
+        """Make the task known under its name. The same definition again, as after a reload, replaces the first.
+
+        Raises:
+            DuplicateTaskError: another task has that name.
+        """
+        known = self._tasks.get(task.name)
+        if known is not None and _where(known) != _where(task):
+            message = f"task {task.name!r} is defined twice, in {_where(known)} and in {_where(task)}: give one another name"
+            raise DuplicateTaskError(message)
+        self._tasks[task.name] = task
+
+
+#: Where classes and functions of a process are registered unless they name another registry.
+registry = Registry()
+
+
+class TriggerTask:
+    """A task: subclass it and write `_run`. A subclass with a `_run` is registered when it is defined.
+
+    Attributes:
+        name: under which a configuration's `run` finds it; ``module.ClassName`` unless given.
+        max_retries: how often in a row it may ask to run again.
+        timeout: after this it is failed with :class:`~triggers.exceptions.TaskTimeoutError`; None for never. A
+            coroutine is cancelled; a plain function goes on until it returns, and what it returns is refused.
+        lease: how long its claim lasts without a heartbeat, None for the application's setting.
+        max_crashes: at so many lost workers it is failed, None for the application's setting.
+        on_lost: ``"fail"`` fails it at the first lost worker, for work that must not be begun twice.
+        log_context: what every record of it has in its context.
+        registry: where it is registered.
+    """
+
+    name: str
+    max_retries: int = 3
+    timeout: timedelta | None = None
+    lease: timedelta | None = None
+    max_crashes: int | None = None
+    on_lost: Literal["retry", "fail"] = "retry"
+    log_context: Mapping[str, Any] | None = None
+    registry: ClassVar[Registry] = registry
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in cls.__dict__:
+            cls.name = f"{cls.__module__}.{cls.__name__}"
+        check_name(cls.name, "task")
+        if cls._run is not TriggerTask._run and not inspect.isabstract(cls):
+            cls.registry.register(cls())
+
+    def _run(self, context: TaskContext) -> Result | Awaitable[Result]:
+        """Do the work; may be ``async``.
+
+        Args:
+            context: of this run.
+
+        Returns:
+            A mapping that the cascade fires with, or None for an empty one.
+        """
+        raise NotImplementedError
+
+    def run(self, context: TaskContext) -> Result | Awaitable[Result]:
+        """Call `_run`; what surrounds every run of a family of tasks goes into an override of this."""
+        return self._run(context)
+
+    def retry(
+        self,
+        exc: BaseException | None = None,
+        cooldown: timedelta | float = 0,
+        replacement_kwargs: Mapping[str, Mapping[str, Any]] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Retry:
+        """Make the signal to end this run as failed and to run again; ``raise`` it.
+
+        Args:
+            exc: why; None for no exception.
+            cooldown: how long to wait, as a timedelta or in seconds.
+            replacement_kwargs: trigger → kwargs, in place of the present ones.
+            metadata: added to the metadata of the instance that ends.
+        """
+        wait = cooldown if isinstance(cooldown, timedelta) else timedelta(seconds=cooldown)
+        return Retry(exc, max(wait, timedelta()), replacement_kwargs, metadata)
+
+    def skip(self, metadata: Mapping[str, Any] | None = None) -> Skip:
+        """Make the signal to end this run as skipped, so that nothing cascades; ``raise`` it."""
+        return Skip(metadata)
+
+
+@overload
+def task(function: _Function, /) -> _Function: ...
+@overload
+def task(
+    *,
+    name: str | None = None,
+    max_retries: int = 3,
+    timeout: timedelta | None = None,
+    lease: timedelta | None = None,
+    max_crashes: int | None = None,
+    on_lost: Literal["retry", "fail"] = "retry",
+    registry: Registry = registry,
+) -> Callable[[_Function], _Function]: ...
+def task(function: _Function | None = None, /, **options: Any) -> _Function | Callable[[_Function], _Function]:
+    """Register a function, or a coroutine function, as a task.
+
+    The function is returned unchanged, so it can be called, and tested, like any other.
+
+    Args:
+        function: takes the :class:`TaskContext`; what it returns is the task's result.
+        options: the attributes of :class:`TriggerTask`; the name is ``module.function`` unless given.
+
+    Raises:
+        DuplicateTaskError: another task has that name.
+    """
+
+    def register(function: _Function) -> _Function:
+        given = {"name": f"{function.__module__}.{function.__name__}", "log_context": None}
+        given |= {key: value for key, value in options.items() if value is not None}
+        body = {**given, "_run": staticmethod(function), "__module__": function.__module__}
+        type(function.__name__, (TriggerTask,), {**body, "__qualname__": function.__qualname__})
+        return function
+
+    return register if function is None else register(function)
+
+
+def _where(known: TriggerTask) -> str:
+    """Where a task was written; local definitions of one name count as the same, written again."""
+    kind = type(known)
+    local = "<locals>" in kind.__qualname__
+    return f"{kind.__module__}.{kind.__name__ if local else kind.__qualname__}"
+
+
+class TaskContext:
+    """One run of a task: what it was given, and what it may ask.
+
+    Attributes:
+        manager: of the session; a task may fire further triggers through it.
+        task_instance: the instance, as it was when it was claimed.
+        trigger_kwargs: trigger → the kwargs that it fired with, over the task's ``withParams``.
+        idempotency_key: the same for every attempt, retry and replay of the same work, another one where the kwargs
+            were replaced; give it to outside systems that must do a thing once.
+        fencing_token: grows with every claim of the instance; outside systems should refuse a lower one.
+        attempt: how often the instance was claimed, from 1.
+    """
+
+    def __init__(  # noqa: PLR0913 - what one run is given
+        self,
+        *,
+        manager: TriggerManager,
+        task_instance: TaskInstance,
+        trigger_kwargs: Mapping[str, Any],
+        idempotency_key: str,
+        fencing_token: int,
+        attempt: int,
+        log: InstanceLog,
+        is_lease_lost: Callable[[], bool],
+    ) -> None:
+        self.manager = manager
+        self.task_instance = task_instance
+        self.trigger_kwargs = trigger_kwargs
+        self.idempotency_key = idempotency_key
+        self.fencing_token = fencing_token
+        self.attempt = attempt
+        self._log = log
+        self._is_lease_lost = is_lease_lost
+
+    @property
+    def lease_lost(self) -> bool:
+        """Whether this run can no longer count on its claim; what it returns would then be refused."""
+        return self._is_lease_lost()
+
+    def get_logger_context(
+        self,
+        *args: Mapping[str, Any] | logging.Logger | None,
+        context: Mapping[str, Any] | None = None,
+        logger: logging.Logger | None = None,
+        name: str | None = None,
+        record_level: int | str | None = None,
+    ) -> LogBlock:
+        """Make a block with a logger: ``with context.get_logger_context({"page": 1}) as logger:``.
+
+        What the logger is told goes to the application's logger of that name and is kept with the instance; an
+        exception that leaves the block is logged on its way.
+
+        Args:
+            args: the context of the block, or an application's logger, or both.
+            context: the context of the block: every record in it has it.
+            logger: the application's logger; the one named after the task's module by default.
+            name: name of the application's logger.
+            record_level: records below it are kept only if the application's logger takes them.
+        """
+        return self._log.block(*args, context=context, logger=logger, name=name, record_level=record_level)
+
+    def filter_kwargs(self, filters: Mapping[str, Any]) -> dict[str, Any]:
+        """Check the kwargs, and take what the filters make of them.
+
+        Args:
+            filters: trigger → a pydantic model or a TypedDict, or, where the Filters library is installed, a
+                mapping of key → filter.
+
+        Returns:
+            Trigger → the model, the dict, or the filtered kwargs.
+
+        Raises:
+            InvalidKwargsError: with every problem; the context of the exception has them by path.
+        """
+        from triggers.kwargs import filter_kwargs  # noqa: PLC0415 - most tasks need no filters
+
+        return filter_kwargs(self.trigger_kwargs, filters)
+
+    def retry(
+        self,
+        exc: BaseException | None = None,
+        cooldown: timedelta | float = 0,
+        replacement_kwargs: Mapping[str, Mapping[str, Any]] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Retry:
+        """As :meth:`TriggerTask.retry`, for tasks that are functions."""
+        return TriggerTask.retry(_ANY, exc, cooldown, replacement_kwargs, metadata)
+
+    def skip(self, metadata: Mapping[str, Any] | None = None) -> Skip:
+        """As :meth:`TriggerTask.skip`, for tasks that are functions."""
+        return Skip(metadata)
+
+
+_ANY = TriggerTask()

@@ -1,0 +1,561 @@
+"""The reference model: the law of a session in plain dicts and lists, to be compared with the real thing.
+
+It decides what a firing does by looking at the whole session, as slowly as that is, and shares no code with
+the rest of the library: a mistake would have to be made twice, in two ways, to go unseen. Nothing in it
+waits, stores, locks or runs anything. A test drives a :class:`Model` and a storage with the same steps and
+compares what both show after each of them.
+
+A configuration is the JSON-able dictionary that an application gives to a session, and is taken to be valid.
+Times are integers: microseconds since the Unix epoch, UTC. They move only by :meth:`Model.advance`.
+
+Only the standard library is imported here; a test keeps it so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field, fields, replace
+from datetime import date, datetime, time
+from typing import Any
+
+UNSTARTED, SCHEDULED, RUNNING = "unstarted", "scheduled", "running"
+FINISHED, FAILED, SKIPPED = "finished", "failed", "skipped"
+REPLAYED, ABANDONED = "replayed", "abandoned"
+
+#: The statuses of instances that need no more attention, and that no step ever changes again.
+RESOLVED = frozenset({FINISHED, SKIPPED, REPLAYED, ABANDONED})
+
+#: One second, in the unit of every time in this module.
+SECOND = 1_000_000
+
+
+class ModelConflict(ValueError):  # noqa: N818 - the word for it
+    """A firing came again under its idempotency key, with other kwargs. Nothing changed."""
+
+
+class ModelStatusError(ValueError):
+    """What was asked for needs a failed instance, and this one is not. Nothing changed."""
+
+
+class ModelUnknownTask(ValueError):  # noqa: N818 - the word for it
+    """The instance's task is no longer in the configuration, so it can't be replayed. Nothing changed."""
+
+
+@dataclass(slots=True)
+class ModelFiring:
+    """One occurrence of a trigger.
+
+    ``number`` counts from 1 in the session. ``cause`` is the name of the instance whose finish or skip
+    cascaded, ``"finalizing"`` for the trigger that completes a session, None for what the application fired.
+    """
+
+    number: int
+    trigger: str
+    kwargs: dict[str, Any]
+    key: str | None
+    at: int
+    cause: str | None
+
+
+@dataclass(slots=True)
+class ModelInstance:
+    """One run of a task.
+
+    Attributes:
+        name: ``task#number``; numbers count from 0 in each task.
+        kwargs: trigger → the kwargs that the instance saw, or exactly the replacement of a replay.
+        taken: trigger → number of the firing that the instance saw, for triggers named in ``after``.
+        vetoes: the triggers named in ``unless`` that the instance saw.
+        parent: name of the instance that this one replays.
+        root: name of the oldest ancestor with the same kwargs: the instance itself if it replays none, or if
+            its kwargs were replaced.
+        depth: number of ancestors.
+        retries: how many retries, asked for by the task itself, led here without a replay by hand in between.
+        fence: goes up whenever the right to report on the instance is given or taken away.
+        attempt: how often the instance was claimed.
+        crashes: how often it was lost while running.
+        run_at: the time from which it can be claimed, None while it was never scheduled.
+    """
+
+    name: str
+    task: str
+    number: int
+    root: str
+    status: str = UNSTARTED
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    taken: dict[str, int] = field(default_factory=dict)
+    vetoes: set[str] = field(default_factory=set)
+    parent: str | None = None
+    depth: int = 0
+    retries: int = 0
+    fence: int = 0
+    attempt: int = 0
+    crashes: int = 0
+    result: Any = None
+    error: Any = None
+    run_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFireResult:
+    """What one firing did, the firings that follow from it in the same step apart.
+
+    Names are sorted by task and number. ``finalized`` tells whether the session has been finalised at the end
+    of the step.
+    """
+
+    number: int
+    duplicate: bool = False
+    created: tuple[str, ...] = ()
+    scheduled: tuple[str, ...] = ()
+    abandoned: tuple[str, ...] = ()
+    finalized: bool = False
+
+
+def names_in(condition: Any) -> set[str]:
+    """The names of all triggers that a condition mentions, at any depth."""
+    if isinstance(condition, str):
+        return {condition}
+    return {name for part in parts_of(condition) for name in names_in(part)}
+
+
+def parts_of(condition: Any) -> list[Any]:
+    """The members of a condition, each once: a trigger named twice is still one trigger."""
+    if isinstance(condition, Mapping):
+        members = next(condition[word] for word in ("all", "any", "of") if word in condition)
+    else:
+        members = condition
+    different: list[Any] = []
+    for member in members:
+        if member not in different:
+            different.append(member)
+    return different
+
+
+def holds(condition: Any, seen: Collection[str]) -> bool:
+    """Whether a condition is met by these triggers. A list is short for ``{"all": list}``."""
+    if isinstance(condition, str):
+        return condition in seen
+    met = [holds(part, seen) for part in parts_of(condition)]
+    if isinstance(condition, Mapping) and "any" in condition:
+        return any(met)
+    if isinstance(condition, Mapping) and "atLeast" in condition:
+        return met.count(True) >= int(condition["atLeast"])
+    return all(met)
+
+
+def awaited(rule: Mapping[str, Any]) -> set[str]:
+    """The triggers whose kwargs a rule's instances collect: those of ``after``, and ``andEvery``."""
+    every = rule.get("andEvery")
+    return names_in(rule.get("after", [])) | ({every} if every is not None else set())
+
+
+def vetoing(rule: Mapping[str, Any]) -> set[str]:
+    """The triggers that count towards ``unless``."""
+    return names_in(rule.get("unless", []))
+
+
+def can_schedule(rule: Mapping[str, Any], seen: Collection[str]) -> bool:
+    """Whether ``after``, and ``andEvery`` with it, are met."""
+    every = rule.get("andEvery")
+    return holds(rule.get("after", []), seen) and (every is None or every in seen)
+
+
+def can_abandon(rule: Mapping[str, Any], seen: Collection[str]) -> bool:
+    """Whether ``unless`` is met. One that names nothing never is."""
+    return bool(vetoing(rule)) and holds(rule["unless"], seen)
+
+
+def canonical(value: Any) -> Any:
+    """A form of a value that is equal for the same data only, where Python says ``1 == True == 1.0``."""
+    if isinstance(value, Mapping):
+        return "mapping", {key: canonical(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return "list", [canonical(item) for item in value]
+    if isinstance(value, (datetime, date, time)):
+        return type(value).__name__, value.isoformat()
+    return type(value).__name__, repr(value)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values are the same data; the order of a mapping's keys is no data."""
+    return bool(canonical(one) == canonical(other))
+
+
+class Model:
+    """One session, whole and in memory.
+
+    Every public method is one atomic step: it does all that it says, or raises and changes nothing. A step on
+    behalf of an executing process takes the fence that its claim returned; with any other fence, or on an
+    instance that isn't running, it changes nothing and says so by its falsy result.
+
+    Attributes:
+        now: the session's clock, in microseconds.
+        configuration: task name → rule, as last given to :meth:`configure`.
+        firings: everything that was ever fired, in order.
+        instances: name → instance, in the order in which they were created.
+        finalized: whether the finalizing trigger was fired by the session itself.
+        last_step: one result per firing of the latest step that could fire anything, in order.
+    """
+
+    def __init__(
+        self,
+        finalizing_trigger: str | None = None,
+        max_crashes: int = 3,
+        crash_backoff: Iterable[int] = (SECOND, 10 * SECOND, 60 * SECOND),
+        now: int = 0,
+    ) -> None:
+        """Start an empty session without configuration.
+
+        Args:
+            finalizing_trigger: fired once, when the last task that doesn't wait for it is resolved.
+            max_crashes: the crash that makes an instance fail, counted from 1.
+            crash_backoff: microseconds to wait after the first, second, … crash; the last holds for the rest.
+            now: the clock to begin with, in microseconds.
+        """
+        self.finalizing_trigger = finalizing_trigger
+        self.max_crashes = max_crashes
+        self.crash_backoff = list(crash_backoff)
+        self.now = now
+        self.configuration: dict[str, Any] = {}
+        self.firings: list[ModelFiring] = []
+        self.instances: dict[str, ModelInstance] = {}
+        self.finalized = False
+        self.last_step: list[ModelFireResult] = []
+
+    # -- what the application does ---------------------------------------------------------------------------
+
+    def configure(self, configuration: Mapping[str, Any], *, catch_up: bool = False) -> None:
+        """Replace the configuration.
+
+        Unstarted instances are decided anew by the new rules, with what they have; nothing past is given to
+        them. Instances of removed tasks stay as they are. Added tasks see no past firing, or all of them with
+        ``catch_up``, in their order, as if the tasks had been there from the start.
+        """
+        added = [task for task in configuration if task not in self.configuration]
+        self.configuration = deepcopy(dict(configuration))
+        self.last_step = []
+        for instance in self.instances.values():
+            self._decide(instance)
+        if catch_up:
+            for firing in self.firings:
+                self._apply(firing, added)
+        self._finalize_if_complete()
+
+    def fire(
+        self, trigger: str, kwargs: Mapping[str, Any] | None = None, key: str | None = None
+    ) -> ModelFireResult:
+        """Fire a trigger; with a key that it was fired with before, only report that firing's number.
+
+        Raises:
+            ModelConflict: the earlier firing under this key had other kwargs.
+        """
+        for firing in self.firings:
+            if key is not None and (firing.trigger, firing.key) == (trigger, key):
+                if not same(firing.kwargs, kwargs or {}):
+                    raise ModelConflict(f"{trigger!r} was fired with key {key!r} and other kwargs")
+                self.last_step = []
+                return ModelFireResult(firing.number, duplicate=True, finalized=self.finalized)
+        self.last_step = []
+        self._record(trigger, kwargs, key=key)
+        self._finalize_if_complete()
+        return self.last_step[0]
+
+    def replay(self, name: str, replacement_kwargs: Mapping[str, Any] | None = None) -> str:
+        """Give a failed instance another run, as a new instance that is due now; return its name.
+
+        Raises:
+            ModelStatusError: the instance isn't failed.
+            ModelUnknownTask: its task is no longer configured.
+        """
+        old = self._failed(name)
+        if old.task not in self.configuration:
+            raise ModelUnknownTask(f"{name!r} can't be replayed: its task is not configured")
+        return self._replay(old, replacement_kwargs, retries=0, run_at=self.now)
+
+    def skip(self, name: str, *, cascade: bool = False, result: Mapping[str, Any] | None = None) -> None:
+        """Give up a failed instance; on request cascade all the same, with a simulated result as kwargs.
+
+        Raises:
+            ModelStatusError: the instance isn't failed.
+        """
+        instance = self._failed(name)
+        instance.status = SKIPPED
+        self.last_step = []
+        if cascade:
+            self._record(instance.task, result, cause=name)
+        self._finalize_if_complete()
+
+    # -- what an executing process does ----------------------------------------------------------------------
+
+    def claim(self, name: str) -> int | None:
+        """Start a scheduled instance that is due; return its new fence, or None if it can't be claimed."""
+        instance = self.instances[name]
+        if instance.status != SCHEDULED or instance.run_at is None or instance.run_at > self.now:
+            return None
+        instance.status = RUNNING
+        instance.fence += 1
+        instance.attempt += 1
+        return instance.fence
+
+    def finish(self, name: str, fence: int, result: Mapping[str, Any] | None = None) -> bool:
+        """Record success and, in the same step, fire the task's name with the result as kwargs."""
+        instance = self._running(name, fence)
+        if instance is None:
+            return False
+        instance.status = FINISHED
+        instance.result = deepcopy(result)
+        self.last_step = []
+        self._record(instance.task, result, cause=name)
+        self._finalize_if_complete()
+        return True
+
+    def fail(self, name: str, fence: int, error: Any) -> bool:
+        """Record failure. Nothing cascades."""
+        instance = self._running(name, fence)
+        if instance is None:
+            return False
+        instance.status = FAILED
+        instance.error = error
+        return True
+
+    def retry(
+        self,
+        name: str,
+        fence: int,
+        cooldown: int,
+        max_retries: int,
+        replacement_kwargs: Mapping[str, Any] | None = None,
+    ) -> str | None:
+        """Fail and be replayed after a cooldown (microseconds), as the task itself asks for.
+
+        Returns:
+            The name of the new instance; None if the fence is stale; the instance's own name if it stays
+            failed, because ``max_retries`` retries in a row led to it (its error is then
+            ``"MaxRetriesExceeded"``), or because its task is no longer configured.
+        """
+        instance = self._running(name, fence)
+        if instance is None:
+            return None
+        instance.status = FAILED
+        if instance.retries >= max_retries:
+            instance.error = "MaxRetriesExceeded"
+            return name
+        if instance.task not in self.configuration:
+            return name
+        run_at = self.now + cooldown
+        return self._replay(instance, replacement_kwargs, retries=instance.retries + 1, run_at=run_at)
+
+    def skip_running(self, name: str, fence: int) -> bool:
+        """Record that the task itself asked to be skipped. Nothing cascades."""
+        instance = self._running(name, fence)
+        if instance is None:
+            return False
+        instance.status = SKIPPED
+        self.last_step = []
+        self._finalize_if_complete()
+        return True
+
+    def release(self, name: str, fence: int, delay: int = 0) -> bool:
+        """Give a running instance back, due after a delay (microseconds). No crash is counted."""
+        instance = self._running(name, fence)
+        if instance is None:
+            return False
+        instance.status = SCHEDULED
+        instance.fence += 1
+        instance.run_at = self.now + delay
+        return True
+
+    # -- what time does --------------------------------------------------------------------------------------
+
+    def advance(self, microseconds: int) -> None:
+        """Move the clock forward."""
+        if microseconds < 0:
+            raise ValueError(f"the clock can't go back by {-microseconds} µs")
+        self.now += microseconds
+
+    def expire(self, name: str, *, fail_at_once: bool = False) -> bool:
+        """Count a crash of a running instance, whose lease ran out, and schedule it again with back-off.
+
+        At ``max_crashes`` crashes, or at the first one with ``fail_at_once``, it fails instead.
+
+        Returns:
+            False, and nothing changed, if the instance isn't running.
+        """
+        instance = self.instances[name]
+        if instance.status != RUNNING:
+            return False
+        instance.fence += 1
+        instance.crashes += 1
+        if fail_at_once or instance.crashes >= self.max_crashes:
+            instance.status = FAILED
+            instance.error = "WorkerLost"
+        else:
+            instance.status = SCHEDULED
+            backoff = self.crash_backoff[min(instance.crashes, len(self.crash_backoff)) - 1]
+            instance.run_at = self.now + backoff
+        return True
+
+    # -- what can be seen ------------------------------------------------------------------------------------
+
+    def instances_of(self, task: str) -> list[ModelInstance]:
+        """The task's instances in the order of their numbers, also when it is no longer configured."""
+        return [instance for instance in self.instances.values() if instance.task == task]
+
+    def unresolved_tasks(self) -> list[str]:
+        """The configured tasks that have no instance yet, or one that isn't resolved; sorted."""
+        return sorted(task for task in self.configuration if not self._is_resolved(task))
+
+    def unresolved_instances(self) -> list[str]:
+        """The names of the instances that aren't resolved, sorted by task and number."""
+        return _sorted_names(each for each in self.instances.values() if each.status not in RESOLVED)
+
+    def waiting_for_finalizing(self) -> set[str]:
+        """The configured tasks that await the finalizing trigger, directly or through others that do."""
+        exempt: set[str] = set()
+        while True:
+            late = exempt | {self.finalizing_trigger}
+            found = {task for task, rule in self.configuration.items() if awaited(rule) & late}
+            if found == exempt:
+                return exempt
+            exempt = found
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that can be compared, as plain data that later steps leave alone.
+
+        Returns:
+            ``firings``: ``(number, trigger, kwargs, key)`` in order; ``instances``: name → the fields of
+            :class:`ModelInstance`, ``vetoes`` as a sorted list; ``unresolved``: names of tasks, sorted;
+            ``finalized``.
+        """
+        return {
+            "firings": [(f.number, f.trigger, deepcopy(f.kwargs), f.key) for f in self.firings],
+            "instances": {name: _as_dict(instance) for name, instance in self.instances.items()},
+            "unresolved": self.unresolved_tasks(),
+            "finalized": self.finalized,
+        }
+
+    # -- the law ---------------------------------------------------------------------------------------------
+
+    def _record(
+        self, trigger: str, kwargs: Mapping[str, Any] | None, key: str | None = None, cause: str | None = None
+    ) -> None:
+        number = len(self.firings) + 1
+        firing = ModelFiring(number, trigger, deepcopy(dict(kwargs or {})), key, self.now, cause)
+        self.firings.append(firing)
+        self.last_step.append(self._apply(firing, list(self.configuration)))
+
+    def _apply(self, firing: ModelFiring, tasks: Iterable[str]) -> ModelFireResult:
+        """Show a firing to these tasks, and decide every instance that it touches."""
+        created: list[ModelInstance] = []
+        touched: list[ModelInstance] = []
+        for task in tasks:
+            rule = self.configuration[task]
+            if firing.trigger not in awaited(rule) | vetoing(rule):
+                continue
+            existing = self.instances_of(task)
+            given = [each for each in existing if self._give_kwargs(each, firing)]
+            vetoed = [each for each in existing if self._give_veto(each, firing)]
+            touched += given + [each for each in vetoed if each not in given]
+            if not existing or (firing.trigger == rule.get("andEvery") and not given):
+                created.append(self._create(task, firing))
+        for instance in touched + created:
+            self._decide(instance)
+        return ModelFireResult(
+            firing.number,
+            created=tuple(_sorted_names(created)),
+            scheduled=tuple(_sorted_names(each for each in touched + created if each.status == SCHEDULED)),
+            abandoned=tuple(_sorted_names(each for each in touched + created if each.status == ABANDONED)),
+        )
+
+    def _give_kwargs(self, instance: ModelInstance, firing: ModelFiring) -> bool:
+        """The first firing that an unstarted instance sees of a trigger stays with it."""
+        if instance.status != UNSTARTED or firing.trigger in instance.taken:
+            return False
+        if firing.trigger not in awaited(self.configuration[instance.task]):
+            return False
+        instance.taken[firing.trigger] = firing.number
+        instance.kwargs[firing.trigger] = firing.kwargs
+        return True
+
+    def _give_veto(self, instance: ModelInstance, firing: ModelFiring) -> bool:
+        if instance.status != UNSTARTED or firing.trigger in instance.vetoes:
+            return False
+        if firing.trigger not in vetoing(self.configuration[instance.task]):
+            return False
+        instance.vetoes.add(firing.trigger)
+        return True
+
+    def _create(self, task: str, firing: ModelFiring) -> ModelInstance:
+        """A new instance starts with the latest firing, up to this one, of each trigger that its rule names.
+
+        During a catch-up there are firings after this one, which the instance will see later.
+        """
+        number = len(self.instances_of(task))
+        name = f"{task}#{number}"
+        instance = ModelInstance(name, task, number, root=name)
+        self.instances[name] = instance
+        for earlier in reversed(self.firings[: firing.number]):
+            self._give_kwargs(instance, earlier)
+            self._give_veto(instance, earlier)
+        return instance
+
+    def _decide(self, instance: ModelInstance) -> None:
+        """Abandoning wins over scheduling. Only unstarted instances of configured tasks are ever decided."""
+        rule = self.configuration.get(instance.task)
+        if instance.status != UNSTARTED or rule is None:
+            return
+        if can_abandon(rule, instance.vetoes):
+            instance.status = ABANDONED
+        elif can_schedule(rule, instance.taken):
+            instance.status = SCHEDULED
+            instance.run_at = self.now
+
+    def _replay(
+        self, old: ModelInstance, replacement_kwargs: Mapping[str, Any] | None, *, retries: int, run_at: int
+    ) -> str:
+        number = len(self.instances_of(old.task))
+        name = f"{old.task}#{number}"
+        new = ModelInstance(name, old.task, number, root=old.root, status=SCHEDULED, run_at=run_at)
+        new.kwargs, new.taken, new.vetoes = dict(old.kwargs), dict(old.taken), set(old.vetoes)
+        new.parent, new.depth, new.retries = old.name, old.depth + 1, retries
+        if replacement_kwargs is not None:
+            new.kwargs = deepcopy(dict(replacement_kwargs))
+            new.root = name
+        self.instances[name] = new
+        old.status = REPLAYED
+        return name
+
+    def _failed(self, name: str) -> ModelInstance:
+        instance = self.instances[name]
+        if instance.status != FAILED:
+            raise ModelStatusError(f"{name!r} is {instance.status}, not {FAILED}")
+        return instance
+
+    def _running(self, name: str, fence: int) -> ModelInstance | None:
+        instance = self.instances[name]
+        return instance if instance.status == RUNNING and instance.fence == fence else None
+
+    def _is_resolved(self, task: str) -> bool:
+        instances = self.instances_of(task)
+        return bool(instances) and all(each.status in RESOLVED for each in instances)
+
+    def _finalize_if_complete(self) -> None:
+        """The last act of a step that can complete the session; it happens once in a session's life."""
+        if self.finalizing_trigger is not None and not self.finalized:
+            needed = set(self.configuration) - self.waiting_for_finalizing()
+            if needed and all(self._is_resolved(task) for task in needed):
+                self.finalized = True
+                self._record(self.finalizing_trigger, {}, cause="finalizing")
+        self.last_step = [replace(result, finalized=self.finalized) for result in self.last_step]
+
+
+def _sorted_names(instances: Iterable[ModelInstance]) -> list[str]:
+    return [each.name for each in sorted(instances, key=lambda each: (each.task, each.number))]
+
+
+def _as_dict(instance: ModelInstance) -> dict[str, Any]:
+    state = {each.name: deepcopy(getattr(instance, each.name)) for each in fields(instance)}
+    state["vetoes"] = sorted(state["vetoes"])
+    return state

@@ -1,0 +1,247 @@
+"""Hypothesis strategies: configurations, firings and values that the library accepts.
+
+What they draw is small on purpose. A handful of triggers and tasks makes the coincidences likely that break a
+wrong implementation: the same trigger in ``after`` and ``unless``, a task that listens to another, a firing
+that comes again. This module needs Hypothesis; nothing else in the package imports it.
+"""
+
+from __future__ import annotations
+
+import functools
+from datetime import timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import strategies as st
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: The triggers that an application fires, by default.
+TRIGGERS = ("a", "b", "c", "d")
+
+#: The tasks that can be configured, by default.
+TASKS = ("t_1", "t_2", "t_3")
+
+#: What every generated task runs, by default. Nothing looks it up unless the instances are executed.
+RUN = "tests.Generated"
+
+#: The most members of one condition.
+MEMBERS = 3
+
+#: Integers that every storage can keep: 64 bits with a sign.
+INTEGERS = (-(2**63), 2**63 - 1)
+
+
+# -- conditions and rules ------------------------------------------------------------
+
+
+def conditions(names: Sequence[str], depth: int = 2) -> st.SearchStrategy[Any]:
+    """Conditions as ``after`` and ``unless`` take them: never empty, and met once all of `names` have fired.
+
+    Args:
+        names: the triggers that they may mention, at least one.
+        depth: 0 for lists of names only, 1 for ``all``, ``any`` and ``atLeast`` of names, 2 for those of
+            conditions of depth 1, and so on.
+    """
+    return _conditions(tuple(names), depth)
+
+
+# Strategies are made once per set of arguments: making them takes much longer than drawing from them.
+@functools.cache
+def _conditions(names: tuple[str, ...], depth: int) -> st.SearchStrategy[Any]:
+    plain = st.lists(st.sampled_from(names), min_size=1, max_size=MEMBERS, unique=True)
+    return st.one_of(plain, _forms(names, depth, min_size=1)) if depth else plain
+
+
+def _forms(names: tuple[str, ...], depth: int, min_size: int) -> st.SearchStrategy[dict[str, Any]]:
+    member: st.SearchStrategy[Any] = st.sampled_from(names)
+    if depth > 1 and len(names) > 1:
+        # Below the top, a condition has two members at least: one of a single name would be that name again.
+        member = st.one_of(member, _forms(names, depth - 1, min_size=2))
+    members = st.lists(member, min_size=min_size, max_size=MEMBERS, unique_by=_meaning)
+    return st.one_of(
+        members.map(lambda chosen: {"all": chosen}),
+        members.map(lambda chosen: {"any": chosen}),
+        st.tuples(members, st.integers(0, MEMBERS - 1)).map(_at_least),
+    )
+
+
+def _at_least(drawn: tuple[list[Any], int]) -> dict[str, Any]:
+    members, chance = drawn
+    return {"atLeast": 1 + chance % len(members), "of": members}
+
+
+def _meaning(condition: Any) -> Any:
+    """How many of which members it needs: two ways to write one condition are not two members of another."""
+    if isinstance(condition, str):
+        return condition
+    members = next(condition[word] for word in ("all", "any", "of") if word in condition)
+    needed = 1 if "any" in condition else condition.get("atLeast", len(members))
+    return needed, frozenset(_meaning(member) for member in members)
+
+
+def rules(
+    after: Sequence[str],
+    *,
+    unless: Sequence[str] = (),
+    loops: Sequence[str] = (),
+    and_every: bool = True,
+    depth: int = 2,
+    run: str = RUN,
+) -> st.SearchStrategy[dict[str, Any]]:
+    """What one task of a configuration says.
+
+    Args:
+        after: the names that it may wait for in ``after`` and ``andEvery``.
+        unless: the names that its ``unless`` may mention; with none, it has no ``unless``.
+        loops: names that it may listen to besides, but never needs: they stand in an ``any``.
+        and_every: whether it may have ``andEvery``.
+        depth: how deep its conditions may be nested, see :func:`conditions`.
+        run: the name of the task that it runs.
+    """
+    return _rules(tuple(after), tuple(unless), tuple(loops), and_every=and_every, depth=depth, run=run)
+
+
+@functools.cache
+def _rules(
+    after: tuple[str, ...],
+    unless: tuple[str, ...],
+    loops: tuple[str, ...],
+    *,
+    and_every: bool,
+    depth: int,
+    run: str,
+) -> st.SearchStrategy[dict[str, Any]]:
+    condition = conditions(after, depth)
+    if loops:
+        looped = st.tuples(st.sampled_from(after), st.sampled_from(loops)).map(
+            lambda both: {"any": list(both)}
+        )
+        condition = st.one_of(condition, condition, looped)
+    waiting: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries({"after": condition})
+    if and_every:
+        every = {"andEvery": st.sampled_from(after)}
+        # `after` may be missing or empty where there is `andEvery`.
+        waiting |= st.fixed_dictionaries(every, optional={"after": st.one_of(st.just([]), condition)})
+    running: dict[str, st.SearchStrategy[Any]] = {"run": st.just(run)}
+    vetoing: dict[str, st.SearchStrategy[Any]] = {}
+    if unless:
+        vetoing["unless"] = st.one_of(st.just([]), conditions(unless, depth))
+    rest = st.fixed_dictionaries(running, optional=vetoing)
+    return st.builds(lambda one, other: {**one, **other}, waiting, rest)
+
+
+@st.composite
+def configurations(
+    draw: st.DrawFn,
+    *,
+    triggers: Sequence[str] = TRIGGERS,
+    tasks: Sequence[str] = TASKS,
+    and_every: bool = True,
+    unless: bool = True,
+    listening: bool = True,
+    depth: int = 2,
+    run: str = RUN,
+    min_tasks: int = 1,
+) -> dict[str, Any]:
+    """Draw a valid configuration, in which every task can start.
+
+    Args:
+        draw: given by Hypothesis.
+        triggers: what the application fires.
+        tasks: the tasks to choose from; they stand in the configuration in any order.
+        and_every: whether tasks may have ``andEvery``.
+        unless: whether tasks may have ``unless``, of any trigger or task, themselves included.
+        listening: whether tasks may listen to each other. They *need* only tasks that stand before them; a
+            loop is always one way of several to start.
+        depth: how deep conditions may be nested, see :func:`conditions`.
+        run: the name of the task that every task runs.
+        min_tasks: the fewest tasks.
+    """
+    chosen = draw(st.lists(st.sampled_from(tasks), min_size=min_tasks, unique=True))
+    return {
+        task: draw(
+            rules(
+                [*triggers, *chosen[:place]] if listening else triggers,
+                unless=[*triggers, *(chosen if listening else ())] if unless else (),
+                loops=chosen[place:] if listening else (),
+                and_every=and_every,
+                depth=depth,
+                run=run,
+            )
+        )
+        for place, task in enumerate(chosen)
+    }
+
+
+# -- values and firings ------------------------------------------------------------
+
+
+def _texts() -> st.SearchStrategy[str]:
+    """Any text but lone surrogates, often one that looks like the library's own marks."""
+    text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+    return st.one_of(text, st.sampled_from(["", "$", "$date", "$$bytes", "a", "a#0", "null"]))
+
+
+def _zones() -> st.SearchStrategy[timezone | None]:
+    return st.none() | st.integers(-23 * 60 - 59, 23 * 60 + 59).map(lambda n: timezone(timedelta(minutes=n)))
+
+
+def scalars() -> st.SearchStrategy[Any]:
+    """Values that hold no others: those of JSON, and dates, times, durations, decimals, UUIDs and bytes.
+
+    Times are naive or have a fixed offset, and no ``fold``: it has no place in what is stored.
+    """
+    return st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(*INTEGERS),
+        st.floats(allow_nan=False, allow_infinity=False),
+        _texts(),
+        st.datetimes(timezones=_zones()).map(lambda value: value.replace(fold=0)),
+        st.dates(),
+        st.times(timezones=_zones()).map(lambda value: value.replace(fold=0)),
+        st.timedeltas(),
+        st.decimals(allow_nan=False, allow_infinity=False),
+        st.uuids(),
+        st.binary(max_size=20),
+    )
+
+
+def values(max_leaves: int = 8) -> st.SearchStrategy[Any]:
+    """Whatever kwargs and results may hold: scalars, lists, and dictionaries with string keys, nested."""
+    return st.recursive(
+        scalars(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_texts(), inner, max_size=3),
+        max_leaves=max_leaves,
+    )
+
+
+def kwargs(max_leaves: int = 8) -> st.SearchStrategy[dict[str, Any]]:
+    """The kwargs of a firing, or the result of a task."""
+    return st.dictionaries(_texts(), values(max_leaves), max_size=3)
+
+
+def firings(
+    triggers: Sequence[str] = TRIGGERS,
+    *,
+    payload: st.SearchStrategy[dict[str, Any]] | None = None,
+    keys: Sequence[str] = (),
+) -> st.SearchStrategy[tuple[str, dict[str, Any], str | None]]:
+    """Single firings: trigger, kwargs, and idempotency key or None.
+
+    Args:
+        triggers: what may be fired.
+        payload: the kwargs; small numbers under the key ``n`` by default, so that repeats are likely.
+        keys: the idempotency keys to choose from; with none, no firing has one.
+    """
+    small = st.fixed_dictionaries({"n": st.integers(0, 2)})
+    key = st.none() | st.sampled_from(keys) if keys else st.none()
+    return st.tuples(st.sampled_from(triggers), small if payload is None else payload, key)
+
+
+def sequences(
+    triggers: Sequence[str] = TRIGGERS, *, max_size: int = 8, keys: Sequence[str] = ()
+) -> st.SearchStrategy[list[tuple[str, dict[str, Any], str | None]]]:
+    """Firings in a row, with small kwargs: shorthand for lists of :func:`firings`."""
+    return st.lists(firings(triggers, keys=keys), max_size=max_size)

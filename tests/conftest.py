@@ -1,0 +1,23 @@
+"""What every test stands on: how hard Hypothesis looks.
+
+`HYPOTHESIS_PROFILE=thorough make test ARGS="-k storage"` looks harder for one run.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+# No deadline in any of them: a machine under load is slow, not wrong.
+settings.register_profile("dev", max_examples=100, deadline=None, print_blob=True)
+# A fresh clone has no database of earlier failures; the blob that is printed repeats one.
+settings.register_profile(
+    "ci",
+    settings.get_profile("dev"),
+    database=None,
+    derandomize=False,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("thorough", settings.get_profile("dev"), max_examples=5_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))

@@ -1,0 +1,56 @@
+"""The programmer's face as a type checker sees it: mypy reads this file, nothing runs it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, assert_type
+
+from triggers import TriggerManager, Triggers
+from triggers.exceptions import with_context
+from triggers.task import TaskContext, TriggerTask
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class ImportSubject(TriggerTask):
+    """A task as the README writes it."""
+
+    max_retries = 3
+
+    def _run(self, context: TaskContext) -> dict[str, Any]:
+        assert_type(context.manager, TriggerManager)
+        assert_type(context.idempotency_key, str)
+        with context.get_logger_context({"page": 1}) as logger:
+            logger.warning("Missing %s", "name", context={"page": 1})
+            logger.warning("Missing name", extra={"context": {"page": 1}})
+        if not context.trigger_kwargs["pageReceived"]:
+            raise self.retry(cooldown=timedelta(seconds=5))
+        if context.lease_lost:
+            raise self.skip({"reason": "a ghost"})
+        raise with_context(exc=ValueError("Spam."), context={"score": 1})
+
+
+class ImportLater(TriggerTask):
+    """A task may be a coroutine."""
+
+    async def _run(self, context: TaskContext) -> Mapping[str, Any] | None:
+        return {"attempt": context.attempt}
+
+
+def the_whole_face() -> None:
+    """What a caller gets from each call is known without a cast."""
+    with Triggers("sqlite:///survey.db", lease=timedelta(seconds=30)) as triggers:
+        manager = triggers.session("respondent-17")
+        assert_type(manager, TriggerManager)
+        manager.update_configuration(
+            {"t_importSubject": {"after": ["pageReceived"], "run": "survey.ImportSubject"}}
+        )
+        assert_type(manager.fire("pageReceived", {"page": 1}, key="page-1").duplicate, bool)
+        instance = manager.storage["t_importSubject#0"]
+        assert_type(instance.name, str)
+        assert_type(instance.is_resolved, bool)
+        assert_type(instance.log_level_name, str)
+        manager.skip_failed_instance(instance, cascade=True, result={"subjectId": 17})
+        manager.replay_failed_instance("t_importSubject#1")
+        assert_type(triggers.join(timeout=timedelta(seconds=10)), bool)
