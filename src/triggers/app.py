@@ -9,8 +9,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from triggers import plugins
+from triggers.core.configuration import check_configuration
 from triggers.core.values import DEFAULT_LIMITS, Limits
-from triggers.exceptions import ManagerMismatchError, PluginError
+from triggers.exceptions import ManagerMismatchError, UnknownSessionError
 from triggers.execution import Executor
 from triggers.manager import FinalizingTriggerManager, Surroundings, TriggerManager
 from triggers.session import SessionView
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from triggers.core.law import Policy
+    from triggers.core.rules import RuleSet
     from triggers.runners.base import Runner
     from triggers.storages.base import Due, Storage
     from triggers.task import Registry
@@ -47,9 +49,9 @@ JOIN_PAUSE = 0.02
 class Triggers:
     """An application's access to its sessions.
 
-    The threads of the runner start with the first instance that is released, those of the sweep with
-    :meth:`start`, both once for each process, so the object may be made before a fork. As a context manager it
-    starts and closes itself.
+    The threads of the runner start with the first instance that is released, that of the sweep with
+    :meth:`start`, both once for each process, so the object may be made before a fork. As a context manager
+    it starts and closes itself.
 
     Args:
         url: of the storage, such as ``sqlite:///survey.db``, or a storage.
@@ -70,7 +72,7 @@ class Triggers:
         StorageError: the storage cannot be opened.
     """
 
-    def __init__(  # noqa: PLR0913 - the place where everything meets
+    def __init__(
         self,
         url: str | Storage,
         *,
@@ -92,7 +94,13 @@ class Triggers:
                 raise ValueError(message)
         self._backend = plugins.storage_from_url(url) if isinstance(url, str) else url
         self._manager = manager
-        self._managers = {kind.name: kind for kind in (TriggerManager, FinalizingTriggerManager, *managers, manager)}
+        kinds: tuple[type[TriggerManager], ...] = (
+            TriggerManager,
+            FinalizingTriggerManager,
+            *managers,
+            manager,
+        )
+        self._managers = {kind.name: kind for kind in kinds}
         self._default = runner
         self._runners: dict[str, Runner] = {}
         self._given = dict(runners or {})
@@ -102,16 +110,18 @@ class Triggers:
         self._around = Surroundings(
             storage=self._backend,
             hand_over=self._hand_over,
-            tasks=registry if complete_registry else None,
+            expect=self._expect,
+            tasks=registry.names if complete_registry else None,
             runners=plugins.names(plugins.RUNNERS) | self._given.keys(),
             grace=micros,
             limits=limits,
         )
-        self._policies: dict[str, Policy | None] = {}
+        self._policies: dict[str, Policy] = {}
         self._executor = Executor(
             self._backend, registry, self._manager_of, self._policy_of, lease.total_seconds(), max_crashes
         )
-        self._sweep = Sweep(self._backend, self._hand_over, self._policy_of, micros)
+        hand_over = None if runner is None else self._hand_over
+        self._sweep = Sweep(self._backend, hand_over, self._policy_of, micros)
         self._sweeper = Sweeper(self._sweep, sweep_interval.total_seconds())
 
     def __repr__(self) -> str:
@@ -127,9 +137,9 @@ class Triggers:
     # -- sessions ---------------------------------------------------------------------------------------
 
     def session(self, uid: str) -> TriggerManager:
-        """The manager of a session; the session comes into being with the first thing that is stored.
+        """The manager of a session, of this application's class; nothing is read or stored yet.
 
-        A session that another manager of this application made gets that one.
+        The session comes into being with the first thing that is stored in it.
 
         Args:
             uid: any printable string of 1 to 255 characters.
@@ -139,12 +149,40 @@ class Triggers:
         """
         return self._manager(uid, self._around)
 
+    def existing_session(self, uid: str) -> TriggerManager:
+        """The manager that a stored session belongs to, whichever class of this process that is.
+
+        Args:
+            uid: the session.
+
+        Raises:
+            UnknownSessionError: nothing is stored under that UID.
+            ManagerMismatchError: this process lacks its manager; the session may be read through
+                ``session(uid).storage``.
+        """
+        head = self._backend.reader.session(uid)
+        if head is None:
+            message = f"there is no session {uid!r}"
+            raise UnknownSessionError(message)
+        return self._manager_of(head.manager, uid)
+
     def sessions(self, after: str = "") -> Iterator[SessionView]:
         """Every session, in the order of the UIDs beyond `after`, read page by page."""
         reader = self._backend.reader
         while page := reader.sessions(after):
             yield from (SessionView(session.uid, reader) for session in page)
             after = page[-1].uid
+
+    def check(self, configuration: object) -> RuleSet:
+        """Check a configuration against the tasks and runners of this application; nothing is stored.
+
+        Raises:
+            ConfigurationError: with every problem, each with its path.
+        """
+        around = self._around
+        return check_configuration(
+            configuration, tasks=self._registry.names, runners=around.runners, limits=around.limits
+        )
 
     @property
     def storage(self) -> Storage:
@@ -159,17 +197,32 @@ class Triggers:
     # -- running ----------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to sweep; a second call in the same process does nothing. Without a runner there is no sweep."""
+        """Begin to sweep, first of all for what an earlier process left; without a runner do nothing.
+
+        A second call in the same process does nothing.
+        """
         if self._default is not None:
             self._sweeper.start()
 
-    def sweep(self) -> SweepReport:
-        """Sweep once, now: rescue lost claims and hand over what is due.
+    def sweep(self, *, everything: bool = False) -> SweepReport:
+        """Sweep once, now: rescue lost claims and, if there is a runner, hand over what is due.
+
+        Args:
+            everything: hand over a batch also of what somebody may just have handed over, and died.
 
         Raises:
             StorageError: the storage is away.
         """
-        return self._sweep.once()
+        return self._sweep.once(everything=everything)
+
+    @property
+    def has_runner(self) -> bool:
+        """Whether tasks run here, or are sent to where they run; False if `runner` is None."""
+        return self._default is not None
+
+    def is_idle(self) -> bool:
+        """Whether the runners of this process run nothing and have no hint to follow."""
+        return all(runner.is_idle() for runner in list(self._runners.values()))
 
     def run(self, uid: str, task: str, number: int) -> bool:
         """Run an instance here, now, if it can be claimed; what a worker calls for each message."""
@@ -194,19 +247,25 @@ class Triggers:
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         until = None if seconds is None else time.monotonic() + seconds
         while True:
+            asked = time.monotonic()
             backlog = self._backend.reader.backlog()
             if not (backlog.running or backlog.ready or (delayed and backlog.later)):
                 return True
-            if until is not None and time.monotonic() >= until:
+            now = time.monotonic()
+            if until is not None and now >= until:
                 return False
-            time.sleep(JOIN_PAUSE)
+            # Counting a long backlog takes a while: never do it for more than a part of the time.
+            pause = max(JOIN_PAUSE, 4 * (now - asked))
+            time.sleep(pause if until is None else min(pause, until - now))
 
     def close(self, timeout: float | timedelta | None = None) -> None:
-        """Stop: no more hand-overs, no more sweeps; what runs here is waited for, or let go for others to run.
+        """Stop for good: no more hand-overs, no more sweeps; what runs here is waited for.
+
+        Firing goes on to work; what it releases is stored, for other processes and later ones to run.
 
         Args:
-            timeout: how long to wait for what runs, as a timedelta or in seconds; None until it has ended. What
-                has not ended by then is scheduled again, and its end, should it come, refused.
+            timeout: how long to wait for what runs, as a timedelta or in seconds; None until it has ended.
+                What has not ended by then is scheduled again, and its end, should it come, refused.
         """
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         self._closed_in = os.getpid()
@@ -225,8 +284,13 @@ class Triggers:
         for due in ready:
             try:
                 self._runner(due.using).submit(due)
-            except Exception:
-                _log.exception("%s#%d of session %r could not be handed over; the sweep tries again", *due[1:3], due.uid)
+            except Exception:  # noqa: BLE001 - a hint may get lost; a firing that is stored must not fail
+                what = "%s#%d of session %r could not be handed over; the sweep tries again"
+                _log.exception(what, due.task, due.number, due.uid)
+
+    def _expect(self) -> None:
+        """Something will be due: the sweep of this process is to look when."""
+        self._sweeper.wake()
 
     def _is_default(self, due: Due) -> bool:
         return due.using is None or due.using == self._default
@@ -241,21 +305,24 @@ class Triggers:
         return self._runners[label]
 
     def _kind(self, name: str) -> type[TriggerManager] | None:
-        """The manager class of that name: the application's, or an installed one."""
-        if name not in self._managers:
-            try:
-                self._managers[name] = plugins.load(plugins.MANAGERS, name)
-            except PluginError:
-                return None
-        return self._managers[name]
+        """The manager class of that name, or None: this application's, or an installed one."""
+        if not name:
+            return self._manager
+        if name not in self._managers and name in plugins.names(plugins.MANAGERS):
+            self._managers[name] = plugins.load(plugins.MANAGERS, name)
+        return self._managers.get(name)
 
     def _manager_of(self, name: str, uid: str) -> TriggerManager:
-        kind = self._kind(name) if name else self._manager
+        kind = self._kind(name)
         if kind is None:
-            message = f"session {uid!r} belongs to manager {name!r}, which this process lacks: it may be read, not changed"
+            message = f"session {uid!r} belongs to manager {name!r}, which this process lacks"
             raise ManagerMismatchError(message)
         return kind(uid, self._around)
 
     def _policy_of(self, name: str) -> Policy | None:
-        kind = self._kind(name) if name else self._manager
-        return None if kind is None else kind.policy_for(self._around.grace, self._around.limits)
+        if name not in self._policies:
+            kind = self._kind(name)
+            if kind is None:
+                return None
+            self._policies[name] = kind.policy_for(self._around.grace, self._around.limits)
+        return self._policies[name]

@@ -252,7 +252,10 @@ class _OwnState(dict[str, Any]):
 
 
 def _restores_itself(kind: type[BaseException]) -> bool:
-    return kind.__setattr__ is not BaseException.__setattr__ or kind.__setstate__ is not BaseException.__setstate__
+    return (
+        kind.__setattr__ is not BaseException.__setattr__
+        or kind.__setstate__ is not BaseException.__setstate__
+    )
 
 
 def _portable(value: Any, room: int) -> Any:

@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from triggers.core import law
@@ -58,6 +59,9 @@ BEATS = 4
 #: This part of a lease before its end, the worker stops trusting it.
 MARGIN = 0.1
 
+#: A claim of which more than this part of the lease is left to trust was renewed just now.
+FRESH = 1 - MARGIN - 0.5 / BEATS
+
 #: Pauses between tries to store the end of a run while the storage is away, in seconds.
 END_BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -66,7 +70,7 @@ LOG_PATIENCE = 2.0
 
 
 class Owner:
-    """Names claims: one prefix for each life of a process, so that a forked child never passes for its parent."""
+    """Names claims, one prefix for each life of a process, so that a forked child is not its parent."""
 
     def __init__(self) -> None:
         self._pid = 0
@@ -99,7 +103,7 @@ class Held:
     trusted_until: float
     deadline: float | None = None
     lost: bool = False
-    expire: Callable[[], None] | None = None
+    expire: Callable[[], None] = lambda: None
 
     def is_lost(self) -> bool:
         """Whether the claim can no longer be counted on."""
@@ -146,13 +150,14 @@ class Heartbeat:
                 self._wake.wait(self._pause())
                 held = list(self._held)
             now = time.monotonic()
-            for late in (one for one in held if one.deadline is not None and one.deadline <= now and one.expire):
-                self.drop(late)
-                late.lost = True
-                late.expire()  # type: ignore[misc]  # the filter above says that it is there
-            due = [one for one in held if not one.lost and one.trusted_until - now < one.lasts * (1 - 0.5 / BEATS)]
-            for lasts in {one.lasts for one in due}:
-                self.renew([one for one in due if one.lasts == lasts], lasts)
+            for one in held:
+                if one.deadline is not None and one.deadline <= now:
+                    self.drop(one)
+                    one.lost = True
+                    one.expire()
+            aging = [one for one in held if not one.lost and one.trusted_until - now < one.lasts * FRESH]
+            for lasts in {one.lasts for one in aging}:
+                self.renew([one for one in aging if one.lasts == lasts], lasts)
 
     def _pause(self) -> float | None:
         if not self._held:
@@ -203,8 +208,8 @@ class Executor:
     def run(self, uid: str, task: str, number: int) -> bool:
         """Run an instance, if it can be claimed; returns whether it was.
 
-        What the task raises ends up in the instance, never here; only KeyboardInterrupt is raised again once it is
-        stored, and a storage that stays away.
+        What the task raises ends up in the instance, never here, but for KeyboardInterrupt, which is raised
+        again once it is stored.
         """
         before = time.monotonic()
         claimed = self._claim(uid, task, number)
@@ -220,7 +225,10 @@ class Executor:
             self.heartbeat.drop(held)
             lease = held.lease
             attempt = law.Attempt(lease.task, lease.number, lease.fence)
-            self.storage.commit(lease.uid, lambda session, a=attempt: law.release(session, self._policy(session), a))  # type: ignore[misc]
+            self.storage.commit(lease.uid, partial(self._release, attempt))
+
+    def _release(self, attempt: law.Attempt, session: Session) -> Decision:
+        return law.release(session, self._policy(session), attempt)
 
     def _policy(self, session: Session) -> law.Policy:
         return self.policy_of(session.manager) or law.Policy(session.manager)
@@ -300,27 +308,31 @@ class _Run:
         """Run the task and say how it ended."""
         try:
             return Ending(law.finish, (_result(self._call()),))
-        except Skip as signal:
-            return self._signalled(signal, lambda: ())
-        except Retry as signal:
-            return self._signalled(signal, lambda: (self._error(signal.cause or signal), self._retry_terms(signal)))
+        except (Skip, Retry) as signal:
+            return self._signalled(signal)
         except BaseException as error:  # noqa: BLE001 - whatever a task raises ends up in its instance
             if isinstance(error, KeyboardInterrupt):
                 self.interrupted = error
             return self._failed(error)
 
-    def _call(self) -> Mapping[str, Any] | None:
+    def _call(self) -> object:
         limit = self.policy.limits.cascade_depth
         if self.rule is None or self.task is None:
             raise UnknownTaskError([(self.claimed.task, "is no longer in the configuration")])
         if self.claimed.cascade_depth > limit:
-            message = f"{self.claimed.cascade_depth} firings led to one another, more than the limit of {limit}"
+            message = (
+                f"{self.claimed.cascade_depth} firings led to one another, more than the limit of {limit}"
+            )
             raise CascadeDepthError(message)
         returned = self.task.run(self._context(self.rule))
-        return self._await(returned) if inspect.isawaitable(returned) else returned
+        if inspect.isawaitable(returned):
+            return self._await(returned)
+        return returned
 
-    def _await(self, coroutine: Any) -> Mapping[str, Any] | None:
-        timeout = None if self.task is None or self.task.timeout is None else self.task.timeout.total_seconds()
+    def _await(self, coroutine: Any) -> Any:
+        timeout = (
+            None if self.task is None or self.task.timeout is None else self.task.timeout.total_seconds()
+        )
 
         async def bounded() -> Any:
             try:
@@ -372,7 +384,9 @@ class _Run:
 
     # -- how it ended -----------------------------------------------------------------------------------
 
-    def _attempt(self, metadata: Mapping[str, Any] | None = None, logs: LogBatch | None = None) -> law.Attempt:
+    def _attempt(
+        self, metadata: Mapping[str, Any] | None = None, logs: LogBatch | None = None
+    ) -> law.Attempt:
         claimed = self.claimed
         return law.Attempt(claimed.task, claimed.number, claimed.fence, claimed.attempt, logs, metadata or {})
 
@@ -382,12 +396,16 @@ class _Run:
     def _failed(self, error: BaseException) -> Ending:
         return Ending(law.fail, (self._error(error),))
 
-    def _signalled(self, signal: Skip | Retry, given: Callable[[], tuple[Any, ...]]) -> Ending:
+    def _signalled(self, signal: Skip | Retry) -> Ending:
         """The end that a task asked for, or a failure if what it gave cannot be stored."""
         try:
             metadata = dict(signal.metadata or {})
             encode(metadata, "metadata", self.policy.limits)
-            return Ending(law.skip_running if isinstance(signal, Skip) else law.fail, given(), metadata)
+            if isinstance(signal, Skip):
+                return Ending(law.skip_running, (), metadata)
+            return Ending(
+                law.fail, (self._error(signal.cause or signal), self._retry_terms(signal)), metadata
+            )
         except InvalidValueError as error:
             return self._failed(error)
 
@@ -397,7 +415,9 @@ class _Run:
         exhausted.__cause__ = signal.cause
         kwargs = signal.replacement_kwargs
         payload = None if kwargs is None else encode(dict(kwargs), "replacement_kwargs", self.policy.limits)
-        return law.RetryTerms(round(signal.cooldown.total_seconds() * 1e6), limit, self._error(exhausted), payload)
+        return law.RetryTerms(
+            round(signal.cooldown.total_seconds() * 1e6), limit, self._error(exhausted), payload
+        )
 
     def _too_long(self) -> str:
         timeout = self.task.timeout if self.task else None
@@ -410,18 +430,20 @@ class _Run:
 
     def _end(self, ending: Ending) -> None:
         """Store the end, with the log, trying again while the storage is away and the claim still is ours."""
-        attempt = self._attempt(ending.metadata, self.log.drain())
+        name, attempt = self.claimed.name, self._attempt(ending.metadata, self.log.drain())
         for pause in itertools.chain(END_BACKOFF, itertools.repeat(END_BACKOFF[-1])):
             try:
-                changes = self.manager.apply(lambda session: ending.decide(session, self.policy, attempt, *ending.given))
+                changes = self.manager.apply(
+                    lambda session: ending.decide(session, self.policy, attempt, *ending.given)
+                )
             except StorageError:
                 if self.held.is_lost():
-                    _log.exception("the end of %s was not stored before its lease ran out", self.claimed.name)
+                    _log.exception("the end of %s was not stored before its lease ran out", name)
                     return
-                _log.warning("the end of %s could not be stored; it is tried again", self.claimed.name, exc_info=True)
+                _log.warning("the end of %s could not be stored; it is tried again", name, exc_info=True)
                 time.sleep(pause)
-            except Exception:
-                _log.exception("a hook of session %r raised after %s had ended", self.uid, self.claimed.name)
+            except Exception:  # noqa: BLE001 - a hook's; the end of the run is stored
+                _log.exception("a hook of session %r raised after %s had ended", self.uid, name)
                 return
             else:
                 if changes.refused:
@@ -439,7 +461,9 @@ def merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, A
     both = dict(defaults)
     for key, value in given.items():
         under = both.get(key)
-        both[key] = merged(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+        both[key] = (
+            merged(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+        )
     return both
 
 

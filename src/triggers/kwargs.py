@@ -23,7 +23,9 @@ def filter_kwargs(kwargs: Mapping[str, Any], filters: Mapping[str, Any]) -> dict
         filtered[trigger] = apply(trigger, kwargs.get(trigger, {}), wanted, problems)
     if problems:
         listed = "; ".join(f"{path}: {problem}" for path, problem in problems.items())
-        raise with_context(exc=InvalidKwargsError(f"invalid kwargs: {listed}"), context={"problems": problems})
+        raise with_context(
+            exc=InvalidKwargsError(f"invalid kwargs: {listed}"), context={"problems": problems}
+        )
     return filtered
 
 
@@ -38,12 +40,14 @@ def _by_type(trigger: str, value: Any, wanted: Any, problems: dict[str, str]) ->
 
 def _by_filters(trigger: str, value: Any, wanted: Mapping[str, Any], problems: dict[str, str]) -> Any:
     try:
-        import filters  # noqa: PLC0415 - the Filters library is optional
+        import filters
     except ImportError as error:
         message = "a mapping of filters needs the Filters library: pip install session-triggers[filters]"
         raise ImportError(message) from error
     runner = filters.FilterRunner(filters.FilterMapper(dict(wanted)), value)
     if not runner.is_valid():
         for path, found in runner.get_errors().items():
-            problems[f"{trigger}.{path}" if path else trigger] = "; ".join(problem["message"] for problem in found)
+            problems[f"{trigger}.{path}" if path else trigger] = "; ".join(
+                problem["message"] for problem in found
+            )
     return runner.cleaned_data

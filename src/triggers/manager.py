@@ -22,7 +22,7 @@ from triggers.core.names import check_name, split_instance_name
 from triggers.core.state import Firing
 from triggers.core.status import Status
 from triggers.core.values import DEFAULT_LIMITS, Limits, encode
-from triggers.exceptions import InvalidValueError, UnknownInstanceError
+from triggers.exceptions import InvalidValueError
 from triggers.logs import LogSettings
 from triggers.session import SessionView, TaskInstance
 from triggers.storages.base import Due
@@ -64,6 +64,7 @@ class Surroundings:
     Attributes:
         storage: where sessions are kept.
         hand_over: offers released instances to their runners; must not raise.
+        expect: is told that something will be due later.
         tasks: every task that a `run` may name, or None where other processes may have more.
         runners: every runner that a `using` may name, or None for any.
         grace: how long a hand-over has until the sweep repeats it, in microseconds.
@@ -72,6 +73,7 @@ class Surroundings:
 
     storage: Storage
     hand_over: Callable[[Sequence[Due]], None] = lambda _: None
+    expect: Callable[[], None] = lambda: None
     tasks: Collection[str] | None = None
     runners: Collection[str] | None = None
     grace: int = 30_000_000
@@ -142,8 +144,8 @@ class TriggerManager:
     ) -> None:
         """Give the session a configuration, in place of the one that it has.
 
-        Unstarted instances of tasks that changed are decided again. A task that is new sees earlier firings only
-        once another of its triggers fires, unless `catch_up` is true.
+        Unstarted instances of tasks that changed are decided again. A task that is new sees earlier firings
+        only once another of its triggers fires, unless `catch_up` is true.
 
         Args:
             configuration: task → directives.
@@ -209,9 +211,7 @@ class TriggerManager:
         if replacement_kwargs is not None:
             payload = _payload(replacement_kwargs, "replacement_kwargs", self._around.limits)
         changes = self.apply(lambda session: law.replay(session, self.policy, *where, payload))
-        new = TaskInstance(self.storage, changes.created[0])
-        self._post_replay(new)
-        return new
+        return TaskInstance(self.storage, changes.created[0])
 
     def skip_failed_instance(
         self,
@@ -239,12 +239,10 @@ class TriggerManager:
         where = _where(instance)
         payload = _payload(result, "result", self._around.limits) if cascade else None
         changes = self.apply(lambda session: law.skip(session, self.policy, *where, result=payload))
-        skipped = TaskInstance(self.storage, changes.moved[0][0])
-        self._post_skip(skipped, cascade)
-        return skipped
+        return TaskInstance(self.storage, changes.moved[0][0])
 
     def update_instance_status(self, instance: TaskInstance | str, status: Status | str) -> TaskInstance:
-        """Move an instance by hand, as far as the table of moves allows; from running its attempt is shut out.
+        """Move an instance by hand, as far as the table of moves allows; a running attempt is shut out.
 
         A finish by hand cascades with an empty result; a failure by hand is a plain one.
 
@@ -338,7 +336,7 @@ class TriggerManager:
     # -- hooks ------------------------------------------------------------------------------------------
 
     def _post_fire(self, name: str, tasks_scheduled: list[TaskInstance]) -> None:
-        """Called after each firing, a cascade's, too, was stored.
+        """After each firing, a cascade's, too, was stored.
 
         Hooks run in the process that stored the change, at most once: what must happen belongs in a task.
 
@@ -348,10 +346,10 @@ class TriggerManager:
         """
 
     def _post_replay(self, instance: TaskInstance) -> None:
-        """Called after a replay was stored, with the new instance."""
+        """After a replay, a task's own retry, too, was stored; gets the new instance."""
 
     def _post_skip(self, instance: TaskInstance, cascade: bool) -> None:  # noqa: FBT001 - the documented signature
-        """Called after a skip was stored, and after the `_post_fire` of its cascade."""
+        """After a skip was stored, and after the `_post_fire` of its cascade."""
 
     # -- how it is done ---------------------------------------------------------------------------------
 
@@ -371,16 +369,36 @@ class TriggerManager:
         try:
             self._call_hooks(changes)
         finally:
-            ready = _ready(changes)
-            if ready:
-                self._around.hand_over(ready)
+            self._hand_over(changes)
         return changes
 
+    def _hand_over(self, changes: Changes) -> None:
+        uid, now, rules = self.uid, changes.session.now, changes.session.rules.rules
+        scheduled = changes.scheduled()
+        ready = [
+            Due(
+                uid,
+                instance.task,
+                instance.number,
+                rules[instance.task].using if instance.task in rules else None,
+            )
+            for instance in scheduled
+            if instance.run_at <= now
+        ]
+        if ready:
+            self._around.hand_over(ready)
+        if len(ready) < len(scheduled):
+            self._around.expect()
+
     def _call_hooks(self, changes: Changes) -> None:
-        if type(self)._post_fire is TriggerManager._post_fire:
-            return
         for firing, released in zip(changes.fired, changes.released, strict=True):
             self._post_fire(firing.trigger, [TaskInstance(self.storage, instance) for instance in released])
+        for instance in changes.created:
+            if instance.parent is not None:
+                self._post_replay(TaskInstance(self.storage, instance))
+        for instance, guard in changes.moved:
+            if instance.status is Status.SKIPPED and guard.status is not Status.SKIPPED:
+                self._post_skip(TaskInstance(self.storage, instance), instance.result is not None)
 
     def of_task(self, source: Source) -> TriggerManager:
         """The same manager for use inside a task: what it fires counts as fired by that instance."""
@@ -401,33 +419,22 @@ class FinalizingTriggerManager(TriggerManager):
 
 
 def _where(instance: TaskInstance | str) -> tuple[str, int]:
-    if isinstance(instance, TaskInstance):
-        return instance.task, instance.number
-    if not isinstance(instance, str):
-        message = f"an instance or its name is needed, not {type(instance).__name__}"
-        raise UnknownInstanceError(message)
-    return split_instance_name(instance)
+    return (
+        (instance.task, instance.number)
+        if isinstance(instance, TaskInstance)
+        else split_instance_name(instance)
+    )
 
 
-def _ready(changes: Changes) -> list[Due]:
-    """What can be handed over now; what is due later is the sweep's."""
-    uid, now, rules = changes.session.uid, changes.session.now, changes.session.rules.rules
-    return [
-        Due(uid, instance.task, instance.number, rules[instance.task].using if instance.task in rules else None)
-        for instance in changes.scheduled()
-        if instance.run_at <= now
-    ]
-
-
-def _payload(value: Mapping[str, Any] | None, what: str, limits: Limits) -> str:
+def _payload(value: object, what: str, limits: Limits) -> str:
     if value is not None and not isinstance(value, Mapping):
         message = f"{what}: a mapping is needed, not a {type(value).__name__}"
         raise InvalidValueError(message)
-    return encode(dict(value or {}), what, limits)
+    return encode({} if value is None else dict(value), what, limits)
 
 
 def _fingerprint(payload: str) -> str:
-    """SHA-256 of the kwargs with their keys in order, so that the order in which they were given is no difference."""
+    """SHA-256 of the kwargs with their keys in order, so that another order is no other firing."""
     return hashlib.sha256(json.dumps(json.loads(payload), sort_keys=True).encode()).hexdigest()
 
 

@@ -31,7 +31,9 @@ def load(group: str, name: str) -> Any:
     what = group.removeprefix("triggers.").removesuffix("s")
     if name not in found:
         close = difflib.get_close_matches(name, found, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"installed are: {', '.join(sorted(found)) or 'none'}"
+        hint = (
+            f"did you mean {close[0]!r}?" if close else f"installed are: {', '.join(sorted(found)) or 'none'}"
+        )
         message = f"there is no {what} {name!r}; {hint}"
         raise PluginError(message)
     try:

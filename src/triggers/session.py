@@ -51,8 +51,15 @@ class TaskInstance:
     def __repr__(self) -> str:
         return f"<TaskInstance {self.name} {self.status}>"
 
+    @property
+    def stored(self) -> Instance:
+        """All that is kept of it, as it is kept."""
+        return self._stored
+
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, TaskInstance) and other.name == self.name and other._view.uid == self._view.uid
+        return (
+            isinstance(other, TaskInstance) and other.name == self.name and other._view.uid == self._view.uid
+        )
 
     def __hash__(self) -> int:
         return hash((self._view.uid, self.name))
@@ -104,7 +111,7 @@ class TaskInstance:
 
     @cached_property
     def metadata(self) -> Mapping[str, Any]:
-        """What was added to it, with result, parent, depth, timestamps and the exception under their old keys."""
+        """What was added to it, with result, parent, depth, timestamps and exception under their old keys."""
         error = self.error or {}
         known = {
             "result": self.result,
@@ -115,7 +122,10 @@ class TaskInstance:
             "exceptionInfo": error.get("message"),
             "exceptionContext": error.get("context"),
         }
-        return {**{key: value for key, value in known.items() if value is not None}, **decode(self._stored.metadata)}
+        return {
+            **{key: value for key, value in known.items() if value is not None},
+            **decode(self._stored.metadata),
+        }
 
     @property
     def history(self) -> list[tuple[datetime, str, str]]:
@@ -338,7 +348,11 @@ class SessionView:
         return list(self.find(flagged=min_level))
 
     def find(
-        self, *, task: str | None = None, statuses: Collection[Status] | None = None, flagged: int | None = None
+        self,
+        *,
+        task: str | None = None,
+        statuses: Collection[Status] | None = None,
+        flagged: int | None = None,
     ) -> Iterator[TaskInstance]:
         """Instances by task and number, read page by page.
 
@@ -362,7 +376,7 @@ class SessionView:
         found = self._reader.firings(self.uid, numbers=set(numbers))
         return {firing.number: decode(firing.kwargs) for firing in found}
 
-    def logs(  # noqa: PLR0913 - a query has as many parts as there are things to ask for
+    def logs(
         self,
         instance: TaskInstance | str | None = None,
         *,
@@ -407,7 +421,7 @@ class SessionView:
             if instance not in instances
         ]
         if name != task:
-            instances = [instance for instance in instances if instance.name == task] or [self[task]._stored]
+            instances = [instance for instance in instances if instance.name == task] or [self[task].stored]
         happened = self._reader.latest(self.uid, rule.after.names) if rule else {}
         upstream = {
             before: self._reader.instances(self.uid, task=before, statuses=UNRESOLVED, limit=EXPLAINED)
@@ -420,7 +434,7 @@ class SessionView:
         head = self.head
         lines = [f"session {self.uid!r}: {head.firings} firings, manager {head.manager or 'none'!r}"]
         for instance in self:
-            took = ", ".join(f"{trigger}={number}" for trigger, number in instance._stored.taken.items())
+            took = ", ".join(f"{trigger}={number}" for trigger, number in instance.stored.taken.items())
             lines.append(f"  {instance.name}: {instance.status} ({took}) log {instance.current_log_level}")
         return "\n".join(lines)
 

@@ -29,6 +29,9 @@ _log = logging.getLogger(__name__)
 #: Rows that one statement of the sweep looks at.
 BATCH = 200
 
+#: The shortest pause between two sweeps, in seconds.
+SHORTEST = 0.02
+
 #: The pause between two sweeps varies by this part, so that many sweeps do not march in step.
 JITTER = 0.25
 
@@ -54,18 +57,21 @@ class Sweep:
 
     Attributes:
         storage: which.
-        hand_over: offers instances to their runners.
+        hand_over: offers instances to their runners; None where there are none.
         policy_of: name of a manager → its policy, None where this process lacks it.
         grace: the first pause before an instance is handed over again, in microseconds.
     """
 
     storage: Storage
-    hand_over: Callable[[Sequence[Due]], None]
+    hand_over: Callable[[Sequence[Due]], None] | None
     policy_of: Callable[[str], law.Policy | None]
     grace: int
 
-    def once(self) -> SweepReport:
+    def once(self, *, everything: bool = False) -> SweepReport:
         """Sweep until nothing is left to do now.
+
+        Args:
+            everything: hand over a batch also of what somebody may just have handed over, and died.
 
         Raises:
             StorageError: the storage is away; what was done so far is stored.
@@ -76,14 +82,14 @@ class Sweep:
             recovered, failed = recovered + ends.count("scheduled"), failed + ends.count("failed")
             if len(expired) < BATCH or not any(ends):
                 break
-        return SweepReport(recovered, failed, self._hand_over())
+        return SweepReport(recovered, failed, self._hand_over(everything=everything))
 
-    def _hand_over(self) -> int:
+    def _hand_over(self, *, everything: bool) -> int:
         count = 0
-        while due := self.storage.due(BATCH, grace=self.grace):
+        while self.hand_over and (due := self.storage.due(BATCH, grace=self.grace, everything=everything)):
             self.hand_over(due)
             count += len(due)
-            if len(due) < BATCH:
+            if everything or len(due) < BATCH:
                 break
         return count
 
@@ -116,37 +122,47 @@ class Sweeper:
         self._interval = interval
         self._thread: threading.Thread | None = None
         self._pid = 0
-        self._stop = threading.Event()
+        self._look = threading.Event()
+        self._closed = False
 
     def start(self) -> None:
         """Begin; a second call in the same process does nothing."""
         if self._pid == os.getpid():
             return
-        self._pid = os.getpid()
-        self._stop = threading.Event()
+        self._pid, self._closed = os.getpid(), False
+        self._look = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="triggers-sweep", daemon=True)
         self._thread.start()
+
+    def wake(self) -> None:
+        """Look now when the next thing is due: it may be sooner than it was."""
+        self._look.set()
 
     def close(self) -> None:
         """End, after the sweep that is under way."""
         if self._pid == os.getpid() and self._thread is not None:
-            self._stop.set()
+            self._closed = True
+            self._look.set()
             self._thread.join()
         self._pid = 0
 
     def _loop(self) -> None:
-        while not self._stop.is_set():
+        everything = True  # what an earlier process released and did not run
+        while not self._closed:
+            self._look.clear()
             try:
-                self._sweep.once()
+                self._sweep.once(everything=everything)
+                everything = False
                 pause = self._pause()
-            except Exception:
+            except Exception:  # noqa: BLE001 - whatever it is, the next sweep starts from what is stored
                 _log.warning("a sweep failed; the next one tries again", exc_info=True)
                 pause = self._interval
-            self._stop.wait(pause)
+            if not self._closed:
+                self._look.wait(pause)
 
     def _pause(self) -> float:
         full = self._interval * (1 + random.uniform(-JITTER, JITTER))  # noqa: S311 - nothing secret hangs on it
         next_at = self._sweep.storage.reader.backlog().next_at
         if next_at is None:
             return full
-        return min(full, max((next_at - self._sweep.storage.now()) / 1e6, 0.01))
+        return min(full, max((next_at - self._sweep.storage.now()) / 1e6, SHORTEST))

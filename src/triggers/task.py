@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
@@ -12,7 +11,8 @@ from triggers.core.names import check_name
 from triggers.exceptions import DuplicateTaskError, Retry, Skip, StatusChange
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    import logging
+    from collections.abc import Awaitable, Callable, Iterator, KeysView
 
     from triggers.logs import InstanceLog, LogBlock
     from triggers.manager import TriggerManager
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Registry", "StatusChange", "TaskContext", "TriggerTask", "registry", "task"]
 
-_Function = TypeVar("_Function", bound="Callable[[TaskContext], Mapping[str, Any] | None | Awaitable[Any]]")
 Result = Mapping[str, Any] | None
+
+_Function = TypeVar("_Function", bound="Callable[[TaskContext], Result | Awaitable[Result]]")
 
 
 class Registry:
@@ -39,19 +40,26 @@ class Registry:
     def __iter__(self) -> Iterator[str]:
         return iter(self._tasks)
 
+    @property
+    def names(self) -> KeysView[str]:
+        """Every name, as it is at any time."""
+        return self._tasks.keys()
+
     def get(self, name: str) -> TriggerTask | None:
         """The task of that name, or None."""
         return self._tasks.get(name)
 
     def register(self, task: TriggerTask) -> None:
-        """Make the task known under its name. The same definition again, as after a reload, replaces the first.
+        """Make the task known under its name. The same definition again, as after a reload, replaces it.
 
         Raises:
             DuplicateTaskError: another task has that name.
         """
         known = self._tasks.get(task.name)
         if known is not None and _where(known) != _where(task):
-            message = f"task {task.name!r} is defined twice, in {_where(known)} and in {_where(task)}: give one another name"
+            message = (
+                f"two tasks are named {task.name!r}, {_where(known)} and {_where(task)}: rename one of them"
+            )
             raise DuplicateTaskError(message)
         self._tasks[task.name] = task
 
@@ -66,8 +74,8 @@ class TriggerTask:
     Attributes:
         name: under which a configuration's `run` finds it; ``module.ClassName`` unless given.
         max_retries: how often in a row it may ask to run again.
-        timeout: after this it is failed with :class:`~triggers.exceptions.TaskTimeoutError`; None for never. A
-            coroutine is cancelled; a plain function goes on until it returns, and what it returns is refused.
+        timeout: after this it is failed with :class:`~triggers.exceptions.TaskTimeoutError`; None for never.
+            A coroutine is cancelled; a plain function goes on until it returns, which is then refused.
         lease: how long its claim lasts without a heartbeat, None for the application's setting.
         max_crashes: at so many lost workers it is failed, None for the application's setting.
         on_lost: ``"fail"`` fails it at the first lost worker, for work that must not be begun twice.
@@ -143,7 +151,9 @@ def task(
     on_lost: Literal["retry", "fail"] = "retry",
     registry: Registry = registry,
 ) -> Callable[[_Function], _Function]: ...
-def task(function: _Function | None = None, /, **options: Any) -> _Function | Callable[[_Function], _Function]:
+def task(
+    function: _Function | None = None, /, **options: Any
+) -> _Function | Callable[[_Function], _Function]:
     """Register a function, or a coroutine function, as a task.
 
     The function is returned unchanged, so it can be called, and tested, like any other.
@@ -180,13 +190,13 @@ class TaskContext:
         manager: of the session; a task may fire further triggers through it.
         task_instance: the instance, as it was when it was claimed.
         trigger_kwargs: trigger → the kwargs that it fired with, over the task's ``withParams``.
-        idempotency_key: the same for every attempt, retry and replay of the same work, another one where the kwargs
-            were replaced; give it to outside systems that must do a thing once.
+        idempotency_key: the same for every attempt, retry and replay of the same work, another one where the
+            kwargs were replaced; give it to outside systems that must do a thing once.
         fencing_token: grows with every claim of the instance; outside systems should refuse a lower one.
         attempt: how often the instance was claimed, from 1.
     """
 
-    def __init__(  # noqa: PLR0913 - what one run is given
+    def __init__(
         self,
         *,
         manager: TriggerManager,
@@ -222,8 +232,8 @@ class TaskContext:
     ) -> LogBlock:
         """Make a block with a logger: ``with context.get_logger_context({"page": 1}) as logger:``.
 
-        What the logger is told goes to the application's logger of that name and is kept with the instance; an
-        exception that leaves the block is logged on its way.
+        What the logger is told goes to the application's logger of that name and is kept with the instance;
+        an exception that leaves the block is logged on its way.
 
         Args:
             args: the context of the block, or an application's logger, or both.

@@ -252,6 +252,7 @@ def test_results_name_instances_by_task_and_number():
     for _ in range(11):
         model.fire("b")
     assert model.fire("a").created == ("u#0",)
+    assert session({"u": task("a"), "t": task("a")}).fire("a").created == ("t#0", "u#0")
     assert model.last_step[0].scheduled == (*(f"t#{n}" for n in range(11)), "u#0")
 
 

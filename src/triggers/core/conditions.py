@@ -51,12 +51,16 @@ class Condition:
 
     def to_json(self) -> Any:
         """The form that the rule language has for it: a list where every name is needed."""
-        terms = [term if isinstance(term, str) else term.to_json() for term in self.of]
-        if self._plain or not self.of:
-            return terms
+        return self._terms_to_json() if self._plain or not self.of else self._form_to_json()
+
+    def _form_to_json(self) -> dict[str, Any]:
+        terms = self._terms_to_json()
         if self.at_least == len(self.of):
             return {"all": terms}
         return {"any": terms} if self.at_least == 1 else {"atLeast": self.at_least, "of": terms}
+
+    def _terms_to_json(self) -> list[Any]:
+        return [term if isinstance(term, str) else term._form_to_json() for term in self.of]  # noqa: SLF001 - its own
 
     def sentence(self) -> str:
         """It in words: ``a and b``, ``(a or b) and c``, ``at least 2 of a, b, c``."""

@@ -22,6 +22,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from triggers.core.conditions import condition_from_json
 from triggers.core.names import MAX_NAME, check_name
 from triggers.core.rules import DIRECTIVES, RuleSet, rule_set
 from triggers.core.values import DEFAULT_LIMITS, Limits, encode
@@ -102,7 +103,7 @@ class AtLeast(_Form):
 
     @model_validator(mode="after")
     def _enough_terms(self) -> AtLeast:
-        distinct = len({term if isinstance(term, str) else term.model_dump_json() for term in self.of})
+        distinct = len(condition_from_json(self.model_dump()).of)
         if self.atLeast > distinct:
             template = "atLeast {wanted} can never be met by {distinct} distinct terms"
             raise PydanticCustomError("at_least", template, {"wanted": self.atLeast, "distinct": distinct})

@@ -65,7 +65,7 @@ class Explanation:
     sentence: str
 
 
-def explain(
+def explain(  # noqa: PLR0917 - what is known, in the order in which it is told
     task: str,
     rule: Rule | None,
     instances: Sequence[Instance],
@@ -96,7 +96,10 @@ def explain(
 
 
 def _waiting(
-    rule: Rule, instances: Sequence[Instance], happened: Collection[str], upstream: Mapping[str, Sequence[Instance]]
+    rule: Rule,
+    instances: Sequence[Instance],
+    happened: Collection[str],
+    upstream: Mapping[str, Sequence[Instance]],
 ) -> list[Waiting]:
     unstarted = [i for i in instances if i.status is Status.UNSTARTED]
     if not instances:
@@ -104,7 +107,9 @@ def _waiting(
     return [_wait(rule, instance.name, instance.taken, upstream) for instance in unstarted]
 
 
-def _wait(rule: Rule, name: str, taken: Collection[str], upstream: Mapping[str, Sequence[Instance]]) -> Waiting:
+def _wait(
+    rule: Rule, name: str, taken: Collection[str], upstream: Mapping[str, Sequence[Instance]]
+) -> Waiting:
     lacks = rule.after.lacking(taken)
     if not lacks:  # everything fired before the task was configured
         lacks = tuple(sorted(rule.after.names))
@@ -116,7 +121,7 @@ def _states(instances: Sequence[Instance]) -> tuple[tuple[str, str], ...]:
     return tuple((instance.name, instance.status.value) for instance in instances)
 
 
-def _sentence(  # noqa: PLR0913, PLR0917 - the parts of one sentence, in their order
+def _sentence(  # noqa: PLR0917 - the parts of one sentence, in their order
     task: str,
     rule: Rule | None,
     counts: Mapping[str, int],

@@ -379,6 +379,8 @@ def fail(
 ) -> Decision:
     """An attempt raised; where the task asked for it, it is replayed after a cooldown, in the same step.
 
+    A task that is no longer configured cannot be replayed: its instance stays failed.
+
     Args:
         session: the head of the session.
         policy: the manager's.
@@ -394,7 +396,7 @@ def fail(
     instance.error = error
     if retry is not None and instance.retries >= retry.limit:
         instance.error = retry.exhausted
-    elif retry is not None:
+    elif retry is not None and instance.task in session.rules.rules:
         work.move(instance, Status.REPLAYED, "by its own retry")
         run_at = session.now + retry.cooldown
         work.successor(instance, retry.kwargs, run_at=run_at, retries=instance.retries + 1)
@@ -534,12 +536,10 @@ class _Work:
         self, trigger: str, key: tuple[str, str] | None = None, instances: tuple[tuple[str, int], ...] = ()
     ) -> Need:
         """All that a firing of the trigger can touch."""
-        listeners = self.session.rules.listeners.get(trigger, ())
-        tasks = {rule.task for rule in listeners}
-        tasks.update(task for task, _ in instances)
-        latest = frozenset[str]().union(*[rule.named for rule in listeners]) - {trigger}
-        waiting = (trigger,) if listeners else ()
-        return Need(key=key, tasks=frozenset(tasks), waiting=waiting, latest=latest, instances=instances)
+        reach = self.session.rules.reach(trigger)
+        tasks = reach.tasks.union(task for task, _ in instances) if instances else reach.tasks
+        waiting = (trigger,) if reach.rules else ()
+        return Need(key=key, tasks=tasks, waiting=waiting, latest=reach.others, instances=instances)
 
     def one(self, task: str, number: int, cascade: bool = False) -> Generator[Need, Slice, Instance]:  # noqa: FBT001, FBT002
         """Ask for one instance, and with `cascade` for all that the firing of its task's name can touch."""
@@ -591,7 +591,7 @@ class _Work:
         )
         self.changes.fired.append(recorded)
         self.changes.released.append([])
-        self.pass_on(recorded, session.rules.listeners.get(firing.trigger, ()))
+        self.pass_on(recorded, session.rules.reach(firing.trigger).rules)
         return session.firings
 
     def pass_on(self, firing: Firing, rules: Iterable[Rule]) -> None:
@@ -611,14 +611,15 @@ class _Work:
                 self.create(rule, counter.created)
 
     def give(self, instance: Instance, rule: Rule, trigger: str) -> bool:
-        """Let an unstarted instance take the latest firing of the trigger, if it lacks it."""
+        """Let an unstarted instance that lacks the trigger take its latest firing; says whether the kwargs went to it."""
         lacks = rule.lacks(instance.taken, instance.vetoes)
         if trigger not in lacks:
             return False
         self.touch(instance, lacks)
+        took = trigger in rule.after.names and trigger not in instance.taken
         self.take(instance, rule, trigger)
         self.decide(instance, rule)
-        return True
+        return took
 
     def take(self, instance: Instance, rule: Rule, trigger: str) -> None:
         latest = self.latest[trigger]
@@ -634,7 +635,7 @@ class _Work:
         instance = Instance(rule.task, number, Status.UNSTARTED, now, now, root=number)
         instance.note(now, Status.UNSTARTED)
         self.add(instance)
-        for trigger in rule.named & self.latest.keys():
+        for trigger in sorted(rule.named & self.latest.keys()):
             self.take(instance, rule, trigger)
         self.decide(instance, rule)
 
@@ -829,6 +830,7 @@ class _Work:
 
     def is_flagged(self, level: int) -> Generator[Need, Slice, bool]:
         """Whether a finished instance has unresolved records at or above the level."""
+        level = max(level, 1)
         own = [instance for instance, _ in self.changes.moved]
         if any(instance.status is Status.FINISHED and instance.log_unresolved >= level for instance in own):
             return True

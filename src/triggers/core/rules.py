@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from triggers.core.conditions import Condition, all_of, condition_from_json
 from triggers.core.values import Limits, decode, encode
@@ -60,6 +60,14 @@ class Rule:
         return lacking
 
 
+class Reach(NamedTuple):
+    """What a firing of one trigger can touch: the rules that name it, their tasks, and their other triggers."""
+
+    rules: tuple[Rule, ...]
+    tasks: frozenset[str]
+    others: frozenset[str]
+
+
 class RuleSet:
     """All rules of a session, indexed by the triggers that they name.
 
@@ -70,7 +78,7 @@ class RuleSet:
         body: the text that a storage keeps.
     """
 
-    __slots__ = ("_exempt", "body", "digest", "listeners", "rules")
+    __slots__ = ("_exempt", "_reach", "body", "digest", "listeners", "rules")
 
     def __init__(self, rules: Mapping[str, Rule], body: str) -> None:
         self.rules = dict(rules)
@@ -84,6 +92,18 @@ class RuleSet:
                 listening.setdefault(name, []).append(rule)
         self.listeners = {name: tuple(found) for name, found in listening.items()}
         self._exempt: dict[str, frozenset[str]] = {}
+        self._reach: dict[str, Reach] = {}
+
+    def reach(self, trigger: str) -> Reach:
+        """What a firing of the trigger can touch."""
+        found = self._reach.get(trigger)
+        if found is None:
+            rules = self.listeners.get(trigger, ())
+            others = frozenset[str]().union(*[rule.named for rule in rules]) - {trigger}
+            found = Reach(rules, frozenset(rule.task for rule in rules), others)
+            if rules:  # of what nobody listens to there is no end
+                self._reach[trigger] = found
+        return found
 
     def waiting_for(self, trigger: str) -> frozenset[str]:
         """The tasks that wait for the trigger, directly or through others."""

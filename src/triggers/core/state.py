@@ -312,7 +312,7 @@ class Changes:
 
     def scheduled(self) -> list[Instance]:
         """The instances that it makes scheduled, as many as there are."""
-        moved = [instance for instance, _ in self.moved]
+        moved = [instance for instance, guard in self.moved if guard.status is not Status.SCHEDULED]
         touched = (*self.taken, *self.created, *moved)
         return [instance for instance in touched if instance.status is Status.SCHEDULED]
 

@@ -15,6 +15,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
 from triggers.exceptions import InvalidValueError
 
 if TYPE_CHECKING:
@@ -44,6 +46,9 @@ DEFAULT_LIMITS = Limits()
 #: Integers outside of these are refused: many a reader of JSON would round them.
 INTEGER_RANGE = (-(2**63), 2**64 - 1)
 
+#: Longest path in a message, in characters.
+MAX_PATH = 300
+
 _ENCODE: dict[type, tuple[str, Callable[[Any], Any]]] = {
     datetime: ("$datetime", datetime.isoformat),
     date: ("$date", date.isoformat),
@@ -63,14 +68,11 @@ _DECODE: dict[str, Callable[[Any], Any]] = {
     "$bytes": base64.b64decode,
 }
 _PLAIN = frozenset({str, bool, type(None)})
-_HINTS = {
+_HINTS: dict[type, str] = {
     tuple: "a tuple would come back as a list: make it a list",
     set: "a set has no order to keep: make it a sorted list",
     frozenset: "a set has no order to keep: make it a sorted list",
 }
-_dump = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
-).encode
 
 
 def encode(value: object, what: str, limits: Limits = DEFAULT_LIMITS) -> str:
@@ -84,76 +86,96 @@ def encode(value: object, what: str, limits: Limits = DEFAULT_LIMITS) -> str:
     Raises:
         InvalidValueError: something in it cannot be stored; the message has its path and the way out.
     """
-    text = _dump(_plain(value, what, limits.nesting))
     try:
-        size = len(text) if text.isascii() else len(text.encode())
-    except UnicodeEncodeError as error:
-        message = (
-            f"{_surrogate_path(value, what)}: the text has a lone surrogate ({error.object[error.start]!r})"
-        )
+        written = to_json(_plain(value, limits.nesting))
+    except _Refused as refused:
+        path = "".join(reversed(refused.path))
+        shown = path if len(path) <= MAX_PATH else f"{path[:MAX_PATH]}…"
+        message = f"{what}{shown}: {refused.why}"
         raise InvalidValueError(message) from None
-    if size > limits.payload:
-        message = f"{what}: {size:,} bytes are more than the limit of {limits.payload:,}"
+    except PydanticSerializationError:
+        message = f"{what}{_surrogate_path(value)}: the text has a lone surrogate, which no encoding can carry"
+        raise InvalidValueError(message) from None
+    if len(written) > limits.payload:
+        message = f"{what}: {len(written):,} bytes are more than the limit of {limits.payload:,}"
         raise InvalidValueError(message)
-    return text
+    return written.decode()
 
 
 def decode(text: str) -> Any:
     """Read what :func:`encode` wrote; an equal value of the same types comes back."""
-    return json.loads(text, object_hook=_revive) if '"$' in text else json.loads(text)
+    return json.loads(text, object_hook=_revive) if '"$' in text else from_json(text)
 
 
-def _plain(value: object, path: str, room: int) -> Any:
+class _Refused(Exception):
+    """A value that cannot be stored; each container that it stands in adds its part to the path."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        self.path: list[str] = []
+
+
+def _plain(value: Any, room: int) -> Any:
     kind = type(value)
     if kind in _PLAIN:
         return value
-    if kind is int:
-        return _integer(value, path)
-    if kind is float:
-        return _finite(value, path)
-    if room <= 0 and kind in (dict, list):
-        message = f"{path}: nested too deep, or a container that holds itself"
-        raise InvalidValueError(message)
+    if kind is int or kind is float:
+        return _number(value)
     if kind is dict:
-        return {_key(key, path): _plain(item, f"{path}.{key}", room - 1) for key, item in value.items()}  # type: ignore[attr-defined]
+        return _plain_dict(value, _less(room))
     if kind is list:
-        return [_plain(item, f"{path}[{index}]", room - 1) for index, item in enumerate(value)]  # type: ignore[arg-type]
-    return _tagged(value, path)
+        return _plain_list(value, _less(room))
+    return _tagged(value)
 
 
-def _integer(value: Any, path: str) -> int:
-    if INTEGER_RANGE[0] <= value <= INTEGER_RANGE[1]:
-        return int(value)
-    message = f"{path}: an integer of more than 64 bits; send it as a string"
-    raise InvalidValueError(message)
+def _less(room: int) -> int:
+    if room <= 0:
+        raise _Refused("nested too deep, or a container that holds itself")
+    return room - 1
 
 
-def _finite(value: Any, path: str) -> float:
-    if value - value == 0:
-        return float(value)
-    message = f"{path}: {value!r} is not a number that JSON has"
-    raise InvalidValueError(message)
+def _plain_dict(value: dict[Any, Any], room: int) -> dict[str, Any]:
+    plain = {}
+    for key, item in value.items():
+        if type(key) is not str:
+            raise _Refused(f"the key {key!r} is of type {type(key).__name__}; keys must be strings")
+        try:
+            kept = item if type(item) in _PLAIN else _plain(item, room)
+        except _Refused as refused:
+            refused.path.append(f".{key}")
+            raise
+        plain["$" + key if key.startswith("$") else key] = kept
+    return plain
 
 
-def _key(key: object, path: str) -> str:
-    if type(key) is not str:
-        message = f"{path}: the key {key!r} is of type {type(key).__name__}; keys must be strings"
-        raise InvalidValueError(message)
-    return "$" + key if key.startswith("$") else key
+def _plain_list(value: list[Any], room: int) -> list[Any]:
+    plain = []
+    for index, item in enumerate(value):
+        try:
+            plain.append(_plain(item, room))
+        except _Refused as refused:
+            refused.path.append(f"[{index}]")
+            raise
+    return plain
 
 
-def _tagged(value: object, path: str) -> dict[str, Any]:
-    try:
-        tag, write = _ENCODE[type(value)]
-    except KeyError:
-        kind = type(value)
+def _number(value: float) -> float:
+    if value - value != 0:
+        raise _Refused(f"{value!r} is not a number that JSON has")
+    if type(value) is int and not INTEGER_RANGE[0] <= value <= INTEGER_RANGE[1]:
+        raise _Refused("an integer of more than 64 bits; send it as a string")
+    return value
+
+
+def _tagged(value: object) -> dict[str, Any]:
+    kind = type(value)
+    if kind not in _ENCODE:
         hint = _HINTS.get(kind, "JSON values, dates, times, Decimal, UUID and bytes can be stored")
-        message = f"{path}: cannot store a {kind.__module__}.{kind.__qualname__}; {hint}"
-        raise InvalidValueError(message) from None
+        raise _Refused(f"cannot store a {kind.__module__}.{kind.__qualname__}; {hint}")
+    tag, write = _ENCODE[kind]
     written = write(value)
     if written is None:
-        message = f"{path}: {value!r} is not a number"
-        raise InvalidValueError(message)
+        raise _Refused(f"{value!r} is not a number")
     return {tag: written}
 
 
@@ -167,15 +189,17 @@ def _revive(found: dict[str, Any]) -> Any:
     return found
 
 
-def _surrogate_path(value: object, path: str) -> str:
+def _surrogate_path(value: object) -> str | None:
+    """Where the lone surrogate is, None if it is not in this value."""
+    if isinstance(value, str):
+        return None if _encodable(value) else ""
+    parts: list[tuple[str, object]] = []
     if isinstance(value, dict):
-        parts = [(item, f"{path}.{key}") for key, item in value.items()]
-        parts += [(key, f"the keys of {path}") for key in value]
+        parts = [(f".{key!r}", part) for key, item in value.items() for part in (key, item)]
     elif isinstance(value, list):
-        parts = [(item, f"{path}[{index}]") for index, item in enumerate(value)]
-    else:
-        return path if isinstance(value, str) and not _encodable(value) else ""
-    return next(filter(None, (_surrogate_path(*part) for part in parts)), "")
+        parts = [(f"[{index}]", item) for index, item in enumerate(value)]
+    found = ((place, _surrogate_path(part)) for place, part in parts)
+    return next((place + path for place, path in found if path is not None), None)
 
 
 def _encodable(text: str) -> bool:

@@ -292,9 +292,21 @@ class TriggersLogger(logging.Logger):
             late = self._scope.ended or sink.closed
             path, line, function = place
             entry = LogEntry(
-                0, sink.now(), level, self.name, message, template, plain.data, tree, path, line, function, truncated, late
+                0,
+                sink.now(),
+                level,
+                self.name,
+                message,
+                template,
+                plain.data,
+                tree,
+                path,
+                line,
+                function,
+                truncated,
+                late,
             )
-            size = _OVERHEAD + len(message) + plain.size // 2
+            size = _OVERHEAD + len(message) + plain.weight
             sink.record(entry, size if described is None else size + described.size)
             number = entry.seq
         application = self.application

@@ -71,9 +71,7 @@ class SecretKeys:
         parts = [word for word in words if not word.startswith("=")]
         self._exact = frozenset(_joined(word) for word in whole)
         self._phrases = tuple(_joined(word) for word in parts)
-        # Nearly no key gets past this, which is what makes a key that was never seen before cheap.
-        stems = {_GAP.join(re.escape(part) for part in word.casefold().split()) for word in (*whole, *parts)}
-        self._candidate = re.compile("|".join(sorted(stems - {""})) or "(?!)").search
+        self._candidate = re.compile("|".join(_stems([*whole, *parts])) or "(?!)").search
 
     def __call__(self, key: str) -> bool:
         """Whether whatever stands under this key is hidden."""
@@ -81,6 +79,13 @@ class SecretKeys:
             return False
         words = _joined(key)
         return words in self._exact or any(phrase in words for phrase in self._phrases)
+
+
+def _stems(words: Iterable[str]) -> list[str]:
+    """Return patterns of which every secret key has one; nearly no other key has, so that new keys are cheap."""
+    single = {word.strip().casefold() for word in words} - {""}
+    least = [word for word in single if not any(other != word and other in word for other in single)]
+    return sorted(_GAP.join(map(re.escape, word.split())) for word in least)
 
 
 def _joined(key: str) -> str:

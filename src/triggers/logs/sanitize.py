@@ -7,7 +7,7 @@ path is listed. Secrets are hidden before anything is cut, so that no cut can le
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from functools import lru_cache
@@ -53,6 +53,7 @@ class Plain:
     Attributes:
         data: the context.
         size: of it as JSON, in bytes; at most, not exactly.
+        weight: its size as it probably is, in bytes.
         nodes: how many values stand in it.
         flat: whether no value of it is a container.
         truncated: paths of what was cut.
@@ -60,6 +61,7 @@ class Plain:
 
     data: dict[str, Any]
     size: int
+    weight: int
     nodes: int
     flat: bool
     truncated: tuple[str, ...] = ()
@@ -70,7 +72,7 @@ class Plain:
 
 
 #: The context of who has none.
-NOTHING = Plain({}, 2, 0, flat=True)
+NOTHING = Plain({}, 2, 2, 0, flat=True)
 
 
 def copied(value: Any) -> Any:
@@ -123,7 +125,7 @@ class Sanitizer:
             return self._walked(value, secrets)
         except Exception as problem:  # noqa: BLE001 - logging never breaks the task
             lost = f"<could not be recorded: {type_name(type(problem))}>"
-            return Plain({"context": lost}, len(lost) + RESERVE, 1, flat=True, truncated=("context",))
+            return Plain({"context": lost}, RESERVE, RESERVE, 1, flat=True, truncated=("context",))
 
     def _simple(self, value: dict[Any, Any]) -> Plain | None:
         """Take a small flat context as it is; None when there is anything about it to be looked at twice."""
@@ -159,7 +161,7 @@ class Sanitizer:
             out[key] = item
         if size > self.settings.max_context - RESERVE or len(out) > self.settings.max_nodes or "value" in out:
             return None
-        return Plain(out, size, len(out), flat=True)
+        return Plain(out, size, size // 2, len(out), flat=True)
 
     def _walked(self, value: Any, secrets: tuple[str, ...]) -> Plain:
         limits = self.settings
@@ -187,12 +189,13 @@ class Sanitizer:
         flat = under.flat and over.flat
         data = {**under.data, **over.data} if flat else merged(under.data, over.data)
         truncated = under.truncated + over.truncated if under.truncated or over.truncated else ()
-        both = Plain(data, under.size + over.size, under.nodes + over.nodes, flat, truncated)
+        size, weight = under.size + over.size, under.weight + over.weight
+        both = Plain(data, size, weight, under.nodes + over.nodes, flat, truncated)
         return both if self.fits(both) else self._squeezed(under, over)
 
     @staticmethod
     def _labelled(plain: Plain, other: Plain) -> Plain:
-        return Plain(plain.data, plain.size, plain.nodes, plain.flat, plain.truncated + other.truncated)
+        return replace(plain, truncated=plain.truncated + other.truncated)
 
     def _squeezed(self, under: Plain, over: Plain) -> Plain:
         limits = self.settings
@@ -202,7 +205,8 @@ class Sanitizer:
         rest = walk.result(walk.value(under.data, 0), limits)
         data = merged(rest.data, over.data)
         size, truncated = self.measure(data), under.truncated + rest.truncated + over.truncated
-        return Plain(data, size, rest.nodes + over.nodes, under.flat and over.flat, truncated[:MAX_CUTS])
+        flat = under.flat and over.flat
+        return Plain(data, size, size, rest.nodes + over.nodes, flat, truncated[:MAX_CUTS])
 
     def measure(self, data: Any) -> int:
         """Return the size of plain data as JSON, in bytes; at most, not exactly."""
@@ -214,7 +218,7 @@ class Sanitizer:
     def again(self, plain: Plain, secrets: tuple[str, ...]) -> Plain:
         """Return the context with values hidden that nobody knew to be secret when it was made."""
         again = self.context(plain.data, secrets)
-        return Plain(again.data, again.size, again.nodes, again.flat, plain.truncated + again.truncated)
+        return replace(again, truncated=plain.truncated + again.truncated)
 
     def template(self, template: str) -> str:
         """Make a template fit to be kept; it is mostly one that was seen before."""
@@ -300,7 +304,7 @@ class _Walk:
         room, nodes = self.start
         flat = not any(type(item) in (dict, list) for item in data.values())
         size = min(max(room - self.room, 2) + RESERVE, limits.max_context)
-        return Plain(data, size, nodes - self.nodes, flat, tuple(self.cuts))
+        return Plain(data, size, max(room - self.room, 2), nodes - self.nodes, flat, tuple(self.cuts))
 
     def cut(self, where: str | None = None) -> None:
         if len(self.cuts) < MAX_CUTS:
@@ -325,7 +329,10 @@ class _Walk:
             return self.opened(value, self.mapping, value.items(), len(value), depth)
         if kind is list or kind is tuple:
             return self.opened(value, self.sequence, value, len(value), depth)
-        return self.other(value, depth)
+        try:
+            return self.other(value, depth)
+        except Exception:  # noqa: BLE001 - a metaclass may refuse even to be looked up
+            return self.string(marker(value))
 
     def other(self, value: Any, depth: int) -> Any:
         """Turn a value of any other type into what it is made of."""
@@ -388,7 +395,9 @@ class _Walk:
         return shape
 
     def string(self, text: str) -> str:
-        if len(text) <= SHORT and not self.secrets and text.isprintable() and "://" not in text:
+        if len(text) <= SHORT and not self.secrets and "://" not in text:
+            if not text.isprintable():
+                text = storable(text)
             size = _size(text)
             if size <= self.room and len(text) <= self.max_string:
                 self.room -= size
@@ -430,19 +439,14 @@ class _Walk:
         finally:
             self.open.discard(id(value))
 
-    def taken(self, parts: Iterable[Any], limit: int) -> Iterator[Any]:
-        """Give the parts one by one as long as there is room."""
-        for part in islice(parts, limit):
-            if self.room <= 0 or self.nodes <= 0:
-                return
-            yield part
-
     def mapping(self, pairs: Iterable[tuple[Any, Any]], total: int, depth: int, limit: int) -> dict[str, Any]:
         out: dict[str, Any] = {}
         path, known = self.path, self.known_keys
         taken = 0
         try:
-            for key, item in self.taken(pairs, limit):
+            for key, item in islice(pairs, limit):
+                if self.room <= 0 or self.nodes <= 0:
+                    break
                 taken += 1
                 secret = known.get(key) if type(key) is str else None
                 name = key
@@ -484,7 +488,9 @@ class _Walk:
         taken = 0
         pair = total == 2  # noqa: PLR2004 - a pair has two items
         try:
-            for item in self.taken(items, limit):
+            for item in islice(items, limit):
+                if self.room <= 0 or self.nodes <= 0:
+                    break
                 taken += 1
                 if (
                     pair

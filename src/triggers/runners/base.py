@@ -13,8 +13,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from triggers.storages.base import Due
 
 
@@ -52,5 +50,3 @@ class Runner(Protocol):
             timeout: how long to wait, in seconds; None until it has ended.
         """
         ...
-
-

@@ -1,4 +1,4 @@
-"""Runs everything in the calling thread, cascades too, before the call that fired returns. For tests and scripts."""
+"""Runs everything in the calling thread, cascades too, before `fire` returns: for tests and scripts."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ PULL_PAUSE = 1.0
 class ThreadsRunner:
     """A pool of threads, started by the first hint, and started anew in a process that was forked.
 
-    `submit` never blocks. When the pool has all the hints that it keeps, further ones are dropped, and as soon as it
+    `submit` never blocks. With all the hints that it keeps, the pool drops further ones, and once it
     has nothing left to do it takes what is ready straight from the storage.
 
     Args:
@@ -103,8 +103,9 @@ class ThreadsRunner:
         while (hint := self._next()) is not None:
             try:
                 self._work.run(hint.uid, hint.task, hint.number)
-            except BaseException:
-                _log.exception("%s#%d of session %r could not be run or stored; the sweep finds it again", *hint[1:3], hint.uid)
+            except BaseException:  # noqa: BLE001 - whatever it is, the other instances go on
+                what = "%s#%d of session %r could not be run or stored; the sweep finds it again"
+                _log.exception(what, hint.task, hint.number, hint.uid)
             finally:
                 with self._changed:
                     self._active -= 1
@@ -133,7 +134,7 @@ class ThreadsRunner:
         failed = False
         try:
             found = self._work.pull(self._room)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a storage that is away is asked again
             failed = True
             _log.warning("the storage could not be asked for work; it is asked again", exc_info=True)
         finally:

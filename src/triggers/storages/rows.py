@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
+
+from pydantic_core import from_json, to_json
 
 from triggers.core.records import LogEntry
 from triggers.core.state import Firing, Instance
@@ -61,22 +62,21 @@ INSTANCE = ", ".join(
 )
 
 _STATUS = {str(status): status for status in Status}
-_dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def dump(names: Any) -> str:
     """A list or mapping of names and numbers as JSON."""
-    return _dump(names)
+    return to_json(names).decode()
 
 
 def instance_from_row(row: Row) -> Instance:
     """Read the columns of :data:`INSTANCE`."""
     instance = Instance(*row)
     instance.status = _STATUS[row[2]]
-    instance.taken = json.loads(row[21])
-    instance.vetoes = tuple(json.loads(row[22])) if row[22] != "[]" else ()
+    instance.taken = from_json(row[21])
+    instance.vetoes = tuple(from_json(row[22])) if row[22] != "[]" else ()
     counts = row[31]
-    instance.log_counts = {} if counts == "{}" else {int(level): count for level, count in json.loads(counts).items()}
+    instance.log_counts = {} if counts == "{}" else {int(level): count for level, count in from_json(counts).items()}
     return instance
 
 
@@ -96,8 +96,8 @@ def new_instance(session: int, made: Instance) -> Row:
         made.depth,
         made.retries,
         made.cascade_depth,
-        _dump(made.taken),
-        _dump(made.vetoes),
+        dump(made.taken),
+        dump(made.vetoes) if made.vetoes else "[]",
         made.kwargs,
         made.history,
     )
@@ -111,8 +111,8 @@ def taken_instance(touched: Instance) -> Row:
         touched.run_at,
         touched.dispatch_after,
         touched.cascade_depth,
-        _dump(touched.taken),
-        _dump(touched.vetoes),
+        dump(touched.taken),
+        dump(touched.vetoes) if touched.vetoes else "[]",
         touched.history,
         touched.ref,
     )
@@ -140,7 +140,7 @@ def moved_instance(moved: Instance, guard: Guard) -> Row:
         moved.log_count,
         moved.log_level,
         moved.log_unresolved,
-        _dump(moved.log_counts),
+        dump(moved.log_counts),
         moved.log_dropped,
         moved.log_resolved,
         moved.log_audit,
@@ -191,7 +191,7 @@ def new_record(session: int, record: Record) -> Row:
         entry.pathname,
         entry.lineno,
         entry.function,
-        _dump(entry.truncated),
+        dump(entry.truncated),
         entry.late,
     )
 
@@ -201,6 +201,6 @@ def record_from_row(row: Sequence[Any]) -> StoredRecord:
     cursor, task, instance, number, fence, attempt, resolved, *said = row
     seq, at, level, logger, message, template, context, exception, pathname, lineno, function, truncated, late = said
     tree = None if exception is None else decode(exception)
-    place = (pathname, lineno, function, tuple(json.loads(truncated)), bool(late))
+    place = (pathname, lineno, function, tuple(from_json(truncated)), bool(late))
     entry = LogEntry(seq, at, level, logger, message, template, decode(context), tree, *place)
     return StoredRecord(cursor, task, instance, number, fence, attempt, bool(resolved), entry)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from triggers.core.rules import RuleSet, read_rules
 from triggers.core.state import Changes, Counter, Latest, Need, Session, Slice
-from triggers.core.status import RESOLVED, Status
 from triggers.storages import rows
 from triggers.storages.base import MAX_PAUSE, Backlog, Due, Expired, Lease
 from triggers.storages.clock import wall_clock
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from triggers.core.state import Decide, Firing, Instance
+    from triggers.core.status import Status
     from triggers.storages.base import StoredRecord
     from triggers.storages.sqlite_file import Run
 
@@ -33,8 +33,6 @@ RULES_KEPT: Final = 1_000
 
 SQL: Final = {name: text.replace("{instance}", rows.INSTANCE) for name, text in statements("sqlite").items()}
 
-_OPEN = frozenset(Status) - RESOLVED
-
 
 class SqliteStorage:
     """Sessions in one SQLite file, shared by threads and processes.
@@ -43,13 +41,14 @@ class SqliteStorage:
         url: ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, with the options
             ``driver=auto|pysqlite3|sqlite3``, ``synchronous=full|normal`` and ``busy_timeout=`` (seconds).
         clock: gives the time; the system's by default.
+        driver: a module of the form of :mod:`sqlite3` in place of the one that the URL names.
 
     Raises:
         StorageError: the file cannot be opened, is not ours, or was written by a newer version.
     """
 
-    def __init__(self, url: str, *, clock: Callable[[], int] = wall_clock) -> None:
-        self._file = SqliteFile.from_url(url)
+    def __init__(self, url: str, *, clock: Callable[[], int] = wall_clock, driver: Any = None) -> None:
+        self._file = SqliteFile.from_url(url, driver)
         self._clock = clock
         self._rules: dict[int, RuleSet] = {}
         self._file.prepare()
@@ -162,12 +161,13 @@ class SqliteStorage:
             found.keyed = rows.firing_from_row(row) if row else None
         if need.tasks is None:
             found.counters = {row[0]: Counter(*row[1:]) for row in run(SQL["counters_all"], (ref,))}
-        elif need.tasks:
-            counted = run(SQL["counters"], (ref, rows.dump([*need.tasks])))
-            found.counters = {row[0]: Counter(*row[1:]) for row in counted}
-        if need.latest:
-            latest = run(SQL["latest"], (ref, rows.dump([*need.latest])))
-            found.latest = {row[0]: Latest(row[1], row[2]) for row in latest}
+        elif need.tasks or need.latest:
+            wanted = rows.dump([*need.tasks, *need.latest])
+            for name, created, unresolved, latest, depth in run(SQL["names"], (ref, wanted)):
+                if created and name in need.tasks:
+                    found.counters[name] = Counter(created, unresolved)
+                if latest and name in need.latest:
+                    found.latest[name] = Latest(latest, depth)
         for trigger in need.waiting:
             found.instances += map(rows.instance_from_row, run(SQL["waiting"], (ref, trigger)))
         for where in need.instances:
@@ -199,6 +199,7 @@ class SqliteStorage:
             self._apply_head(run, changes)
         for firing in changes.fired:
             run(SQL["firing_insert"], rows.new_firing(_ref(session), firing))
+            run(SQL["latest_upsert"], (session.ref, firing.trigger, firing.number, firing.depth))
         for made in changes.created:
             made.ref = run(SQL["instance_insert"], rows.new_instance(_ref(session), made)).lastrowid
         if changes.taken:
@@ -269,7 +270,7 @@ class SqliteStorage:
         """A page of instances."""
         wanted = None if statuses is None else rows.dump([status.value for status in statuses])
         given: tuple[Any, ...] = (*after, task, wanted, limit)
-        query = "instances_open" if statuses is not None and _OPEN.issuperset(statuses) else "instances"
+        query = "instances"
         if flagged is not None:
             query, given = "instances_flagged", (*given, flagged)
         with self._session_of(uid) as (run, ref):
@@ -289,7 +290,7 @@ class SqliteStorage:
     def latest(self, uid: str, triggers: Collection[str]) -> dict[str, Firing]:
         """Trigger → its latest firing."""
         with self._session_of(uid) as (run, ref):
-            found = map(rows.firing_from_row, run(SQL["latest_firings"], (ref, rows.dump([*triggers]))))
+            found = map(rows.firing_from_row, run(SQL["latest"], (ref, rows.dump([*triggers]))))
             return {firing.trigger: firing for firing in found}
 
     def logs(  # noqa: PLR0913 - a query has as many parts as there are things to ask for

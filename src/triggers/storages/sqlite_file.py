@@ -32,6 +32,10 @@ APPLICATION_ID: Final = 0x54726967
 #: How long a writer waits for others, in seconds, unless the URL says otherwise.
 BUSY_TIMEOUT: Final = 30.0
 
+#: Bytes of a page of a new file. A commit writes each page that it touches, a dozen for a firing, so small pages are
+#: cheaper than SQLite's 4096; yet most rows fit into one.
+PAGE_SIZE: Final = 2048
+
 #: File systems on which SQLite's locks, or the shared memory of WAL, cannot be relied on.
 NETWORK_FILE_SYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "fuse.sshfs", "fuse.s3fs", "glusterfs", "ceph", "lustre"}
@@ -154,10 +158,10 @@ class SqliteFile:
         self._mine = _Mine()
 
     @classmethod
-    def from_url(cls, url: str) -> SqliteFile:
-        """The file that the URL names; nothing is opened yet."""
+    def from_url(cls, url: str, driver: Any = None) -> SqliteFile:
+        """The file that the URL names, with the driver that it names unless one is given; nothing is opened yet."""
         parts = SqliteUrl.parse(url)
-        return cls(url, parts, load_driver(parts.driver))
+        return cls(url, parts, driver or load_driver(parts.driver))
 
     def prepare(self) -> None:
         """Create the file if there is none, check that it is ours, and bring its schema up to date.
@@ -173,8 +177,10 @@ class SqliteFile:
                 f"journal_mode=DELETE, which is slower; install pysqlite3, or a Python with SQLite 3.51.3 or later"
             )
             warnings.warn(message, RuntimeWarning, stacklevel=4)
-        with self._errors():
+        try:
             self._migrate()
+        except self._driver.Error as error:
+            raise self._translated(error) from error
 
     @contextmanager
     def transaction(self, patience: float | None = None) -> Iterator[Run]:
@@ -191,28 +197,31 @@ class SqliteFile:
         if not mine.lock.acquire(timeout=wait):
             raise StorageBusyError(self._busy(wait))
         try:
-            with self._errors():
-                connection = self._connection(mine)
+            connection = self._connection(mine)
+            if patience is not None:
+                connection.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+            try:
+                yield from _transact(connection, wait, self._driver)
+            finally:
                 if patience is not None:
-                    connection.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
-                try:
-                    yield from _transact(connection, wait, self._driver)
-                finally:
-                    if patience is not None:
-                        connection.execute(f"PRAGMA busy_timeout = {int(self._parts.busy_timeout * 1000)}")
+                    connection.execute(f"PRAGMA busy_timeout = {int(self._parts.busy_timeout * 1000)}")
+        except self._driver.Error as error:
+            raise self._translated(error, wait) from error
         finally:
             mine.lock.release()
 
     @contextmanager
     def reading(self) -> Iterator[Run]:
         """A transaction that sees one moment of the file and waits for no writer."""
-        with self._errors():
+        try:
             connection = self._connection(self._here())
             connection.execute("BEGIN")
             try:
                 yield Run(connection)
             finally:
                 connection.execute("ROLLBACK")
+        except self._driver.Error as error:
+            raise self._translated(error) from error
 
     def close(self) -> None:
         """Close the connections of this process; a later call opens new ones."""
@@ -246,6 +255,7 @@ class SqliteFile:
         )
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA mmap_size = 0")
+        connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
         if self._safe:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA synchronous = {self._parts.synchronous}")
@@ -284,18 +294,11 @@ class SqliteFile:
     def _busy(self, wait: float) -> str:
         return f"{self._path} stayed locked by another writer for {wait:g} s; nothing was changed: try again"
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except self._driver.Error as error:
-            raise self._translated(error) from error
-
-    def _translated(self, error: Exception) -> StorageError:
+    def _translated(self, error: Exception, wait: float = BUSY_TIMEOUT) -> StorageError:
         name = getattr(error, "sqlite_errorname", "") or ""
         text = str(error)
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or "locked" in text:
-            return StorageBusyError(self._busy(self._parts.busy_timeout))
+            return StorageBusyError(self._busy(wait))
         if name.startswith("SQLITE_FULL") or "disk is full" in text:
             return StorageFullError(f"no space left for {self._path}; nothing was changed: make room and try again")
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or "malformed" in text or "not a database" in text:

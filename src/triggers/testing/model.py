@@ -231,16 +231,18 @@ class Model:
 
         Unstarted instances are decided anew by the new rules, with what they have; nothing past is given to
         them. Instances of removed tasks stay as they are. Added tasks see no past firing, or all of them with
-        ``catch_up``, in their order, as if the tasks had been there from the start.
+        ``catch_up``, in their order, as if the tasks had been there from the start; not those that have
+        instances from an earlier configuration, which would take the same firings twice.
         """
         added = [task for task in configuration if task not in self.configuration]
+        fresh = [task for task in added if not self.instances_of(task)]
         self.configuration = deepcopy(dict(configuration))
         self.last_step = []
         for instance in self.instances.values():
             self._decide(instance)
         if catch_up:
             for firing in self.firings:
-                self._apply(firing, added)
+                self._apply(firing, fresh)
         self._finalize_if_complete()
 
     def fire(

@@ -37,16 +37,21 @@ SELECT id FROM rule_sets WHERE digest = ?
 SELECT number, trigger, kwargs, at, depth, source, key, fingerprint
 FROM firings WHERE session = ? AND trigger = ? AND key = ?
 
--- name: counters
-SELECT task, created, unresolved FROM tasks
-WHERE session = ? AND task IN (SELECT value FROM json_each(?))
+-- name: names
+-- What is known at once of tasks and triggers.
+SELECT name, created, unresolved, latest, depth FROM names
+WHERE session = ? AND name IN (SELECT value FROM json_each(?))
 
 -- name: counters_all
-SELECT task, created, unresolved FROM tasks WHERE session = ?
+SELECT name, created, unresolved FROM names WHERE session = ? AND created > 0
 
 -- name: counter_upsert
-INSERT INTO tasks (session, task, created, unresolved) VALUES (?, ?, ?, ?)
-ON CONFLICT (session, task) DO UPDATE SET created = excluded.created, unresolved = excluded.unresolved
+INSERT INTO names (session, name, created, unresolved) VALUES (?, ?, ?, ?)
+ON CONFLICT (session, name) DO UPDATE SET created = excluded.created, unresolved = excluded.unresolved
+
+-- name: latest_upsert
+INSERT INTO names (session, name, latest, depth) VALUES (?, ?, ?, ?)
+ON CONFLICT (session, name) DO UPDATE SET latest = excluded.latest, depth = excluded.depth
 
 -- name: waiting
 -- The unstarted instances that lack a trigger, in the order in which they were made.
@@ -60,20 +65,13 @@ INSERT OR IGNORE INTO waiting (session, trigger, instance) VALUES (?, ?, ?)
 DELETE FROM waiting WHERE session = ? AND trigger = ? AND instance = ?
 
 -- name: latest
--- The latest firing of each trigger that has fired: one step into an index for each.
-SELECT trigger, number, depth FROM json_each(?2) AS wanted CROSS JOIN firings
-WHERE session = ?1 AND trigger = wanted.value
-  AND number = (SELECT max(number) FROM firings WHERE session = ?1 AND trigger = wanted.value)
-
--- name: latest_firings
--- The same with everything that is kept of them.
-SELECT number, trigger, kwargs, at, depth, source, firings.key, fingerprint
-FROM json_each(?2) AS wanted CROSS JOIN firings
-WHERE session = ?1 AND trigger = wanted.value
-  AND number = (SELECT max(number) FROM firings WHERE session = ?1 AND trigger = wanted.value)
+-- The latest firings of some triggers.
+SELECT firings.number, trigger, kwargs, at, firings.depth, source, key, fingerprint
+FROM names JOIN firings ON firings.session = names.session AND firings.number = names.latest
+WHERE names.session = ? AND names.name IN (SELECT value FROM json_each(?))
 
 -- name: history
--- Every firing of some triggers, without the payloads.
+-- Every firing of some triggers, without the payloads: for tasks that catch up.
 SELECT number, trigger, '', at, depth, source, key, fingerprint FROM firings
 WHERE session = ? AND trigger IN (SELECT value FROM json_each(?)) ORDER BY number
 
@@ -129,14 +127,6 @@ WHERE session = ? AND log_unresolved > 0 AND log_unresolved >= ? AND status = 'f
 -- A page of instances in the order of their names; parameters that are NULL ask for nothing.
 SELECT {instance} FROM instances
 WHERE session = ?1 AND (task, number) > (?2, ?3)
-  AND (?4 IS NULL OR task = ?4)
-  AND (?5 IS NULL OR status IN (SELECT value FROM json_each(?5)))
-ORDER BY task, number LIMIT ?6
-
--- name: instances_open
--- A page of those that are not resolved.
-SELECT {instance} FROM instances INDEXED BY instances_unresolved
-WHERE session = ?1 AND (task, number) > (?2, ?3) AND status IN ('unstarted', 'scheduled', 'running', 'failed')
   AND (?4 IS NULL OR task = ?4)
   AND (?5 IS NULL OR status IN (SELECT value FROM json_each(?5)))
 ORDER BY task, number LIMIT ?6

@@ -23,7 +23,6 @@ CREATE TABLE sessions (
 
 -- Every firing once, with its payload; instances refer to firings by number.
 CREATE TABLE firings (
-    id INTEGER PRIMARY KEY,
     session INTEGER NOT NULL REFERENCES sessions,
     number INTEGER NOT NULL,
     trigger TEXT NOT NULL,
@@ -32,21 +31,21 @@ CREATE TABLE firings (
     depth INTEGER NOT NULL,
     source TEXT NOT NULL,
     key TEXT,
-    fingerprint TEXT
-);
-CREATE UNIQUE INDEX firings_number ON firings (session, number);
-
--- The latest firing of a trigger, and all of one trigger in order.
-CREATE INDEX firings_trigger ON firings (session, trigger, number);
+    fingerprint TEXT,
+    PRIMARY KEY (session, number)
+) WITHOUT ROWID;
 CREATE UNIQUE INDEX firings_key ON firings (session, trigger, key) WHERE key IS NOT NULL;
 
--- How many instances each task has; the next one gets the number `created`.
-CREATE TABLE tasks (
+-- What a session must know of a name at once. Of a task: how many instances it has, of which the next one gets the
+-- number `created`. Of a trigger: the number and the depth of its latest firing. A task's name is both.
+CREATE TABLE names (
     session INTEGER NOT NULL REFERENCES sessions,
-    task TEXT NOT NULL,
-    created INTEGER NOT NULL,
-    unresolved INTEGER NOT NULL,
-    PRIMARY KEY (session, task)
+    name TEXT NOT NULL,
+    created INTEGER NOT NULL DEFAULT 0,
+    unresolved INTEGER NOT NULL DEFAULT 0,
+    latest INTEGER,
+    depth INTEGER,
+    PRIMARY KEY (session, name)
 ) WITHOUT ROWID;
 
 CREATE TABLE instances (
@@ -96,8 +95,6 @@ CREATE INDEX instances_due ON instances (dispatch_after) WHERE status = 'schedul
 CREATE INDEX instances_leased ON instances (lease_until) WHERE status = 'running';
 
 -- What a person still has to look at.
-CREATE INDEX instances_unresolved ON instances (session, task, number)
-    WHERE status IN ('unstarted', 'scheduled', 'running', 'failed');
 CREATE INDEX instances_flagged ON instances (session, log_unresolved) WHERE log_unresolved > 0;
 
 -- Which unstarted instance still lacks which trigger: what makes a firing cost what it touches.

@@ -1,0 +1,159 @@
+"""Output for programs: every command's document, with the keys that its help and the reference promise."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from triggers.core.status import Status
+from triggers.core.values import Limits, encode
+from triggers.session import level_name, to_datetime
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from triggers.core.rules import Rule
+    from triggers.core.state import Instance, Session
+    from triggers.session import TaskInstance
+    from triggers.storages.base import StoredRecord
+
+#: What is stored was measured when it came in.
+_ANY_SIZE: Final = Limits(payload=2**62, nesting=500)
+
+
+def emit(document: Any) -> None:
+    """Print a document on a line of its own."""
+    click.echo(json.dumps(document))
+
+
+def tagged(value: Any) -> Any:
+    """A value of the application as it is stored: JSON, with objects that stand for other types."""
+    return json.loads(encode(value, "the value", _ANY_SIZE))
+
+
+def moment(at: int | datetime | None) -> str | None:
+    """A time in ISO 8601, UTC, from a datetime or microseconds; None for none."""
+    if not at:
+        return None
+    found = at if isinstance(at, datetime) else to_datetime(at)
+    return found.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def level(number: int) -> str | None:
+    """The name of a level; None for none."""
+    return level_name(number) if number else None
+
+
+def session_document(head: Session) -> dict[str, Any]:
+    """A session."""
+    return {
+        "uid": head.uid,
+        "manager": head.manager,
+        "tasks": len(head.rules.rules),
+        "pending": head.pending,
+        "firings": head.firings,
+        "finalized": head.finalized,
+        "metadata": json.loads(head.metadata),
+        "created_at": moment(head.created_at),
+        "modified_at": moment(head.modified_at),
+    }
+
+
+def waits_for(instance: Instance, rules: Mapping[str, Rule]) -> tuple[str, ...]:
+    """The triggers that an unstarted instance lacks; none for any other."""
+    rule = rules.get(instance.task)
+    if rule is None or instance.status is not Status.UNSTARTED:
+        return ()
+    return rule.after.lacking(instance.taken)
+
+
+def error_of(instance: Instance) -> dict[str, Any] | None:
+    """What went wrong, the whole tree, as it is stored; None if nothing did."""
+    return None if instance.error is None else json.loads(instance.error)
+
+
+def parent_of(instance: Instance) -> str | None:
+    """Name of the instance that this one replays."""
+    return None if instance.parent is None else f"{instance.task}#{instance.parent}"
+
+
+def instance_document(instance: Instance, rules: Mapping[str, Rule]) -> dict[str, Any]:
+    """An instance, as `show` lists it."""
+    error = error_of(instance)
+    return {
+        "name": instance.name,
+        "task": instance.task,
+        "number": instance.number,
+        "status": instance.status.value,
+        "waits_for": list(waits_for(instance, rules)),
+        "abandoned_by": list(instance.vetoes) if instance.status is Status.ABANDONED else [],
+        "attempt": instance.attempt,
+        "crashes": instance.crashes,
+        "given_back": instance.given_back,
+        "parent": parent_of(instance),
+        "depth": instance.depth,
+        "created_at": moment(instance.created_at),
+        "modified_at": moment(instance.modified_at),
+        "run_at": moment(instance.run_at),
+        "owner": instance.owner or None,
+        "lease_until": moment(instance.lease_until),
+        "error": error and {"type": error.get("type"), "message": error.get("message")},
+        "log": {
+            "level": level(instance.log_level),
+            "unresolved": level(instance.log_unresolved),
+            "counts": {level_name(number): count for number, count in sorted(instance.log_counts.items())},
+            "dropped": instance.log_dropped,
+        },
+    }
+
+
+def whole_document(instance: TaskInstance, rules: Mapping[str, Rule]) -> dict[str, Any]:
+    """An instance with everything that is kept of it."""
+    reviews = [{**review, "at": moment(review["at"])} for review in instance.log_reviews]
+    history = [{"at": moment(at), "status": status, "remark": remark} for at, status, remark in instance.history]
+    return {
+        **instance_document(instance.stored, rules),
+        "kwargs": tagged(dict(instance.kwargs)),
+        "result": None if instance.result is None else tagged(dict(instance.result)),
+        "metadata": json.loads(instance.stored.metadata),
+        "error": error_of(instance.stored),
+        "history": history,
+        "reviews": reviews,
+    }
+
+
+def record_document(record: StoredRecord) -> dict[str, Any]:
+    """A record of a log."""
+    entry = record.entry
+    return {
+        "cursor": record.cursor,
+        "instance": f"{record.task}#{record.instance}",
+        "number": record.number,
+        "attempt": record.attempt,
+        "at": moment(entry.at),
+        "level": level_name(entry.level),
+        "level_number": entry.level,
+        "logger": entry.logger,
+        "message": entry.message,
+        "template": entry.template,
+        "context": tagged(dict(entry.context)),
+        "exception": None if entry.exception is None else tagged(dict(entry.exception)),
+        "pathname": entry.pathname,
+        "lineno": entry.lineno,
+        "function": entry.function,
+        "truncated": list(entry.truncated),
+        "late": entry.late,
+        "resolved": record.resolved,
+    }
+
+
+def problems_document(tasks: int, problems: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """What a check found."""
+    return {
+        "valid": not problems,
+        "tasks": tasks,
+        "problems": [{"path": path, "message": message} for path, message in problems],
+    }

@@ -1,0 +1,297 @@
+"""Output for people: no wider than the terminal, no colour but on one, and nothing that could take it over."""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from typing import TYPE_CHECKING, Any, Final
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from triggers.cli.documents import error_of, parent_of, tagged, waits_for
+from triggers.core.status import Status
+from triggers.session import level_name, to_datetime
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from triggers.core.rules import Rule
+    from triggers.core.state import Instance, Session
+    from triggers.session import TaskInstance
+    from triggers.storages.base import StoredRecord
+
+_HIDDEN: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_REVERSING: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+#: Longest value that is shown whole, in characters; --json shows all of it.
+LONGEST: Final = 300
+
+STYLES: Final = {
+    Status.FAILED: "bold red",
+    Status.RUNNING: "cyan",
+    Status.SCHEDULED: "blue",
+    Status.UNSTARTED: "yellow",
+    Status.FINISHED: "green",
+}
+
+#: Behind a record's level of at least this: its style.
+_LEVEL_STYLES: Final = ((40, "bold red"), (30, "yellow"), (0, ""))
+
+
+class _Console(Console):
+    """A console that takes what it is given for text, never for markup."""
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to the program how to end."""
+        raise BrokenPipeError
+
+
+def console(*, err: bool = False) -> Console:
+    """Standard output, or standard error."""
+    file = sys.stderr if err else sys.stdout
+    return _Console(file=file, markup=False, emoji=False, highlight=False)
+
+
+def say(*lines: str | Text) -> None:
+    """Print lines; what a program wrote is escaped by whoever put it in."""
+    out = console()
+    for line in lines:
+        out.print(line, soft_wrap=True)
+
+
+def progress(*, quiet: bool) -> Progress:
+    """A bar on standard error, gone at its end; nothing where that is no terminal, or if `quiet`."""
+    shown = console(err=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
+    return Progress(*columns, console=shown, transient=True, disable=quiet or not shown.is_terminal)
+
+
+# -- words ----------------------------------------------------------------------------------------------
+
+
+def visible(text: str) -> str:
+    """The text with escapes in place of characters that a terminal would obey, or that nobody could see."""
+    if text.isprintable():
+        return text
+    return "".join(_escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    if character not in _REVERSING and unicodedata.category(character) not in _HIDDEN:
+        return character
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def listed(words: Iterable[str]) -> str:
+    """Words behind each other."""
+    return ", ".join(visible(word) for word in words)
+
+
+def plural(count: int, noun: str) -> str:
+    """Such as ``1 firing`` or ``1,200 firings``."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def when(at: int) -> str:
+    """A time for people, in UTC, to the second; nothing for none."""
+    return to_datetime(at).strftime("%Y-%m-%d %H:%M:%S") if at else ""
+
+
+def value(anything: Any) -> str:
+    """A value in one line, cut if it is long."""
+    plain = tagged(anything)
+    text = visible(plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False))
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text) - LONGEST:,} more characters)"
+
+
+def pairs(mapping: Mapping[str, Any]) -> str:
+    """A mapping as ``key=value key=value``."""
+    return " ".join(f"{visible(key)}={value(item)}" for key, item in mapping.items())
+
+
+def headline(error: Mapping[str, Any]) -> str:
+    """An exception in one line: type, message, context, place."""
+    message = visible(str(error.get("message") or ""))
+    context = f" ({pairs(error['context'])})" if error.get("context") else ""
+    place = f" at {visible(error['pathname'])}:{error['lineno']}" if error.get("pathname") else ""
+    return f"{error.get('type')}: {message}{context}{place}"
+
+
+def status_text(status: Status) -> Text:
+    """A status in its colour."""
+    return Text(status.value, STYLES.get(status, "dim"))
+
+
+def level_text(number: int, *, unresolved: int = 0) -> Text:
+    """A level in its colour; a star marks records that ask for a review."""
+    if not number:
+        return Text()
+    style = next(style for least, style in _LEVEL_STYLES if number >= least)
+    return Text(level_name(number) + "*"[: bool(unresolved)], style)
+
+
+def why(instance: Instance, rules: Mapping[str, Rule], now: int) -> str:
+    """Why an instance is where it is."""
+    parent = parent_of(instance)
+    parts = [_reason(instance, rules, now), f"replays {visible(parent)}" if parent else ""]
+    return "; ".join(filter(None, parts))
+
+
+def _reason(instance: Instance, rules: Mapping[str, Rule], now: int) -> str:
+    match instance.status:
+        case Status.UNSTARTED:
+            return f"waits for {listed(waits_for(instance, rules)) or 'nothing that is configured'}"
+        case Status.SCHEDULED if instance.given_back:
+            return f"given back {instance.given_back} times by workers that lack its task"
+        case Status.SCHEDULED if instance.run_at > now:
+            return f"due at {when(instance.run_at)}"
+        case Status.SCHEDULED:
+            return "due, waits for a worker"
+        case Status.RUNNING if (instance.lease_until or 0) < now:
+            return f"lost its worker {visible(instance.owner)}; the next sweep rescues it"
+        case Status.RUNNING:
+            return f"run by {visible(instance.owner)}"
+        case Status.FAILED:
+            error = error_of(instance) or {}
+            return f"{error.get('type')}: {value(str(error.get('message') or ''))}" if error else "by hand"
+        case Status.ABANDONED:
+            return f"stopped by {listed(instance.vetoes)}" if instance.vetoes else ""
+    return ""
+
+
+# -- tables ---------------------------------------------------------------------------------------------
+
+
+def table(*columns: str, right: Sequence[str] = (), folding: Sequence[str] = ()) -> Table:
+    """An empty table.
+
+    Args:
+        columns: the heads.
+        right: those of numbers.
+        folding: those whose cells go on in the next line where there is no room; the others keep theirs.
+    """
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+    for column in columns:
+        made.add_column(
+            column,
+            justify="right" if column in right else "left",
+            overflow="fold",
+            no_wrap=column not in folding,
+        )
+    return made
+
+
+def sessions_table(heads: Iterable[Session]) -> Table:
+    """Sessions, one in a row."""
+    made = table(
+        "session", "open", "firings", "manager", "changed (UTC)", right=["firings"], folding=["session", "manager"]
+    )
+    for head in heads:
+        cells = (visible(head.uid), openness(head), f"{head.firings:,}", visible(head.manager), when(head.modified_at))
+        made.add_row(*cells)
+    return made
+
+
+def openness(head: Session) -> str:
+    """How many of its tasks still have something to do."""
+    if head.finalized is not None:
+        return "finalized"
+    return f"{head.pending:,} of {len(head.rules.rules):,}" if head.rules.rules else "no tasks"
+
+
+def instances_table(instances: Iterable[Instance], rules: Mapping[str, Rule], now: int) -> Table:
+    """Instances, one in a row."""
+    made = table("instance", "status", "tries", "log", "why", right=["tries"], folding=["instance", "why"])
+    for instance in instances:
+        made.add_row(
+            visible(instance.name),
+            status_text(instance.status),
+            str(instance.attempt),
+            level_text(instance.log_level, unresolved=instance.log_unresolved),
+            why(instance, rules, now),
+        )
+    return made
+
+
+def details(instance: TaskInstance, rules: Mapping[str, Rule], now: int) -> Table:
+    """Everything about one instance that a person asks first."""
+    stored = instance.stored
+    rule = rules.get(stored.task)
+    made = Table(box=None, show_header=False, pad_edge=False)
+    made.add_column(style="bold", no_wrap=True)
+    made.add_column(overflow="fold")
+    made.add_row("status", status_text(stored.status))
+    made.add_row("because", why(stored, rules, now))
+    made.add_row("runs", visible(rule.run) if rule else "its task is no longer configured")
+    made.add_row("tries", _tries(stored))
+    for trigger, kwargs in instance.kwargs.items():
+        made.add_row("kwargs", f"{visible(trigger)}: {value(kwargs)}")
+    if instance.result is not None:
+        made.add_row("result", value(dict(instance.result)))
+    if stored.metadata != "{}":
+        made.add_row("metadata", visible(stored.metadata))
+    made.add_row("log", _log(stored))
+    for review in instance.log_reviews:
+        made.add_row("reviewed", _review(review))
+    for at, status, remark in instance.history:
+        made.add_row("history", f"{at:%Y-%m-%d %H:%M:%S.%f} {status} {visible(remark)}".rstrip())
+    return made
+
+
+def _tries(stored: Instance) -> str:
+    lost = f", {stored.crashes} lost" if stored.crashes else ""
+    return f"{stored.attempt}{lost}" + (f", behind {plural(stored.depth, 'replay')}" if stored.depth else "")
+
+
+def _log(stored: Instance) -> str:
+    if not stored.log_counts:
+        return "nothing was said"
+    counts = ", ".join(f"{count:,} {level_name(number)}" for number, count in sorted(stored.log_counts.items()))
+    dropped = f", {stored.log_dropped:,} of them not kept" if stored.log_dropped else ""
+    return counts + dropped + ("; asks for a review" if stored.log_unresolved else "")
+
+
+def _review(review: Mapping[str, Any]) -> str:
+    by = f" by {visible(str(review['by']))}" if review.get("by") else ""
+    reason = f": {visible(str(review['reason']))}" if review.get("reason") else ""
+    return f"{review['at']:%Y-%m-%d %H:%M:%S}{by}, through record {review['through']}{reason}"
+
+
+# -- logs -----------------------------------------------------------------------------------------------
+
+
+def record_lines(record: StoredRecord, *, traceback: bool) -> Iterable[Text]:
+    """A record: a line, then its context and its exception, each line behind a margin."""
+    entry = record.entry
+    first, *more = entry.message.split("\n")
+    marks = "".join((" (reviewed)" if record.resolved else "", " (late)" if entry.late else ""))
+    line = Text(to_datetime(entry.at).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + " ", "dim")
+    line.append_text(level_text(entry.level))
+    line.append(f" {visible(record.task)}#{record.instance} [{record.number}] ", "bold")
+    yield line.append(visible(first)).append(marks, "dim")
+    yield from (Text(f"  | {visible(rest)}") for rest in more)
+    if entry.context:
+        yield Text(f"    {pairs(entry.context)}")
+    if entry.exception:
+        yield from (Text(f"    {line}", "red") for line in exception_lines(entry.exception, traceback=traceback))
+
+
+def exception_lines(error: Mapping[str, Any], *, traceback: bool) -> Iterable[str]:
+    """An exception and what stands behind it, each in a line; or its whole traceback."""
+    if traceback and error.get("traceback"):
+        yield from (visible(line) for line in str(error["traceback"]).rstrip("\n").split("\n"))
+        return
+    yield headline(error)
+    for note in error.get("notes") or ():
+        yield f"  {visible(note)}"
+    for word, behind in (("caused by", error.get("cause")), ("while handling", error.get("context_exception"))):
+        if behind:
+            first, *rest = exception_lines(behind, traceback=False)
+            yield from (f"  {word} {first}", *(f"  {line}" for line in rest))
+    for member in error.get("members") or ():
+        yield from (f"  {line}" for line in exception_lines(member, traceback=False))

@@ -1,0 +1,160 @@
+"""What users write: JSON, with the types that JSON lacks, and nothing that would silently become something else."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from triggers.core.values import decode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import IO
+
+
+class NotJsonError(ValueError):
+    """The text is not JSON, or says two things at once."""
+
+
+def parse(text: str | bytes) -> Any:
+    """Read JSON strictly.
+
+    Raises:
+        NotJsonError: it is not JSON, a key stands twice in an object, or a number is none.
+    """
+    try:
+        read = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        return json.loads(read, object_pairs_hook=_once, parse_constant=_no_number)
+    except RecursionError:
+        message = "nested too deep"
+    except NotJsonError:
+        raise
+    except ValueError as error:
+        message = f"not JSON: {error}"
+    raise NotJsonError(message)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        message = f"the key {twice!r} stands twice in one object"
+        raise NotJsonError(message)
+    return found
+
+
+def _no_number(name: str) -> None:
+    message = f"{name} is not a number that JSON has"
+    raise NotJsonError(message)
+
+
+def typed(value: Any, what: str) -> Any:
+    """The value with dates and the like in place of the objects that stand for them.
+
+    Args:
+        value: of JSON.
+        what: what it is, the beginning of the path in messages.
+
+    Raises:
+        NotJsonError: a key begins with ``$`` and is no type, or what it holds is not of that type.
+    """
+    _check(value, what)
+    return decode(json.dumps(value))
+
+
+def _check(value: Any, path: str) -> None:
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            _check(item, f"{path}[{index}]")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key.startswith("$") and not key.startswith("$$"):
+                _check_type(value, key, path)
+            else:
+                _check(item, f"{path}.{key}")
+
+
+def _check_type(value: dict[str, Any], key: str, path: str) -> None:
+    try:
+        known = not isinstance(decode(json.dumps(value)), dict)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        message = f"{path}: {json.dumps(value[key])} is no {key.removeprefix('$')}: {error}"
+        raise NotJsonError(message) from None
+    if not known:
+        message = f"{path}: {key!r} stands for no type; write {'$' + key!r} for a key of that name"
+        raise NotJsonError(message)
+
+
+class JsonObject(click.ParamType):
+    """An object of JSON, written on the command line."""
+
+    name = "JSON"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> dict[str, Any]:
+        """Read it; wrong use if it is something else."""
+        what = param.name if param is not None and param.name else "the value"
+        try:
+            found = typed(parse(value), what)
+        except NotJsonError as error:
+            self.fail(str(error), param, ctx)
+        if not isinstance(found, dict):
+            self.fail(f"an object is needed, like {{\"page\": 3}}, not {value!r:.50}", param, ctx)
+        return found
+
+
+class Pair(click.ParamType):
+    """``key=value``; the value is JSON if it reads as JSON, else text."""
+
+    name = "KEY=VALUE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Any]:
+        """Take it apart; wrong use if there is no ``=``."""
+        key, mark, text = value.partition("=")
+        if not (mark and key):
+            self.fail(f"{value!r} is not of the form key=value", param, ctx)
+        try:
+            read = parse(text)
+        except NotJsonError:
+            return key, text
+        try:
+            return key, typed(read, key)
+        except NotJsonError as error:
+            self.fail(str(error), param, ctx)
+
+
+def kwargs_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command ``--kwargs`` and ``--kwargs-file``; see :func:`kwargs_of`."""
+    given = click.option("--kwargs", type=JsonObject(), help="An object of JSON.")
+    file = click.option(
+        "--kwargs-file", type=click.File("rb"), help="A file with an object of JSON; - is standard input."
+    )
+    return given(file(command))
+
+
+def kwargs_of(kwargs: dict[str, Any] | None, kwargs_file: IO[bytes] | None) -> dict[str, Any] | None:
+    """What ``--kwargs`` or ``--kwargs-file`` gave; None if neither was used.
+
+    Raises:
+        click.UsageError: both were, or the file holds something else.
+    """
+    if kwargs is not None and kwargs_file is not None:
+        message = "--kwargs and --kwargs-file exclude each other"
+        raise click.UsageError(message)
+    if kwargs_file is None:
+        return kwargs
+    try:
+        found = typed(parse(kwargs_file.read()), "kwargs")
+    except NotJsonError as error:
+        message = f"{kwargs_file.name}: {error}"
+        raise click.UsageError(message) from None
+    if not isinstance(found, dict):
+        message = f"{kwargs_file.name}: an object of JSON is needed"
+        raise click.UsageError(message)
+    return found

@@ -1,0 +1,46 @@
+"""The rules of the survey: which task runs when. Every respondent's session has the same ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def survey_rules(results: Path) -> dict[str, dict[str, Any]]:
+    """The configuration of a respondent's session.
+
+    Args:
+        results: the file that the tasks leave their results in.
+    """
+    kept = {"results": {"file": str(results)}}
+    return {
+        "t_importSubject": {
+            "after": ["firstPageReceived", "questionnaireComplete"],
+            "run": "survey.ImportSubject",
+            "withParams": kept,
+        },
+        "t_importResponses": {
+            "after": ["t_importSubject"],
+            "andEvery": "pageReceived",
+            "run": "survey.ImportResponses",
+            "withParams": kept,
+        },
+        "t_importBrowser": {
+            "after": ["t_importSubject", "pageReceived"],
+            "unless": ["isEmbedded"],
+            "run": "survey.ImportBrowser",
+            "withParams": kept,
+        },
+        "t_checkSubject": {
+            "after": ["subjectImported"],
+            "run": "survey.CheckSubject",
+            "withParams": kept | {"review": {"tolerance": 0}},
+        },
+        "t_score": {
+            "after": ["t_checkSubject", "placeImported", "mediaImported", "opinionImported", "voteImported"],
+            "run": "survey.Score",
+            "withParams": kept,
+        },
+    }

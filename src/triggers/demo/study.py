@@ -1,0 +1,133 @@
+"""The American National Election Study of 1996, and how its answers come to arrive page by page.
+
+The answers are real; how they arrive is made up from a seed. What one respondent does depends on the
+seed and the respondent alone, so that a run with more respondents continues one with fewer.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, field
+from importlib.resources import files
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Page of the questionnaire → the variables that it asks for.
+PAGES = {
+    "subject": ("age", "educ", "income"),
+    "place": ("popul",),
+    "media": ("TVnews",),
+    "opinion": ("selfLR", "ClinLR", "DoleLR"),
+    "vote": ("PID", "vote"),
+}
+
+#: Respondents in the study.
+RESPONDENTS = 944
+
+#: One respondent in so many never completes the questionnaire.
+INCOMPLETE_IN = 10
+
+#: One respondent in so many answers inside a mobile application.
+EMBEDDED_IN = 5
+
+#: Part of the pages that arrive twice.
+REPEATED = 0.15
+
+_BROWSERS = ("Netscape Navigator 3.0", "Internet Explorer 3.0", "Lynx 2.6")
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One message that reaches the survey's server.
+
+    Attributes:
+        uid: of the session that it belongs to.
+        trigger: what it fires.
+        key: names this very message, however often it arrives.
+        kwargs: what it says.
+    """
+
+    uid: str
+    trigger: str
+    key: str
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def uid_of(number: int) -> str:
+    """The session of a respondent, who are counted from 1."""
+    return f"respondent-{number:03}"
+
+
+def read_answers() -> list[dict[str, int]]:
+    """Variable → answer, for each respondent in the order of the study."""
+    with files("triggers.demo").joinpath("anes96.tsv").open(encoding="ascii", newline="") as lines:
+        return [
+            {name: int(value) for name, value in row.items()} for row in csv.DictReader(lines, delimiter="\t")
+        ]
+
+
+def is_incomplete(number: int, seed: int) -> bool:
+    """Whether the respondent never completes: exactly one in each ten."""
+    return _is_chosen(number, INCOMPLETE_IN, f"{seed}/incomplete")
+
+
+def is_embedded(number: int, seed: int) -> bool:
+    """Whether the respondent answers inside a mobile application: exactly one in each five."""
+    return _is_chosen(number, EMBEDDED_IN, f"{seed}/embedded")
+
+
+def arrivals_of(number: int, answers: Mapping[str, int], seed: int) -> list[Arrival]:
+    """What one respondent's questionnaire sends, in the order in which it arrives.
+
+    The pages come in any order, some of them twice, and the message that the questionnaire is complete may
+    overtake them. The first page to arrive is announced as such, too. That the questionnaire is embedded is
+    always known first, as it is with a server that sees this in the address of the very first request.
+    """
+    dice = Random(f"{seed}/{number}")  # noqa: S311 - a seeded shuffle is no secret
+    uid, embedded = uid_of(number), is_embedded(number, seed)
+    sent = [
+        Arrival(uid, "pageReceived", f"page-{page}", _page(page, answers, None if embedded else dice))
+        for page in PAGES
+    ]
+    dice.shuffle(sent)
+    if is_incomplete(number, seed):
+        sent = sent[: dice.randrange(1, len(PAGES))]
+    first = sent[0]
+    for page in sent.copy():
+        if dice.random() < REPEATED:
+            sent.insert(dice.randrange(sent.index(page) + 1, len(sent) + 1), page)
+    if not is_incomplete(number, seed):
+        sent.insert(dice.randrange(len(sent) + 1), Arrival(uid, "questionnaireComplete", "complete", {"pages": len(PAGES)}))
+    sent.insert(sent.index(first), Arrival(uid, "firstPageReceived", "first-page", first.kwargs))
+    return [Arrival(uid, "isEmbedded", "embedded", {"application": "PollBook"}), *sent] if embedded else sent
+
+
+def arrivals(respondents: int, seed: int) -> list[Arrival]:
+    """All that arrives, shuffled across the respondents; each one's own order is kept.
+
+    Args:
+        respondents: how many of them, from the first; at most :data:`RESPONDENTS`.
+        seed: of everything that is made up.
+    """
+    lines = [
+        arrivals_of(number, answers, seed)
+        for number, answers in enumerate(read_answers()[:respondents], start=1)
+    ]
+    turns = [line for line, sent in enumerate(lines) for _ in sent]
+    Random(f"{seed}/turns").shuffle(turns)  # noqa: S311 - a seeded shuffle is no secret
+    queues = [iter(sent) for sent in lines]
+    return [next(queues[line]) for line in turns]
+
+
+def _page(page: str, answers: Mapping[str, int], dice: Random | None) -> dict[str, Any]:
+    """What arrives with a page; browsers say what they are, the mobile application does not."""
+    sent: dict[str, Any] = {"page": page, "answers": {name: answers[name] for name in PAGES[page]}}
+    return sent if dice is None else sent | {"browser": dice.choice(_BROWSERS)}
+
+
+def _is_chosen(number: int, one_in: int, seed: str) -> bool:
+    group, place = divmod(number - 1, one_in)
+    return Random(f"{seed}/{group}").randrange(one_in) == place  # noqa: S311 - a seeded choice is no secret

@@ -1,0 +1,95 @@
+"""The tasks of the survey. Each may run more than once, and leaves the same behind as if it had run once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from triggers.demo.assessment import PLAUSIBLE_FROM, is_plausible, oddity, score
+from triggers.demo.results import Results
+from triggers.exceptions import with_context
+from triggers.task import Registry, TaskContext, TriggerTask, task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+survey = Registry()
+
+
+class ImportSubject(TriggerTask):
+    """Takes the respondent in, after the first page and completion: who never completes is never taken in."""
+
+    name = "survey.ImportSubject"
+    registry = survey
+
+    def _run(self, context: TaskContext) -> dict[str, Any]:
+        first = context.trigger_kwargs["firstPageReceived"]
+        with context.get_logger_context({"page": first["page"]}) as logger:
+            keep(context, {"firstPage": first["page"]})
+            logger.info("Subject imported.")
+        return {"subjectId": context.manager.uid}
+
+
+class ImportResponses(TriggerTask):
+    """Takes one page in, and says so by a trigger of the page's own."""
+
+    name = "survey.ImportResponses"
+    registry = survey
+
+    def _run(self, context: TaskContext) -> None:
+        received = context.trigger_kwargs["pageReceived"]
+        page, answers = received["page"], received["answers"]
+        with context.get_logger_context({"page": page}) as logger:
+            if odd := oddity(answers):
+                logger.warning("Odd answers: %s.", odd, extra={"context": {"answers": answers}})
+            keep(context, {"page": page, "answers": answers})
+            context.manager.fire(f"{page}Imported", answers, key=context.idempotency_key)
+
+
+@task(name="survey.ImportBrowser", registry=survey)
+def import_browser(context: TaskContext) -> None:
+    """Notes which browser sent the first page."""
+    keep(context, {"browser": context.trigger_kwargs["pageReceived"]["browser"]})
+
+
+class CheckSubject(TriggerTask):
+    """Refuses an education that the respondent is too young for; who looks at it may replay it with a tolerance."""
+
+    name = "survey.CheckSubject"
+    registry = survey
+
+    def _run(self, context: TaskContext) -> dict[str, Any]:
+        subject, review = context.trigger_kwargs["subjectImported"], context.trigger_kwargs["review"]
+        age, educ = subject["age"], subject["educ"]
+        with context.get_logger_context({"review": review}):
+            if not is_plausible(age, educ, review["tolerance"]):
+                raise with_context(
+                    exc=ValueError(f"Too young, at {age}, for education level {educ}."),
+                    context={"age": age, "educ": educ, "plausibleFrom": PLAUSIBLE_FROM[educ]},
+                )
+        keep(context, {"tolerance": review["tolerance"]})
+        return {"plausible": True}
+
+
+class Score(TriggerTask):
+    """Compares opinion and vote, when all five pages are in and the subject was checked."""
+
+    name = "survey.Score"
+    registry = survey
+
+    def _run(self, context: TaskContext) -> dict[str, Any]:
+        given = context.trigger_kwargs
+        found = score(given["opinionImported"] | given["voteImported"])
+        with context.get_logger_context(found) as logger:
+            if found["agrees"] is False:
+                logger.warning("Votes for the candidate who is farther away.", context=given["opinionImported"])
+            else:
+                logger.info("Scored.")
+        found |= {"news": given["mediaImported"]["TVnews"], "plausible": given["t_checkSubject"]["plausible"]}
+        keep(context, found)
+        return found
+
+
+def keep(context: TaskContext, values: Mapping[str, Any]) -> None:
+    """Leave what a run found in the survey's table, in the one row of this piece of work."""
+    results = Results(context.trigger_kwargs["results"]["file"])
+    results.put(context.idempotency_key, context.manager.uid, context.task_instance.task, values)

@@ -1,0 +1,344 @@
+# ruff: noqa: S101, PLR2004 - tests assert, and the expected number is what the test says
+"""Claims: who holds an instance, for how long, and who finds it when nobody does."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from triggers.core.law import CRASH_BACKOFF, GIVE_BACK_BACKOFF, RetryTerms
+from triggers.core.status import Status
+from triggers.core.values import decode
+from triggers.storages.base import Backlog, Due, Expired, Lease
+from triggers.testing.conformance.fixtures import StorageFixtures, at_once
+from triggers.testing.steps import LEASE, SECOND, Steps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from triggers.storages.base import Storage
+    from triggers.testing.place import Place
+
+PAGES: dict[str, Any] = {"t_page": {"andEvery": "page", "run": "page"}}
+
+GRACE = 30 * SECOND
+
+
+class Claims(StorageFixtures):
+    """Promises 4, 7, 9 and 10."""
+
+    @pytest.fixture
+    def pages(self, steps: Steps) -> Steps:
+        """Steps on a session with one scheduled instance, t_page#0."""
+        steps.configure(PAGES)
+        steps.fire("page", {"n": 0})
+        return steps
+
+    # -- claiming --------------------------------------------------------------------------------------------
+
+    def test_exactly_one_of_many_wins_a_claim(self, place: Place) -> None:
+        """Promise 4: eight workers with copies of twelve messages start each instance exactly once."""
+        hands = [Steps(place.open()) for _ in range(8)]
+        hands[0].configure(PAGES)
+        for n in range(12):
+            hands[0].fire("page", {"n": n})
+
+        def work(hand: Steps, worker: int) -> Callable[[], list[str]]:
+            names = [f"t_page#{n}" for n in range(12)] * 2
+            random.Random(worker).shuffle(names)  # noqa: S311 - an order, no secret
+            return lambda: [
+                name for copy, name in enumerate(names) if hand.claim(name, f"{worker}:{copy}").claimed is not None
+            ]
+
+        won = at_once([work(hand, worker) for worker, hand in enumerate(hands)])
+        assert sorted(name for own in won for name in own) == sorted(f"t_page#{n}" for n in range(12))
+        assert {(each.fence, each.attempt) for each in hands[0].instances()} == {(1, 1)}
+
+    def test_a_claim_takes_the_lease_from_the_storages_clock(self, pages: Steps, storage: Storage) -> None:
+        """Promise 7: the lease begins at the storage's time, with the fence raised and the attempt counted."""
+        claimed = pages.claim("t_page#0", "me", lease=7 * SECOND, crash_budget=5).claimed
+        assert claimed is not None
+        stored = pages["t_page#0"]
+        assert (stored.status.value, stored.owner, stored.fence, stored.attempt) == ("running", "me", 1, 1)
+        assert (stored.lease_until, stored.crash_budget) == (storage.now() + 7 * SECOND, 5)
+        assert (claimed.fence, claimed.attempt) == (1, 1)
+
+    def test_a_claim_brings_the_kwargs(self, pages: Steps) -> None:
+        """Promise 6: the payloads of the firings that the instance took come with its claim."""
+        changes = pages.claim("t_page#0")
+        assert {number: decode(text) for number, text in changes.payloads.items()} == {1: {"n": 0}}
+
+    def test_a_claim_whose_answer_was_lost_can_be_repeated(self, pages: Steps) -> None:
+        """Promise 4: the same owner again is told that it holds the instance; nothing is claimed twice."""
+        first = pages.claim("t_page#0", "me").claimed
+        again = pages.claim("t_page#0", "me")
+        assert first is not None
+        assert again.claimed is not None
+        assert (again.claimed.fence, again.claimed.attempt) == (first.fence, first.attempt)
+        assert again.payloads.keys() == {1}
+        assert pages.claim("t_page#0", "you").claimed is None
+
+    def test_what_is_not_due_is_not_claimed(self, place: Place, pages: Steps) -> None:
+        """Promise 7: an instance that cools down is claimed at its time, and not before."""
+        pages.fail(pages.start("t_page#0"), "boom", RetryTerms(10 * SECOND, 3, "{}"))
+        assert pages.statuses() == {"t_page#0": "replayed", "t_page#1": "scheduled"}
+        place.advance(timedelta(seconds=10, microseconds=-1))
+        assert pages.claim("t_page#1").claimed is None
+        place.advance(timedelta(microseconds=1))
+        assert pages.claim("t_page#1").claimed is not None
+
+    @pytest.mark.parametrize("end", ["finish", "fail", "skip_running"])
+    def test_what_has_ended_is_not_claimed(self, pages: Steps, end: str) -> None:
+        """Promise 4: a late copy of a message finds an instance that has ended, and leaves it alone."""
+        getattr(pages, end)(pages.start("t_page#0"))
+        before = pages["t_page#0"]
+        assert pages.claim("t_page#0", "late").claimed is None
+        assert pages.claim("t_page#17", "lost").claimed is None
+        assert pages["t_page#0"] == before
+
+    def test_a_worker_without_the_task_gives_it_back(self, place: Place, pages: Steps, storage: Storage) -> None:
+        """Promise 9: it waits longer each time, up to a limit, and no crash and no attempt is counted."""
+        for pause in (*GIVE_BACK_BACKOFF, GIVE_BACK_BACKOFF[-1]):
+            assert pages.claim("t_page#0", able=False).claimed is None
+            assert pages["t_page#0"].run_at == storage.now() + pause
+            assert storage.due(10, grace=GRACE, everything=True) == []
+            place.advance(timedelta(microseconds=pause))
+            assert len(storage.due(10, grace=GRACE)) == 1
+        instance = pages["t_page#0"]
+        assert (instance.given_back, instance.attempt, instance.crashes) == (len(GIVE_BACK_BACKOFF) + 1, 0, 0)
+        assert pages.claim("t_page#0").claimed is not None
+
+    # -- ends under the fence ----------------------------------------------------------------------------------
+
+    def test_one_end_of_many_is_accepted(self, place: Place) -> None:
+        """Promise 4: of eight ends of one attempt at once, one is accepted and cascades, once."""
+        hands = [Steps(place.open()) for _ in range(8)]
+        hands[0].configure(PAGES)
+        hands[0].fire("page")
+        attempt = hands[0].start("t_page#0")
+        answers = at_once([lambda hand=hand: hand.finish(attempt, {"ok": True}) for hand in hands])
+        assert sum(not answer.refused for answer in answers) == 1
+        assert [firing.trigger for firing in hands[0].firings()] == ["page", "t_page"]
+
+    def test_a_ghost_is_refused_and_recorded(self, place: Place, pages: Steps) -> None:
+        """Promise 4: an attempt that lost its lease cannot end the instance, whoever holds it now."""
+        ghost = pages.start("t_page#0", "ghost")
+        place.advance(timedelta(microseconds=LEASE + 1))
+        pages.recover("t_page#0", ghost.fence)
+        place.advance(timedelta(microseconds=CRASH_BACKOFF[0]))
+        heir = pages.start("t_page#0", "heir")
+        for end in (pages.finish, pages.fail, pages.skip_running, pages.release):
+            assert f"fence {ghost.fence} is old" in end(ghost).refused
+        instance = pages["t_page#0"]
+        assert (instance.status.value, instance.owner, instance.fence) == ("running", "heir", heir.fence)
+        assert instance.history.count("refused a late end") == 4
+        assert not pages.finish(heir).refused
+        assert f"fence {ghost.fence} is old" in pages.finish(ghost).refused
+        assert [firing.trigger for firing in pages.firings()] == ["page", "t_page"]
+
+    def test_an_end_and_a_recovery_at_once_cannot_both_happen(self, place: Place) -> None:
+        """Promise 4: of an end and a recovery of one attempt at the same moment, one finds the other done."""
+        worker, sweep = Steps(place.open()), Steps(place.open())
+        worker.configure(PAGES)
+        for n in range(10):
+            worker.fire("page")
+            attempt = worker.start(f"t_page#{n}")
+            place.advance(timedelta(microseconds=LEASE + 1))
+            ended, recovered = at_once(
+                [
+                    lambda attempt=attempt: worker.finish(attempt),
+                    lambda attempt=attempt: sweep.recover(f"t_page#{attempt.number}", attempt.fence),
+                ]
+            )
+            assert bool(ended.refused) != bool(recovered.refused)
+            expected = ("scheduled", 1) if ended.refused else ("finished", 0)
+            assert (worker[f"t_page#{n}"].status.value, worker[f"t_page#{n}"].crashes) == expected
+
+    def test_who_lets_go_is_due_at_once(self, pages: Steps, storage: Storage) -> None:
+        """Promise 9: a released instance is due now, under a new fence, and no crash is counted."""
+        attempt = pages.start("t_page#0")
+        pages.release(attempt)
+        instance = pages["t_page#0"]
+        assert (instance.status.value, instance.owner, instance.lease_until) == ("scheduled", "", None)
+        assert (instance.crashes, instance.fence) == (0, attempt.fence + 1)
+        assert storage.due(10, grace=GRACE) == [Due("session", "t_page", 0, None)]
+        assert pages.start("t_page#0").attempt == 2
+
+    # -- leases --------------------------------------------------------------------------------------------------
+
+    def test_a_heartbeat_extends_what_is_held_and_names_what_is_lost(self, place: Place, pages: Steps) -> None:
+        """Promise 4: of many claims in one heartbeat, those that hold are extended, the others are told apart."""
+        for n in range(1, 4):
+            pages.fire("page", {"n": n})
+        held, ended, released, reclaimed = (pages.start(f"t_page#{n}") for n in range(4))
+        pages.finish(ended)
+        pages.release(released)
+        pages.release(reclaimed)
+        heir = pages.start("t_page#3", "heir")
+        unknown = [Lease("elsewhere", "t_page", 0, 1), Lease("session", "t_else", 0, 1), Lease("session", "t_page", 9, 1)]
+        place.advance(timedelta(seconds=20))
+        everything = [*map(pages.held, (held, ended, released, reclaimed)), *unknown]
+        lost = pages.storage.renew(everything, 100 * SECOND)
+        assert lost == {*map(pages.held, (ended, released, reclaimed)), *unknown}
+        assert pages["t_page#0"].lease_until == pages.storage.now() + 100 * SECOND
+        assert pages["t_page#3"].lease_until == pages.storage.now() - 20 * SECOND + LEASE
+        assert pages.renew(heir) == set()
+        assert pages.renew() == set()
+
+    def test_a_lease_that_ran_out_is_found(self, place: Place, pages: Steps, storage: Storage) -> None:
+        """Promise 10: from the moment it has run out, not a moment before, until the claim is gone."""
+        attempt = pages.start("t_page#0")
+        place.advance(timedelta(microseconds=LEASE))
+        assert storage.expired(10) == []
+        place.advance(timedelta(microseconds=1))
+        assert storage.expired(10) == [Expired("session", "t_page", 0, attempt.fence, "default")]
+        assert storage.expired(10) == [Expired("session", "t_page", 0, attempt.fence, "default")], "looking takes nothing"
+        pages.recover("t_page#0", attempt.fence)
+        assert storage.expired(10) == []
+
+    def test_a_heartbeat_in_time_keeps_the_lease(self, place: Place, pages: Steps, storage: Storage) -> None:
+        """Promise 10: a claim that was extended is not found, also not by a sweep that saw it before."""
+        attempt = pages.start("t_page#0")
+        place.advance(timedelta(microseconds=LEASE + 1))
+        assert len(storage.expired(10)) == 1
+        assert pages.renew(attempt) == set()
+        assert storage.expired(10) == []
+        assert pages.recover("t_page#0", attempt.fence).refused
+        assert not pages.finish(attempt).refused
+
+    def test_expired_keeps_to_its_limit(self, place: Place, pages: Steps, storage: Storage) -> None:
+        """Promise 10: as many as were asked for, and the others the next time."""
+        for n in range(1, 5):
+            pages.fire("page")
+        attempts = [pages.start(f"t_page#{n}") for n in range(5)]
+        place.advance(timedelta(microseconds=LEASE + 1))
+        seen = set()
+        for expected in (2, 2, 1, 0):
+            found = storage.expired(2)
+            assert len(found) == expected
+            for each in found:
+                seen.add(each.number)
+                pages.recover(f"{each.task}#{each.number}", each.fence)
+        assert seen == {attempt.number for attempt in attempts}
+
+    def test_crashes_are_counted_up_to_the_budget(self, place: Place, pages: Steps, storage: Storage) -> None:
+        """Promise 10: a lost instance runs again after a growing pause, until its budget is spent; then it fails."""
+        for crash in range(1, 4):
+            attempt = pages.start("t_page#0", crash_budget=3)
+            assert attempt.attempt == crash
+            place.advance(timedelta(microseconds=LEASE + 1))
+            assert not pages.recover("t_page#0", attempt.fence).refused
+            assert pages.recover("t_page#0", attempt.fence).refused, "a second sweep comes too late"
+            instance = pages["t_page#0"]
+            assert (instance.crashes, instance.fence) == (crash, 2 * crash)
+            if crash < 3:
+                assert (instance.status.value, instance.run_at) == ("scheduled", storage.now() + CRASH_BACKOFF[crash - 1])
+                assert pages.claim("t_page#0").claimed is None
+                place.advance(timedelta(microseconds=CRASH_BACKOFF[crash - 1]))
+        assert (pages["t_page#0"].status.value, decode(pages["t_page#0"].error or "")) == ("failed", "lost")
+        assert storage.expired(10) == storage.due(10, grace=GRACE, everything=True) == []
+        assert pages.replay("t_page#0").name == "t_page#1"
+
+    # -- hand-over ---------------------------------------------------------------------------------------------
+
+    def test_what_is_scheduled_is_handed_over_again_after_its_grace(
+        self, place: Place, pages: Steps, storage: Storage
+    ) -> None:
+        """Promise 9: who fired has the grace for the first hand-over; then the pauses double, up to sixteenfold."""
+        assert storage.due(10, grace=GRACE) == []
+        for pause in (1, 1, 2, 4, 8, 16, 16, 16):
+            place.advance(timedelta(microseconds=pause * GRACE - 1))
+            assert storage.due(10, grace=GRACE) == []
+            place.advance(timedelta(microseconds=1))
+            assert storage.due(10, grace=GRACE) == [Due("session", "t_page", 0, None)]
+            assert storage.due(10, grace=GRACE) == [], "it was just handed over"
+        assert pages["t_page#0"].status.value == "scheduled"
+
+    def test_everything_includes_what_somebody_may_just_have_handed_over(
+        self, place: Place, pages: Steps, storage: Storage
+    ) -> None:
+        """Promise 9: with `everything`, all that may run now is found each time, and nothing that is for later."""
+        pages.fire("page")
+        pages.fail(pages.start("t_page#1"), "boom", RetryTerms(3600 * SECOND, 3, "{}"))
+        for _ in range(8):
+            assert [due.number for due in storage.due(10, grace=GRACE, everything=True)] == [0]
+        place.advance(timedelta(hours=1))
+        assert {due.number for due in storage.due(10, grace=GRACE, everything=True)} == {0, 2}
+
+    def test_what_cools_down_is_due_at_its_time(self, place: Place, pages: Steps, storage: Storage) -> None:
+        """Promise 9: a cooldown ends in a hand-over at once, without the grace: nobody else would do it."""
+        pages.fail(pages.start("t_page#0"), "boom", RetryTerms(3600 * SECOND, 3, "{}"))
+        place.advance(timedelta(hours=1, microseconds=-1))
+        assert storage.due(10, grace=GRACE) == []
+        place.advance(timedelta(microseconds=1))
+        assert storage.due(10, grace=GRACE) == [Due("session", "t_page", 1, None)]
+
+    def test_those_that_waited_longest_come_first(self, place: Place, storage: Storage) -> None:
+        """Promise 9: within the limit, in the order of their times, from whatever session."""
+        for n in range(6):
+            steps = Steps(storage, f"session {n * 5 % 6}")
+            steps.configure(PAGES)
+            steps.fire("page")
+            place.advance(timedelta(seconds=1))
+        place.advance(timedelta(microseconds=GRACE))
+        expected = [f"session {n * 5 % 6}" for n in range(6)]
+        assert [due.uid for due in storage.due(4, grace=GRACE)] == expected[:4]
+        assert [due.uid for due in storage.due(4, grace=GRACE)] == expected[4:]
+        assert storage.due(4, grace=GRACE) == []
+
+    def test_a_claimed_instance_is_not_due(self, place: Place, pages: Steps, storage: Storage) -> None:
+        """Promise 9: it leaves the outbox by its claim, and comes back when it is let go."""
+        attempt = pages.start("t_page#0", lease=3600 * SECOND)
+        place.advance(timedelta(seconds=600))
+        assert storage.due(10, grace=GRACE, everything=True) == []
+        pages.release(attempt)
+        assert len(storage.due(10, grace=GRACE)) == 1
+
+    def test_a_hand_over_names_the_runner_of_the_present_rules(self, pages: Steps, storage: Storage) -> None:
+        """Promise 9: `using` is read when it is handed over; a task that is gone has the default."""
+        for using in ("celery", None, "threads"):
+            pages.configure({"t_page": {"andEvery": "page", "run": "page", **({"using": using} if using else {})}})
+            assert storage.due(10, grace=GRACE, everything=True) == [Due("session", "t_page", 0, using)]
+        pages.configure({})
+        assert storage.due(10, grace=GRACE, everything=True) == [Due("session", "t_page", 0, None)]
+
+    def test_sweeps_at_once_share_the_work(self, place: Place) -> None:
+        """Promise 9: four sweeps that look at the same moment hand each instance over once, all together."""
+        hands = [Steps(place.open()) for _ in range(4)]
+        hands[0].configure(PAGES)
+        for n in range(20):
+            hands[0].fire("page", {"n": n})
+        place.advance(timedelta(microseconds=GRACE))
+        found = at_once([lambda hand=hand: hand.storage.due(20, grace=GRACE) for hand in hands])
+        assert sorted(due.number for own in found for due in own) == list(range(20))
+
+    def test_the_backlog_counts_what_is_to_do(self, place: Place, pages: Steps, storage: Storage) -> None:
+        """Promise 7: due, for later and running are counted, with the time at which the next one wants attention."""
+        now = storage.now()
+        assert storage.reader.backlog() == Backlog(1, 0, 0, now + pages.policy.grace)
+        for _ in range(3):
+            pages.fire("page")
+        pages.start("t_page#0", lease=7 * SECOND)
+        assert storage.reader.backlog() == Backlog(3, 0, 1, now + 7 * SECOND)
+        pages.fail(pages.start("t_page#1"), "boom", RetryTerms(5 * SECOND, 3, "{}"))
+        assert storage.reader.backlog() == Backlog(2, 1, 1, now + 5 * SECOND)
+        place.advance(timedelta(seconds=5))
+        assert storage.reader.backlog() == Backlog(3, 0, 1, now + 5 * SECOND)
+
+    def test_an_empty_storage_has_nothing_to_do(self, storage: Storage) -> None:
+        """Promise 7: without any instance there is no next time."""
+        assert storage.reader.backlog() == Backlog(0, 0, 0, None)
+        assert storage.due(10, grace=GRACE, everything=True) == []
+        assert storage.expired(10) == []
+
+    def test_a_person_can_take_a_running_instance_away(self, pages: Steps) -> None:
+        """Promise 4: a status set by hand raises the fence, so the worker that had it is refused."""
+        attempt = pages.start("t_page#0")
+        instance = pages.set_status("t_page#0", Status.FAILED).moved[0][0]
+        assert (instance.status.value, instance.fence) == ("failed", attempt.fence + 1)
+        assert pages.finish(attempt).refused
+        assert pages.renew(attempt) == {pages.held(attempt)}
+        assert pages.replay("t_page#0").name == "t_page#1"

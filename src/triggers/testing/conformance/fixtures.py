@@ -1,0 +1,168 @@
+"""What the parts of the suite share: fixtures, names that try to break out, and threads that start at once."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import pytest
+
+from triggers.core.records import LogBatch, LogEntry
+from triggers.testing.steps import Steps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from triggers.storages.base import Storage
+    from triggers.testing.place import Place
+
+T = TypeVar("T")
+
+#: Names that are data, whatever they look like; no two of them are the same name.
+NAMES: Final = (
+    "uid",
+    "UID",
+    "Uid",
+    "uid ",
+    " uid",
+    "uid  ",
+    "a}",
+    "{a}",
+    "{",
+    "*",
+    "?",
+    "[a-z]",
+    "a%",
+    "a_",
+    "ab",
+    "'",
+    "''",
+    '"',
+    "`",
+    "\\",
+    "\\\\",
+    "%s",
+    "%(a)s",
+    ":a",
+    "::",
+    "$1",
+    "?1",
+    "../a",
+    "/etc/passwd",
+    "a/b",
+    "a.b",
+    "a:b",
+    "a|b",
+    "a#0",
+    "a#0#0",
+    "#",
+    "#0",
+    "; DROP TABLE sessions;--",
+    "' OR 1=1 --",
+    "NULL",
+    "null",
+    "None",
+    "0",
+    "00",
+    "0.0",
+    "1e3",
+    "true",
+    "[]",
+    "{}",
+    '["a"]',
+    "$date",
+    "$$date",
+    "constructor",
+    "__proto__",
+    "\N{PILE OF POO}",
+    "\N{MAN}\N{ZERO WIDTH JOINER}\N{WOMAN}",
+    "\N{MAN}\N{WOMAN}",
+    "\N{HEBREW LETTER ALEF}\N{HEBREW LETTER BET}",
+    "\N{ARABIC LETTER ALEF}\N{ARABIC LETTER BEH}",
+    "caf\N{LATIN SMALL LETTER E WITH ACUTE}",
+    "cafe\N{COMBINING ACUTE ACCENT}",
+    "\N{LATIN SMALL LETTER SHARP S}",
+    "ss",
+    "\N{LATIN SMALL LIGATURE FI}",
+    "fi",
+    "\N{KELVIN SIGN}",
+    "K",
+    "k",
+    "\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}",
+    "i",
+    "I",
+    "a\N{NO-BREAK SPACE}b",
+    "a b",
+    "a\N{ZERO WIDTH SPACE}b",
+    "\N{LATIN SMALL LETTER Y WITH DIAERESIS}",
+    "\uffff",
+    "\U00010000",
+    "\U0010ffff",
+    "x" * 255,
+    "x" * 254,
+    "x" * 254 + "y",
+    "\N{LATIN SMALL LETTER E WITH ACUTE}" * 255,
+    "\N{PILE OF POO}" * 255,
+)
+
+#: A rule set that shows most of the language, small.
+SURVEY: Final[dict[str, Any]] = {
+    "t_subject": {"after": ["first", "complete"], "run": "survey.Subject"},
+    "t_page": {"after": ["t_subject"], "andEvery": "page", "run": "survey.Page"},
+    "t_browser": {"after": ["first"], "unless": ["embedded"], "run": "survey.Browser", "using": "others"},
+}
+
+
+class StorageFixtures:
+    """Where the data is kept: what a subclass supplies, and what follows from it."""
+
+    @pytest.fixture
+    def make_place(self) -> Iterator[Callable[[], Place]]:
+        """Gives a function that makes fresh, empty places; a subclass overrides this fixture."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def place(self, make_place: Callable[[], Place]) -> Iterator[Place]:
+        """One place for the test."""
+        place = make_place()
+        yield place
+        place.close()
+
+    @pytest.fixture
+    def storage(self, place: Place) -> Storage:
+        """A handle on it."""
+        return place.open()
+
+    @pytest.fixture
+    def steps(self, storage: Storage) -> Steps:
+        """Steps on a session that does not exist yet."""
+        return Steps(storage)
+
+
+def at_once(jobs: Sequence[Callable[[], T]]) -> list[T]:
+    """Do the jobs in a thread each, all begun at the same moment; returns what they returned, in their order.
+
+    Raises:
+        Exception: the first that a job raised.
+    """
+    barrier = threading.Barrier(len(jobs))
+
+    def begin(job: Callable[[], T]) -> T:
+        barrier.wait(timeout=60)
+        return job()
+
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        return list(pool.map(begin, jobs))
+
+
+def entry(message: str = "Said.", *, level: int = 30, seq: int = 1, **context: Any) -> LogEntry:
+    """A record."""
+    return LogEntry(seq, 1_700_000_000_000_000, level, "survey", message, "Said.", context, None, "survey.py", 7, "f")
+
+
+def batch(*entries: LogEntry, dropped: int = 0, counts: dict[int, int] | None = None) -> LogBatch:
+    """A batch of these records, counted, or with other counts."""
+    levels = [each.level for each in entries]
+    counted = {level: levels.count(level) for level in levels} if counts is None else counts
+    return LogBatch(list(entries), counted, dropped)
