@@ -1,7 +1,8 @@
-"""What a record costs, as ratios to the standard library's own in the same run: ``python -m bench.logging_bench``.
+"""What a record costs, as ratios to the standard library's own in the same run.
 
-Every figure of ours includes what comes after the call too: opening the block, keeping the records, writing them out
-in batches (to a list) and the hand-over at the end, spread over the records of a full attempt.
+Every figure of ours includes what comes after the call too: opening the block, keeping the records, writing
+them out in batches (to a list) and the hand-over at the end, spread over the records of a full attempt.
+``python -m bench.logging_bench`` prints them.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def _application() -> logging.Logger:
 
 
 def _best(works: dict[str, Callable[[], float]]) -> dict[str, float]:
-    """Measure in turns, so that whatever slows the machine down for a while slows them all; keep the best of each."""
+    """Measure in turns, so that what slows the machine for a while slows them all; keep the best of each."""
     taken = [{name: work() for name, work in works.items()} for _ in range(ROUNDS)]
     return {name: min(each[name] for each in taken) for name in works}
 

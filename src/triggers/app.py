@@ -273,6 +273,7 @@ class Triggers:
         ended = [runner.close(seconds) for runner in self._runners.values()]
         if not all(ended):
             self._executor.release_all()
+        self._executor.heartbeat.close()
         self._backend.close()
 
     # -- what holds it together -------------------------------------------------------------------------

@@ -34,7 +34,6 @@ The tree::
 
 from __future__ import annotations
 
-import collections.abc
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -196,8 +195,8 @@ _E = TypeVar("_E", bound=BaseException)
 _CONTEXT = "__triggers_context__"
 #: Types that every process can unpickle.
 _PORTABLE = frozenset({"str", "int", "float", "bool", "NoneType", "bytes", "date", "datetime", "timedelta"})
-#: Containers within containers that are taken along when an exception is pickled.
-_PORTABLE_DEPTH = 20
+#: Containers within containers that are copied, or taken along when an exception is pickled.
+_DEPTH = 20
 
 
 def with_context(exc: _E, context: Mapping[str, Any]) -> _E:
@@ -214,13 +213,16 @@ def with_context(exc: _E, context: Mapping[str, Any]) -> _E:
         The very same exception. Its own attributes, arguments and text are as before, and it can be pickled
         if it could before.
     """
-    before = context_of(exc)
+    given: Any = context
+    try:
+        given = dict(given)
+    except Exception:  # noqa: BLE001 - on the way to raise an error, whatever was given is better than another error
+        given = {"context": given}
     state: dict[str, Any] = object.__getattribute__(exc, "__dict__")
-    given = dict(context) if isinstance(context, collections.abc.Mapping) else {"context": context}
     if type(state) is dict and _restores_itself(type(exc)):
         state = _OwnState(state)
         object.__setattr__(exc, "__dict__", state)
-    state[_CONTEXT] = _Context(_merged(before, given))
+    state[_CONTEXT] = _Context(_merged(state.get(_CONTEXT) or {}, given))
     return exc
 
 
@@ -229,11 +231,13 @@ def context_of(exc: BaseException) -> dict[str, Any]:
     return _merged({}, object.__getattribute__(exc, "__dict__").get(_CONTEXT) or {})
 
 
-def _merged(under: dict[str, Any], over: Mapping[Any, Any]) -> dict[str, Any]:
+def _merged(under: dict[str, Any], over: Mapping[Any, Any], room: int = _DEPTH) -> dict[str, Any]:
+    """Merge down to a depth that no cycle and no endless nesting gets past; below it, things are shared."""
     out = dict(under)
     for key, item in over.items():
         before = out.get(key)
-        out[key] = _merged(before if type(before) is dict else {}, item) if type(item) is dict else item
+        inner = type(item) is dict and room
+        out[key] = _merged(before if type(before) is dict else {}, item, room - 1) if inner else item
     return out
 
 
@@ -241,11 +245,11 @@ class _Context(dict[str, Any]):
     """Context in an exception's state; pickled, objects in it are replaced by the names of their types."""
 
     def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[Any]]:
-        return dict, (_portable(dict(self), _PORTABLE_DEPTH),)
+        return dict, (_portable(dict(self), _DEPTH),)
 
 
 class _OwnState(dict[str, Any]):
-    """State of an exception whose class restores, or refuses, attributes in its own way: pickled without context."""
+    """State of an exception whose class sets attributes in its own way: pickled without the context."""
 
     def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[Any]]:
         return dict, ({key: item for key, item in self.items() if key != _CONTEXT},)

@@ -12,6 +12,7 @@ import contextvars
 import inspect
 import itertools
 import logging
+import math
 import os
 import socket
 import threading
@@ -56,11 +57,11 @@ _log = logging.getLogger(__name__)
 #: A heartbeat is sent so many times in the length of a lease.
 BEATS = 4
 
+#: The heartbeat's thread ends when it has had nothing to renew for so long, in seconds.
+IDLE = 10.0
+
 #: This part of a lease before its end, the worker stops trusting it.
 MARGIN = 0.1
-
-#: A claim of which more than this part of the lease is left to trust was renewed just now.
-FRESH = 1 - MARGIN - 0.5 / BEATS
 
 #: Pauses between tries to store the end of a run while the storage is away, in seconds.
 END_BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -87,23 +88,35 @@ class Owner:
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """A claim that this process holds.
+    """A claim that this process holds. Times are the process's monotonic ones, in seconds.
 
     Attributes:
         lease: which instance, with which fence.
-        lasts: the length of its lease, in seconds.
-        trusted_until: monotonic time until which it is surely ours.
-        deadline: monotonic time at which the task is failed, or None.
-        lost: whether the storage said that it is no longer ours.
+        lasts: the length of its lease.
+        trusted_until: until then it is surely ours.
+        beat_at: when it is to be renewed.
+        deadline: when the task is failed.
+        lost: whether it is known that it is no longer ours.
         expire: fails the instance at its deadline.
     """
 
     lease: Lease
     lasts: float
     trusted_until: float
-    deadline: float | None = None
+    beat_at: float
+    deadline: float = math.inf
     lost: bool = False
     expire: Callable[[], None] = lambda: None
+
+    @classmethod
+    def since(cls, claimed_at: float, lease: Lease, lasts: float) -> Held:
+        """A claim that was asked for at that time."""
+        return cls(lease, lasts, claimed_at + lasts * (1 - MARGIN), claimed_at + lasts / BEATS)
+
+    @property
+    def due_at(self) -> float:
+        """When it needs attention."""
+        return min(self.beat_at, self.deadline)
 
     def is_lost(self) -> bool:
         """Whether the claim can no longer be counted on."""
@@ -111,26 +124,33 @@ class Held:
 
 
 class Heartbeat:
-    """Renews the claims of a process, from a thread of its own that starts with the first claim."""
+    """Renews the claims of a process, from a thread of its own that starts with the first claim.
+
+    The thread ends when nothing has been claimed for a while, and starts again with the next claim.
+    """
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._held: set[Held] = set()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
         self._wake = threading.Condition()
+        self._held: set[Held] = set()
         self._thread: threading.Thread | None = None
-        self._pid = 0
+        self._idle = IDLE
+        self._looks_at = 0.0
 
     def hold(self, held: Held) -> None:
         """Renew this claim until :meth:`drop`."""
+        if self._pid != os.getpid():
+            self._reset()
         with self._wake:
-            if self._pid != os.getpid():
-                self._held.clear()
-                self._pid, self._thread = os.getpid(), None
             self._held.add(held)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._beat, name="triggers-heartbeat", daemon=True)
+                self._thread = threading.Thread(target=self._loop, name="triggers-heartbeat", daemon=True)
                 self._thread.start()
-            elif held.deadline is not None or len(self._held) == 1:
+            elif held.due_at < self._looks_at:
                 self._wake.notify()
 
     def drop(self, held: Held) -> None:
@@ -141,42 +161,52 @@ class Heartbeat:
     @property
     def held(self) -> list[Held]:
         """What this process holds now."""
+        if self._pid != os.getpid():
+            self._reset()
         with self._wake:
-            return list(self._held) if self._pid == os.getpid() else []
+            return list(self._held)
 
-    def _beat(self) -> None:
+    def close(self) -> None:
+        """Let the thread end as soon as nothing is held."""
+        with self._wake:
+            self._idle = 0.0
+            self._wake.notify()
+
+    def _loop(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait(self._pause())
-                held = list(self._held)
-            now = time.monotonic()
-            for one in held:
-                if one.deadline is not None and one.deadline <= now:
-                    self.drop(one)
-                    one.lost = True
-                    one.expire()
-            aging = [one for one in held if not one.lost and one.trusted_until - now < one.lasts * FRESH]
-            for lasts in {one.lasts for one in aging}:
-                self.renew([one for one in aging if one.lasts == lasts], lasts)
+                now = time.monotonic()
+                self._looks_at = min((one.due_at for one in self._held), default=now + self._idle)
+                woken = self._wake.wait(max(self._looks_at - now, 0.0))
+                if not self._held and not (woken and self._idle):
+                    self._thread = None
+                    return
+                due = [one for one in self._held if one.due_at <= time.monotonic()]
+            self.beat(due)
 
-    def _pause(self) -> float | None:
-        if not self._held:
-            return None
-        now = time.monotonic()
-        times = [one.lasts / BEATS for one in self._held]
-        times += [one.deadline - now for one in self._held if one.deadline is not None]
-        return max(min(times), 0.001)
+    def beat(self, due: list[Held]) -> None:
+        """Renew these claims once, and fail those that are past their deadline."""
+        for lasts in {one.lasts for one in due}:
+            self._renew([one for one in due if one.lasts == lasts], lasts)
+        for one in due:
+            if one.deadline <= time.monotonic():
+                one.lost = True
+                one.expire()
+            if one.lost:
+                self.drop(one)
 
-    def renew(self, held: list[Held], lasts: float) -> None:
-        """Renew these claims once."""
+    def _renew(self, held: list[Held], lasts: float) -> None:
         before = time.monotonic()
         try:
             lost = self._storage.renew([one.lease for one in held], round(lasts * 1e6))
         except StorageError:
             _log.warning("a heartbeat could not be stored; it is tried again", exc_info=True)
+            for one in held:
+                one.beat_at = before + lasts / BEATS / BEATS
             return
         for one in held:
             one.lost = one.lost or one.lease in lost
+            one.beat_at = before + lasts / BEATS
             one.trusted_until = before + lasts * (1 - MARGIN)
 
 
@@ -284,7 +314,7 @@ class _Run:
         self.policy = manager.policy
         lasts = executor.lease_of(self.task)
         lease = Lease(self.uid, claimed.task, claimed.number, claimed.fence)
-        self.held = Held(lease, lasts, claimed_at + lasts * (1 - MARGIN))
+        self.held = Held.since(claimed_at, lease, lasts)
         if self.task is not None and self.task.timeout is not None:
             self.held.deadline = time.monotonic() + self.task.timeout.total_seconds()
             self.held.expire = self._time_out
@@ -339,7 +369,7 @@ class _Run:
                 async with asyncio.timeout(timeout):
                     return await coroutine
             except TimeoutError as error:
-                if self.held.deadline is not None and time.monotonic() >= self.held.deadline:
+                if time.monotonic() >= self.held.deadline:
                     raise TaskTimeoutError(self._too_long()) from error
                 raise
 

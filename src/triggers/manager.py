@@ -13,7 +13,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from triggers.core import law
@@ -88,6 +88,10 @@ class Source:
     depth: int = 0
 
 
+#: What a subclass may override to be told.
+_HOOKS = ("_post_fire", "_post_replay", "_post_skip")
+
+
 class TriggerManager:
     """The controller of one session.
 
@@ -102,6 +106,9 @@ class TriggerManager:
         log_context: what every record of every task has in its context.
         finalize_trigger: fired once when the session is complete; None for never.
         finalize_max_level: see :class:`FinalizingTriggerManager`.
+        uid: the session.
+        storage: the session as it is stored.
+        policy: what the settings above come to.
     """
 
     name: ClassVar[str] = "default"
@@ -110,24 +117,23 @@ class TriggerManager:
     log_context: ClassVar[Mapping[str, Any]] = {}
     finalize_trigger: ClassVar[str | None] = None
     finalize_max_level: ClassVar[int | None] = None
+    _hooked: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "name" not in cls.__dict__:
             cls.name = f"{cls.__module__}.{cls.__qualname__}"
+        cls._hooked = any(getattr(cls, hook) is not getattr(TriggerManager, hook) for hook in _HOOKS)
 
-    def __init__(self, uid: str, surroundings: Surroundings, source: Source | None = None) -> None:
+    def __init__(self, uid: str, around: Surroundings, source: Source | None = None) -> None:
         self.uid = check_name(uid, "UID")
-        self._around = surroundings
+        self._around = around
         self._source = source or Source()
+        self.storage = SessionView(uid, around.storage.reader)
+        self.policy = self.policy_for(around.grace, around.limits)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.uid!r}>"
-
-    @cached_property
-    def storage(self) -> SessionView:
-        """The session as it is stored."""
-        return SessionView(self.uid, self._around.storage.reader)
 
     @classmethod
     def policy_for(cls, grace: int, limits: Limits) -> law.Policy:
@@ -353,11 +359,6 @@ class TriggerManager:
 
     # -- how it is done ---------------------------------------------------------------------------------
 
-    @cached_property
-    def policy(self) -> law.Policy:
-        """What it lays down for its session."""
-        return self.policy_for(self._around.grace, self._around.limits)
-
     def apply(self, decide: Decide, *, patience: float | None = None) -> Changes:
         """Commit a decision about the session, hand over what it released, and call the hooks.
 
@@ -391,6 +392,8 @@ class TriggerManager:
             self._around.expect()
 
     def _call_hooks(self, changes: Changes) -> None:
+        if not self._hooked:
+            return
         for firing, released in zip(changes.fired, changes.released, strict=True):
             self._post_fire(firing.trigger, [TaskInstance(self.storage, instance) for instance in released])
         for instance in changes.created:
@@ -445,8 +448,8 @@ def _fire_result(changes: Changes) -> FireResult:
     touched = [*changes.taken, *changes.created]
     return FireResult(
         number=changes.fired[0].number,
-        created=tuple(instance.name for instance in changes.created),
-        scheduled=tuple(instance.name for instance in touched if instance.status is Status.SCHEDULED),
-        abandoned=tuple(instance.name for instance in touched if instance.status is Status.ABANDONED),
+        created=tuple([instance.name for instance in changes.created]),
+        scheduled=tuple([instance.name for instance in touched if instance.status is Status.SCHEDULED]),
+        abandoned=tuple([instance.name for instance in touched if instance.status is Status.ABANDONED]),
         finalized=finalized,
     )

@@ -7,6 +7,7 @@ Only the one that is asked for is imported. Whoever ships one registers it in th
 from __future__ import annotations
 
 import difflib
+from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -43,8 +44,9 @@ def load(group: str, name: str) -> Any:
         raise PluginError(message) from error
 
 
+@cache
 def names(group: str) -> frozenset[str]:
-    """The names in a group; nothing is imported."""
+    """The names in a group; nothing is imported. Read once: what is installed later is for the next process."""
     return frozenset(entry.name for entry in entry_points(group=group))
 
 

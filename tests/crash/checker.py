@@ -128,7 +128,7 @@ def _tables(path: Path, report: Report) -> dict[str, list[Row]]:
 def _of(tables: Mapping[str, list[Row]], session: int) -> dict[str, list[Row]]:
     return {
         name: [row for row in tables[name] if row["session"] == session]
-        for name in ("firings", "instances", "tasks", "logs")
+        for name in ("firings", "instances", "logs")
     }
 
 
@@ -162,9 +162,13 @@ def _check_counters(tables: Mapping[str, list[Row]], report: Report) -> None:
     for row in tables["instances"]:
         counted[row["session"], row["task"]] += 1
         unresolved[row["session"], row["task"]] += row["status"] not in RESOLVED
-    stored = {(row["session"], row["task"]): (row["created"], row["unresolved"]) for row in tables["tasks"]}
+    stored = {(row["session"], row["name"]): (row["created"], row["unresolved"]) for row in tables["names"] if row["created"]}
     expected = {key: (count, unresolved[key]) for key, count in counted.items()}
     report.require(stored == expected, f"counters are {stored}, should be {expected}" if stored != expected else "")
+    latest = {(row["session"], row["name"]): (row["latest"], row["depth"]) for row in tables["names"] if row["latest"]}
+    fired = sorted(tables["firings"], key=lambda row: row["number"])
+    newest = {(row["session"], row["trigger"]): (row["number"], row["depth"]) for row in fired}
+    report.require(latest == newest, f"the latest firings are {latest}, should be {newest}" if latest != newest else "")
     firings: dict[int, list[int]] = defaultdict(list)
     for row in tables["firings"]:
         firings[row["session"]].append(row["number"])
@@ -289,7 +293,7 @@ def _step(model: Model, moves: list[tuple[Row, str, str]], fired: list[Row], ins
         elif what == "finished":
             assert model.finish(name, fence, decode(fired[0]["kwargs"])), f"{name} could not be finished"
         elif remark.startswith("lease lost"):
-            assert model.expire(name), f"{name} could not be lost"
+            assert model.expire(name, fail_at_once=what == "failed" and row["crash_budget"] == 1), f"{name} could not be lost"
         elif what == "scheduled" and remark.startswith("let go"):
             assert model.release(name, fence), f"{name} could not be let go"
         elif what == "failed" and by_retry:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tests.crash.world import CONFIGURATION, Fire, World, plan, review
+from tests.crash.world import CONFIGURATION, review
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from tests.crash.world import Fire, World
     from triggers import Triggers
 
 #: When the virtual time of these tests begins, in microseconds.
@@ -37,18 +38,25 @@ class Ticking:
         self.at += round(seconds * SECOND)
 
 
-def heal(world: World, clock: Ticking, fires: Iterable[Fire] | None = None, **settings: Any) -> None:
-    """Finish everything: the work of fresh processes after a crash, all in this one, in virtual time."""
+def heal(world: World, clock: Ticking, fires: Iterable[Fire], **settings: Any) -> None:
+    """Finish everything: the work of fresh processes after a crash, all in this one, in virtual time.
+
+    Args:
+        world: where.
+        clock: shows the time before the crash, or earlier.
+        fires: all that has happened or was about to.
+        settings: of the application.
+    """
     clock.advance(3600)
     app = world.app("inline", clock=clock, **settings)
-    storage = app.storage
-    uids = sorted({fire.uid for fire in fires} if fires is not None else {"s-0"})
+    fires = list(fires)
+    uids = sorted({fire.uid for fire in fires})
     for uid in uids:
-        app.session(uid).update_configuration(CONFIGURATION)
-        for fire in [fire for fire in fires if fire.uid == uid] if fires is not None else plan(uid):
-            world.fire(app, fire)
+        app.session(uid).update_configuration(CONFIGURATION, catch_up=True)
+    for fire in fires:
+        world.fire(app, fire)
     rest(app, clock, uids)
-    storage.close()
+    app.close()
 
 
 def rest(app: Triggers, clock: Ticking, uids: Iterable[str], *, rounds: int = 40) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from tests.crash.healing import Ticking, rest
 from tests.crash.world import CONFIGURATION, Fire, World, plan
 from triggers import FinalizingTriggerManager
 from triggers.core.law import Attempt, RetryTerms
@@ -15,14 +14,17 @@ from triggers.core.values import DEFAULT_LIMITS
 from triggers.testing.steps import SECOND, Steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
+    from tests.crash.healing import Ticking
     from triggers import Triggers
     from triggers.storages.sqlite import SqliteStorage
 
 POLICY = FinalizingTriggerManager.policy_for(30 * SECOND, DEFAULT_LIMITS)
 
 HELLO = "hello"
+
+_ERROR = {"type": "ValueError", "message": "no"}
 
 
 class Scene:
@@ -92,7 +94,7 @@ class Scene:
 
     def fail(self, attempt: Attempt) -> None:
         """The attempt raises."""
-        assert self.steps.fail(self.said(attempt)).refused == ""
+        assert self.steps.fail(self.said(attempt), _ERROR).refused == ""
 
 
 def _batch() -> LogBatch:
@@ -122,6 +124,8 @@ class Step:
         uid: the session.
         planned: whether the session comes to its planned end all the same.
         modelled: whether the model can tell from the stored history what happened.
+        lost: how many runs are lost with it at most.
+        lost: how many runs are lost by it at most.
     """
 
     prepare: Callable[[Scene], object]
@@ -129,6 +133,7 @@ class Step:
     uid: str = "s-1"
     planned: bool = True
     modelled: bool = True
+    lost: int = 1
 
 
 def _then(*parts: Callable[[Scene], object]) -> Callable[[Scene], None]:
@@ -179,7 +184,7 @@ def _small(scene: Scene) -> None:
 
 def _retry(scene: Scene) -> None:
     terms = RetryTerms(20_000, 3, '"too often"')
-    assert scene.steps.fail(scene.said(scene.held("t_flaky#0")), "not yet", terms).created
+    assert scene.steps.fail(scene.said(scene.held("t_flaky#0")), _ERROR, terms).created
 
 
 def _renew(scene: Scene) -> None:
@@ -199,15 +204,20 @@ STEPS: dict[str, Step] = {
     "fire, which abandons": Step(_fired("first"), lambda scene: scene.fire("embedded"), uid="s-0"),
     "fire again": Step(_fired("first"), lambda scene: scene.fire("first")),
     "reconfigure, catching up": Step(
-        _small, lambda scene: scene.app.session(scene.uid).update_configuration(CONFIGURATION, catch_up=True)
+        _small, lambda scene: scene.app.session(scene.uid).update_configuration(CONFIGURATION, catch_up=True),
+        modelled=False,
     ),
     "claim": Step(Scene.fire_all, lambda scene: scene.steps.start("t_subject#0", "worker")),
-    "give back": Step(Scene.fire_all, lambda scene: scene.steps.claim("t_subject#0", able=False)),
+    "give back": Step(
+        Scene.fire_all, lambda scene: scene.steps.claim("t_subject#0", able=False), modelled=False
+    ),
     "keep logs": Step(
         _started("t_subject#0"), lambda scene: scene.steps.keep_logs(scene.held("t_subject#0"), _batch())
     ),
     "renew": Step(_started("t_subject#0"), _renew),
-    "finish, with a cascade": Step(_started("t_subject#0"), lambda scene: scene.finish(scene.held("t_subject#0"))),
+    "finish, with a cascade": Step(
+        _started("t_subject#0"), lambda scene: scene.finish(scene.held("t_subject#0")), planned=False
+    ),
     "finish, which finalises": Step(
         _then(
             lambda scene: scene.run_all_but("t_failing", "t_score"),
@@ -258,8 +268,8 @@ STEPS: dict[str, Step] = {
     ),
     "sweep, which recovers": Step(_expired("t_subject#0"), lambda scene: scene.app.sweep()),
     "sweep, which fails": Step(_expired("t_subject#0", crash_budget=1), lambda scene: scene.app.sweep(), planned=False),
-    "refuse a ghost": Step(_replaced, _ghost),
-    "hand over": Step(Scene.fire_all, _hand_over),
+    "refuse a ghost": Step(_replaced, _ghost, lost=2),
+    "hand over": Step(_then(Scene.fire_all, lambda scene: scene.clock.advance(31)), _hand_over),
     "run a task": Step(Scene.fire_all, lambda scene: scene.app.run(scene.uid, "t_subject", 0)),
 }
 
@@ -270,8 +280,3 @@ def _mend(scene: Scene, name: str) -> None:
     new = scene.app.session(scene.uid).replay_failed_instance(name).name
     scene.start(new)
     scene.finish(scene.held(new))
-
-
-def come_to_rest(scene: Scene, uids: Iterable[str]) -> None:
-    """All that can run has run."""
-    rest(scene.app, scene.clock, uids)

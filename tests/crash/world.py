@@ -117,21 +117,24 @@ class World:
     Args:
         folder: where everything is.
         busy: how long a run of a task takes, in seconds, given (instance, fence); nothing at all by default.
+        synchronous: when SQLite waits for the disk; what a killed process wrote is there either way.
     """
 
-    def __init__(self, folder: Path, busy: Callable[[str, int], float] | None = None) -> None:
+    def __init__(
+        self, folder: Path, busy: Callable[[str, int], float] | None = None, *, synchronous: str = "normal"
+    ) -> None:
         self.folder = folder
         self.path = folder / "sessions.db"
-        self.url = f"sqlite:///{self.path}"
+        self.url = f"sqlite:///{self.path}?synchronous={synchronous}"
         self.intents = Journal(folder / "intents")
         self.acks = Journal(folder / "acks")
         self.runs = Journal(folder / "runs")
         self.busy = busy
         self.registry = _tasks(self)
 
-    def storage(self, clock: Callable[[], int] = wall_clock) -> SqliteStorage:
+    def storage(self, clock: Callable[[], int] = wall_clock, driver: Any = None) -> SqliteStorage:
         """A handle on the file."""
-        return SqliteStorage(self.url, clock=clock)
+        return SqliteStorage(self.url, clock=clock, driver=driver)
 
     def app(
         self,

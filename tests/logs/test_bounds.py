@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import itertools
+import json
 import logging
+import os
 import threading
 from datetime import timedelta
 
@@ -109,7 +112,7 @@ def test_more_warnings_than_there_is_room_for(kit):
 
 def test_a_mebibyte_is_kept(kit):
     """Large records are bounded by their size, and the last error is among them."""
-    with pytest.raises(ValueError, match="the end"), kit.log.block() as logger:
+    with pytest.raises(ValueError, match="the end"), kit.log.block() as logger:  # noqa: PT012 - all of it is the task
         for number in range(3_000):
             logger.log(20 + 10 * (number % 2), "large", context={str(part): "x" * 3_900 for part in range(4)})
         raise ValueError("the end")
@@ -166,7 +169,7 @@ def test_a_storage_that_is_down_never_reaches_the_task(make, capsys):
         for _ in range(100):
             kit.clock[0] += SECOND
             logger.info("later")
-    waits = [after - before for before, after in zip(attempts, attempts[1:], strict=False)]
+    waits = [after - before for before, after in itertools.pairwise(attempts)]
     assert len(attempts) < 12
     assert waits == sorted(waits)
     assert waits[0] >= 500_000
@@ -281,3 +284,37 @@ def test_a_batch_knows_whether_it_is_worth_a_commit():
 def test_settings_are_shared():
     """Logs of equal settings share one sanitiser, so what it has learned about keys serves them all."""
     assert sanitizer(LogSettings()) is sanitizer(LogSettings(flush_interval=timedelta(seconds=1)))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_process_goes_on_by_itself(make):
+    """In a child, what waits is the parent's; its own records are written at once, late, with numbers of their own."""
+    reading, writing = os.pipe()
+    parent = os.getpid()
+    stored = []
+
+    def write(batch):
+        if os.getpid() == parent:
+            stored.append(batch)
+        else:
+            os.write(
+                writing,
+                json.dumps([(entry.seq, entry.message, entry.late) for entry in batch.entries]).encode(),
+            )
+
+    kit = make(write=write)
+    with kit.log.block() as logger:
+        logger.info("the parent's")
+        kit.log._lock.acquire()
+        child = os.fork()
+        if child == 0:
+            logger.info("the child's")
+            os._exit(0)
+        kit.log._lock.release()
+        os.waitpid(child, 0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        ((number, message, late),) = json.loads(pipe.read())
+    assert (message, late) == ("the child's", True)
+    assert number > child
+    assert [entry.message for entry in kit.log.drain().entries] == ["the parent's"]

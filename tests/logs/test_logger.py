@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections.abc
 import contextvars
 import logging
 import logging.config
@@ -143,7 +144,7 @@ def test_the_caller_is_the_caller(kit, application):
         lines.append(here() + 1)
         logging.LoggerAdapter(logger, {}).info("adapted")
         lines.append(here() + 1)
-        logger.exception("no exception at hand")
+        logger.exception("no exception at hand")  # noqa: LOG004 - as it is meant
         lines.append(here() + 1)
         logger.log(logging.INFO, "log")
         lines.append(here() + 1)
@@ -206,7 +207,7 @@ def test_extra_that_clashes_is_renamed(kit, application):
     """A key of `extra` that every LogRecord has keeps its name in the context and gets another on the record."""
     clashing = [*vars(logging.makeLogRecord({})), "message", "asctime", "truncated", "triggers.uid"]
     with kit.log.block() as logger:
-        logger.info("said", extra={key: "mine" for key in clashing})
+        logger.info("said", extra=dict.fromkeys(clashing, "mine"))
     (entry,) = kit.finish()
     (record,) = application.collector.records
     assert entry.context == dict.fromkeys(clashing, "mine")
@@ -405,7 +406,7 @@ def test_outside_of_a_block_it_is_a_plain_logger(caplog):
 
 
 def test_caplog_sees_the_records(kit, caplog):
-    """pytest's own fixture works: records arrive at the root logger."""
+    """The fixture of pytest works: records arrive at the root logger."""
     with caplog.at_level(logging.INFO), kit.log.block() as logger:
         logger.info("seen", context={"page": 1})
     assert [(record.getMessage(), record.context) for record in caplog.records] == [("seen", {"page": 1})]
@@ -560,3 +561,27 @@ def test_the_exceptions_context_lies_between_the_blocks_and_the_calls(kit):
     (entry,) = kit.finish()
     assert entry.context == {"a": "block", "b": "exception", "c": "call"}
     assert entry.exception["context"] == {"b": "exception", "c": "exception"}
+
+
+class HostileMapping(dict):
+    """Cannot be read at all."""
+
+    def __iter__(self):
+        raise RuntimeError
+
+    keys = items = get = pop = __getitem__ = __iter__
+
+
+def test_hostile_extra_costs_the_context_not_the_record(kit):
+    """An `extra` that raises when it is read leaves a mark; the record and its level are kept."""
+
+    class Unreadable(collections.abc.Mapping):
+        __iter__ = __getitem__ = __len__ = HostileMapping.__iter__
+
+    with kit.log.block() as logger:
+        logger.warning("said", extra=Unreadable())
+        logger.warning("said", extra=HostileMapping(page=1), context=HostileMapping(page=1))
+    first, second = kit.finish()
+    assert first.context == {"context": "<could not be recorded: RuntimeError>"}
+    assert second.context
+    assert kit.counts == {logging.WARNING: 2}

@@ -13,16 +13,20 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, Field, SecretStr
 
 from triggers.core.values import encode
 from triggers.logs import LogSettings
-from triggers.logs.sanitize import NOTHING, Plain, Sanitizer, merged, storable
+from triggers.logs.plain import NOTHING, Plain, merged
+from triggers.logs.sanitize import Sanitizer
+from triggers.logs.texts import storable
 
+SECRET = "hunter22"  # noqa: S105 - what must not be kept
 SETTINGS = LogSettings()
 clean = Sanitizer(SETTINGS)
 
@@ -61,13 +65,13 @@ class Moment(datetime):
     pass
 
 
-Point = collections.namedtuple("Point", "x password")
+Point = collections.namedtuple("Point", "x password")  # noqa: PYI024 - the kind without types
 
 
 @dataclass
 class Subject:
     name: str
-    password: str = "hunter22"
+    password: str = SECRET
     born: date = date(1996, 11, 5)
     raw: bytes = field(default=b"", repr=False)
 
@@ -131,7 +135,7 @@ EAST = timezone(timedelta(hours=2))
         (Number.ONE, 1),
         (Text("text"), "text"),
         (Whole(3), 3),
-        (pathlib.PurePosixPath("/tmp/x"), "/tmp/x"),
+        (pathlib.PurePosixPath("/srv/x"), "/srv/x"),
         ((1, "a"), [1, "a"]),
         ({"b", "a"}, ["a", "b"]),
         (frozenset({1}), [1]),
@@ -247,7 +251,7 @@ def test_a_lazily_evaluated_object_is_never_evaluated():
     """Nothing of an unknown object is called: no query is sent, no generator is advanced, no proxy is opened."""
 
     class Lazy:
-        evaluations = []
+        evaluations: ClassVar = []
 
         def _evaluate(self, *args):
             self.evaluations.append(args)
@@ -293,7 +297,7 @@ def test_three_thousand_levels():
 
 def test_colliding_keys_are_all_kept():
     """Keys that are the same as text get numbers; what is secret stays secret under every one of them."""
-    assert data({1: "a", "1": "b", 1.0j: "c", (1, "x"): "d", None: "e", True: "f", "null": "g"}) == {
+    assert data({1: "a", "1": "b", 1.0j: "c", (1, "x"): "d", None: "e", True: "f", "null": "g"}) == {  # noqa: F601 - they collide
         "1": "f",
         "1 (2)": "b",
         "<complex>": "c",
@@ -452,3 +456,37 @@ def test_text_can_be_stored_afterwards(text):
     assert "\0" not in fit
     if "\0" not in text and text.encode("utf-8", "ignore").decode() == text:
         assert fit == text
+
+
+def test_attrs_classes():
+    """A class of attrs gives its fields, without those that it hides from its own repr."""
+    attrs = pytest.importorskip("attrs")
+
+    @attrs.define
+    class Answer:
+        page: int
+        password: str = SECRET
+        raw: str = attrs.field(default=SECRET, repr=False)
+
+    assert data(Answer(3)) == {"page": 3, "password": "[redacted]"}
+
+
+def test_numpy_values():
+    """A number of numpy is a number; an array is named, not read."""
+    numpy = pytest.importorskip("numpy")
+    values = [numpy.float64(0.5), numpy.int64(3), numpy.bool_(1), numpy.str_("x"), numpy.float32("nan")]
+    assert data([*values, numpy.zeros(9)]) == [0.5, 3, True, "x", "<nan>", "<numpy.ndarray>"]
+
+
+def test_pydantic_extras_and_hidden_fields():
+    """What a model takes beyond its fields is kept by the same rules; fields hidden from its repr are not."""
+
+    class Open(BaseModel, extra="allow"):
+        name: str
+        raw: str = Field(default=SECRET, repr=False)
+
+    assert data(Open(name="Ann", page=1, password=SECRET)) == {
+        "name": "Ann",
+        "page": 1,
+        "password": "[redacted]",
+    }

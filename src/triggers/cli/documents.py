@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 _ANY_SIZE: Final = Limits(payload=2**62, nesting=500)
 
 
+#: In these, what was said holds nothing up.
+_SETTLED: Final = frozenset({Status.REPLAYED, Status.SKIPPED, Status.ABANDONED})
+
+
 def emit(document: Any) -> None:
     """Print a document on a line of its own."""
     click.echo(json.dumps(document))
@@ -75,6 +79,14 @@ def error_of(instance: Instance) -> dict[str, Any] | None:
     return None if instance.error is None else json.loads(instance.error)
 
 
+def asks_for_review(instance: Instance) -> int:
+    """Highest level of its records that a person should review, 0 for none.
+
+    Of an instance that was replayed, skipped or abandoned nobody need review anything.
+    """
+    return 0 if instance.status in _SETTLED else instance.log_unresolved
+
+
 def parent_of(instance: Instance) -> str | None:
     """Name of the instance that this one replays."""
     return None if instance.parent is None else f"{instance.task}#{instance.parent}"
@@ -103,7 +115,7 @@ def instance_document(instance: Instance, rules: Mapping[str, Rule]) -> dict[str
         "error": error and {"type": error.get("type"), "message": error.get("message")},
         "log": {
             "level": level(instance.log_level),
-            "unresolved": level(instance.log_unresolved),
+            "unresolved": level(asks_for_review(instance)),
             "counts": {level_name(number): count for number, count in sorted(instance.log_counts.items())},
             "dropped": instance.log_dropped,
         },
@@ -113,7 +125,9 @@ def instance_document(instance: Instance, rules: Mapping[str, Rule]) -> dict[str
 def whole_document(instance: TaskInstance, rules: Mapping[str, Rule]) -> dict[str, Any]:
     """An instance with everything that is kept of it."""
     reviews = [{**review, "at": moment(review["at"])} for review in instance.log_reviews]
-    history = [{"at": moment(at), "status": status, "remark": remark} for at, status, remark in instance.history]
+    history = [
+        {"at": moment(at), "status": status, "remark": remark} for at, status, remark in instance.history
+    ]
     return {
         **instance_document(instance.stored, rules),
         "kwargs": tagged(dict(instance.kwargs)),

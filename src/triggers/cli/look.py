@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+import json
 import logging
 import shlex
 from dataclasses import asdict
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -16,58 +18,79 @@ from triggers.cli.values import NotJsonError, parse
 from triggers.core.configuration import check_configuration, json_schema
 from triggers.core.status import RESOLVED, Status
 from triggers.exceptions import ConfigurationError, UnknownInstanceError
-from triggers.session import TaskInstance
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import IO
 
     from triggers.core.explain import Explanation
+    from triggers.core.rules import Rule
     from triggers.core.state import Instance, Session
     from triggers.session import SessionView
     from triggers.storages.base import Reader, StoredRecord
 
-#: Rows read at a time.
+_T = TypeVar("_T")
+_Command = TypeVar("_Command", bound="Callable[..., Any]")
+
+#: Rows that one query reads, unless fewer are asked for.
 PAGE: Final = 500
 
-#: Statuses in the order in which a person looks at them.
-_ORDER: Final = (Status.FAILED, Status.RUNNING, Status.SCHEDULED, Status.UNSTARTED)
+#: Statuses in the order in which a person looks at them; the resolved ones together, behind these.
+ORDER: Final = (Status.FAILED, Status.RUNNING, Status.SCHEDULED, Status.UNSTARTED)
 
-limit_option = click.option(
-    "--limit", type=click.IntRange(0), default=50, show_default=True, help="How many at most; 0 is all."
-)
+
+def _limit(default: int) -> Callable[[_Command], _Command]:
+    return click.option(
+        "--limit",
+        type=click.IntRange(0),
+        default=default,
+        show_default=True,
+        help="How many at most; 0 is all.",
+    )
+
+
+def _cut(found: Iterator[_T], limit: int) -> tuple[list[_T], bool]:
+    """The first ones, and whether there are more."""
+    shown = list(islice(found, limit or None))
+    return shown, bool(limit) and next(found, None) is not None
+
+
+# -- sessions -------------------------------------------------------------------------------------------
 
 
 @click.command()
-@limit_option
+@_limit(50)
 @click.option("--after", default="", metavar="UID", help="Go on behind this one.")
 @common
 @pass_where
 def sessions(where: Where, limit: int, after: str) -> None:
     """List sessions, in the order of their UIDs."""
     with where.opened() as app:
-        found = _heads(app.storage.reader, after)
+        found = _heads(app.storage.reader, after, min(limit + 1, PAGE) if limit else PAGE)
         if where.json:
-            for head in _first(found, limit):
+            for head in islice(found, limit or None):
                 documents.emit(documents.session_document(head))
-            return
-        shown, more = _cut(found, limit)
-        if not shown:
-            render.say("no sessions")
-            return
-        render.console().print(render.sessions_table(shown))
-        if more:
-            render.say(f"there are more: triggers sessions --after {shlex.quote(shown[-1].uid)}")
+        else:
+            shown, more = _cut(found, limit)
+            _list_sessions(shown, more=more)
 
 
-def _heads(reader: Reader, after: str) -> Iterator[Session]:
-    while page := reader.sessions(after, PAGE):
+def _heads(reader: Reader, after: str, page_size: int) -> Iterator[Session]:
+    while page := reader.sessions(after, page_size):
         yield from page
         after = page[-1].uid
 
 
-def _first[T](found: Iterator[T], limit: int) -> Iterator[T]:
-    return islice(found, limit or None)
+def _list_sessions(shown: list[Session], *, more: bool) -> None:
+    if not shown:
+        render.say("no sessions")
+        return
+    render.console().print(render.sessions_table(shown))
+    if more:
+        render.say(f"There are more: triggers sessions --after {shlex.quote(shown[-1].uid)}")
+
+
+# -- show -----------------------------------------------------------------------------------------------
 
 
 @click.command()
@@ -75,28 +98,265 @@ def _first[T](found: Iterator[T], limit: int) -> Iterator[T]:
 @click.argument("instance", required=False)
 @click.option("--task", help="Only instances of this task.")
 @click.option(
-    "--status", "statuses", multiple=True, type=click.Choice([status.value for status in Status]), help="Only in it."
+    "--status",
+    "statuses",
+    multiple=True,
+    type=click.Choice([str(status) for status in Status]),
+    help="Only in it.",
 )
 @click.option("--unresolved-logs", is_flag=True, help="Only instances whose records ask for a review.")
-@limit_option
+@_limit(50)
 @common
 @pass_where
-def show(  # noqa: PLR0917 - what the command line has
-    where: Where,
-    uid: str,
-    instance: str | None,
-    task: str | None,
-    statuses: tuple[str, ...],
-    unresolved_logs: bool,  # noqa: FBT001 - click gives it
-    limit: int,
-) -> None:
-    """Show a session, or everything about one instance of it."""
+def show(where: Where, /, uid: str, instance: str | None, limit: int, **narrow: Any) -> None:
+    """Show a session, or everything about one INSTANCE of it."""
     with where.opened() as app:
         view = existing(app, uid)
         if instance is not None:
-            _show_one(where, view, instance)
+            _show_instance(where, view, instance)
+        else:
+            reader = app.storage.reader
+            shown, more = _cut(_instances(reader, uid, limit, **narrow), limit)
+            bare = [] if any(narrow.values()) else _without_instance(reader, view.head)
+            _show_session(where, view.head, shown, bare, more=more)
+
+
+def _instances(
+    reader: Reader,
+    uid: str,
+    limit: int,
+    *,
+    task: str | None,
+    statuses: tuple[str, ...],
+    unresolved_logs: bool,
+) -> Iterator[Instance]:
+    """Those that were asked for, the ones that need somebody first."""
+    wanted = frozenset(map(Status, statuses)) or frozenset(Status)
+    page_size = min(limit + 1, PAGE) if limit else PAGE
+    for group in (*({status} for status in ORDER), RESOLVED):
+        after = ("", -1)
+        flagged = 1 if unresolved_logs else None
+        while group & wanted:
+            page = reader.instances(
+                uid, task=task, statuses=group & wanted, flagged=flagged, after=after, limit=page_size
+            )
+            yield from page
+            if len(page) < page_size:
+                break
+            after = (page[-1].task, page[-1].number)
+
+
+def _without_instance(reader: Reader, head: Session) -> list[tuple[Rule, tuple[str, ...]]]:
+    """The tasks without any instance, with what they wait for: nothing where all of it came before them."""
+    counters = reader.counters(head.uid)
+    rules = [rule for task, rule in head.rules.rules.items() if task not in counters]
+    fired = reader.latest(head.uid, {name for rule in rules for name in rule.after.names}) if rules else {}
+    return [(rule, rule.after.lacking(fired)) for rule in rules]
+
+
+def _show_session(
+    where: Where,
+    head: Session,
+    shown: list[Instance],
+    bare: list[tuple[Rule, tuple[str, ...]]],
+    *,
+    more: bool,
+) -> None:
+    rules = head.rules.rules
+    if where.json:
+        documents.emit(
+            {
+                **documents.session_document(head),
+                "instances": [documents.instance_document(instance, rules) for instance in shown],
+                "more": more,
+                "tasks_without_instance": [
+                    {"task": rule.task, "waits_for": list(lacks), "needs": rule.after.sentence()}
+                    for rule, lacks in bare
+                ],
+            }
+        )
+        return
+    facts = [f"open: {render.openness(head)}", render.plural(head.firings, "firing")]
+    facts += [f"manager {render.visible(head.manager)}", f"changed {render.when(head.modified_at)} UTC"]
+    render.say(f"Session {render.visible(head.uid)}", ", ".join(facts))
+    if head.metadata != "{}":
+        render.say(f"metadata {render.pairs(json.loads(head.metadata))}")
+    render.say("")
+    if shown:
+        render.console().print(render.instances_table(shown, rules, head.now))
+    else:
+        render.say("no instances")
+    if more:
+        render.say("There are more instances: --limit 0 shows all, --task and --status fewer.")
+    if bare:
+        render.say("")
+        render.console().print(render.bare_table(bare))
+    if any(documents.asks_for_review(instance) for instance in shown):
+        render.say("", "* has records that nobody has reviewed: triggers logs UID INSTANCE --unresolved")
+
+
+def _show_instance(where: Where, view: SessionView, name: str) -> None:
+    instance, head = view[name], view.head
+    if where.json:
+        documents.emit(documents.whole_document(instance, head.rules.rules))
+        return
+    render.say(f"{render.visible(instance.name)} of session {render.visible(view.uid)}", "")
+    render.console().print(render.details(instance, head.rules.rules, head.now))
+    if instance.error:
+        lines = render.exception_lines(instance.error, traceback=True)
+        render.say("", *lines)
+
+
+# -- logs -----------------------------------------------------------------------------------------------
+
+
+def _level(text: str) -> int:
+    """A level, by its name or as a number."""
+    known = logging.getLevelNamesMapping()
+    if text.upper() in known:
+        return known[text.upper()]
+    try:
+        return int(text)
+    except ValueError:
+        message = f"{text!r} is no level: a number, or one of {', '.join(known)}"
+        raise click.BadParameter(message) from None
+
+
+@click.command()
+@click.argument("uid")
+@click.argument("instance", required=False)
+@click.option("--level", "min_level", type=_level, default="0", metavar="LEVEL", help="From this level on.")
+@click.option("--text", help="Only messages with this in them.")
+@click.option("--unresolved", is_flag=True, help="Only what nobody has reviewed.")
+@click.option("--traceback", is_flag=True, help="Show the code that exceptions passed through.")
+@_limit(100)
+@click.option("--after", type=int, default=0, metavar="CURSOR", help="Go on behind this record.")
+@common
+@pass_where
+def logs(
+    where: Where, /, uid: str, instance: str | None, limit: int, *, traceback: bool, **query: Any
+) -> None:
+    """Show what tasks said, with context and exceptions."""
+    with where.opened() as app:
+        view = existing(app, uid)
+        if instance is not None:
+            view[instance]  # an instance that does not exist is an error, not an empty log
+        found = _records(view, instance, limit, **query)
+        if where.json:
+            for record in islice(found, limit or None):
+                documents.emit(documents.record_document(record))
             return
-        wanted = [Status(status) for status in statuses] or list(Status)
-        found = _instances(view, app.storage.reader, task, wanted, flagged=1 if unresolved_logs else None)
-        narrowed = bool(task or statuses or unresolved_logs)
-        _show_session(where, view, app.storage.reader, *_cut(found, limit), narrowed=narrowed)
+        last = None
+        for last in islice(found, limit or None):
+            render.say(*render.record_lines(last, traceback=traceback))
+        if last is None:
+            render.say("no records")
+        elif limit and next(found, None) is not None:
+            render.say(f"There are more: --after {last.cursor}")
+
+
+def _records(
+    view: SessionView,
+    instance: str | None,
+    limit: int,
+    *,
+    min_level: int,
+    text: str | None,
+    unresolved: bool,
+    after: int,
+) -> Iterator[StoredRecord]:
+    page_size = min(limit + 1, PAGE) if limit else PAGE
+    while page := view.logs(
+        instance, min_level=min_level, text=text, unresolved=unresolved or None, after=after, limit=page_size
+    ):
+        yield from page
+        after = page[-1].cursor
+
+
+# -- explain --------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("uid")
+@click.argument("task")
+@common
+@pass_where
+def explain(where: Where, uid: str, task: str) -> None:
+    """Say why a TASK, or one instance of it, has run or has not."""
+    with where.opened() as app:
+        view = existing(app, uid)
+        found = view.explain(task)
+        if not (found.known or found.counts):
+            raise UnknownInstanceError(_nothing_of_that_name(view, task))
+    if where.json:
+        documents.emit(documents.tagged(_plain(asdict(found))))
+    else:
+        _print_explanation(uid, found)
+
+
+def _nothing_of_that_name(view: SessionView, task: str) -> str:
+    close = difflib.get_close_matches(task, view.tasks, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"session {view.uid!r} has no task {task!r}{hint}"
+
+
+def _plain(value: Any) -> Any:
+    """The same with lists in place of tuples."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _print_explanation(uid: str, found: Explanation) -> None:
+    render.console().print(render.visible(found.sentence))
+    for name in found.waits_for:
+        where = f"{shlex.quote(uid)} {shlex.quote(name)}"
+        render.say(f"  triggers replay {where}", f"  triggers skip {where} --cascade")
+
+
+# -- configurations -------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("config", type=click.File("rb"))
+@common
+@click.pass_context
+def check(context: click.Context, config: IO[bytes]) -> None:
+    """Print every problem of a configuration; - is standard input."""
+    where = context.ensure_object(Where)
+    tasks = 0
+    problems: tuple[tuple[str, str], ...] = ()
+    try:
+        read = parse(config.read())
+        tasks = len(read) if isinstance(read, dict) else 0
+        _check(where, read)
+    except NotJsonError as error:
+        problems = (("$", str(error)),)
+    except ConfigurationError as error:
+        problems = error.problems
+    if where.json:
+        documents.emit(documents.problems_document(tasks, problems))
+    elif problems:
+        render.say(*(f"{render.visible(path)}: {render.visible(message)}" for path, message in problems))
+        render.say(f"{render.plural(len(problems), 'problem')} in {render.visible(config.name)}")
+    else:
+        render.say(f"{render.plural(tasks, 'task')}, no problems")
+    context.exit(int(bool(problems)))
+
+
+def _check(where: Where, read: Any) -> None:
+    if where.names_app:
+        with where.opened() as app:
+            app.check(read)
+    else:
+        check_configuration(read)
+
+
+@click.command()
+@common
+def schema() -> None:
+    """Print the JSON Schema of configurations."""
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+COMMANDS: Final = (sessions, show, logs, explain, check, schema)

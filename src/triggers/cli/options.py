@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from triggers import Triggers, plugins
-from triggers.exceptions import StorageError, TriggersError, UnknownSessionError
+from triggers.exceptions import ManagerMismatchError, StorageError, TriggersError, UnknownSessionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,16 +53,18 @@ class Where:
             click.UsageError: the options lead nowhere.
             TriggersError: the storage cannot be opened.
         """
-        found = self._open(creating=creating, manager=manager)
+        found = self.open(creating=creating, manager=manager)
+        patience = None
         try:
             yield found
         except KeyboardInterrupt:
-            found.close(0)
+            patience = 0.0
             raise
         finally:
-            found.close()
+            found.close(patience)
 
-    def _open(self, *, creating: bool, manager: str | None) -> Triggers:
+    def open(self, *, creating: bool = False, manager: str | None = None) -> Triggers:
+        """The application, for :meth:`opened` or to be closed by the caller."""
         app, storage = self._choice()
         if app is not None:
             if manager is not None:
@@ -157,7 +159,9 @@ def _own_code(path: str) -> Iterator[None]:
         raise
     except BaseException as error:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
-        inside = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames[-1].filename != __file__ else ""
+        inside = (
+            f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames[-1].filename != __file__ else ""
+        )
         message = f"--app {path}: {type(error).__name__}: {error}{inside}"
         raise click.UsageError(message) from error
 
@@ -194,18 +198,27 @@ def without_credentials(url: str) -> str:
     return f"{scheme}://{shown}" if mark else shown
 
 
-def own_manager(app: Triggers, uid: str) -> TriggerManager:
+def own_manager(app: Triggers, uid: str, wanted: str | None) -> TriggerManager:
     """The manager that a session belongs to; of one that does not exist yet, the application's.
 
+    Args:
+        app: where the session is.
+        uid: the session.
+        wanted: the name that the manager must have, None for any.
+
     Raises:
-        ManagerMismatchError: this process lacks it.
+        ManagerMismatchError: it has another one, or one that this process lacks.
         InvalidNameError: the UID is none.
     """
     fresh = app.session(uid)
     try:
-        return app.existing_session(uid)
+        found = app.existing_session(uid)
     except UnknownSessionError:
         return fresh
+    if wanted is not None and found.name != fresh.name:
+        message = f"session {uid!r} belongs to manager {found.name!r}, for life, and not to {fresh.name!r}"
+        raise ManagerMismatchError(message)
+    return found
 
 
 def existing(app: Triggers, uid: str) -> SessionView:

@@ -1,4 +1,4 @@
-"""Output for people: no wider than the terminal, no colour but on one, and nothing that could take it over."""
+"""Output for people: as wide as the terminal, in colour only on one, with nothing that could take it over."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from triggers.cli.documents import error_of, parent_of, tagged, waits_for
+from triggers.cli.documents import asks_for_review, error_of, parent_of, tagged
 from triggers.core.status import Status
 from triggers.session import level_name, to_datetime
 
@@ -67,7 +67,12 @@ def say(*lines: str | Text) -> None:
 def progress(*, quiet: bool) -> Progress:
     """A bar on standard error, gone at its end; nothing where that is no terminal, or if `quiet`."""
     shown = console(err=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}"))
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
     return Progress(*columns, console=shown, transient=True, disable=quiet or not shown.is_terminal)
 
 
@@ -135,33 +140,55 @@ def level_text(number: int, *, unresolved: int = 0) -> Text:
     return Text(level_name(number) + "*"[: bool(unresolved)], style)
 
 
+def waiting(rule: Rule, lacks: Sequence[str]) -> str:
+    """What lacks, and where not all of that is needed, what is."""
+    needs = f" (needs {visible(rule.after.sentence())})" if isinstance(rule.after.to_json(), dict) else ""
+    return f"waits for {listed(lacks)}{needs}"
+
+
 def why(instance: Instance, rules: Mapping[str, Rule], now: int) -> str:
     """Why an instance is where it is."""
     parent = parent_of(instance)
-    parts = [_reason(instance, rules, now), f"replays {visible(parent)}" if parent else ""]
-    return "; ".join(filter(None, parts))
+    tell = _REASONS.get(instance.status)
+    reason = tell(instance, rules.get(instance.task), now) if tell else ""
+    return "; ".join(filter(None, (reason, f"replays {visible(parent)}" if parent else "")))
 
 
-def _reason(instance: Instance, rules: Mapping[str, Rule], now: int) -> str:
-    match instance.status:
-        case Status.UNSTARTED:
-            return f"waits for {listed(waits_for(instance, rules)) or 'nothing that is configured'}"
-        case Status.SCHEDULED if instance.given_back:
-            return f"given back {instance.given_back} times by workers that lack its task"
-        case Status.SCHEDULED if instance.run_at > now:
-            return f"due at {when(instance.run_at)}"
-        case Status.SCHEDULED:
-            return "due, waits for a worker"
-        case Status.RUNNING if (instance.lease_until or 0) < now:
-            return f"lost its worker {visible(instance.owner)}; the next sweep rescues it"
-        case Status.RUNNING:
-            return f"run by {visible(instance.owner)}"
-        case Status.FAILED:
-            error = error_of(instance) or {}
-            return f"{error.get('type')}: {value(str(error.get('message') or ''))}" if error else "by hand"
-        case Status.ABANDONED:
-            return f"stopped by {listed(instance.vetoes)}" if instance.vetoes else ""
-    return ""
+def _unstarted(instance: Instance, rule: Rule | None, _now: int) -> str:
+    if rule is None:
+        return "its task is no longer configured"
+    return waiting(rule, rule.after.lacking(instance.taken))
+
+
+def _scheduled(instance: Instance, _rule: Rule | None, now: int) -> str:
+    if instance.given_back:
+        return f"given back {plural(instance.given_back, 'time')} by workers that lack its task"
+    return f"due at {when(instance.run_at)}" if instance.run_at > now else "due, waits for a worker"
+
+
+def _running(instance: Instance, _rule: Rule | None, now: int) -> str:
+    owner = visible(instance.owner)
+    if (instance.lease_until or 0) < now:
+        return f"has lost its worker {owner}; the next sweep rescues it"
+    return f"run by {owner}"
+
+
+def _failed(instance: Instance, _rule: Rule | None, _now: int) -> str:
+    error = error_of(instance)
+    return f"{error.get('type')}: {value(str(error.get('message') or ''))}" if error else "by hand"
+
+
+def _abandoned(instance: Instance, _rule: Rule | None, _now: int) -> str:
+    return f"stopped by {listed(instance.vetoes)}" if instance.vetoes else ""
+
+
+_REASONS: Final = {
+    Status.UNSTARTED: _unstarted,
+    Status.SCHEDULED: _scheduled,
+    Status.RUNNING: _running,
+    Status.FAILED: _failed,
+    Status.ABANDONED: _abandoned,
+}
 
 
 # -- tables ---------------------------------------------------------------------------------------------
@@ -175,7 +202,9 @@ def table(*columns: str, right: Sequence[str] = (), folding: Sequence[str] = ())
         right: those of numbers.
         folding: those whose cells go on in the next line where there is no room; the others keep theirs.
     """
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+    made = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", show_edge=False
+    )
     for column in columns:
         made.add_column(
             column,
@@ -189,10 +218,22 @@ def table(*columns: str, right: Sequence[str] = (), folding: Sequence[str] = ())
 def sessions_table(heads: Iterable[Session]) -> Table:
     """Sessions, one in a row."""
     made = table(
-        "session", "open", "firings", "manager", "changed (UTC)", right=["firings"], folding=["session", "manager"]
+        "session",
+        "open",
+        "firings",
+        "manager",
+        "changed (UTC)",
+        right=["firings"],
+        folding=["session", "manager"],
     )
     for head in heads:
-        cells = (visible(head.uid), openness(head), f"{head.firings:,}", visible(head.manager), when(head.modified_at))
+        cells = (
+            visible(head.uid),
+            openness(head),
+            f"{head.firings:,}",
+            visible(head.manager),
+            when(head.modified_at),
+        )
         made.add_row(*cells)
     return made
 
@@ -212,9 +253,18 @@ def instances_table(instances: Iterable[Instance], rules: Mapping[str, Rule], no
             visible(instance.name),
             status_text(instance.status),
             str(instance.attempt),
-            level_text(instance.log_level, unresolved=instance.log_unresolved),
+            level_text(instance.log_level, unresolved=asks_for_review(instance)),
             why(instance, rules, now),
         )
+    return made
+
+
+def bare_table(bare: Iterable[tuple[Rule, tuple[str, ...]]]) -> Table:
+    """Tasks that have no instance, with what they wait for."""
+    made = table("no instance yet", "why", folding=["no instance yet", "why"])
+    for rule, lacks in bare:
+        reason = waiting(rule, lacks) if lacks else "configured after all that it waits for was fired"
+        made.add_row(visible(rule.task), reason)
     return made
 
 
@@ -251,9 +301,11 @@ def _tries(stored: Instance) -> str:
 def _log(stored: Instance) -> str:
     if not stored.log_counts:
         return "nothing was said"
-    counts = ", ".join(f"{count:,} {level_name(number)}" for number, count in sorted(stored.log_counts.items()))
+    counts = ", ".join(
+        f"{count:,} {level_name(number)}" for number, count in sorted(stored.log_counts.items())
+    )
     dropped = f", {stored.log_dropped:,} of them not kept" if stored.log_dropped else ""
-    return counts + dropped + ("; asks for a review" if stored.log_unresolved else "")
+    return counts + dropped + ("; asks for a review" if asks_for_review(stored) else "")
 
 
 def _review(review: Mapping[str, Any]) -> str:
@@ -278,7 +330,9 @@ def record_lines(record: StoredRecord, *, traceback: bool) -> Iterable[Text]:
     if entry.context:
         yield Text(f"    {pairs(entry.context)}")
     if entry.exception:
-        yield from (Text(f"    {line}", "red") for line in exception_lines(entry.exception, traceback=traceback))
+        yield from (
+            Text(f"    {line}", "red") for line in exception_lines(entry.exception, traceback=traceback)
+        )
 
 
 def exception_lines(error: Mapping[str, Any], *, traceback: bool) -> Iterable[str]:
@@ -289,7 +343,10 @@ def exception_lines(error: Mapping[str, Any], *, traceback: bool) -> Iterable[st
     yield headline(error)
     for note in error.get("notes") or ():
         yield f"  {visible(note)}"
-    for word, behind in (("caused by", error.get("cause")), ("while handling", error.get("context_exception"))):
+    for word, behind in (
+        ("caused by", error.get("cause")),
+        ("while handling", error.get("context_exception")),
+    ):
         if behind:
             first, *rest = exception_lines(behind, traceback=False)
             yield from (f"  {word} {first}", *(f"  {line}" for line in rest))

@@ -1,9 +1,9 @@
-"""What users write: JSON, with the types that JSON lacks, and nothing that would silently become something else."""
+"""What users write: JSON, and the types that it lacks; nothing silently becomes something else."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -88,50 +88,48 @@ def _check_type(value: dict[str, Any], key: str, path: str) -> None:
         raise NotJsonError(message)
 
 
-class JsonObject(click.ParamType):
-    """An object of JSON, written on the command line."""
+def json_object(text: str | bytes, what: str = "value") -> dict[str, Any]:
+    """Read an object of JSON, for an option.
 
-    name = "JSON"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> dict[str, Any]:
-        """Read it; wrong use if it is something else."""
-        what = param.name if param is not None and param.name else "the value"
-        try:
-            found = typed(parse(value), what)
-        except NotJsonError as error:
-            self.fail(str(error), param, ctx)
-        if not isinstance(found, dict):
-            self.fail(f"an object is needed, like {{\"page\": 3}}, not {value!r:.50}", param, ctx)
-        return found
+    Raises:
+        click.BadParameter: it is something else.
+    """
+    try:
+        found = typed(parse(text), what)
+    except NotJsonError as error:
+        raise click.BadParameter(str(error)) from None
+    if not isinstance(found, dict):
+        message = f'an object is needed, like {{"page": 3}}, not {text!r:.50}'
+        raise click.BadParameter(message)
+    return found
 
 
-class Pair(click.ParamType):
-    """``key=value``; the value is JSON if it reads as JSON, else text."""
+def pair(text: str) -> tuple[str, Any]:
+    """Take ``key=value`` apart; the value is JSON if it reads as JSON, else text.
 
-    name = "KEY=VALUE"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, Any]:
-        """Take it apart; wrong use if there is no ``=``."""
-        key, mark, text = value.partition("=")
-        if not (mark and key):
-            self.fail(f"{value!r} is not of the form key=value", param, ctx)
-        try:
-            read = parse(text)
-        except NotJsonError:
-            return key, text
-        try:
-            return key, typed(read, key)
-        except NotJsonError as error:
-            self.fail(str(error), param, ctx)
+    Raises:
+        click.BadParameter: it has no key, or the value is of no type.
+    """
+    key, mark, written = text.partition("=")
+    if not (mark and key):
+        message = f"{text!r:.50} is not of the form key=value"
+        raise click.BadParameter(message)
+    try:
+        read = parse(written)
+    except NotJsonError:
+        return key, written
+    try:
+        return key, typed(read, key)
+    except NotJsonError as error:
+        raise click.BadParameter(str(error)) from None
 
 
-def kwargs_options(command: Callable[..., Any]) -> Callable[..., Any]:
+_Command = TypeVar("_Command", bound="Callable[..., Any]")
+
+
+def kwargs_options(command: _Command) -> _Command:
     """Give a command ``--kwargs`` and ``--kwargs-file``; see :func:`kwargs_of`."""
-    given = click.option("--kwargs", type=JsonObject(), help="An object of JSON.")
+    given = click.option("--kwargs", type=json_object, metavar="JSON", help="An object of JSON.")
     file = click.option(
         "--kwargs-file", type=click.File("rb"), help="A file with an object of JSON; - is standard input."
     )
@@ -150,11 +148,7 @@ def kwargs_of(kwargs: dict[str, Any] | None, kwargs_file: IO[bytes] | None) -> d
     if kwargs_file is None:
         return kwargs
     try:
-        found = typed(parse(kwargs_file.read()), "kwargs")
-    except NotJsonError as error:
-        message = f"{kwargs_file.name}: {error}"
+        return json_object(kwargs_file.read(), "kwargs")
+    except click.BadParameter as error:
+        message = f"{kwargs_file.name}: {error.message}"
         raise click.UsageError(message) from None
-    if not isinstance(found, dict):
-        message = f"{kwargs_file.name}: an object of JSON is needed"
-        raise click.UsageError(message)
-    return found

@@ -81,8 +81,8 @@ def condition_from_json(written: Any) -> Condition:
     if isinstance(written, dict):
         if "all" in written:
             return all_of(_terms(written["all"]))
-        count = written.get("atLeast", 1)
-        return Condition(count, tuple(dict.fromkeys(_terms(written.get("any", written.get("of", ()))))))
+        terms: Any = written.get("any", written.get("of"))
+        return Condition(written.get("atLeast", 1), tuple(dict.fromkeys(_terms(terms))))
     return all_of(_terms(written))
 
 

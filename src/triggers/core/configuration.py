@@ -45,7 +45,7 @@ def _checked_name(value: object) -> object:
         raise PydanticCustomError("name", "{reason}", {"reason": str(error)}) from None
 
 
-def _as_list(value: object) -> object:
+def _as_list(value: Any) -> Any:
     return (
         sorted(value, key=str)
         if isinstance(value, (set, frozenset))
@@ -186,22 +186,24 @@ def json_schema() -> dict[str, Any]:
 
 
 def _rules(configuration: dict[str, Any]) -> RuleSet:
-    return rule_set({task: _lists(written) for task, written in configuration.items()})
+    return rule_set({task: dict(_directives(written)) for task, written in configuration.items()})
 
 
-def _lists(written: Any) -> Any:
-    """The same with lists where a user wrote sets or tuples of names."""
-    if isinstance(written, dict):
-        return {
-            key: _lists(value) if key != "withParams" else value
-            for key, value in written.items()
-            if value is not None
-        }
-    return (
-        [_lists(term) for term in _as_list(written)]
-        if isinstance(written, (set, frozenset, tuple, list))
-        else written
-    )  # type: ignore[attr-defined]
+def _directives(written: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in written.items():
+        if key in {"after", "unless"}:
+            yield key, _lists(value)
+        elif value is not None or key not in DIRECTIVES:
+            yield key, value
+
+
+def _lists(condition: Any) -> Any:
+    """The same condition with lists where a user wrote sets or tuples of names."""
+    if isinstance(condition, dict):
+        return {key: _lists(terms) for key, terms in condition.items()}
+    if isinstance(condition, (list, tuple, set, frozenset)):
+        return [_lists(term) for term in _as_list(condition)]
+    return condition if condition is not None else []
 
 
 def _problems(
@@ -301,7 +303,7 @@ def _unknown(
 def _never(rules: RuleSet) -> Iterator[tuple[str, str]]:
     """Tasks that can never start, whatever the application fires, because they wait for each other.
 
-    Everything that is no task's name may happen; then, as long as something new can start, so may what it fires.
+    Everything that is no task's name may happen; then, whatever can start may fire its name.
     """
     possible = {name for rule in rules.rules.values() for name in rule.after.names} - rules.rules.keys()
     heads = list(rules.rules)

@@ -61,7 +61,7 @@ class Rule:
 
 
 class Reach(NamedTuple):
-    """What a firing of one trigger can touch: the rules that name it, their tasks, and their other triggers."""
+    """What a firing of one trigger can touch: the rules that name it, their tasks and other triggers."""
 
     rules: tuple[Rule, ...]
     tasks: frozenset[str]

@@ -52,8 +52,7 @@ class Session:
     modified_at: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Firing:
+class Firing(NamedTuple):
     """One occurrence of a trigger.
 
     Attributes:
@@ -200,8 +199,7 @@ class Latest(NamedTuple):
     depth: int
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(NamedTuple):
     """What the law must see; a storage loads all of it and nothing else.
 
     Attributes:
@@ -262,7 +260,7 @@ class Guard:
 
 
 class Record(NamedTuple):
-    """One record to store: whose, its number in the log of that instance, from 1, and which attempt said it."""
+    """One record to store: whose, its number in that instance's log, from 1, and which attempt said it."""
 
     instance: Instance
     number: int

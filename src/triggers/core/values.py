@@ -94,7 +94,9 @@ def encode(value: object, what: str, limits: Limits = DEFAULT_LIMITS) -> str:
         message = f"{what}{shown}: {refused.why}"
         raise InvalidValueError(message) from None
     except PydanticSerializationError:
-        message = f"{what}{_surrogate_path(value)}: the text has a lone surrogate, which no encoding can carry"
+        message = (
+            f"{what}{_surrogate_path(value)}: the text has a lone surrogate, which no encoding can carry"
+        )
         raise InvalidValueError(message) from None
     if len(written) > limits.payload:
         message = f"{what}: {len(written):,} bytes are more than the limit of {limits.payload:,}"
@@ -107,7 +109,7 @@ def decode(text: str) -> Any:
     return json.loads(text, object_hook=_revive) if '"$' in text else from_json(text)
 
 
-class _Refused(Exception):
+class _Refused(Exception):  # noqa: N818 - never leaves this page
     """A value that cannot be stored; each container that it stands in adds its part to the path."""
 
     def __init__(self, why: str) -> None:

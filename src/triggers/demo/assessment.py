@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Level of education, by the labels in the file's code book → the youngest age that is plausible for it, in years.
+#: Level of education, as labelled in the file's code book → the youngest plausible age, in years.
 PLAUSIBLE_FROM = {5: 22, 6: 25, 7: 28}
 
 #: Who `vote` stands for.
@@ -39,9 +39,9 @@ def score(answers: Mapping[str, int]) -> dict[str, Any]:
         answers: at least the placements on the left-right scale (1 to 7) and the vote.
 
     Returns:
-        `proximity`, by how many points Clinton is nearer to the respondent than Dole (−6 to 6); `nearer`, which
-        candidate that is, None for neither; `vote`, for whom; `agrees`, whether both are the same, None where
-        neither is nearer.
+        `proximity`, by how many points Clinton is nearer to the respondent than Dole, negative where Dole is;
+        `nearer`, which candidate that is, None for neither; `vote`, for whom; `agrees`, whether both are the
+        same, None where neither is nearer.
     """
     own = answers["selfLR"]
     proximity = abs(own - answers["DoleLR"]) - abs(own - answers["ClinLR"])

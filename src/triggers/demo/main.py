@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from triggers.app import Triggers
 from triggers.core.status import Status
-from triggers.demo.results import Results
+from triggers.demo.results import results_in
 from triggers.demo.rules import survey_rules
 from triggers.demo.study import RESPONDENTS, Arrival, arrivals, uid_of
 from triggers.demo.tasks import survey
@@ -46,8 +46,14 @@ LEASE = timedelta(seconds=5)
 #: The sweep of a process that was started again begins after this.
 GRACE = timedelta(seconds=2)
 
+#: The pause between two sweeps.
+SWEEP_INTERVAL = timedelta(seconds=1)
+
 #: By how many years a review is milder than the rule.
 TOLERANCE = 2
+
+#: The task that fails for some data.
+CHECK = "t_checkSubject"
 
 #: No task here can bring a process down, so its loss never counts against them, however often one kills it.
 CRASHES = 1_000_000
@@ -66,6 +72,7 @@ class DemoCounts:
         firings: what the application and the tasks fired, cascades too; a repeat is none.
         instances: status → instances.
         warned: instances that said something at WARNING or above.
+        results: rows in the survey's own table, one for each finished instance.
         tasks: task → status → instances.
         seconds: how long this run took.
     """
@@ -75,6 +82,7 @@ class DemoCounts:
     firings: int
     instances: Mapping[str, int]
     warned: int
+    results: int
     tasks: Mapping[str, Mapping[str, int]] = field(repr=False)
     seconds: float = field(compare=False)
 
@@ -86,11 +94,12 @@ class DemoCounts:
             "firings": self.firings,
             "instances": dict(self.instances),
             "warned": self.warned,
+            "results": self.results,
             "seconds": round(self.seconds, 1),
         }
 
 
-def run(  # noqa: PLR0913 - each has a default
+def run(
     storage_url: str,
     *,
     results_path: Path,
@@ -121,9 +130,8 @@ def run(  # noqa: PLR0913 - each has a default
         StorageError: the storage cannot be used.
     """
     started = time.monotonic()
-    results = Results(results_path.resolve())
-    results.prepare(seed)
-    with Triggers(
+    results = results_in(str(results_path.resolve()))
+    triggers = Triggers(
         storage_url,
         runner=ThreadsRunner(workers),
         manager=FinalizingTriggerManager,
@@ -131,16 +139,18 @@ def run(  # noqa: PLR0913 - each has a default
         complete_registry=True,
         lease=lease,
         grace=grace,
-        sweep_interval=timedelta(seconds=1),
+        sweep_interval=SWEEP_INTERVAL,
         max_crashes=CRASHES,
-    ) as triggers:
+    )
+    with closing(results), triggers:
+        results.prepare(seed)
         managers = [triggers.session(uid_of(number)) for number in range(1, respondents + 1)]
         receive(managers, arrivals(respondents, seed), survey_rules(results_path.resolve()), progress)
         settle(triggers, "working", progress)
         for step in (replay, skip):
             review(managers, step)
             settle(triggers, "reviewing", progress)
-        return count(managers, started)
+        return count(managers, results.count(), started)
 
 
 def receive(
@@ -149,7 +159,7 @@ def receive(
     rules: Mapping[str, Mapping[str, Any]],
     progress: Progress,
 ) -> None:
-    """Fire everything that arrives, as the server of a survey would; each session is configured when it begins."""
+    """Fire everything that arrives, as a survey's server would; a session is configured when it begins."""
     waiting = {manager.uid: manager for manager in managers}
     begun: dict[str, TriggerManager] = {}
     for done, arrival in enumerate(arriving):
@@ -168,44 +178,51 @@ def settle(triggers: Triggers, what: str, progress: Progress) -> None:
         left = backlog.ready + backlog.later + backlog.running
         most = max(most, left)
         progress(what, most - left, most)
+    if most:
+        progress(what, most, most)
 
 
 def review(managers: Iterable[TriggerManager], step: Callable[[TriggerManager, TaskInstance], None]) -> None:
-    """Look at every check that failed. One that another process of this demo has just settled is left alone."""
+    """Look at everything that failed. What another process of this demo has just settled is left alone."""
     for manager in managers:
-        for failed in manager.storage.find(task="t_checkSubject", statuses={Status.FAILED}):
+        for failed in manager.storage.find(statuses={Status.FAILED}):
             with suppress(InvalidStatusError):
                 step(manager, failed)
 
 
 def replay(manager: TriggerManager, failed: TaskInstance) -> None:
-    """Give what failed a second chance, with a tolerance, and no third one."""
-    if failed.parent is None:
+    """Give a check one second chance, with a tolerance; anything else failed for want of disk or the like."""
+    if failed.task != CHECK:
+        manager.replay_failed_instance(failed)
+    elif failed.parent is None:
         manager.replay_failed_instance(failed, {**failed.kwargs, "review": {"tolerance": TOLERANCE}})
 
 
 def skip(manager: TriggerManager, failed: TaskInstance) -> None:
-    """Give up what failed with the tolerance, too, and let the rest go on."""
-    if failed.parent is not None:
+    """Give up a check that failed with the tolerance, too, and let the rest go on."""
+    if failed.task == CHECK and failed.parent is not None:
         manager.skip_failed_instance(failed, cascade=True, result={"plausible": False})
 
 
-def count(managers: Iterable[TriggerManager], started: float) -> DemoCounts:
+def count(managers: Iterable[TriggerManager], results: int, started: float) -> DemoCounts:
     """Read from the storage what there is."""
-    sessions = finalized = firings = warned = 0
+    finalized = firings = warned = 0
     tasks: dict[str, Counter[str]] = {}
-    for manager in managers:
-        head = manager.storage.head
-        sessions, firings, finalized = sessions + 1, firings + head.firings, finalized + (head.finalized is not None)
-        for instance in manager.storage:
+    sessions = [manager.storage for manager in managers]
+    for session in sessions:
+        head = session.head
+        firings += head.firings
+        finalized += head.finalized is not None
+        for instance in session:
             tasks.setdefault(instance.task, Counter())[instance.status.value] += 1
             warned += instance.log_level >= logging.WARNING
     return DemoCounts(
-        sessions=sessions,
+        sessions=len(sessions),
         finalized=finalized,
         firings=firings,
         instances={status.value: sum(of[status.value] for of in tasks.values()) for status in Status},
         warned=warned,
+        results=results,
         tasks={task: dict(of) for task, of in tasks.items()},
         seconds=time.monotonic() - started,
     )

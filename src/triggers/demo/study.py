@@ -63,10 +63,10 @@ def uid_of(number: int) -> str:
 
 def read_answers() -> list[dict[str, int]]:
     """Variable → answer, for each respondent in the order of the study."""
-    with files("triggers.demo").joinpath("anes96.tsv").open(encoding="ascii", newline="") as lines:
-        return [
-            {name: int(value) for name, value in row.items()} for row in csv.DictReader(lines, delimiter="\t")
-        ]
+    lines = files("triggers.demo").joinpath("anes96.tsv").read_text("ascii").splitlines()
+    return [
+        {name: int(value) for name, value in row.items()} for row in csv.DictReader(lines, delimiter="\t")
+    ]
 
 
 def is_incomplete(number: int, seed: int) -> bool:
@@ -100,7 +100,8 @@ def arrivals_of(number: int, answers: Mapping[str, int], seed: int) -> list[Arri
         if dice.random() < REPEATED:
             sent.insert(dice.randrange(sent.index(page) + 1, len(sent) + 1), page)
     if not is_incomplete(number, seed):
-        sent.insert(dice.randrange(len(sent) + 1), Arrival(uid, "questionnaireComplete", "complete", {"pages": len(PAGES)}))
+        complete = Arrival(uid, "questionnaireComplete", "complete", {"pages": len(PAGES)})
+        sent.insert(dice.randrange(len(sent) + 1), complete)
     sent.insert(sent.index(first), Arrival(uid, "firstPageReceived", "first-page", first.kwargs))
     return [Arrival(uid, "isEmbedded", "embedded", {"application": "PollBook"}), *sent] if embedded else sent
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from triggers.demo.assessment import PLAUSIBLE_FROM, is_plausible, oddity, score
-from triggers.demo.results import Results
+from triggers.demo.results import results_in
 from triggers.exceptions import with_context
 from triggers.task import Registry, TaskContext, TriggerTask, task
 
@@ -52,7 +52,7 @@ def import_browser(context: TaskContext) -> None:
 
 
 class CheckSubject(TriggerTask):
-    """Refuses an education that the respondent is too young for; who looks at it may replay it with a tolerance."""
+    """Refuses an education that the respondent is too young for; a replay may bring a tolerance."""
 
     name = "survey.CheckSubject"
     registry = survey
@@ -81,7 +81,7 @@ class Score(TriggerTask):
         found = score(given["opinionImported"] | given["voteImported"])
         with context.get_logger_context(found) as logger:
             if found["agrees"] is False:
-                logger.warning("Votes for the candidate who is farther away.", context=given["opinionImported"])
+                logger.warning("Votes for the farther candidate.", context=given["opinionImported"])
             else:
                 logger.info("Scored.")
         found |= {"news": given["mediaImported"]["TVnews"], "plausible": given["t_checkSubject"]["plausible"]}
@@ -91,5 +91,5 @@ class Score(TriggerTask):
 
 def keep(context: TaskContext, values: Mapping[str, Any]) -> None:
     """Leave what a run found in the survey's table, in the one row of this piece of work."""
-    results = Results(context.trigger_kwargs["results"]["file"])
+    results = results_in(context.trigger_kwargs["results"]["file"])
     results.put(context.idempotency_key, context.manager.uid, context.task_instance.task, values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import logging
@@ -11,15 +10,16 @@ from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from triggers.exceptions import StatusChange
-from triggers.logs.logger import Scope, Sink, TriggersLogger
+from triggers.logs.logger import SIGNALS, TriggersLogger
+from triggers.logs.plain import NOTHING
 from triggers.logs.redact import Secrets
-from triggers.logs.sanitize import NOTHING, sanitizer
+from triggers.logs.sanitize import sanitizer
 from triggers.logs.settings import LogSettings
+from triggers.logs.sink import Scope, Sink
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from types import TracebackType
+    from types import FrameType, TracebackType
 
     from triggers.logs.log import InstanceLog
 
@@ -36,8 +36,8 @@ class LogBlock(AbstractContextManager[TriggersLogger]):
     """A part of a task whose log has a context of its own; :meth:`InstanceLog.block` makes it.
 
     Entering gives the logger; inside another block of the same instance it has that one's context too. An
-    exception that leaves is logged, once however many blocks it leaves, and goes on unchanged: at ERROR, but the
-    framework's own signals (retry, skip) and the cancellation of an asyncio task at INFO.
+    exception that leaves is logged, once however many blocks it leaves, and goes on unchanged: at ERROR, but
+    the framework's own signals (retry, skip) and the cancellation of an asyncio task at INFO.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class LogBlock(AbstractContextManager[TriggersLogger]):
 
 def level_of(exc: BaseException) -> int:
     """Return the level at which an exception is logged when it leaves a block."""
-    return logging.INFO if isinstance(exc, (StatusChange, asyncio.CancelledError)) else logging.ERROR
+    return logging.INFO if isinstance(exc, SIGNALS) else logging.ERROR
 
 
 def _restore(token: Token[TriggersLogger | None]) -> None:
@@ -96,7 +96,7 @@ def current_logger(name: str | None = None) -> TriggersLogger:
     if logger is not None:
         return logger if name is None or name == logger.name else logger.named(name)
     if name is None:
-        name = str(sys._getframe(1).f_globals.get("__name__", "triggers"))  # noqa: SLF001 - who calls
+        name = _module(sys._getframe(1))  # noqa: SLF001 - who calls
     return TriggersLogger(logging.getLogger(name), _outside())
 
 
@@ -114,11 +114,12 @@ class _Outside(Sink):
 
 def bind(**context: Any) -> TriggersLogger:
     """Return the current logger with more context, as its own `bind` does; the block's stays as it is."""
-    return current_logger(
-        None if CURRENT.get() else str(sys._getframe(1).f_globals.get("__name__", "triggers"))
-    ).bind(  # noqa: SLF001 - who calls
-        context
-    )
+    logger = CURRENT.get() or current_logger(_module(sys._getframe(1)))  # noqa: SLF001 - who calls
+    return logger.bind(context)
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "triggers"))
 
 
 def propagate(function: Callable[P, R]) -> Callable[P, R]:
@@ -155,8 +156,8 @@ def propagate(function: Callable[P, R]) -> Callable[P, R]:
 def mask_secret(value: str | bytes) -> None:
     """Hide this value in every message, context and traceback from now on.
 
-    Inside a block it is hidden in the log of that instance, and forgotten with it; outside, in every log of this
-    process as long as it lives. Values shorter than 4 characters are ignored.
+    Inside a block it is hidden in the log of that instance, and forgotten with it; outside, in every log of
+    this process as long as it lives. Values shorter than 4 characters are ignored.
 
     Args:
         value: a password, a token; bytes are taken as UTF-8.

@@ -21,8 +21,8 @@ class RecordBuffer:
     """Waiting records of one attempt and what they count up to; its owner holds a lock around every call.
 
     Of the room, a half belongs to records at WARNING or above. Of the other half, the first half is for the
-    first records, the other for the latest. A record of the first or the important ones can be written as soon
-    as it came; which ones are the latest is only known at the end.
+    first records, the other for the latest. A record of the first or the important ones can be written as
+    soon as it came; which ones are the latest is only known at the end.
     """
 
     __slots__ = (
@@ -73,7 +73,7 @@ class RecordBuffer:
             self.dropped += 1
         else:
             if room is self._first_room:
-                # From here on the others are the latest: a smaller one that came later is not one of the first.
+                # A smaller one that comes later is not one of the first.
                 room[0] = 0
             self._add_latest((size, entry))
 

@@ -1,4 +1,4 @@
-"""Turn an exception into data: what it was, why, what stood behind it, and with which context; never its locals."""
+"""Turn an exception into data: what it was, what stood behind it, with which context; never its locals."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from triggers.exceptions import context_of
+from triggers.logs.plain import NOTHING
 from triggers.logs.redact import hide
-from triggers.logs.sanitize import ELLIPSIS, NOTHING, sanitizer, storable
+from triggers.logs.sanitize import sanitizer
 from triggers.logs.shapes import message_of, type_name
+from triggers.logs.texts import ELLIPSIS, fit_text, storable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +26,8 @@ MAX_NODES = 50
 MAX_CHAIN = 20
 #: Frames of one traceback: half of them the outermost, half the innermost, where it happened.
 MAX_FRAMES = 100
+#: Characters of a message, once the others have used up the room.
+SHORT_MESSAGE = 100
 #: Notes and members of one exception.
 MAX_NOTES = 20
 
@@ -128,7 +132,7 @@ class _Tree:
             "qualified_type": qualified(type(exc)),
             "message": self.text(message_of(exc)),
             "context": self.context(exc),
-            "notes": [self.text(note) for note in notes_of(exc)],
+            "notes": self.notes(exc),
             "pathname": where[0],
             "lineno": where[1],
             "function": where[2],
@@ -167,8 +171,18 @@ class _Tree:
         self.cuts += [f"exception.{path}" for path in plain.truncated]
         return plain.data
 
+    def notes(self, exc: BaseException) -> list[str]:
+        notes = notes_of(exc)
+        if notes and self.size >= self.settings.max_traceback:
+            self.cuts.append("exception.notes")
+            return []
+        return [self.text(note) for note in notes]
+
     def text(self, text: str) -> str:
-        fit, was_cut = sanitizer(self.settings).text(text, self.settings.max_string, self.secrets)
+        # All texts together must stay as small as one traceback, or the error could not be stored.
+        limit = self.settings.max_string if self.size < self.settings.max_traceback else SHORT_MESSAGE
+        fit, was_cut = fit_text(text, limit, self.secrets)
+        self.size += len(fit.encode())
         if was_cut:
             self.cuts.append("exception.message")
         elif fit != text:
@@ -214,7 +228,10 @@ def _behind(exc: BaseException) -> tuple[BaseException | None, str]:
 
 def notes_of(exc: BaseException) -> list[str]:
     """Return the exception's notes (PEP 678); whatever else stands in their place is left out."""
-    notes = getattr(exc, "__notes__", None)
+    try:
+        notes = getattr(exc, "__notes__", None)
+    except Exception:  # noqa: BLE001 - the class's own code
+        return []
     return (
         [str.__str__(note) for note in islice(notes, MAX_NOTES) if isinstance(note, str)]
         if type(notes) is list

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
-from collections.abc import Mapping
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from triggers.logs.block import PROCESS_SECRETS, LogBlock
 from triggers.logs.buffer import RecordBuffer
-from triggers.logs.logger import Sink, TriggersLogger
+from triggers.logs.logger import TriggersLogger
+from triggers.logs.plain import NOTHING
 from triggers.logs.redact import Secrets
 from triggers.logs.report import report_once
-from triggers.logs.sanitize import NOTHING, sanitizer
+from triggers.logs.sanitize import sanitizer
 from triggers.logs.settings import LogIdentity, LogSettings, level_number
+from triggers.logs.sink import Sink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from triggers.core.records import LogBatch, LogEntry
 
-#: The first record to reach each of these is written at once, so that no crash makes a warned instance look clean.
+#: The first record to reach each of these is written at once: no crash may make a warned instance look clean.
 STEPS = (logging.WARNING, logging.ERROR, logging.CRITICAL)
 #: Microseconds to wait after a write that failed, doubled each time up to the second figure.
 FIRST_DELAY, LONGEST_DELAY = 500_000, 30_000_000
@@ -35,8 +38,8 @@ _DEFAULT_SETTINGS = LogSettings()
 class InstanceLog(Sink):
     """What one attempt of a task instance says, from its first record until after its end.
 
-    Records gather here; the caller's own logging call writes them when enough of them have gathered, or when one
-    is the first to reach WARNING, ERROR or CRITICAL. There is no thread. The rest is for the commit that
+    Records gather here; the caller's own logging call writes them when enough of them have gathered, or when
+    one is the first to reach WARNING, ERROR or CRITICAL. There is no thread. The rest is for the commit that
     ends the instance (:meth:`drain`). A storage that is down or slow never raises into the task: records stay
     here, within bounds, and the write is tried again later. Safe for threads.
 
@@ -110,6 +113,7 @@ class InstanceLog(Sink):
         self._retry_at = 0
         self._delay = 0
         self._seen: list[BaseException] = []
+        _logs.add(self)
 
     @property
     def current_log_level(self) -> int:
@@ -149,8 +153,8 @@ class InstanceLog(Sink):
     def drain(self) -> LogBatch:
         """Hand over all that was not written yet, for the commit that ends the instance; forget it here.
 
-        A second call gives an empty batch, or what came in between. It waits for a write that is under way, since
-        what that one fails to store is handed over too.
+        A second call gives an empty batch, or what came in between. It waits for a write that is under way,
+        since what that one fails to store is handed over too.
         """
         mine = self._writer == threading.get_ident()
         waited = not mine and self._writing.acquire(timeout=PATIENCE)
@@ -209,8 +213,7 @@ class InstanceLog(Sink):
         with self._lock:
             self._seq = entry.seq = self._seq + 1
             buffer.add(entry, size, late=self.closed)
-            if level > self._highest:
-                self._highest = level
+            self._highest = max(self._highest, level)
             urgent = self.closed or level >= self._next_step
             if level >= self._next_step:
                 self._next_step = next((step for step in STEPS if step > level), float("inf"))
@@ -218,6 +221,15 @@ class InstanceLog(Sink):
             due = urgent or (bool(ready) and self._gathered_enough(len(ready), entry.at))
         if due:
             self._store(entry.at, urgent=urgent)
+
+    def _begin_again(self) -> None:
+        """Go on in a forked process: what waits is the parent's to write, what comes is written at once."""
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._writer = 0
+        self._buffer = RecordBuffer(self.settings)
+        self._seq += CHILD_NUMBERS * os.getpid()
+        self.closed = True
 
     def _gathered_enough(self, ready: int, at: int) -> bool:
         records, size, interval = self._flush_at
@@ -255,6 +267,21 @@ class InstanceLog(Sink):
             report_once("a log could not be written; it is kept in memory and tried again", problem)
         else:
             self._delay = 0
+
+
+#: Logs of this process; one that is forked in the middle of a task inherits them, with their locks.
+_logs: weakref.WeakSet[InstanceLog] = weakref.WeakSet()
+#: Records of a forked process have numbers of their own: beyond this many times its process id.
+CHILD_NUMBERS = 1_000_000
+
+
+def _after_fork() -> None:
+    for log in list(_logs):
+        log._begin_again()  # noqa: SLF001 - the same module
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _attributes(identity: LogIdentity) -> dict[str, Any]:

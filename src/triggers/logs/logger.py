@@ -1,7 +1,8 @@
-"""The logger of one block: a `logging.Logger` that records first, whatever the application's logging is set to."""
+"""The logger of one block: a `logging.Logger` that records, whatever the application's logging is set to."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import threading
@@ -11,19 +12,20 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from triggers.core.records import LogEntry
-from triggers.exceptions import context_of
+from triggers.exceptions import StatusChange, context_of
 from triggers.logs.exceptions_tree import describe
 from triggers.logs.messages import text_of, worded
+from triggers.logs.plain import NOTHING, Plain
 from triggers.logs.report import report_once
-from triggers.logs.sanitize import NOTHING, Plain
 from triggers.logs.settings import level_number
+from triggers.logs.shapes import type_name
+from triggers.logs.sink import Scope, Sink
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
     from triggers.logs.exceptions_tree import Described
     from triggers.logs.redact import Secrets
-    from triggers.logs.sanitize import Sanitizer
 
     ExcInfo = (
         bool
@@ -40,6 +42,8 @@ _OVERHEAD = 200
 #: Attributes of every LogRecord; what else stands on one was given as `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _NO_CACHE: dict[int, bool] = {}
+#: How a task ends without a failure: the framework's own retry and skip, and being cancelled.
+SIGNALS = (StatusChange, asyncio.CancelledError)
 
 
 class _Forwarding(threading.local):
@@ -51,42 +55,6 @@ class _Forwarding(threading.local):
 _forwarding = _Forwarding()
 
 
-class Sink:
-    """Where the records of a logger go, and under which rules; this one keeps none, outside of any task.
-
-    Attributes:
-        attributes: what every LogRecord is given.
-        closed: whether the attempt has ended, so that what comes now is late.
-        keeps: whether it takes records.
-        sanitizer: makes what comes in fit to be kept.
-        strict: whether what goes wrong is raised.
-    """
-
-    __slots__ = ("attributes", "closed", "keeps", "sanitizer", "strict")
-
-    def __init__(self, sanitizer: Sanitizer, attributes: Mapping[str, Any] | None = None) -> None:
-        self.sanitizer = sanitizer
-        self.strict = sanitizer.settings.strict
-        self.attributes = dict(attributes or {})
-        self.closed = False
-        self.keeps = False
-
-    def secrets(self) -> tuple[str, ...]:
-        """Return the values to hide."""
-        return ()
-
-    def own_secrets(self) -> Secrets | None:
-        """Return where values to hide are added; None: nowhere of its own."""
-        return None
-
-    def now(self) -> int:
-        """Return the time, in microseconds since the Unix epoch."""
-        return 0
-
-    def record(self, entry: LogEntry, size: int) -> None:
-        """Take a record and give it its number."""
-
-
 @dataclass(slots=True)
 class _Facts:
     """What few records have: an exception, and attributes for the LogRecord."""
@@ -95,23 +63,18 @@ class _Facts:
     described: Described | None = None
     attributes: dict[str, Any] | None = None
 
-    def triple(self) -> Any:
-        """Return the exception as handlers expect it; not one whose text holds a secret."""
-        if self.exc is None or self.described is None or self.described.hidden:
+    def is_signal(self, level: int) -> bool:
+        """Whether it is a way to end rather than a failure, of which nobody wants to see the traceback."""
+        return level < logging.WARNING and isinstance(self.exc, SIGNALS)
+
+    def triple(self, level: int) -> Any:
+        """Return the exception as handlers expect it; not a signal, nor one whose text holds a secret."""
+        if self.exc is None or self.described is None or self.described.hidden or self.is_signal(level):
             return None
         return type(self.exc), self.exc, self.exc.__traceback__
 
 
 _NO_FACTS = _Facts()
-
-
-class Scope:
-    """How long a logger's records are in time: until its block ends."""
-
-    __slots__ = ("ended",)
-
-    def __init__(self) -> None:
-        self.ended = False
 
 
 class TriggersLogger(logging.Logger):
@@ -121,10 +84,10 @@ class TriggersLogger(logging.Logger):
     standard library knows; ``extra={"context": …}`` means the same, and other keys of `extra` are both
     attributes of the LogRecord and part of the context. A keyword that nobody knows becomes context too.
 
-    A record is kept, and its level counted, before anybody else sees it, then it is handed to the application's
-    logger of the same name, if that one is enabled for its level: that logger's filters, its handlers and those
-    above it apply. Filters and a level that are set on this very logger only concern that handing over.
-    It never raises into the task.
+    A record is kept, and its level counted, before anybody else sees it. Then it is handed to the
+    application's logger of the same name, if that one is enabled for its level: that logger's filters, its
+    handlers and those above it apply. Filters and a level that are set on this very logger only concern that
+    handing over. It never raises into the task.
 
     Attributes:
         application: the application's own logger.
@@ -224,7 +187,7 @@ class TriggersLogger(logging.Logger):
             except Exception as problem:  # noqa: BLE001 - as every other record
                 self._failed(problem)
 
-    def _log(  # more keywords than the standard library has
+    def _log(  # noqa: PLR0917 - the standard library's signature, with more keywords
         self,
         level: int,
         msg: object,
@@ -252,7 +215,7 @@ class TriggersLogger(logging.Logger):
                 extra = {**_mapping(extra, "extra"), **_mapping(extras, "extras"), **more}
             stack = _stack_text(frame) if stack_info else None
             self._take(level, msg, args, place, context, extra, exc_info, stack)
-        except Exception as problem:
+        except Exception as problem:  # noqa: BLE001 - logging never breaks the task
             self._failed(problem)
 
     def _failed(self, problem: Exception) -> None:
@@ -260,7 +223,7 @@ class TriggersLogger(logging.Logger):
             raise problem
         report_once("a record could not be logged; the task goes on without it", problem)
 
-    def _take(
+    def _take(  # noqa: PLR0917 - called for every record, which keywords would make dearer
         self,
         level: int,
         msg: object,
@@ -271,12 +234,12 @@ class TriggersLogger(logging.Logger):
         exc_info: Any = None,
         stack: str | None = None,
     ) -> None:
-        """Make the record, keep it, then forward it: in this order, so that it is safe when a handler hangs."""
+        """Make the record, keep it, forward it: in this order, so that it is safe when a handler hangs."""
         sink, sanitizer = self._sink, self._sanitizer
         secrets = sink.secrets()
         facts = _NO_FACTS
         if secrets or exc_info or extra is not None:
-            plain, facts = self._gathered(context, extra, exc_info, secrets)
+            plain, facts = self._guarded(context, extra, exc_info, secrets)
         elif context is None:
             plain = self.bound
         else:
@@ -318,6 +281,17 @@ class TriggersLogger(logging.Logger):
         ):
             self._forward(level, send, send_args, place, number, plain, truncated, facts, stack)
 
+    def _guarded(
+        self, context: Any, extra: Any, exc_info: Any, secrets: tuple[str, ...]
+    ) -> tuple[Plain, _Facts]:
+        try:
+            return self._gathered(context, extra, exc_info, secrets)
+        except Exception as problem:
+            if self._sink.strict:
+                raise
+            lost = {"context": f"<could not be recorded: {type_name(type(problem))}>"}
+            return self._sanitizer.context(lost), _NO_FACTS
+
     def _gathered(
         self, context: Any, extra: Any, exc_info: Any, secrets: tuple[str, ...]
     ) -> tuple[Plain, _Facts]:
@@ -338,7 +312,7 @@ class TriggersLogger(logging.Logger):
             plain = sanitizer.merge(plain, sanitizer.context(context, secrets))
         return plain, _Facts(exc, described, attributes)
 
-    def _forward(
+    def _forward(  # noqa: PLR0917 - as _take
         self,
         level: int,
         send: str,
@@ -355,7 +329,7 @@ class TriggersLogger(logging.Logger):
         try:
             path, line, function = place
             record = logging.getLogRecordFactory()(
-                self.name, level, path, line, send, args, facts.triple(), function, stack
+                self.name, level, path, line, send, args, facts.triple(level), function, stack
             )
             state = record.__dict__
             ours = self._sink.attributes.copy()
@@ -364,7 +338,7 @@ class TriggersLogger(logging.Logger):
             ours["truncated"] = truncated
             # All at once: the dict of a LogRecord is full, and each time that it grows is felt.
             state.update(ours)
-            if facts.described is not None:
+            if facts.described is not None and not facts.is_signal(level):
                 state["exc_text"] = facts.described.record["traceback"].rstrip("\n")
             if facts.attributes:
                 _set_renamed(state, facts.attributes)
@@ -412,7 +386,7 @@ class TriggersLogger(logging.Logger):
 
     if TYPE_CHECKING:
         # The standard library's methods, with the one keyword that they gain. `_log` understands it.
-        def debug(
+        def debug(  # noqa: D102 - as in the standard library
             self,
             msg: object,
             *args: object,
@@ -426,7 +400,7 @@ class TriggersLogger(logging.Logger):
 
         info = warning = error = critical = fatal = debug
 
-        def exception(
+        def exception(  # noqa: D102 - as in the standard library
             self,
             msg: object,
             *args: object,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from triggers.logs.shapes import marker, message_of, type_name
+from triggers.logs.texts import fit_text
 
 if TYPE_CHECKING:
     from triggers.logs.sanitize import Sanitizer
@@ -61,7 +62,7 @@ def worded(msg: object, args: tuple[Any, ...], sanitizer: Sanitizer, secrets: tu
     template: str = msg if type(msg) is str else text_of(msg)
     limit = sanitizer.settings.max_string
     if not args:
-        message, was_cut = sanitizer.text(template, limit, secrets)
+        message, was_cut = fit_text(template, limit, secrets)
         return message, message, message, (), was_cut
     try:
         for arg in args:
@@ -73,15 +74,15 @@ def worded(msg: object, args: tuple[Any, ...], sanitizer: Sanitizer, secrets: tu
                 break
         else:
             text = template % args
-            message, was_cut = sanitizer.text(text, limit, secrets)
+            message, was_cut = fit_text(text, limit, secrets)
             if message is text and not secrets:
                 return message, sanitizer.template(template), template, args, False
-            return message, sanitizer.text(template, limit, secrets)[0], message, (), was_cut
+            return message, fit_text(template, limit, secrets)[0], message, (), was_cut
         text, send, send_args = _of_objects(template, args)
     except Exception as problem:  # noqa: BLE001 - a wrong template, or the arguments' own code
         text, send, send_args = _misfit(template, args, problem, sanitizer)
-    message, was_cut = sanitizer.text(text, limit, secrets)
-    template = sanitizer.text(template, limit, secrets)[0]
+    message, was_cut = fit_text(text, limit, secrets)
+    template = fit_text(template, limit, secrets)[0]
     if message is not text or secrets:
         send, send_args = message, ()
     return message, template, send, send_args, was_cut

@@ -1,10 +1,13 @@
-"""What must never be stored or forwarded: by the key that it stands under, by its value, by its place in a URL."""
+"""What must never be stored or forwarded: known by its key, by its value, or by its place in a URL."""
 
 from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 #: Stands in place of a secret.
 REDACTED = "[redacted]"
@@ -73,23 +76,27 @@ class SecretKeys:
         self._phrases = tuple(_joined(word) for word in parts)
         self._candidate = re.compile("|".join(_stems([*whole, *parts])) or "(?!)").search
 
+    def may_be(self, text: str) -> bool:
+        """Whether a key in this text, of one key or of many, could name a secret; False is certain."""
+        return self._candidate(text.casefold()) is not None
+
     def __call__(self, key: str) -> bool:
         """Whether whatever stands under this key is hidden."""
-        if self._candidate(key.casefold()) is None:
+        if not self.may_be(key):
             return False
         words = _joined(key)
         return words in self._exact or any(phrase in words for phrase in self._phrases)
 
 
 def _stems(words: Iterable[str]) -> list[str]:
-    """Return patterns of which every secret key has one; nearly no other key has, so that new keys are cheap."""
+    """Return patterns of which every secret key has one; nearly no other has, so that new keys are cheap."""
     single = {word.strip().casefold() for word in words} - {""}
     least = [word for word in single if not any(other != word and other in word for other in single)]
     return sorted(_GAP.join(map(re.escape, word.split())) for word in least)
 
 
 def _joined(key: str) -> str:
-    """The words of a key in lower case and singular, each between spaces, so that `in` compares whole words."""
+    """The words of a key, lower case and singular, between spaces, so that `in` compares whole words."""
     return f" {' '.join(_singular(word.casefold()) for word in _WORD.findall(key))} "
 
 

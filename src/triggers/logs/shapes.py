@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections import UserString, deque
-from collections.abc import Callable, ItemsView, Iterable, Mapping, Sequence, Set, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Mapping, Sequence, ValuesView
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -115,15 +116,23 @@ def _attrs_names(kind: type) -> list[str] | None:
 
 
 def _pydantic_names(kind: type) -> list[str] | None:
-    for attribute in ("__pydantic_fields__", "model_fields", "__fields__"):
+    for attribute, proof in _PYDANTIC:
         found = getattr(kind, attribute, None)
-        if type(found) is dict and hasattr(kind, "__pydantic_validator__" if attribute[2] == "p" else "json"):
+        if type(found) is dict and hasattr(kind, proof):
             return [name for name, field in found.items() if getattr(field, "repr", True)]
     return None
 
 
+#: Where each generation of pydantic keeps the fields of a model, and what only a model of it has.
+_PYDANTIC = (
+    ("__pydantic_fields__", "__pydantic_validator__"),
+    ("model_fields", "__pydantic_validator__"),
+    ("__fields__", "__validators__"),
+)
+
+
 class _Stored:
-    """Reads fields from where they are stored, past properties and lazy loaders; hidden fields stay hidden."""
+    """Reads fields where they are stored, past properties and lazy loaders; hidden fields stay hidden."""
 
     __slots__ = ("_names", "_slots")
 
@@ -239,5 +248,5 @@ _ABSTRACT: tuple[tuple[type, Shape], ...] = (
     (Sequence, lambda value, _limit: Items(value, len(value))),
     (ItemsView, lambda value, _limit: Items(value, len(value))),
     (ValuesView, lambda value, _limit: Items(value, len(value))),
-    (Set, _set),
+    (AbstractSet, _set),
 )

@@ -24,6 +24,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from triggers.exceptions import StorageError
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -31,8 +33,15 @@ if TYPE_CHECKING:
     from triggers.core.state import Changes, Counter, Decide, Firing, Instance, Session
     from triggers.core.status import Status
 
+#: How often a decision is made anew because a guard no longer held, before that counts as an error.
+MAX_CONFLICTS = 20
+
 #: The pause before an instance is handed over again doubles up to so many times the grace.
 MAX_PAUSE = 16
+
+
+class ConflictError(StorageError):
+    """A guard no longer held: the decision is to be made anew."""
 
 
 class Lease(NamedTuple):

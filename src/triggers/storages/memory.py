@@ -14,14 +14,14 @@ from triggers.core.state import Changes, Counter, Firing, Instance, Latest, Need
 from triggers.core.status import Status
 from triggers.core.values import decode, encode
 from triggers.exceptions import StorageBusyError
-from triggers.storages.base import MAX_PAUSE, Backlog, Due, Expired, Lease, StoredRecord
+from triggers.storages.base import MAX_CONFLICTS, MAX_PAUSE, Backlog, ConflictError, Due, Expired, Lease, StoredRecord
 from triggers.storages.clock import wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from triggers.core.records import LogEntry
-    from triggers.core.state import Decide, Record
+    from triggers.core.state import Decide, Guard
 
 _SETTLED = frozenset({Status.REPLAYED, Status.SKIPPED, Status.ABANDONED})
 
@@ -85,20 +85,36 @@ class MemoryStorage:
             message = f"the storage stayed locked for {patience:g} s; nothing was changed"
             raise StorageBusyError(message)
         try:
-            kept = self._sessions.get(uid)
-            head = replace(kept.head, now=self._clock()) if kept else Session(uid, self._clock())
-            decision = decide(head)
-            need = next(decision)
-            while True:
-                try:
-                    need = decision.send(_load(kept, need) if kept else Slice())
-                except StopIteration as end:
-                    changes: Changes = end.value
-                    break
-            self._apply(changes)
-            return changes
+            for _ in range(MAX_CONFLICTS):
+                changes = self._decide(uid, decide)
+                if self._holds_all(changes):
+                    self._apply(changes)
+                    return changes
         finally:
             self._lock.release()
+        message = f"session {uid!r} changed {MAX_CONFLICTS} times in a row under a decision about it"
+        raise ConflictError(message)
+
+    def _decide(self, uid: str, decide: Decide) -> Changes:
+        kept = self._sessions.get(uid)
+        head = replace(kept.head, now=self._clock()) if kept else Session(uid, self._clock())
+        decision = decide(head)
+        need = next(decision)
+        while True:
+            try:
+                need = decision.send(_load(kept, need) if kept else Slice())
+            except StopIteration as end:
+                changes: Changes = end.value
+                return changes
+
+    def _holds_all(self, changes: Changes) -> bool:
+        """Whether every guard still holds; the lock makes it so, whoever made the changes."""
+        stored = self._of(changes.session.uid).instances
+        guards = [(stored.get((moved.task, moved.number)), guard) for moved, guard in changes.moved]
+        taking = [stored.get((taken.task, taken.number)) for taken in changes.taken]
+        return all(now is not None and _is_guarded(now, guard) for now, guard in guards) and all(
+            now is not None and now.status is Status.UNSTARTED for now in taking
+        )
 
     def renew(self, leases: Collection[Lease], lease: int) -> set[Lease]:
         """Extend the claims that still hold."""
@@ -142,6 +158,7 @@ class MemoryStorage:
 
     def _apply(self, changes: Changes) -> None:
         head = changes.session
+        said = [(record, _through_text(record.entry)) for record in changes.logs]  # refuses before anything is kept
         if changes.head:
             if head.ref is None:
                 head.ref = len(self._sessions) + 1
@@ -167,7 +184,9 @@ class MemoryStorage:
             for trigger in triggers:
                 kept.waiting.setdefault(trigger, {})[instance.task, instance.number] = None
         kept.counters.update({task: replace(counter) for task, counter in changes.counters.items()})
-        kept.logs.extend(_stored(len(kept.logs) + place, record) for place, record in enumerate(changes.logs, start=1))
+        for record, entry in said:
+            whose = (record.instance.task, record.instance.number, record.number, record.fence, record.attempt)
+            kept.logs.append(StoredRecord(len(kept.logs) + 1, *whose, False, entry))  # noqa: FBT003 - not reviewed yet
 
     def _put(self, kept: _Kept, instance: Instance) -> None:
         where = (kept.head.uid, instance.task, instance.number)
@@ -254,14 +273,14 @@ class MemoryStorage:
     ) -> list[StoredRecord]:
         """A page of records."""
         with self._lock:
-            kept = self._of(uid)
+            kept, wanted = self._of(uid), text.encode().lower()  # as bytes only ASCII letters have a lower case
             reviewed = {where: found.log_resolved for where, found in kept.instances.items()}
             found = [
                 replace(record, resolved=record.number <= reviewed[record.task, record.instance])
                 for record in kept.logs[after:]
                 if (instance is None or (record.task, record.instance) == instance)
                 and record.entry.level >= min_level
-                and text.lower() in record.entry.message.lower()
+                and wanted in record.entry.message.encode().lower()
             ]
             return [record for record in found if unresolved is None or record.resolved is not unresolved][:limit]
 
@@ -314,9 +333,9 @@ def _is_flagged(instance: Instance, level: int) -> bool:
     return instance.log_unresolved >= max(level, 1) and instance.status not in _SETTLED
 
 
-def _stored(cursor: int, record: Record) -> StoredRecord:
-    whose = (record.instance.task, record.instance.number, record.number, record.fence, record.attempt)
-    return StoredRecord(cursor, *whose, False, _through_text(record.entry))  # noqa: FBT003 - not reviewed yet
+def _is_guarded(now: Instance, guard: Guard) -> bool:
+    lease = now.lease_until if guard.lease_until is None else guard.lease_until
+    return (now.status, now.fence, now.lease_until) == (guard.status, guard.fence, lease)
 
 
 def _through_text(entry: LogEntry) -> LogEntry:

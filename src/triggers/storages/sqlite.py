@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 from triggers.core.rules import RuleSet, read_rules
 from triggers.core.state import Changes, Counter, Latest, Need, Session, Slice
 from triggers.storages import rows
-from triggers.storages.base import MAX_PAUSE, Backlog, Due, Expired, Lease
+from triggers.storages.base import MAX_CONFLICTS, MAX_PAUSE, Backlog, ConflictError, Due, Expired, Lease
 from triggers.storages.clock import wall_clock
 from triggers.storages.sql import statements
-from triggers.storages.sqlite_file import ConflictError, SqliteFile
+from triggers.storages.sqlite_file import SqliteFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from triggers.core.status import Status
     from triggers.storages.base import StoredRecord
     from triggers.storages.sqlite_file import Run
-
-#: How often a decision is made anew because a guard no longer held, before that counts as an error.
-MAX_CONFLICTS: Final = 20
 
 #: So many rule sets are kept read in memory.
 RULES_KEPT: Final = 1_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import threading
 import time
 import warnings
@@ -20,6 +21,7 @@ from triggers.exceptions import (
     StorageError,
     StorageFullError,
 )
+from triggers.storages.base import ConflictError
 from triggers.storages.sql import migrations
 
 if TYPE_CHECKING:
@@ -45,10 +47,6 @@ _OPTIONS: Final = {
     "driver": ("auto", "pysqlite3", "sqlite3"),
     "synchronous": ("full", "normal"),
 }
-
-
-class ConflictError(StorageError):
-    """A guard no longer held: the decision is to be made anew."""
 
 
 class Run:
@@ -253,30 +251,53 @@ class SqliteFile:
             check_same_thread=False,
             cached_statements=256,
         )
+        try:
+            self._check_version(connection)
+            self._set_up(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    # Not before the file is known to be ours: the journal's mode is written into it.
+    def _set_up(self, connection: Any) -> None:
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA mmap_size = 0")
         connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
         if self._safe:
-            connection.execute("PRAGMA journal_mode = WAL")
+            self._patiently(connection, "PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA synchronous = {self._parts.synchronous}")
         else:
-            connection.execute("PRAGMA journal_mode = DELETE")
+            self._patiently(connection, "PRAGMA journal_mode = DELETE")
             connection.execute("PRAGMA synchronous = EXTRA")
-        return connection
+
+    # SQLite does not wait for others when it changes the journal's mode, whatever its timeout is.
+    def _patiently(self, connection: Any, statement: str) -> None:
+        until = time.monotonic() + self._parts.busy_timeout
+        while True:
+            try:
+                connection.execute(statement)
+            except self._driver.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() >= until:
+                    raise
+                time.sleep(0.005)
+            else:
+                return
 
     def _migrate(self) -> None:
         steps = migrations("sqlite")
         connection = self._connection(self._here())
-        for version in range(self._check_version(connection, len(steps)), len(steps)):
+        for version in range(self._check_version(connection), len(steps)):
             with contextmanager(_transact)(connection, self._parts.busy_timeout, self._driver) as run:
-                if self._check_version(connection, len(steps)) != version:
+                if self._check_version(connection) != version:
                     continue  # another process was faster
                 for statement in steps[version]:
                     run(statement)
                 run(f"PRAGMA user_version = {version + 1}")
                 run(f"PRAGMA application_id = {APPLICATION_ID}")
 
-    def _check_version(self, connection: Any, known: int) -> int:
+    def _check_version(self, connection: Any) -> int:
+        known = len(migrations("sqlite"))
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         version: int = connection.execute("PRAGMA user_version").fetchone()[0]
         foreign = application != APPLICATION_ID and connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
@@ -360,7 +381,13 @@ def _commit(connection: Any, until: float, driver: Any) -> None:
 
 
 def _create(path: str) -> None:
-    """Make an empty file that only its owner can read, unless there is a file."""
+    """Make an empty file that only its owner can read, unless there is a file, which is not opened.
+
+    Closing it again would end every lock that this process has on it.
+
+    Raises:
+        StorageError: it cannot be made, or what is there can be no SQLite file.
+    """
     folder = Path(path).parent
     if not folder.is_dir():
         message = f"{folder} is not a folder: make it first, the file {Path(path).name} goes there"
@@ -368,11 +395,23 @@ def _create(path: str) -> None:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     try:
         os.close(os.open(path, flags, 0o600))
-    except FileExistsError:
-        return
+    except FileExistsError as error:
+        if not Path(path).exists():
+            message = f"{path} is a link to a file that is not there: make the file, or take the link away"
+            raise StorageError(message) from error
+        if 0 < Path(path).stat().st_size < SMALLEST_FILE:
+            message = f"{path} is no SQLite file, and too small to be one: choose another path; nothing was changed"
+            raise StorageCorruptError(message) from error
     except OSError as error:
         message = f"{path} cannot be created: {error.strerror}"
         raise StorageError(message) from error
+
+
+#: No SQLite file is smaller, in bytes; SQLite itself would overwrite what is.
+SMALLEST_FILE: Final = 512
+
+#: How a list of mounts writes spaces and the like in the name of a folder.
+_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 
 
 def _check_file_system(path: str, mounts: str = "/proc/self/mounts") -> None:
@@ -386,7 +425,8 @@ def _check_file_system(path: str, mounts: str = "/proc/self/mounts") -> None:
     except OSError:
         return
     found = [line.split()[1:3] for line in lines if line.count(" ") >= 2]  # noqa: PLR2004 - device, folder, kind
-    holding = [(folder, kind) for folder, kind in found if Path(path).is_relative_to(folder)]
+    folders = [(_ESCAPE.sub(lambda escaped: chr(int(escaped[1], 8)), folder), kind) for folder, kind in found]
+    holding = [(folder, kind) for folder, kind in folders if Path(path).resolve().is_relative_to(folder)]
     folder, kind = max(holding, key=lambda mount: len(mount[0]), default=("", ""))
     if kind in NETWORK_FILE_SYSTEMS:
         message = f"{path} is on {folder}, a network file system ({kind}), on which SQLite can lose data: use a local disk"

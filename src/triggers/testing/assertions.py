@@ -57,8 +57,7 @@ class SessionAssertions:
 
         Args:
             name: of the instance.
-            expected_result: what it returned, as it comes back from a storage (tuples are lists there); None
-                and ``{}`` are the same. Anything will do unless it is given.
+            expected_result: what it returned; None and ``{}`` are the same. Anything will do unless it is given.
         """
         __tracebackhide__ = True
         instance = self._in_status(name, Status.FINISHED)
@@ -243,7 +242,7 @@ class SessionAssertions:
 
 def _story(view: SessionView, instance: TaskInstance) -> Iterator[str]:
     yield f"  status: {instance.status}, attempt {instance.attempt}" + (
-        f", {instance.crashes} crashes" if instance.crashes else ""
+        f", {_count(instance.crashes, 'crash', 'crashes')}" if instance.crashes else ""
     )
     yield "  history:"
     for at, status, remark in instance.history:
@@ -273,7 +272,7 @@ def _log(view: SessionView, instance: TaskInstance) -> Iterator[str]:
     records: list[StoredRecord] = []
     while page := view.logs(instance, after=records[-1].cursor if records else None):
         records += page
-    yield f"  log: {count} records" + (f", the last {SHOWN_RECORDS} of them" if count > SHOWN_RECORDS else "")
+    yield f"  log: {_count(count, 'record', 'records')}" + (f", the last {SHOWN_RECORDS} of them" if count > SHOWN_RECORDS else "")
     for record in records[-SHOWN_RECORDS:]:
         entry = record.entry
         yield f"    {level_name(entry.level)} {entry.logger}: {entry.message}"
@@ -287,6 +286,10 @@ def _listed(view: SessionView) -> Iterator[str]:
         for instance, _ in zip(view, range(SHOWN_INSTANCES), strict=False)
     ]
     yield from stored or ["it has no instances at all"]
+
+
+def _count(number: int, one: str, more: str) -> str:
+    return f"{number} {one if number == 1 else more}"
 
 
 def _names(names: Iterable[str]) -> str:

@@ -181,7 +181,7 @@ class TriggersHarness:
         due, stuck = self._next_at(), None
         while due is not None and due <= until and due != stuck:
             # A lease that ends at a moment has run out one microsecond later.
-            for moment in (due, due + 1):
+            for moment in (due, min(due + 1, until)):
                 self._move_to(moment)
                 self.triggers.sweep()
                 stuck, due = due, self._next_at()

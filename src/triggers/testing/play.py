@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from dataclasses import dataclass, field
 from difflib import ndiff
+from functools import partial
 from pprint import pformat
 from typing import TYPE_CHECKING, Any, Final
 
@@ -136,14 +137,13 @@ def play(
     expected = None
     for order in orders(given, sample, seed):
         names = [trigger for trigger, _, _ in order]
-        found, passed = stage.run(order, 0)
+        found, passed, _ = stage.run(order, 0)
         if report.orders and not orders_differ and not alike(expected, found):
             raise PlayDifference(names, None, 0, expected, found)
         expected = found if orders_differ or not report.orders else expected
         report.orders += 1
         for number in _chosen(len(passed), crashes, dice):
-            end, reached = stage.run(order, number)
-            point = reached[number - 1]
+            end, _, point = stage.run(order, number)
             report.crashes += 1
             report.points[point] += 1
             if not alike(expected, end):
@@ -178,9 +178,13 @@ class _Stage:
 
     def run(
         self, order: Sequence[tuple[str, Mapping[str, Any], str]], crash_at: int
-    ) -> tuple[Any, list[str]]:
-        """One run, with a crash at the point of that number, 0 for none; the end and the points reached."""
-        faults = Faults()
+    ) -> tuple[Any, list[str], str]:
+        """One run, with a crash at the point of that number, 0 for none.
+
+        Returns:
+            The end, the points reached, and the point at which it crashed.
+        """
+        faults, crashed = Faults(), ""
         with TriggersHarness(
             registry=self.registry,
             manager=self.manager,
@@ -192,16 +196,25 @@ class _Stage:
             if crash_at:
                 faults.die_at(crash_at)
             for trigger, kwargs, key in order:
-                self.survive(harness, lambda: harness.session(UID).fire(trigger, kwargs, key=key))  # noqa: B023
-            self.survive(harness, harness.run_until_idle)
-            return self.snapshot(harness.session(UID)), faults.reached
+                fire = partial(_fire, harness, trigger, kwargs, key)
+                crashed = self.survive(harness, fire) or crashed
+            crashed = self.survive(harness, harness.run_until_idle) or crashed
+            reached = faults.reached.copy()
+            faults.revive()
+            return self.snapshot(harness.session(UID)), reached, crashed
 
-    def survive(self, harness: TriggersHarness, step: Callable[[], object]) -> None:
-        """Do a step; after a crash, which happens once in a run, do it again."""
+    def survive(self, harness: TriggersHarness, step: Callable[[], object]) -> str:
+        """Do a step; after a crash, of which a run has one, do it again. Returns where it crashed, or ""."""
         try:
             step()
-        except InjectedCrash:
+        except InjectedCrash as crash:
             harness.restart()
             step()
             if self.rests:
                 harness.run_until_idle()
+            return str(crash)
+        return ""
+
+
+def _fire(harness: TriggersHarness, trigger: str, kwargs: Mapping[str, Any], key: str) -> None:
+    harness.session(UID).fire(trigger, kwargs, key=key)

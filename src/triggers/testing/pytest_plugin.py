@@ -32,7 +32,7 @@ def triggers_faults() -> Faults:
 
 @pytest.fixture
 def triggers_harness_options() -> Mapping[str, Any]:
-    """Options of `triggers_harness`; define a fixture of this name to give it a registry, a manager, and so on."""
+    """Options of `triggers_harness`; define a fixture of this name to give it a registry, a manager."""
     return {}
 
 

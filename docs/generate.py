@@ -1,0 +1,196 @@
+"""Writes what the documents say about the code: diagrams, tables of settings, tables of methods.
+
+``python docs/generate.py`` rewrites the parts between ``<!-- generated: name -->`` and ``<!-- end -->`` in every
+document; a test compares them with the code.
+"""
+
+# ruff: noqa: INP001 - a tool of this repository, not shipped
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import triggers
+from triggers import exceptions, logs
+from triggers.core.status import MOVES, RESOLVED, Status
+from triggers.core.values import Limits
+from triggers.logs import LogSettings
+from triggers.runners.threads import ThreadsRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+DOCS = Path(__file__).parent
+
+#: The marks, and what stands between them.
+PART = re.compile(r"(?P<begin><!-- generated: (?P<what>[\w. ]+) -->\n)(?P<body>.*?)(?P<end><!-- end -->)", re.DOTALL)
+
+#: Methods without an underscore that are for the library's own use, or are data of the stored form.
+INTERNAL = {
+    "FinalizingTriggerManager": {"policy_for"},
+    "TaskInstance": {"stored"},
+    "TriggerManager": {"apply", "of_task", "policy", "policy_for"},
+    "Triggers": {"is_idle", "pull", "run"},
+}
+
+
+def written(text: str) -> str:
+    """The document with its generated parts as the code is now."""
+    return PART.sub(lambda part: f"{part['begin']}{_part(part['what'])}{part['end']}", text)
+
+
+def _part(what: str) -> str:
+    kind, _, name = what.partition(" ")
+    return "\n".join(PARTS[kind](name)) + "\n"
+
+
+def _moves(_: str) -> Iterator[str]:
+    yield from ("| from | to | when |", "| --- | --- | --- |")
+    yield from (f"| {move.before} | {move.after} | {move.because} |" for move in MOVES)
+
+
+def _diagram(_: str) -> Iterator[str]:
+    yield from ("```mermaid", "stateDiagram-v2", f"    [*] --> {Status.UNSTARTED}", f"    [*] --> {Status.SCHEDULED}: replay")
+    yield from (f"    {move.before} --> {move.after}: {move.because}" for move in MOVES)
+    yield from (f"    {status} --> [*]" for status in Status if status in RESOLVED)
+    yield "```"
+
+
+def _error_tree(_: str) -> Iterator[str]:
+    tree = (exceptions.__doc__ or "").partition("::\n\n")[2]
+    yield from ("```text", *inspect.cleandoc(tree).splitlines(), "```")
+
+
+def _settings(name: str) -> Iterator[str]:
+    """Name, default and meaning, from the signature or the fields, and the docstring."""
+    owner = _named(name)
+    meanings = _described(owner)
+    yield from ("| setting | default | meaning |", "| --- | --- | --- |")
+    for setting, default in _defaults(owner, meanings):
+        yield f"| `{setting}` | {default} | {_cell(meanings[setting])} |"
+
+
+def _defaults(owner: Any, meanings: dict[str, str]) -> Iterator[tuple[str, str]]:
+    if dataclasses.is_dataclass(owner):
+        yield from ((field.name, _value(getattr(owner(), field.name))) for field in dataclasses.fields(owner))
+    elif owner in {triggers.Triggers, ThreadsRunner}:
+        for name, parameter in inspect.signature(owner).parameters.items():
+            yield name, "" if parameter.default is parameter.empty else _value(parameter.default)
+    else:
+        yield from ((name, _value(getattr(owner, name, None))) for name in meanings)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, tuple) and len(value) > 3:  # noqa: PLR2004 - what fits into a cell
+        return f"{len(value)} words"
+    shown = value.__name__ if isinstance(value, type) else str(value) if type(value).__name__ == "timedelta" else repr(value)
+    return "" if shown.startswith("<") else f"`{shown.split(' at 0x')[0]}`" if "object" not in shown else ""
+
+
+def _api(name: str) -> Iterator[str]:
+    """Every public member of a class, with the first sentence of its docstring."""
+    owner = _named(name)
+    yield from (f"| `{name}` | |", "| --- | --- |")
+    described = _described(owner)
+    members = dict(_members(owner, name))
+    for member, meaning in described.items():
+        if member not in members and not callable(getattr(owner, member, None)):
+            yield f"| `{member}` | {_cell(_first(meaning))} |"
+    for member, value in members.items():
+        yield f"| `{_signature(member, value)}` | {_cell(_first(inspect.getdoc(value) or ''))} |"
+
+
+def _members(owner: type, name: str) -> Iterator[tuple[str, Any]]:
+    for member, value in vars(owner).items():
+        hidden = member.startswith("_") and member not in {"_run", "__iter__", "__getitem__", "__contains__", *_hooks(owner)}
+        is_ours = callable(value) or isinstance(value, (property, cached_property, classmethod, staticmethod))
+        if is_ours and not hidden and member not in INTERNAL.get(name, ()):
+            yield member, value
+
+
+def _hooks(owner: type) -> set[str]:
+    return {member for member in vars(owner) if member.startswith("_post_")}
+
+
+_SPOKEN = {"__getitem__": "view[name]", "__contains__": "name in view", "__iter__": "iter(…)"}
+
+
+def _signature(member: str, value: Any) -> str:
+    if member in _SPOKEN:
+        return _SPOKEN[member]
+    function = getattr(value, "__func__", value)
+    if isinstance(value, (property, cached_property)) or not callable(function):
+        return member
+    parameters = [
+        parameter.replace(annotation=inspect.Parameter.empty)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name not in {"self", "cls"}
+    ]
+    return f"{member}{inspect.Signature(parameters)}"
+
+
+def _function(name: str) -> Iterator[str]:
+    """A function's signature and what it does."""
+    value = _named(name)
+    yield from ("```python no-run", _signature(name.rpartition(".")[2], value), "```", "", _first(inspect.getdoc(value) or ""))
+
+
+def _described(owner: Any) -> dict[str, str]:
+    """Name → text, from the `Attributes` and `Args` of a docstring."""
+    found: dict[str, str] = {}
+    section = name = ""
+    for line in (inspect.getdoc(owner) or "").splitlines():
+        if re.fullmatch(r"\w+:", line):
+            section = line
+        elif section in {"Attributes:", "Args:"} and (entry := re.fullmatch(r"    (\w+): (.*)", line)):
+            name = entry[1]
+            found[name] = entry[2]
+        elif name and line.startswith("     "):
+            found[name] += f" {line.strip()}"
+    return found
+
+
+def _named(name: str) -> Any:
+    for module in (triggers, logs, exceptions):
+        if hasattr(module, name):
+            return getattr(module, name)
+    return {"Limits": Limits, "LogSettings": LogSettings, "ThreadsRunner": ThreadsRunner}[name]
+
+
+def _first(text: str) -> str:
+    """The first sentence."""
+    paragraph = " ".join(text.split("\n\n")[0].split())
+    return re.split(r"(?<=[.:]) (?=[A-Z`])", paragraph)[0]
+
+
+def _cell(text: str) -> str:
+    plain = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"`\1`", text).replace("``", "`")
+    return plain.replace("|", "\\|").rstrip(":")
+
+
+PARTS: dict[str, Callable[[str], Iterable[str]]] = {
+    "api": _api,
+    "diagram": _diagram,
+    "errors": _error_tree,
+    "function": _function,
+    "moves": _moves,
+    "settings": _settings,
+}
+
+
+def main() -> None:
+    """Rewrite every document."""
+    for document in sorted(DOCS.rglob("*.md")):
+        before = document.read_text("utf-8")
+        after = written(before)
+        if after != before:
+            document.write_text(after, "utf-8")
+
+
+if __name__ == "__main__":
+    main()

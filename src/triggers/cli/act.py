@@ -1,0 +1,228 @@
+"""The commands that change a session, each by one step of the session's own manager."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from triggers.cli import documents, render
+from triggers.cli.options import Where, common, own_manager, pass_where, settle
+from triggers.cli.values import NotJsonError, json_object, kwargs_of, kwargs_options, pair, parse
+from triggers.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import IO
+
+    from triggers import Triggers
+    from triggers.manager import FireResult, TriggerManager
+    from triggers.session import SessionView
+
+manager_option = click.option(
+    "--manager", metavar="NAME", help="The manager of a new session, with --storage."
+)
+
+
+@contextmanager
+def _changing(where: Where, uid: str) -> Iterator[tuple[Triggers, TriggerManager]]:
+    """A session that is there, with its own manager."""
+    with where.opened() as app:
+        app.session(uid)  # refuses what can be no UID
+        yield app, app.existing_session(uid)
+
+
+def _wait(where: Where, app: Triggers) -> None:
+    """Let the runners of this process run what was released."""
+    with render.progress(quiet=where.json) as bar:
+        bar.add_task("running what was released", total=None, left="")
+        settle(app)
+
+
+@click.command()
+@click.argument("uid")
+@click.argument("config", type=click.File("rb"))
+@click.option("--catch-up", is_flag=True, help="Let new tasks see what was fired before.")
+@manager_option
+@common
+@pass_where
+def configure(where: Where, uid: str, config: IO[bytes], *, catch_up: bool, manager: str | None) -> None:
+    """Give a session a configuration, in place of the one that it has; - is standard input."""
+    try:
+        read = parse(config.read())
+    except NotJsonError as error:
+        raise ConfigurationError([("$", str(error))]) from None
+    with where.opened(creating=True, manager=manager) as app:
+        own_manager(app, uid, manager).update_configuration(read, catch_up=catch_up)
+        _wait(where, app)
+    if where.json:
+        documents.emit({"uid": uid, "tasks": len(read)})
+    else:
+        render.say(f"{render.visible(uid)} has {render.plural(len(read), 'task')}")
+
+
+@click.command()
+@click.argument("uid")
+@click.argument("trigger")
+@kwargs_options
+@click.option(
+    "-p", "pairs", type=pair, metavar="KEY=VALUE", multiple=True, help="One key; JSON, or else text."
+)
+@click.option("--key", help="Names this very occurrence; a repeat does nothing.")
+@manager_option
+@common
+@pass_where
+def fire(
+    where: Where,
+    uid: str,
+    trigger: str,
+    *,
+    kwargs: dict[str, Any] | None,
+    kwargs_file: IO[bytes] | None,
+    pairs: tuple[tuple[str, Any], ...],
+    key: str | None,
+    manager: str | None,
+) -> None:
+    """Say that something has happened: fire a TRIGGER into a session."""
+    payload = {**(kwargs_of(kwargs, kwargs_file) or {}), **dict(pairs)}
+    with where.opened(creating=True, manager=manager) as app:
+        controller = own_manager(app, uid, manager)
+        fresh = not controller.storage.exists
+        result = controller.fire(trigger, payload, key=key)
+        _wait(where, app)
+        if where.json:
+            documents.emit(_fire_document(uid, trigger, result, fresh=fresh))
+        else:
+            render.say(*_fire_lines(controller, trigger, result, fresh=fresh))
+
+
+def _fire_document(uid: str, trigger: str, result: FireResult, *, fresh: bool) -> dict[str, Any]:
+    return {
+        "uid": uid,
+        "trigger": trigger,
+        "number": result.number,
+        "duplicate": result.duplicate,
+        "created": list(result.created),
+        "scheduled": list(result.scheduled),
+        "abandoned": list(result.abandoned),
+        "finalized": result.finalized,
+        "new_session": fresh,
+    }
+
+
+def _fire_lines(
+    controller: TriggerManager, trigger: str, result: FireResult, *, fresh: bool
+) -> Iterator[str]:
+    name = render.visible(trigger)
+    if result.duplicate:
+        yield f"{name} was fired with that key before, as firing {result.number}: nothing was done"
+        return
+    yield f"{name} is firing {result.number}"
+    view = controller.storage
+    if fresh:
+        yield f"the session is new, of manager {render.visible(controller.name)}"
+    if not view.tasks:
+        yield "it has no configuration yet, so nothing can run; the firing is kept"
+    yield from (f"released {line}" for line in _states(view, result.scheduled))
+    others = [
+        instance for instance in result.created if instance not in {*result.scheduled, *result.abandoned}
+    ]
+    yield from (f"created {render.visible(instance)}, which waits for more" for instance in others)
+    yield from (f"abandoned {render.visible(instance)}" for instance in result.abandoned)
+
+
+def _states(view: SessionView, names: Iterable[str]) -> Iterator[str]:
+    """Instances with the status that they have by now."""
+    for name in names:
+        yield f"{render.visible(name)}: {view[name].status}"
+
+
+@click.command()
+@click.argument("uid")
+@click.argument("instance")
+@kwargs_options
+@common
+@pass_where
+def replay(
+    where: Where, uid: str, instance: str, kwargs: dict[str, Any] | None, kwargs_file: IO[bytes] | None
+) -> None:
+    """Let a failed INSTANCE run again, as a new one.
+
+    The kwargs are an object of objects, one for each trigger, in place of all that the instance had.
+    """
+    replacement = kwargs_of(kwargs, kwargs_file)
+    if replacement is not None and not all(isinstance(value, dict) for value in replacement.values()):
+        message = 'the kwargs of a replay are an object for each trigger: {"pageReceived": {"page": 3}}'
+        raise click.UsageError(message)
+    with _changing(where, uid) as (app, manager):
+        new = manager.replay_failed_instance(instance, replacement)
+        _wait(where, app)
+        if where.json:
+            status = new.status.value
+            documents.emit({"uid": uid, "replayed": instance, "instance": new.name, "status": status})
+        else:
+            states = ", ".join(_states(manager.storage, [new.name]))
+            render.say(f"{render.visible(instance)} is replayed as {states}")
+
+
+@click.command()
+@click.argument("uid")
+@click.argument("instance")
+@click.option("--cascade", is_flag=True, help="Let what waits for its task go on.")
+@click.option("--result", type=json_object, metavar="JSON", help="With this as its result; needs --cascade.")
+@common
+@pass_where
+def skip(where: Where, uid: str, instance: str, *, cascade: bool, result: dict[str, Any] | None) -> None:
+    """Give a failed INSTANCE up."""
+    if result is not None and not cascade:
+        message = "--result goes nowhere without --cascade"
+        raise click.UsageError(message)
+    with _changing(where, uid) as (app, manager):
+        skipped = manager.skip_failed_instance(instance, cascade, result)
+        _wait(where, app)
+    if where.json:
+        status = skipped.status.value
+        documents.emit({"uid": uid, "instance": instance, "status": status, "cascaded": cascade})
+    else:
+        on = f"; {render.visible(skipped.task)} was fired" if cascade else ""
+        render.say(f"{render.visible(instance)} is skipped{on}")
+
+
+@click.command("resolve-logs")
+@click.argument("uid")
+@click.argument("instance")
+@click.option("--by", metavar="WHO", help="Who reviewed it.")
+@click.option("--reason", metavar="TEXT", help="What came of it.")
+@click.option(
+    "--through", type=click.IntRange(0), metavar="NUMBER", help="Up to this record; by default all."
+)
+@common
+@pass_where
+def resolve_logs(
+    where: Where, uid: str, instance: str, *, by: str | None, reason: str | None, through: int | None
+) -> None:
+    """Say that a person has reviewed what an INSTANCE said."""
+    with _changing(where, uid) as (app, manager):
+        manager.mark_instance_logs_resolved(instance, by=by, reason=reason, through=through)
+        _wait(where, app)
+        reviewed = manager.storage[instance]
+        finalized = manager.storage.finalized
+    review, left = reviewed.log_reviews[-1], documents.level(reviewed.unresolved_log_level)
+    if where.json:
+        documents.emit(
+            {
+                "uid": uid,
+                "instance": instance,
+                "through": review["through"],
+                "unresolved": left,
+                "finalized": finalized,
+            }
+        )
+        return
+    render.say(f"{render.visible(instance)} is reviewed through record {review['through']}")
+    if left:
+        render.say(f"a later record of level {left} still asks for a review")
+
+
+COMMANDS: Final = (configure, fire, replay, skip, resolve_logs)

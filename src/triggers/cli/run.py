@@ -1,0 +1,193 @@
+"""The commands that run tasks, or see to it that others do."""
+
+from __future__ import annotations
+
+import signal
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from triggers.cli import documents, render
+from triggers.cli.options import Where, common, pass_where, settle
+from triggers.sweep import SweepReport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from rich.progress import Progress
+
+    from triggers import Triggers
+
+#: How long a worker that is told to stop waits for what runs, in seconds.
+STOP_WITHIN: Final = 30.0
+
+
+@click.command()
+@common
+@pass_where
+def sweep(where: Where) -> None:
+    """Rescue what lost its worker; with --app also run what is due, until nothing is."""
+    with where.opened() as app:
+        with render.progress(quiet=where.json) as bar:
+            report = _sweep(app, bar)
+        backlog = app.storage.reader.backlog()
+    if where.json:
+        left = {"ready": backlog.ready, "later": backlog.later, "running": backlog.running}
+        counts = {"recovered": report.recovered, "failed": report.failed, "handed_over": report.handed_over}
+        documents.emit({**counts, **left})
+        return
+    render.say(*_sweep_lines(report, runs=app.has_runner))
+    render.say(f"left: {backlog.ready:,} ready, {backlog.later:,} due later, {backlog.running:,} running")
+    if backlog.ready and not app.has_runner:
+        render.say("Nothing runs here; a process that has the tasks runs them: triggers work --app ...")
+
+
+def _sweep_lines(report: SweepReport, *, runs: bool) -> Iterator[str]:
+    lost = report.recovered + report.failed
+    if lost:
+        ends = f"{report.recovered:,} scheduled again, {report.failed:,} failed, lost too often"
+        yield f"{render.plural(lost, 'instance')} had lost the worker: {ends}"
+    else:
+        yield "no instance had lost its worker"
+    if runs:
+        yield f"{render.plural(report.handed_over, 'instance')} handed over"
+
+
+def _sweep(app: Triggers, bar: Progress) -> SweepReport:
+    """Sweep, and let the runners of this process run what was handed over, until nothing is due."""
+    job = bar.add_task("sweeping", total=None, left="")
+    most = 0
+
+    def look() -> None:
+        nonlocal most
+        backlog = app.storage.reader.backlog()
+        left = backlog.ready + backlog.running
+        most = max(most, left)
+        bar.update(job, description="running", total=most, completed=most - left, left=f"{left:,} left")
+
+    total = SweepReport()
+    everything = True  # also what a process released and did not live to hand over
+    while True:
+        report = app.sweep(everything=everything)
+        everything = False
+        total = SweepReport(
+            total.recovered + report.recovered,
+            total.failed + report.failed,
+            total.handed_over + report.handed_over,
+        )
+        settle(app, (lambda: None) if bar.disable else look)
+        if not report.handed_over:
+            return total
+
+
+class _StopError(BaseException):
+    """A signal to stop has come; its number is the argument."""
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Raise :class:`_StopError` where SIGTERM or SIGINT comes."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        raise _StopError(number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@click.command()
+@click.option(
+    "--stop-within",
+    type=click.FloatRange(0),
+    default=STOP_WITHIN,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long what runs may go on after the signal.",
+)
+@common
+@pass_where
+def work(where: Where, stop_within: float) -> None:
+    """Run what is due until SIGTERM or Ctrl-C."""
+    if not where.names_app:
+        message = "work needs the tasks: say --app module:attribute"
+        raise click.UsageError(message)
+    app = where.open()
+    if not app.has_runner:
+        app.close()
+        message = "the application has runner=None: nothing would run; give it a runner here"
+        raise click.UsageError(message)
+    with _signals():
+        if not where.json:
+            click.echo("Working. Ctrl-C, or SIGTERM, stops it.", err=True)
+        name = signal.Signals(_until_stopped(app, stop_within)).name
+    if where.json:
+        documents.emit({"signal": name})
+    else:
+        click.echo(f"Stopped by {name}.", err=True)
+
+
+def _until_stopped(app: Triggers, stop_within: float) -> int:
+    """Work until a signal comes, and stop; returns the signal."""
+    try:
+        app.start()
+        while True:
+            time.sleep(3600)
+    except _StopError as signalled:
+        number = int(signalled.args[0])
+    try:
+        app.close(stop_within)
+    except _StopError:  # once more: wait no longer
+        app.close(0)
+    return number
+
+
+@click.command()
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="triggers-demo",
+    show_default=True,
+    help="Gets the files of the demonstration.",
+)
+@click.option("--seed", type=int, default=1996, show_default=True, help="Of everything that is made up.")
+@click.option(
+    "--workers", type=click.IntRange(1, 64), default=4, show_default=True, help="Threads that run tasks."
+)
+@click.option(
+    "--respondents", type=click.IntRange(1, 944), default=944, show_default=True, help="How many of them."
+)
+@common
+@pass_where
+def demo(where: Where, folder: Path, seed: int, workers: int, respondents: int) -> None:
+    """Play a real questionnaire, from page arrivals in no order to scores.
+
+    It may be killed and started again: the counts are the same. With --storage the sessions are kept there.
+    """
+    from triggers.demo.results import OtherSurveyError  # noqa: PLC0415 - nothing else needs the survey
+    from triggers.demo.show import show  # noqa: PLC0415
+
+    if where.app:
+        message = "the demonstration is an application itself: say --storage, or nothing"
+        raise click.UsageError(message)
+    try:
+        show(
+            folder,
+            storage_url=where.storage,
+            seed=seed,
+            workers=workers,
+            respondents=respondents,
+            as_json=where.json,
+        )
+    except OtherSurveyError as error:
+        raise click.UsageError(str(error)) from error
+
+
+COMMANDS: Final = (demo, sweep, work)

@@ -1,0 +1,57 @@
+"""Where the records of a logger go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from triggers.core.records import LogEntry
+    from triggers.logs.redact import Secrets
+    from triggers.logs.sanitize import Sanitizer
+
+
+class Sink:
+    """Where the records of a logger go, and under which rules; this one keeps none, outside of any task.
+
+    Attributes:
+        attributes: what every LogRecord is given.
+        closed: whether the attempt has ended, so that what comes now is late.
+        keeps: whether it takes records.
+        sanitizer: makes what comes in fit to be kept.
+        strict: whether what goes wrong is raised.
+    """
+
+    __slots__ = ("attributes", "closed", "keeps", "sanitizer", "strict")
+
+    def __init__(self, sanitizer: Sanitizer, attributes: Mapping[str, Any] | None = None) -> None:
+        self.sanitizer = sanitizer
+        self.strict = sanitizer.settings.strict
+        self.attributes = dict(attributes or {})
+        self.closed = False
+        self.keeps = False
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return the values to hide."""
+        return ()
+
+    def own_secrets(self) -> Secrets | None:
+        """Return where values to hide are added; None: nowhere of its own."""
+        return None
+
+    def now(self) -> int:
+        """Return the time, in microseconds since the Unix epoch."""
+        return 0
+
+    def record(self, entry: LogEntry, size: int) -> None:
+        """Take a record and give it its number."""
+
+
+class Scope:
+    """How long a logger's records are in time: until its block ends."""
+
+    __slots__ = ("ended",)
+
+    def __init__(self) -> None:
+        self.ended = False

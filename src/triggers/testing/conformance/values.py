@@ -1,0 +1,191 @@
+# ruff: noqa: S101, PLR2004 - tests assert, and the expected number is what the test says
+"""Values and names: whatever the core accepts comes back as it went in, and nothing means anything."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis.stateful import run_state_machine_as_test
+
+from triggers.core.values import DEFAULT_LIMITS, decode
+from triggers.exceptions import InvalidValueError
+from triggers.testing import strategies
+from triggers.testing.conformance.fixtures import NAMES, StorageFixtures
+from triggers.testing.machine import SessionMachine, shown
+from triggers.testing.model import same
+from triggers.testing.steps import Steps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from triggers.storages.base import Storage
+    from triggers.testing.place import Place
+
+#: One or more of every type, at the edges of what can be stored.
+VALUES: Final[dict[str, Any]] = {
+    "none": None,
+    "booleans": [True, False],
+    "integers": [0, -1, 2**31, 2**53 + 1, 2**63 - 1, -(2**63), 2**64 - 1],
+    "floats": [0.0, -0.0, 1.0, 0.1, 1e300, 5e-324, -1.7976931348623157e308],
+    "texts": ["", " ", "\x00", "\x1f\x7f", "\\", '"', "'", "\N{PILE OF POO}", "\u2028", "\uffff", "$date", "a" * 5_000],
+    "datetimes": [
+        datetime(2026, 1, 2, 3, 4, 5, 678901),  # noqa: DTZ001 - naive ones come back naive
+        datetime(2026, 1, 2, tzinfo=UTC),
+        datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=-12, minutes=30))),
+        datetime.max,
+    ],
+    "dates": [date(2026, 1, 2), date.min, date.max],
+    "times": [time(), time(23, 59, 59, 999999), time(1, tzinfo=timezone(timedelta(hours=14)))],
+    "timedeltas": [timedelta(), timedelta.min, timedelta.max, timedelta(microseconds=-1)],
+    "decimals": [Decimal("1.10"), Decimal("-0"), Decimal("1E+400"), Decimal("0.1"), Decimal(10) ** -400],
+    "uuids": [uuid.UUID(int=0), uuid.UUID("12345678-1234-5678-1234-567812345678")],
+    "bytes": [b"", b"\x00\xff", bytes(range(256))],
+    "empty": [[], {}, [[]], {"": {}}, [{}, [None]]],
+    "$date": {"$date": "2026-01-02"},
+    "$$": {"$": 1, "$$bytes": "AA==", "$uuid": None},
+}
+
+
+class Values(StorageFixtures):
+    """Promises 5 and 6, and the agreement with the reference model."""
+
+    def test_values_come_back_as_they_went_in(self, storage: Storage, place: Place) -> None:
+        """Promise 6: kwargs, results, errors, replacement and metadata of every type, from any handle."""
+        steps = Steps(storage)
+        steps.configure({"t": {"after": ["a"], "run": "r"}})
+        steps.fire("a", VALUES)
+        steps.fail(steps.start("t#0"), VALUES)
+        steps.replay("t#0", {"a": VALUES})
+        steps.run("t#1", VALUES)
+        steps.add_metadata("t#1", VALUES)
+        steps.describe(VALUES)
+        other = Steps(place.open())
+        fired, cascade = other.firings()
+        read = [
+            decode(fired.kwargs),
+            decode(cascade.kwargs),
+            decode(other["t#0"].error or ""),
+            decode(other["t#1"].metadata),
+            decode(other.head.metadata),
+            other.kwargs("t#0")["a"],
+            other.kwargs("t#1")["a"],
+        ]
+        for value in read:
+            assert same(value, VALUES)
+
+    def test_any_value_comes_back(self, storage: Storage) -> None:
+        """Promise 6: whatever Hypothesis makes of the types that are accepted."""
+        uids = count()
+
+        @given(kwargs=strategies.kwargs())
+        def check(kwargs: dict[str, Any]) -> None:
+            steps = Steps(storage, f"session {next(uids)}")
+            steps.fire("a", kwargs)
+            assert same(decode(steps.firings()[0].kwargs), kwargs)
+
+        check()
+
+    @pytest.mark.parametrize("character", ["x", "\N{PILE OF POO}"])
+    def test_a_payload_of_the_largest_size_is_kept(self, steps: Steps, character: str) -> None:
+        """Promise 6: exactly 1 MiB goes in and comes back; a byte more is refused before anything is written."""
+        room = DEFAULT_LIMITS.payload - len('{"v":""}')
+        text = character * (room // len(character.encode()))
+        text += "x" * (room - len(text.encode()))
+        steps.fire("a", {"v": text})
+        assert decode(steps.firings()[0].kwargs) == {"v": text}
+        with pytest.raises(InvalidValueError, match="kwargs: 1,048,577 bytes"):
+            steps.fire("a", {"v": text + "x"})
+        assert steps.head.firings == 1
+
+    def test_names_that_look_like_code_are_uids(self, storage: Storage) -> None:
+        """Promise 6: every name is a session of its own; no two of them are mistaken for each other."""
+        for uid in NAMES:
+            Steps(storage, uid).fire("a", {"uid": uid}, key="k")
+        for uid in NAMES:
+            steps = Steps(storage, uid)
+            assert [decode(firing.kwargs) for firing in steps.firings()] == [{"uid": uid}]
+            assert steps.head.uid == uid
+        assert len(storage.reader.sessions(limit=1_000)) == len(NAMES)
+
+    def test_names_that_look_like_code_are_triggers_tasks_and_keys(self, storage: Storage) -> None:
+        """Promise 6: each of them is a trigger, a task, an owner and a key of its own in one session."""
+        steps = Steps(storage)
+        steps.configure({name: {"after": [f"{name[:254]}!"], "run": name} for name in _short()})
+        for name in _short():
+            fired = steps.fire(f"{name[:254]}!", {"n": name}, key=name)
+            assert [made.task for made in fired.created] == [name]
+            assert steps.fire(f"{name[:254]}!", {"n": name}, key=name).keyed == fired.fired[0]
+            for other in ("b", "c"):
+                assert steps.fire(other, {"n": name}, key=name).keyed is None
+        assert steps.head.firings == 3 * len(_short())
+        assert {each.task: each.status.value for each in steps.instances()} == dict.fromkeys(_short(), "scheduled")
+        for name in _short():
+            instance = steps.storage.reader.instance(steps.uid, name, 0)
+            assert instance is not None
+            assert list(steps.kwargs_of([instance])) == [{f"{name[:254]}!": {"n": name}}]
+            assert steps.start(f"{name}#0", owner=name).fence == 1
+            assert steps[f"{name}#0"].owner == name
+            assert [each.task for each in storage.reader.instances(steps.uid, task=name)] == [name]
+        latest = storage.reader.latest(steps.uid, [f"{name[:254]}!" for name in _short()])
+        assert len(latest) == len(_short())
+        assert {each.task for each in storage.due(1_000, grace=1, everything=True)} == set()
+        assert storage.reader.counters(steps.uid).keys() == set(_short())
+
+    def test_the_index_holds_names_that_look_like_code(self, storage: Storage) -> None:
+        """Promise 6: an instance that waits for such a name is touched by it, and by no other."""
+        steps = Steps(storage)
+        names = _short()
+        steps.configure({f"t_{n}": {"after": ["a", name], "run": "r"} for n, name in enumerate(names)})
+        steps.fire("a")
+        for n, name in enumerate(names):
+            assert steps.waiting(name) == {f"t_{n}#0"}
+        for n, name in enumerate(names):
+            assert [each.name for each in steps.fire(name).taken] == [f"t_{n}#0"]
+            assert steps.waiting(name) == set()
+
+    def test_a_session_with_many_instances_is_touched_in_one_place(self, steps: Steps) -> None:
+        """Promise 5: a firing is shown only the instances that lack its trigger, among hundreds of others."""
+        steps.configure(
+            {
+                "t_page": {"andEvery": "page", "run": "page"},
+                "t_pair": {"after": ["odd"], "andEvery": "page", "run": "pair"},
+                "t_last": {"after": ["page", "end"], "run": "last"},
+            }
+        )
+        for n in range(60):
+            steps.fire("page", {"n": n})
+        assert steps.waiting("page") == set()
+        assert steps.waiting("end") == {"t_last#0"}
+        assert [each.name for each in steps.fire("end").taken] == ["t_last#0"]
+        assert len(steps.waiting("odd")) == 60
+        assert len(steps.fire("odd").taken) == 60
+        assert steps.waiting("odd") == set()
+
+    def test_it_agrees_with_the_reference_model(self, make_place: Callable[[], Place]) -> None:
+        """All promises: through any sequence of steps it shows what the reference model shows."""
+
+        class Machine(SessionMachine):
+            def make_place(self) -> Place:
+                return make_place()
+
+        run_state_machine_as_test(Machine)
+
+    def test_firing_order_and_numbers_survive_a_new_handle(self, place: Place) -> None:
+        """Promise 3: numbering goes on where another handle left off."""
+        for n in range(1, 6):
+            steps = Steps(place.open())
+            assert steps.fire("a", {"n": n}).fired[0].number == n
+            before = shown(steps)
+            steps.storage.close()
+            assert shown(Steps(place.open())) == before
+
+
+def _short() -> list[str]:
+    """The names that stay apart when a mark is put behind 254 characters of them."""
+    return [name for name in NAMES if len(name) < 255]

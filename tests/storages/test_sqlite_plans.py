@@ -1,0 +1,93 @@
+"""A statement costs what it touches: SQLite finds its rows by an index, and nothing is kept twice."""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+import pytest
+
+from triggers.storages.sqlite import SQL, SqliteStorage
+from triggers.testing.conformance.fixtures import SURVEY
+from triggers.testing.steps import Steps
+
+#: Counts over the two small indexes of what is open; the only statement that walks through an index.
+COUNTING = {"backlog"}
+
+
+@pytest.fixture(params=["auto", "sqlite3"])
+def storage(request, tmp_path):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "SQLite .* can corrupt", RuntimeWarning)
+        yield SqliteStorage(f"sqlite:///{tmp_path}/survey.db?driver={request.param}")
+
+
+def plan(run, statement):
+    """The steps of SQLite's plan for a statement."""
+    numbered = [int(number) for number in re.findall(r"\?(\d+)", statement)]
+    given = (None,) * max([statement.count("?"), *numbered])
+    for count in range(len(given), -1, -1):  # a parameter that is named twice counts once
+        try:
+            return [row[3] for row in run(f"EXPLAIN QUERY PLAN {statement}", given[:count])]
+        except Exception as error:  # noqa: BLE001 - the drivers have classes of their own
+            if "binding" not in str(error):
+                raise
+    raise AssertionError(statement)
+
+
+@pytest.mark.parametrize("name", sorted(SQL))
+def test_no_statement_reads_a_whole_table(storage, name):
+    """Every statement finds its rows through an index, whatever the table holds."""
+    with storage._file.reading() as run:
+        scans = [step for step in plan(run, SQL[name]) if "SCAN" in step and "json_each" not in step]
+    if name in COUNTING:
+        assert all("USING" in step or step == "SCAN CONSTANT ROW" for step in scans)
+    else:
+        assert scans == []
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("due", "instances_due"),
+        ("expired", "instances_leased"),
+        ("instance", "instances_name"),
+        ("keyed", "firings_key"),
+        ("flagged", "instances_flagged"),
+        ("waiting", "PRIMARY KEY"),
+    ],
+)
+def test_the_hot_statements_use_their_indexes(storage, name, index):
+    """Each of them begins at the index that was made for it, and sorts nothing."""
+    with storage._file.reading() as run:
+        steps = plan(run, SQL[name])
+    assert steps[0].startswith("SEARCH")
+    assert index in steps[0]
+    assert not [step for step in steps if "TEMP B-TREE" in step]
+
+
+def test_a_payload_and_a_rule_set_are_stored_once(storage):
+    """However many instances see a firing, and however many sessions share their rules."""
+    many = {f"t_{n}": {"after": ["page"], "run": "page"} for n in range(20)}
+    for uid in ("one", "two", "three"):
+        steps = Steps(storage, uid)
+        steps.configure(many)
+        steps.fire("page", {"marked": "z" * 1_000})
+        assert len(steps.instances()) == 20
+    with storage._file.reading() as run:
+        assert run("SELECT count(*) FROM rule_sets").fetchone() == (1,)
+        size = run("SELECT count(*) FROM firings WHERE kwargs LIKE '%zzz%'").fetchone()
+        assert size == (3,)
+        assert run("SELECT count(*) FROM instances WHERE kwargs IS NOT NULL").fetchone() == (0,)
+
+
+def test_the_index_keeps_nothing_of_instances_that_no_longer_wait(storage):
+    """Once an instance has started or was abandoned, no row says that it lacks anything."""
+    steps = Steps(storage)
+    steps.configure(SURVEY)
+    for trigger in ("first", "embedded", "complete", "page"):
+        steps.fire(trigger)
+    steps.run("t_subject#0")
+    assert set(steps.statuses().values()) == {"finished", "scheduled"}
+    with storage._file.reading() as run:
+        assert run("SELECT count(*) FROM waiting").fetchone() == (0,)
