@@ -1,4 +1,4 @@
-"""What a firing costs in a session that holds 10, 1,000 and 100,000 instances, and with many waiting for another trigger."""
+"""What a firing costs in a session that holds 10 to 100,000 instances, or many that wait for another trigger."""
 
 from __future__ import annotations
 

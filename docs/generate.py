@@ -1,7 +1,7 @@
 """Writes what the documents say about the code: diagrams, tables of settings, tables of methods.
 
-``python docs/generate.py`` rewrites the parts between ``<!-- generated: name -->`` and ``<!-- end -->`` in every
-document; a test compares them with the code.
+``python docs/generate.py`` rewrites what stands between ``<!-- generated: name -->`` and ``<!-- end -->``
+in every document; a test compares it with the code.
 """
 
 # ruff: noqa: INP001 - a tool of this repository, not shipped
@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).parent
 
 #: The marks, and what stands between them.
-PART = re.compile(r"(?P<begin><!-- generated: (?P<what>[\w. ]+) -->\n)(?P<body>.*?)(?P<end><!-- end -->)", re.DOTALL)
+PART = re.compile(r"(?P<begin><!-- generated: (?P<what>[\w. ]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 
 #: Methods without an underscore that are for the library's own use, or are data of the stored form.
 INTERNAL = {
-    "FinalizingTriggerManager": {"policy_for"},
+    "SessionView": {"head", "payloads", "reader"},
     "TaskInstance": {"stored"},
     "TriggerManager": {"apply", "of_task", "policy", "policy_for"},
     "Triggers": {"is_idle", "pull", "run"},
@@ -55,7 +56,8 @@ def _moves(_: str) -> Iterator[str]:
 
 
 def _diagram(_: str) -> Iterator[str]:
-    yield from ("```mermaid", "stateDiagram-v2", f"    [*] --> {Status.UNSTARTED}", f"    [*] --> {Status.SCHEDULED}: replay")
+    yield from ("```mermaid", "stateDiagram-v2")
+    yield from (f"    [*] --> {Status.UNSTARTED}", f"    [*] --> {Status.SCHEDULED}: replay")
     yield from (f"    {move.before} --> {move.after}: {move.because}" for move in MOVES)
     yield from (f"    {status} --> [*]" for status in Status if status in RESOLVED)
     yield "```"
@@ -72,57 +74,73 @@ def _settings(name: str) -> Iterator[str]:
     meanings = _described(owner)
     yield from ("| setting | default | meaning |", "| --- | --- | --- |")
     for setting, default in _defaults(owner, meanings):
-        yield f"| `{setting}` | {default} | {_cell(meanings[setting])} |"
+        yield f"| `{setting}` | {WORDED.get(setting, default)} | {_cell(meanings[setting])} |"
+
+
+#: Defaults that depend on the machine, or are too long for a cell.
+WORDED = {
+    "hints": "64 for each thread",
+    "limits": "`Limits()`",
+    "log_settings": "`LogSettings()`",
+    "redact": "`SECRET_WORDS`",
+    "registry": "`triggers.task.registry`",
+    "workers": "number of CPUs + 4, 32 at most",
+}
 
 
 def _defaults(owner: Any, meanings: dict[str, str]) -> Iterator[tuple[str, str]]:
-    if dataclasses.is_dataclass(owner):
+    if owner in {Limits, LogSettings}:
         yield from ((field.name, _value(getattr(owner(), field.name))) for field in dataclasses.fields(owner))
     elif owner in {triggers.Triggers, ThreadsRunner}:
         for name, parameter in inspect.signature(owner).parameters.items():
             yield name, "" if parameter.default is parameter.empty else _value(parameter.default)
     else:
-        yield from ((name, _value(getattr(owner, name, None))) for name in meanings)
+        # What only an instance has is no setting.
+        names = [name for name in meanings if name == "name" or hasattr(owner, name)]
+        yield from ((name, _value(getattr(owner, name, ""))) for name in names)
 
 
 def _value(value: object) -> str:
-    if isinstance(value, tuple) and len(value) > 3:  # noqa: PLR2004 - what fits into a cell
-        return f"{len(value)} words"
-    shown = value.__name__ if isinstance(value, type) else str(value) if type(value).__name__ == "timedelta" else repr(value)
-    return "" if shown.startswith("<") else f"`{shown.split(' at 0x')[0]}`" if "object" not in shown else ""
+    if value == "":
+        return ""
+    if isinstance(value, type):
+        return f"`{value.__name__}`"
+    return f"`{value}`" if isinstance(value, timedelta) else f"`{value!r}`"
 
 
 def _api(name: str) -> Iterator[str]:
     """Every public member of a class, with the first sentence of its docstring."""
     owner = _named(name)
     yield from (f"| `{name}` | |", "| --- | --- |")
-    described = _described(owner)
     members = dict(_members(owner, name))
-    for member, meaning in described.items():
-        if member not in members and not callable(getattr(owner, member, None)):
+    for member, meaning in _described(owner, "Attributes:").items():
+        if member not in members and member not in INTERNAL.get(name, ()):
             yield f"| `{member}` | {_cell(_first(meaning))} |"
     for member, value in members.items():
-        yield f"| `{_signature(member, value)}` | {_cell(_first(inspect.getdoc(value) or ''))} |"
+        meaning = SPOKEN.get(member, ("", ""))[1] or inspect.getdoc(value) or ""
+        yield f"| `{_signature(member, value)}` | {_cell(_first(meaning))} |"
 
 
 def _members(owner: type, name: str) -> Iterator[tuple[str, Any]]:
     for member, value in vars(owner).items():
-        hidden = member.startswith("_") and member not in {"_run", "__iter__", "__getitem__", "__contains__", *_hooks(owner)}
+        spoken = member in SPOKEN or member == "_run" or member.startswith("_post_")
+        hidden = member.startswith("_") and not spoken
         is_ours = callable(value) or isinstance(value, (property, cached_property, classmethod, staticmethod))
         if is_ours and not hidden and member not in INTERNAL.get(name, ()):
             yield member, value
 
 
-def _hooks(owner: type) -> set[str]:
-    return {member for member in vars(owner) if member.startswith("_post_")}
-
-
-_SPOKEN = {"__getitem__": "view[name]", "__contains__": "name in view", "__iter__": "iter(…)"}
+#: Magic methods as they are written, and what they do where that is always the same.
+SPOKEN = {
+    "__contains__": ("name in …", "Whether there is one of that name."),
+    "__getitem__": ("…[name]", ""),
+    "__iter__": ("for … in …", "Everything in it."),
+}
 
 
 def _signature(member: str, value: Any) -> str:
-    if member in _SPOKEN:
-        return _SPOKEN[member]
+    if member in SPOKEN:
+        return SPOKEN[member][0]
     function = getattr(value, "__func__", value)
     if isinstance(value, (property, cached_property)) or not callable(function):
         return member
@@ -134,20 +152,23 @@ def _signature(member: str, value: Any) -> str:
     return f"{member}{inspect.Signature(parameters)}"
 
 
-def _function(name: str) -> Iterator[str]:
-    """A function's signature and what it does."""
-    value = _named(name)
-    yield from ("```python no-run", _signature(name.rpartition(".")[2], value), "```", "", _first(inspect.getdoc(value) or ""))
+def _functions(names: str) -> Iterator[str]:
+    """Functions, with what they do."""
+    yield from ("| function | |", "| --- | --- |")
+    for name in names.split():
+        value = _named(name)
+        yield f"| `{_signature(name, value)}` | {_cell(_first(inspect.getdoc(value) or ''))} |"
 
 
-def _described(owner: Any) -> dict[str, str]:
-    """Name → text, from the `Attributes` and `Args` of a docstring."""
+def _described(owner: Any, *sections: str) -> dict[str, str]:
+    """Name → text, from these sections of a docstring, from all that have such entries if none is named."""
     found: dict[str, str] = {}
+    wanted = sections or ("Attributes:", "Args:")
     section = name = ""
     for line in (inspect.getdoc(owner) or "").splitlines():
         if re.fullmatch(r"\w+:", line):
             section = line
-        elif section in {"Attributes:", "Args:"} and (entry := re.fullmatch(r"    (\w+): (.*)", line)):
+        elif section in wanted and (entry := re.fullmatch(r"    (\w+): (.*)", line)):
             name = entry[1]
             found[name] = entry[2]
         elif name and line.startswith("     "):
@@ -164,12 +185,12 @@ def _named(name: str) -> Any:
 
 def _first(text: str) -> str:
     """The first sentence."""
-    paragraph = " ".join(text.split("\n\n")[0].split())
+    paragraph = " ".join(text.partition("\n\n")[0].split())
     return re.split(r"(?<=[.:]) (?=[A-Z`])", paragraph)[0]
 
 
 def _cell(text: str) -> str:
-    plain = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"`\1`", text).replace("``", "`")
+    plain = re.sub(r":\w+:`(?:~[\w.]+\.)?([\w.]+)`", r"`\1`", text).replace("``", "`")
     return plain.replace("|", "\\|").rstrip(":")
 
 
@@ -177,7 +198,7 @@ PARTS: dict[str, Callable[[str], Iterable[str]]] = {
     "api": _api,
     "diagram": _diagram,
     "errors": _error_tree,
-    "function": _function,
+    "functions": _functions,
     "moves": _moves,
     "settings": _settings,
 }

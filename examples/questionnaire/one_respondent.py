@@ -1,6 +1,6 @@
 """One respondent's questionnaire, message by message, and what each message sets off.
 
-The session is kept in memory and its tasks run in the calling thread. The rules, the tasks and the answers are
+The session is kept in memory and its tasks run in the calling thread. The rules, tasks and answers are
 those of `triggers demo`.
 
     python examples/questionnaire/one_respondent.py [RESPONDENT]

@@ -106,14 +106,15 @@ class Triggers:
         self._given = dict(runners or {})
         self._registry = registry
         self._closed_in = 0
-        micros = round(grace.total_seconds() * 1e6)
+        # Nobody hands over what is released here, so it is due for the sweeps of others at once.
+        micros = 0 if runner is None else round(grace.total_seconds() * 1e6)
         self._around = Surroundings(
             storage=self._backend,
             hand_over=self._hand_over,
             expect=self._expect,
             tasks=registry.names if complete_registry else None,
             runners=plugins.names(plugins.RUNNERS) | self._given.keys(),
-            grace=micros,
+            grace=0 if runner is None else micros,  # nobody here hands over: the next sweep elsewhere may
             limits=limits,
         )
         self._policies: dict[str, Policy] = {}
@@ -310,7 +311,7 @@ class Triggers:
         if not name:
             return self._manager
         if name not in self._managers and name in plugins.names(plugins.MANAGERS):
-            self._managers[name] = plugins.load(plugins.MANAGERS, name)
+            self._managers[name] = plugins.manager_named(name)
         return self._managers.get(name)
 
     def _manager_of(self, name: str, uid: str) -> TriggerManager:

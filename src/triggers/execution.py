@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
 import inspect
 import itertools
 import logging
@@ -25,7 +26,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from triggers.core import law
-from triggers.core.values import decode, encode
+from triggers.core.values import Limits, decode, encode
 from triggers.exceptions import (
     CascadeDepthError,
     InvalidValueError,
@@ -65,6 +66,9 @@ MARGIN = 0.1
 
 #: Pauses between tries to store the end of a run while the storage is away, in seconds.
 END_BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+#: An error with its whole tree is bounded by the log's own limits, and may be larger than a payload.
+ROOMY = Limits(payload=16 * 1024 * 1024)
 
 #: How long writing a log may keep a task waiting, in seconds.
 LOG_PATIENCE = 2.0
@@ -381,7 +385,7 @@ class _Run:
         return TaskContext(
             manager=self.manager,
             task_instance=instance,
-            trigger_kwargs=merged(rule.with_params, self._kwargs()),
+            trigger_kwargs=merged(copy.deepcopy(rule.with_params), self._kwargs()),
             idempotency_key=idempotency_key(self.uid, f"{claimed.task}#{claimed.root}"),
             fencing_token=claimed.fence,
             attempt=claimed.attempt,
@@ -421,7 +425,8 @@ class _Run:
         return law.Attempt(claimed.task, claimed.number, claimed.fence, claimed.attempt, logs, metadata or {})
 
     def _error(self, error: BaseException) -> str:
-        return encode(dict(exception_record(error, self.manager.log_settings)), "the error")
+        described = exception_record(error, self.manager.log_settings, self.log.secrets())
+        return encode(dict(described), "the error", ROOMY)
 
     def _failed(self, error: BaseException) -> Ending:
         return Ending(law.fail, (self._error(error),))

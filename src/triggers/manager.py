@@ -13,7 +13,6 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from triggers.core import law

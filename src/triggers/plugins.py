@@ -46,8 +46,21 @@ def load(group: str, name: str) -> Any:
 
 @cache
 def names(group: str) -> frozenset[str]:
-    """The names in a group; nothing is imported. Read once: what is installed later is for the next process."""
+    """The names in a group; nothing is imported. What is installed later is for the next process."""
     return frozenset(entry.name for entry in entry_points(group=group))
+
+
+def manager_named(name: str) -> Any:
+    """The manager class of that name; its own name must be that of its entry point.
+
+    Raises:
+        PluginError: there is none, or it calls itself something else.
+    """
+    kind = load(MANAGERS, name)
+    if kind.name != name:
+        message = f"the entry point {name!r} leads to a manager named {kind.name!r}: give them one name"
+        raise PluginError(message)
+    return kind
 
 
 def storage_from_url(url: str) -> Storage:

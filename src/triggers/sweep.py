@@ -126,11 +126,15 @@ class Sweeper:
         self._closed = False
 
     def start(self) -> None:
-        """Begin; a second call in the same process does nothing."""
+        """Sweep once for what an earlier process released and did not run, then begin.
+
+        A second call in the same process does nothing.
+        """
         if self._pid == os.getpid():
             return
         self._pid, self._closed = os.getpid(), False
         self._look = threading.Event()
+        self._try(everything=True)
         self._thread = threading.Thread(target=self._loop, name="triggers-sweep", daemon=True)
         self._thread.start()
 
@@ -147,22 +151,18 @@ class Sweeper:
         self._pid = 0
 
     def _loop(self) -> None:
-        everything = True  # what an earlier process released and did not run
         while not self._closed:
+            self._look.wait(self._try())
             self._look.clear()
-            try:
-                self._sweep.once(everything=everything)
-                everything = False
-                pause = self._pause()
-            except Exception:  # noqa: BLE001 - whatever it is, the next sweep starts from what is stored
-                _log.warning("a sweep failed; the next one tries again", exc_info=True)
-                pause = self._interval
-            if not self._closed:
-                self._look.wait(pause)
 
-    def _pause(self) -> float:
+    def _try(self, *, everything: bool = False) -> float:
+        """Sweep, and say how long the pause is until the next time, in seconds."""
         full = self._interval * (1 + random.uniform(-JITTER, JITTER))  # noqa: S311 - nothing secret hangs on it
-        next_at = self._sweep.storage.reader.backlog().next_at
-        if next_at is None:
+        storage = self._sweep.storage
+        try:
+            self._sweep.once(everything=everything)
+            next_at = storage.reader.backlog().next_at
+        except Exception:  # noqa: BLE001 - whatever it is, the next sweep starts from what is stored
+            _log.warning("a sweep failed; the next one tries again", exc_info=True)
             return full
-        return min(full, max((next_at - self._sweep.storage.now()) / 1e6, SHORTEST))
+        return full if next_at is None else min(full, max((next_at - storage.now()) / 1e6, SHORTEST))

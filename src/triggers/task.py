@@ -248,8 +248,8 @@ class TaskContext:
         """Check the kwargs, and take what the filters make of them.
 
         Args:
-            filters: trigger → a pydantic model or a TypedDict, or, where the Filters library is installed, a
-                mapping of key → filter.
+            filters: trigger → a pydantic model or a TypedDict (before Python 3.12 that of typing_extensions),
+                or, where the Filters library is installed, a mapping of key → filter.
 
         Returns:
             Trigger → the model, the dict, or the filtered kwargs.

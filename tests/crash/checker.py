@@ -13,10 +13,11 @@ import sys
 from collections import Counter, defaultdict
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.crash.world import CONFIGURATION, World, expected_statuses
+from tests.crash.world import CONFIGURATION, COOLDOWN, World, expected_statuses
 from triggers.core import law
 from triggers.core.values import decode
 from triggers.storages.sqlite_file import load_driver
@@ -259,7 +260,7 @@ def _check_history(steps: Steps, model: Model, rows: Mapping[str, list[Row]], re
         model.configure(CONFIGURATION)
         for at, moves, fired in _commits(rows):
             model.advance(at - model.now)
-            _step(model, moves, fired, rows["instances"])
+            _step(model, moves, fired)
         found, expected = _comparable(shown(steps)), _comparable(model.snapshot())
     except Exception as error:  # noqa: BLE001 - a history that cannot be is a finding, not an accident
         report.problems.append(f"{steps.uid}: impossible history: {type(error).__name__}: {error}")
@@ -282,7 +283,7 @@ def _commits(rows: Mapping[str, list[Row]]) -> list[tuple[int, list[tuple[Row, s
     return [(at, moves[at], fired[at]) for at in sorted(moves.keys() | fired.keys())]
 
 
-def _step(model: Model, moves: list[tuple[Row, str, str]], fired: list[Row], instances: list[Row]) -> None:
+def _step(model: Model, moves: list[tuple[Row, str, str]], fired: list[Row]) -> None:
     """Do on the model what one commit did."""
     for row, what, remark in moves:
         name = _name(row)
@@ -297,8 +298,7 @@ def _step(model: Model, moves: list[tuple[Row, str, str]], fired: list[Row], ins
         elif what == "scheduled" and remark.startswith("let go"):
             assert model.release(name, fence), f"{name} could not be let go"
         elif what == "failed" and by_retry:
-            new = next(each for each in instances if each["task"] == row["task"] and each["parent"] == row["number"])
-            assert model.retry(name, fence, new["run_at"] - model.now, RETRY_LIMIT), f"{name} could not be retried"
+            assert model.retry(name, fence, COOLDOWN // timedelta(microseconds=1), RETRY_LIMIT), f"{name} could not be retried"
         elif what == "failed":
             assert model.fail(name, fence, "error"), f"{name} could not be failed"
         elif what == "replayed" and not by_retry:

@@ -47,6 +47,9 @@ PAGES = 3
 #: A flaky task asks for so many retries.
 RETRIES = 2
 
+#: How long it waits in between.
+COOLDOWN = timedelta(milliseconds=20)
+
 
 class Journal:
     """Lines of JSON in a file, each written by one call, whole or not at all."""
@@ -161,6 +164,34 @@ class World:
         self.acks.write(**said, number=result.number, duplicate=result.duplicate)
 
 
+    def run(self, context: TaskContext) -> dict[str, Any]:
+        """What each task does: write down that a run began, be busy, write down that it came to its end."""
+        self.begin(context)
+        if self.busy is not None:
+            time.sleep(self.busy(context.task_instance.name, context.fencing_token))
+        self.runs.write(what="end", **_said(context))
+        return {"fence": context.fencing_token}
+
+    def begin(self, context: TaskContext) -> None:
+        """Write down that a run began."""
+        self.runs.write(what="start", **_said(context))
+
+    def starts(self, instance: str) -> list[dict[str, Any]]:
+        """The runs of an instance that began."""
+        return [run for run in self.runs.read() if run["what"] == "start" and run["instance"] == instance]
+
+
+def _said(context: TaskContext) -> dict[str, Any]:
+    return {
+        "uid": context.manager.uid,
+        "instance": context.task_instance.name,
+        "attempt": context.attempt,
+        "fence": context.fencing_token,
+        "key": context.idempotency_key,
+        "pid": os.getpid(),
+    }
+
+
 def review(app: Triggers, uid: str, *, crashes: bool = False) -> int:
     """What a person does about failed instances; safe to be interrupted and done again.
 
@@ -211,45 +242,28 @@ def _tasks(world: World) -> Registry:
     """The tasks of this world."""
     registry = Registry()
 
-    def body(context: TaskContext) -> dict[str, Any]:
-        """Write down that a run began, be busy, write down that it came to its end."""
-        instance = context.task_instance
-        said = {
-            "uid": context.manager.uid,
-            "instance": instance.name,
-            "attempt": context.attempt,
-            "fence": context.fencing_token,
-            "key": context.idempotency_key,
-            "pid": os.getpid(),
-        }
-        world.runs.write(what="start", **said)
-        if world.busy is not None:
-            time.sleep(world.busy(instance.name, context.fencing_token))
-        world.runs.write(what="end", **said)
-        return {"fence": context.fencing_token}
-
     @task(name="plain", registry=registry)
     def plain(context: TaskContext) -> dict[str, Any]:
-        return body(context)
+        return world.run(context)
 
     @task(name="subject", registry=registry)
     def subject(context: TaskContext) -> dict[str, Any]:
         with context.get_logger_context({"kind": "subject"}, logger=logging.getLogger(__name__)) as logger:
             logger.warning("no given name", extra={"context": {"page": context.trigger_kwargs["first"]}})
-            result = body(context)
+            result = world.run(context)
             context.manager.fire("subjectKnown", {"id": "subjectKnown"}, key=context.idempotency_key)
         return result
 
     @task(name="flaky", registry=registry)
     def flaky(context: TaskContext) -> dict[str, Any]:
-        result = body(context)
+        result = world.run(context)
         if context.task_instance.depth < RETRIES:
-            raise context.retry(ValueError("not yet"), cooldown=timedelta(milliseconds=20))
+            raise context.retry(ValueError("not yet"), cooldown=COOLDOWN)
         return result
 
     @task(name="failing", registry=registry)
     def failing(context: TaskContext) -> dict[str, Any]:
-        result = body(context)
+        result = world.run(context)
         uid, depth = context.manager.uid, context.task_instance.depth
         if depth == 0 or is_stubborn(uid):
             raise with_context(LookupError("no such subject"), {"depth": depth})

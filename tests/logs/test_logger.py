@@ -12,7 +12,7 @@ from inspect import currentframe
 import pytest
 
 from triggers.exceptions import with_context
-from triggers.logs import TriggersLogger, bind, current_logger, propagate
+from triggers.logs import TriggersLogger, bind, current_logger, detached, propagate
 
 
 def here():
@@ -585,3 +585,53 @@ def test_hostile_extra_costs_the_context_not_the_record(kit):
     assert first.context == {"context": "<could not be recorded: RuntimeError>"}
     assert second.context
     assert kit.counts == {logging.WARNING: 2}
+
+
+def test_hostile_context_of_a_block(kit):
+    """Contexts of blocks and of `bind` that cannot be read, or are no mappings, do not stop the task."""
+
+    class Unreadable(collections.abc.Mapping):
+        __iter__ = __getitem__ = __len__ = __bool__ = HostileMapping.__iter__
+
+    with kit.log.block(Unreadable(), context=HostileMapping(page=1)) as logger:
+        logger.bind(Unreadable(), page=2).info("said", extras=Unreadable(), page=3)
+        logger.bind("odd").info("said")
+    first, second = kit.finish()
+    assert first.context["page"] == 3
+    assert second.context["context"] == "odd"
+
+
+def test_odd_names_and_places_can_be_stored(kit):
+    """Names, files and levels that no database would take are made fit."""
+    record = logging.makeLogRecord({"levelno": 10**30, "pathname": None, "lineno": "x", "msg": "made"})
+    with kit.log.block(name="odd \ud800 name") as logger:
+        logger.handle(record)
+        logger.log(10**30, "high")
+        logger.log(-5, "low")
+        exec(compile("logger.info('there')", "file \ud800.py", "exec"), {"logger": logger})  # noqa: S102 - an odd file
+    made, high, there = kit.finish()
+    assert (made.level, made.lineno, high.level) == (1_000_000, 0, 1_000_000)
+    assert (there.logger, there.pathname) == ("odd \\ud800 name", "file \\ud800.py")
+
+
+def test_a_clock_that_fails(make, capsys):
+    """Without a clock, records get the last time that it gave."""
+    kit = make()
+    with kit.log.block() as logger:
+        logger.info("in time")
+        time = kit.clock.pop()
+        logger.info("without a clock")
+    assert [(entry.message, entry.at) for entry in kit.finish()] == [
+        ("in time", time),
+        ("without a clock", time),
+    ]
+    assert "IndexError" in capsys.readouterr().err
+
+
+def test_what_runs_detached_is_outside(kit):
+    """Inside `detached` there is no current logger; after it there is again."""
+    with kit.log.block() as logger:
+        with detached():
+            current_logger().warning("outside")
+        assert current_logger() is logger
+    assert kit.finish() == []

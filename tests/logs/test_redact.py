@@ -225,3 +225,17 @@ def test_a_masked_value_never_survives(secret, before, after):
     kept = fit_text(before + secret + after, 4_096, secrets.values())[0]
     if secrets.values() and secret not in before + REDACTED + after:
         assert secret not in kept
+
+
+def test_secrets_in_the_arguments_of_a_message(kit, application):
+    """A container that is filled into a message is shown without what its keys hide, by `%s`, `%r` and by name."""
+    with kit.log.block() as logger:
+        logger.info("got %s and %r", {"page": 1, "password": SECRET}, [("Cookie", SECRET)])
+        logger.info("got %(user)s, %(password)s", {"user": "Ann", "password": SECRET})
+        logger.info("got %s", {"page": (1, 2)})
+    assert [entry.message for entry in kit.finish()] == [
+        "got {'page': 1, 'password': '[redacted]'} and [['Cookie', '[redacted]']]",
+        "got Ann, [redacted]",
+        "got {'page': (1, 2)}",
+    ]
+    assert SECRET not in forwarded(application)

@@ -29,7 +29,7 @@ def plan(run, statement):
     for count in range(len(given), -1, -1):  # a parameter that is named twice counts once
         try:
             return [row[3] for row in run(f"EXPLAIN QUERY PLAN {statement}", given[:count])]
-        except Exception as error:  # noqa: BLE001 - the drivers have classes of their own
+        except Exception as error:
             if "binding" not in str(error):
                 raise
     raise AssertionError(statement)

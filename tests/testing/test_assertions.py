@@ -83,7 +83,9 @@ def test_a_running_instance_is_running():
     seen = []
     own = Registry()
     task(name="look", registry=own)(
-        lambda context: seen.append(SessionAssertions(context.manager).assert_instance_running("t_look#0").name)
+        lambda context: seen.append(
+            SessionAssertions(context.manager).assert_instance_running("t_look#0").name
+        )
     )
     with TriggersHarness(registry=own) as harness:
         session = harness.session("s")
@@ -97,7 +99,9 @@ def test_results_are_compared_as_they_come_back(check):
     """A result is compared as a whole, whatever the order of its keys; another one is shown beside the expected one."""
     check.assert_instance_finished("t_warn#0", {"n": 1, "pair": [1, 2]})
     check.assert_instance_finished("t_warn#0", expected_result={"pair": [1, 2], "n": 1})
-    with pytest.raises(AssertionError, match=r"(?s)has finished with\n.*'n': 1.*should have finished with\n.*'n': 2"):
+    with pytest.raises(
+        AssertionError, match=r"(?s)has finished with\n.*'n': 1.*should have finished with\n.*'n': 2"
+    ):
         check.assert_instance_finished("t_warn#0", {"n": 2})
     with pytest.raises(AssertionError, match="should have finished with"):
         check.assert_instance_finished("t_warn#0", None)
@@ -123,9 +127,13 @@ def test_a_failure_has_a_type(check, kind):
 
 def test_a_failure_of_another_type_is_another_failure(check):
     """Another type, a base class, too, or another message is an error that says what was found."""
-    with pytest.raises(AssertionError, match=r"failed with builtins.ValueError, and should have with builtins.Exception"):
+    with pytest.raises(
+        AssertionError, match=r"failed with builtins.ValueError, and should have with builtins.Exception"
+    ):
         check.assert_instance_failed("t_fail#0", Exception)
-    with pytest.raises(AssertionError, match=r"failed with builtins.ValueError, and should have with LookupError"):
+    with pytest.raises(
+        AssertionError, match=r"failed with builtins.ValueError, and should have with LookupError"
+    ):
         check.assert_instance_failed("t_fail#0", "LookupError")
     with pytest.raises(AssertionError, match=r"(?s)'Response data failed spam check.'.*not found:\n  'ham'"):
         check.assert_instance_failed("t_fail#0", match="ham")
@@ -186,7 +194,9 @@ def test_long_logs_are_cut():
 def test_an_instance_that_is_not_there(check):
     """A missing instance is found missing; where it should be there, the message explains its task and lists the rest."""
     check.assert_instance_missing("t_after_fail#0")
-    with pytest.raises(AssertionError, match="t_fail#0 of session 'respondent-17' is failed, and should not be there"):
+    with pytest.raises(
+        AssertionError, match="t_fail#0 of session 'respondent-17' is failed, and should not be there"
+    ):
         check.assert_instance_missing("t_fail#0")
     with pytest.raises(AssertionError) as failed:
         check.assert_instance_finished("t_after_fail#0")
@@ -210,7 +220,10 @@ def test_unresolved_tasks(check):
     with pytest.raises(AssertionError) as failed:
         check.assert_unresolved_tasks(["t_wait", "t_skip", "t_nobody"])
     message = str(failed.value)
-    assert "unresolved tasks of session 'respondent-17' are\n  t_after_fail, t_fail, t_retry, t_wait\nand should be" in message
+    assert (
+        "unresolved tasks of session 'respondent-17' are\n  t_after_fail, t_fail, t_retry, t_wait\nand should be"
+        in message
+    )
     assert "why: t_fail has 1 failed" in message
     assert "why: t_skip has 1 skipped" in message
     assert "t_nobody is no task of this session" in message
@@ -244,7 +257,9 @@ def test_unresolved_logs(check, session):
 def test_finalising(check, session):
     """A session that is not finalised is said to be so with what holds it up; one that is, shortly."""
     check.assert_not_finalized()
-    with pytest.raises(AssertionError, match=r"(?s)is not finalised, and should be\n.*t_wait#0 waits for never"):
+    with pytest.raises(
+        AssertionError, match=r"(?s)is not finalised, and should be\n.*t_wait#0 waits for never"
+    ):
         check.assert_finalized()
     with TriggersHarness(manager=FinalizingTriggerManager) as harness:
         done = harness.session("done")

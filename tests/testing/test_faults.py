@@ -29,8 +29,8 @@ from triggers.testing import (
     by_chance,
 )
 
-PASS = "triggers.testing.PassThrough"
-CHAIN = {"t_one": {"after": ["begun"], "run": PASS}, "t_two": {"after": ["t_one"], "run": PASS}}
+PASSING = "triggers.testing.PassThrough"
+CHAIN = {"t_one": {"after": ["begun"], "run": PASSING}, "t_two": {"after": ["t_one"], "run": PASSING}}
 MINUTES = timedelta(minutes=5)
 
 
@@ -70,7 +70,7 @@ def test_a_point_is_named_by_its_beginning():
     faults = Faults()
     with played(faults) as harness:
         faults.die_at("before commit", hit=3)
-        with pytest.raises(InjectedCrash, match="^before commit of finish$"):
+        with pytest.raises(InjectedCrash, match=r"^before commit of finish$"):
             harness.session("s").fire("begun")
         assert faults.dead == faults.reached[-1] == "before commit of finish"
 
@@ -81,7 +81,7 @@ def test_a_point_is_counted_from_now():
     with played(faults) as harness:
         faults.die_at(1)
         faults.die_at(4)
-        with pytest.raises(InjectedCrash, match="^after commit of claim$"):
+        with pytest.raises(InjectedCrash, match=r"^after commit of claim$"):
             harness.session("s").fire("begun")
 
 
@@ -108,7 +108,11 @@ def test_the_dead_stay_dead():
         faults.die_at("before commit of claim")
         with pytest.raises(InjectedCrash):
             harness.session("s").fire("begun")
-        for call in (lambda: harness.session("s").fire("begun"), harness.triggers.sweep, lambda: harness.triggers.storage.reader):
+        for call in (
+            lambda: harness.session("s").fire("begun"),
+            harness.triggers.sweep,
+            lambda: harness.triggers.storage.reader,
+        ):
             with pytest.raises(InjectedCrash, match="dead since 'before commit of claim'"):
                 call()
         reached = len(faults.reached)
@@ -160,7 +164,9 @@ def open_file(tmp_path):
 
     def open_file(faults, clock=None, name="s.db"):
         driver = FaultyDriver(load_driver("auto"), faults)
-        return SqliteStorage(f"sqlite:///{tmp_path}/{name}?synchronous=normal", clock=clock or VirtualClock(), driver=driver)
+        return SqliteStorage(
+            f"sqlite:///{tmp_path}/{name}?synchronous=normal", clock=clock or VirtualClock(), driver=driver
+        )
 
     return open_file
 
@@ -211,7 +217,11 @@ def test_rows_of_one_statement_are_points(open_file):
     faults.reached.clear()
     connection.executemany("INSERT INTO t VALUES (?)", [(1,), (2,)])
     statement = "INSERT INTO t VALUES (?)"
-    assert faults.reached == [f"before {statement}", *[f"before a row of {statement}"] * 2, f"after {statement}"]
+    assert faults.reached == [
+        f"before {statement}",
+        *[f"before a row of {statement}"] * 2,
+        f"after {statement}",
+    ]
     connection.execute("BEGIN")
     faults.die_at("before a row", hit=2)
     with pytest.raises(InjectedCrash):
@@ -257,7 +267,11 @@ def test_a_process_can_be_killed(tmp_path):
     """SIGKILL ends the process at the point, without any cleaning up."""
     url = f"sqlite:///{tmp_path}/s.db"
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, url, "after commit of claim"], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", KILLED, url, "after commit of claim"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.returncode, done.stdout) == (-signal.SIGKILL, "")
     assert SqliteStorage(url).instance("s", "t_one", 0).status == "running"

@@ -15,7 +15,7 @@ from triggers.task import task
 from triggers.testing import Faults, InjectedCrash, TriggersHarness, VirtualClock, ready_made
 from triggers.testing.clock import START
 
-PASS = "triggers.testing.PassThrough"
+PASSING = "triggers.testing.PassThrough"
 MINUTE = timedelta(minutes=1)
 
 
@@ -33,7 +33,7 @@ def test_everything_has_run_when_fire_returns():
     with TriggersHarness() as harness:
         session = harness.session("s")
         session.update_configuration(
-            {"t_one": {"after": ["begun"], "run": PASS}, "t_two": {"after": ["t_one"], "run": PASS}}
+            {"t_one": {"after": ["begun"], "run": PASSING}, "t_two": {"after": ["t_one"], "run": PASSING}}
         )
         session.fire("begun", {"n": 1})
         check = harness.check(session)
@@ -201,7 +201,9 @@ def test_ready_made_tasks_do_what_they_say():
     with TriggersHarness() as harness:
         session = harness.session("s")
         names = ("PassThrough", "Failing", "SelfRetrying", "SelfSkipping")
-        session.update_configuration({f"t_{name}": {"after": ["begun"], "run": f"triggers.testing.{name}"} for name in names})
+        session.update_configuration(
+            {f"t_{name}": {"after": ["begun"], "run": f"triggers.testing.{name}"} for name in names}
+        )
         session.fire("begun", {"n": 1})
         check = harness.check("s")
         check.assert_instance_finished("t_PassThrough#0", {"begun": {"n": 1}})
@@ -226,14 +228,16 @@ def test_ready_made_tasks_take_parameters():
         check.assert_instance_failed("t_triggers.testing.Failing#0", match="^Not today.$")
         check.assert_instance_replayed("t_triggers.testing.SelfRetrying#0")
         check.assert_instance_finished("t_triggers.testing.SelfRetrying#1")
-        assert check.assert_instance_skipped("t_triggers.testing.SelfSkipping#0").metadata["reason"] == "no need"
+        assert (
+            check.assert_instance_skipped("t_triggers.testing.SelfSkipping#0").metadata["reason"] == "no need"
+        )
 
 
 def test_ready_made_tasks_are_in_no_application(tasks):
     """They are in a registry of their own; one made from both sees what either learns later."""
     both = ready_made(tasks)
     task(name="later", registry=tasks)(lambda context: None)
-    assert {"later", PASS} <= set(both.names)
+    assert {"later", PASSING} <= set(both.names)
     assert set(tasks) == {"later"}
 
 
@@ -275,7 +279,7 @@ def test_the_manager_is_chosen():
     """A finalising manager finalises."""
     with TriggersHarness(manager=FinalizingTriggerManager) as harness:
         session = harness.session("s")
-        session.update_configuration(run(PASS))
+        session.update_configuration(run(PASSING))
         harness.check("s").assert_not_finalized()
         session.fire("begun")
         harness.check("s").assert_finalized()
@@ -302,13 +306,13 @@ def test_a_restart_finds_what_was_stored():
     faults = Faults()
     with TriggersHarness(faults=faults) as harness:
         session = harness.session("s")
-        session.update_configuration(run(PASS))
+        session.update_configuration(run(PASSING))
         faults.die_at("after commit of fire")
         with pytest.raises(InjectedCrash):
             session.fire("begun")
         with pytest.raises(InjectedCrash, match="dead since 'after commit of fire'"):
             session.fire("begun")
         harness.restart()
-        harness.check("s").assert_instance_scheduled(f"t_{PASS}#0")
+        harness.check("s").assert_instance_scheduled(f"t_{PASSING}#0")
         harness.run_until_idle()
-        harness.check("s").assert_instance_finished(f"t_{PASS}#0")
+        harness.check("s").assert_instance_finished(f"t_{PASSING}#0")

@@ -10,10 +10,10 @@ from triggers.storages.sqlite_file import load_driver
 from triggers.task import task
 from triggers.testing import FaultyDriver, PlayDifference, end_state, play
 
-PASS = "triggers.testing.PassThrough"
+PASSING = "triggers.testing.PassThrough"
 SURVEY = {
-    "t_subject": {"after": ["first", "complete"], "run": PASS},
-    "t_responses": {"after": ["t_subject"], "andEvery": "page", "run": PASS},
+    "t_subject": {"after": ["first", "complete"], "run": PASSING},
+    "t_responses": {"after": ["t_subject"], "andEvery": "page", "run": PASSING},
     "t_score": {"after": ["t_subject", "page"], "run": "triggers.testing.SelfSkipping"},
 }
 
@@ -24,15 +24,21 @@ def test_neither_order_nor_crash_makes_a_difference():
     assert report.orders == 6
     assert report.crashes == sum(report.points.values()) > 6 * 10
     steps = ("fire", "claim", "finish", "skip_running")
-    assert {f"{when} commit of {step}" for step in steps for when in ("before", "after")} <= set(report.points)
+    assert {f"{when} commit of {step}" for step in steps for when in ("before", "after")} <= set(
+        report.points
+    )
 
 
 def test_a_crash_counts_however_the_session_ends():
     """Retries, failures and finalising survive a crash at every point, too."""
     configuration = {
-        "t_retry": {"after": ["a"], "run": "triggers.testing.SelfRetrying", "withParams": {"retrying": {"times": 2, "cooldown": 5}}},
-        "t_done": {"after": ["t_retry"], "andEvery": "b", "run": PASS},
-        "t_last": {"after": ["sessionFinalized"], "run": PASS},
+        "t_retry": {
+            "after": ["a"],
+            "run": "triggers.testing.SelfRetrying",
+            "withParams": {"retrying": {"times": 2, "cooldown": 5}},
+        },
+        "t_done": {"after": ["t_retry"], "andEvery": "b", "run": PASSING},
+        "t_last": {"after": ["sessionFinalized"], "run": PASSING},
     }
     report = play(configuration, ["a", "b", ("b", {"n": 2})], manager=FinalizingTriggerManager, sample=3)
     assert report.orders == 3
@@ -81,15 +87,17 @@ def test_what_is_the_same_can_be_said_otherwise():
     tasks = Registry()
     task(name="order", registry=tasks)(lambda context: {"took": sorted(context.trigger_kwargs)})
     configuration = {"t_x": {"after": {"any": ["a", "b"]}, "run": "order"}}
-    report = play(configuration, ["a", "b"], registry=tasks, same=lambda one, other: one.keys() == other.keys())
+    report = play(
+        configuration, ["a", "b"], registry=tasks, same=lambda one, other: one.keys() == other.keys()
+    )
     assert report.orders == 2
 
 
 def test_orders_may_differ_with_unless():
     """With `unless` orders end differently; each by itself still survives a crash at every point."""
     configuration = {
-        "t_first": {"after": ["a"], "run": PASS},
-        "t_browser": {"after": ["t_first", "b"], "unless": ["embedded"], "run": PASS},
+        "t_first": {"after": ["a"], "run": PASSING},
+        "t_browser": {"after": ["t_first", "b"], "unless": ["embedded"], "run": PASSING},
     }
     firings = ["a", "b", "embedded"]
     with pytest.raises(PlayDifference):
@@ -101,7 +109,10 @@ def test_orders_may_differ_with_unless():
 
 def test_samples_are_seeded():
     """Orders and crash points are chosen by the seed, no more of them than asked for."""
-    reports = [play(SURVEY, ["first", "complete", "page", "page"], sample=4, crashes=3, seed=seed) for seed in (1, 1, 2)]
+    reports = [
+        play(SURVEY, ["first", "complete", "page", "page"], sample=4, crashes=3, seed=seed)
+        for seed in (1, 1, 2)
+    ]
     assert [(report.orders, report.crashes) for report in reports] == [(4, 12)] * 3
     assert reports[0].points == reports[1].points != reports[2].points
     assert play(SURVEY, ["first"], crashes=0).crashes == 0
@@ -124,7 +135,7 @@ def test_the_end_of_a_session():
     """The default snapshot has status, result and error of the instances of each task, and what is open."""
     configuration = {
         "t_fail": {"after": ["a"], "run": "triggers.testing.Failing"},
-        "t_wait": {"after": ["b"], "run": PASS},
+        "t_wait": {"after": ["b"], "run": PASSING},
     }
     ends = []
     play(configuration, ["a"], snapshot=lambda manager: ends.append(end_state(manager)), crashes=0)
@@ -145,7 +156,10 @@ def test_every_statement_of_sqlite(tmp_path):
         url = f"sqlite:///{tmp_path}/{next(files)}.db?synchronous=normal"
         return SqliteStorage(url, clock=clock, driver=FaultyDriver(load_driver("auto"), faults))
 
-    configuration = {"t_one": {"after": ["a", "b"], "run": PASS}, "t_two": {"after": ["t_one"], "run": PASS}}
+    configuration = {
+        "t_one": {"after": ["a", "b"], "run": PASSING},
+        "t_two": {"after": ["t_one"], "run": PASSING},
+    }
     report = play(configuration, ["a", "b"], storage=storage, crashes=40, sample=2)
     assert report.crashes == 80
     assert len(report.points) > 25

@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl
 
 import click
 
 from triggers import Triggers, plugins
 from triggers.exceptions import ManagerMismatchError, StorageError, TriggersError, UnknownSessionError
+from triggers.logs.redact import SecretKeys, hide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -171,14 +173,13 @@ def _open_storage(url: str, *, creating: bool, manager: str | None) -> Triggers:
     if scheme == "memory":
         message = "memory:// lives and dies with the process that opened it: there is nothing in it here"
         raise click.UsageError(message)
-    if scheme == "sqlite" and not creating:
-        _must_exist(rest)
     kind = {} if manager is None else {"manager": plugins.load(plugins.MANAGERS, manager)}
     try:
+        if scheme == "sqlite" and not creating:
+            _must_exist(rest)
         return Triggers(url, runner=None, **kind)
     except TriggersError as error:
-        text = str(error).replace(url, without_credentials(url))
-        raise type(error)(text) from error
+        raise type(error)(_without_credentials(str(error), url)) from error
 
 
 def _must_exist(rest: str) -> None:
@@ -191,11 +192,14 @@ def _must_exist(rest: str) -> None:
         raise StorageError(message)
 
 
-def without_credentials(url: str) -> str:
-    """The URL as it may be shown: whoever logs in, and the query, are left out, whatever its form."""
-    scheme, mark, rest = url.partition("://")
-    shown = (rest if mark else url).rpartition("@")[2].partition("?")[0]
-    return f"{scheme}://{shown}" if mark else shown
+def _without_credentials(text: str, url: str) -> str:
+    """A message about a URL, of whatever form, as it may be shown."""
+    location, _, query = url.partition("?")
+    scheme, mark, rest = location.rpartition("://")
+    text = text.replace(location, f"{scheme}{mark}{rest.rpartition('@')[2]}")
+    is_secret = SecretKeys()
+    secrets = (value for key, value in parse_qsl(query) if is_secret(key))
+    return hide(text, tuple(secrets))
 
 
 def own_manager(app: Triggers, uid: str, wanted: str | None) -> TriggerManager:

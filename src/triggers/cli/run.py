@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from triggers.cli import documents, render
-from triggers.cli.options import Where, common, pass_where, settle
+from triggers.cli.options import PAUSE, Where, common, pass_where, settle
+from triggers.exceptions import TriggersError
 from triggers.sweep import SweepReport
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def _sweep_lines(report: SweepReport, *, runs: bool) -> Iterator[str]:
     else:
         yield "no instance had lost its worker"
     if runs:
-        yield f"{render.plural(report.handed_over, 'instance')} handed over"
+        yield "what was due was handed over" if report.handed_over else "nothing was due"
 
 
 def _sweep(app: Triggers, bar: Progress) -> SweepReport:
@@ -142,11 +144,33 @@ def _until_stopped(app: Triggers, stop_within: float) -> int:
             time.sleep(3600)
     except _StopError as signalled:
         number = int(signalled.args[0])
-    try:
-        app.close(stop_within)
-    except _StopError:  # once more: wait no longer
-        app.close(0)
+    _close(app, stop_within)
     return number
+
+
+def _close(app: Triggers, patience: float) -> None:
+    """Close the application; at another signal, at once.
+
+    It is closed by a thread of its own, since Python before 3.13 takes a thread for ended if an exception,
+    such as a signal's, comes while it is joined: what it runs would not be let go.
+    """
+    failed: list[TriggersError] = []
+
+    def close() -> None:
+        try:
+            app.close(patience)
+        except TriggersError as error:
+            failed.append(error)
+
+    closing = threading.Thread(target=close, name="triggers-close", daemon=True)
+    closing.start()
+    try:
+        while closing.is_alive():
+            time.sleep(PAUSE)
+    except _StopError:
+        app.close(0)
+    if failed:
+        raise failed[0]
 
 
 @click.command()

@@ -62,7 +62,13 @@ def typed(value: Any, what: str) -> Any:
         NotJsonError: a key begins with ``$`` and is no type, or what it holds is not of that type.
     """
     _check(value, what)
-    return decode(json.dumps(value))
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        message = f"{what}: a text in it has a lone surrogate"
+        raise NotJsonError(message) from None
+    return decode(text)
 
 
 def _check(value: Any, path: str) -> None:

@@ -29,7 +29,7 @@ from triggers.core.values import DEFAULT_LIMITS, Limits, encode
 from triggers.exceptions import ConfigurationError, InvalidNameError, InvalidValueError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator
 
 #: Directives of versions to come; refused until then, so that no configuration gives them another meaning.
 RESERVED = ("deadline", "within", "retry", "limit", "priority", "where")
@@ -67,6 +67,9 @@ def _form(value: object) -> str | None:
 
 
 _FORMS = {"all": "<AllOf>", "any": "<AnyOf>", "atLeast": "<AtLeast>", "of": "<AtLeast>"}
+
+#: What pydantic puts into paths besides what a user wrote.
+_TAGS = frozenset({"<list>", "<name>", "[key]", *_FORMS.values()})
 
 Name = Annotated[str, BeforeValidator(_checked_name), Field(min_length=1, max_length=MAX_NAME)]
 
@@ -223,7 +226,13 @@ def _problems(
     yield from _unknown(configuration, "run", "task", tasks)
     yield from _unknown(configuration, "using", "runner", runners)
     if not found:
-        yield from _never(_rules(configuration))
+        try:
+            rules = _rules(configuration)
+        except InvalidValueError as error:  # too deep, or too large, as a whole
+            path, _, message = str(error).partition(": ")
+            yield path.removeprefix("the configuration.").replace("the configuration", "$"), message
+        else:
+            yield from _never(rules)
 
 
 def _wrong_keys(configuration: dict[Any, Any]) -> Iterator[tuple[str, str]]:
@@ -255,10 +264,10 @@ def _wrong_shapes(configuration: dict[Any, Any]) -> Iterator[tuple[str, str]]:
 
 def _path(location: tuple[int | str, ...]) -> str:
     path = ""
-    for part in location:
+    for place, part in enumerate(location):
         if isinstance(part, int):
             path += f"[{part}]"
-        elif not (part.startswith("<") and part.endswith(">")) and part != "[key]":
+        elif place == 0 or part not in _TAGS:
             shown = part if part.isprintable() else repr(part)
             path += f".{shown}" if path else shown
     return path
@@ -321,5 +330,10 @@ def _never(rules: RuleSet) -> Iterator[tuple[str, str]]:
             )
 
 
-def _is_empty(condition: Mapping[str, Any] | list[Any] | _Form) -> bool:
-    return not (condition.all if isinstance(condition, AllOf) else condition)
+def _is_empty(condition: Any) -> bool:
+    """Whether no name stands in it, at any depth."""
+    match condition:
+        case AllOf(all=terms) | AnyOf(any=terms) | AtLeast(of=terms) | list(terms):
+            return all(map(_is_empty, terms))
+        case _:
+            return False

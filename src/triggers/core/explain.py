@@ -143,7 +143,7 @@ def _sentence(  # noqa: PLR0917 - the parts of one sentence, in their order
     parts += [f"{name} {remark}" for name, remark in remarks.items()]
     if waits_for:
         parts.append(f"replay or skip {_listed(waits_for)} to go on")
-    return ". ".join(parts) + "."
+    return ". ".join(part.removesuffix(".") for part in parts) + "."
 
 
 def _listed(words: Sequence[str]) -> str:

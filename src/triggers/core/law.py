@@ -77,6 +77,8 @@ def fire(session: Session, policy: Policy, firing: Firing) -> Decision:
 def configure(session: Session, policy: Policy, rules: RuleSet, *, catch_up: bool = False) -> Decision:
     """A session gets new rules; its unstarted instances are decided again by those that changed.
 
+    With the rules that it has, nothing is stored.
+
     Args:
         session: the head of the session.
         policy: the manager's.
@@ -85,6 +87,7 @@ def configure(session: Session, policy: Policy, rules: RuleSet, *, catch_up: boo
     """
     work = Work(session, policy)
     before, session.rules = session.rules, rules
+    pending = session.pending
     changed = frozenset(
         task
         for task in before.rules.keys() | rules.rules.keys()
@@ -103,7 +106,11 @@ def configure(session: Session, policy: Policy, rules: RuleSet, *, catch_up: boo
         work.pass_on(firing, [rule for rule in fresh if firing.trigger in rule.named])
     work.something_resolved = True
     yield from work.finalize()
-    return work.done()
+    changes = work.done()
+    changes.head = (
+        changes.new_rules or session.ref is None or session.pending != pending or bool(changes.fired)
+    )
+    return changes
 
 
 def replay(session: Session, policy: Policy, task: str, number: int, kwargs: str | None = None) -> Decision:
@@ -406,7 +413,7 @@ def _repeat(work: Work, earlier: Firing, firing: Firing) -> Changes:
     if earlier.fingerprint != firing.fingerprint:
         message = (
             f"key {firing.key!r} of trigger {firing.trigger!r} in session {work.session.uid!r} was used for "
-            f"firing {earlier.number}, with other kwargs; nothing was changed: use another key for another firing"
+            f"firing {earlier.number}, with other kwargs; nothing was changed: use another key for this one"
         )
         raise IdempotencyConflictError(message)
     work.changes.head = False

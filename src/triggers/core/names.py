@@ -6,12 +6,16 @@ line: no control characters, line separators, surrogates or marks that reverse t
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from triggers.exceptions import InvalidNameError, UnknownInstanceError
 
 #: Longest name, in characters.
 MAX_NAME = 255
+
+#: A number of an instance as it is written, no larger than any storage can count.
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 
 _HIDDEN = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -57,7 +61,7 @@ def split_instance_name(name: str) -> tuple[str, int]:
         UnknownInstanceError: it is not of the form ``task#number``.
     """
     task, mark, number = name.rpartition("#")
-    if not (mark and task and number.isascii() and number.isdigit()) or (number != "0" and number[0] == "0"):
+    if not (mark and task and _NUMBER.fullmatch(number)):
         message = f"{name!r} is not the name of an instance; those look like 't_importSubject#0'"
         raise UnknownInstanceError(message)
     return task, int(number)

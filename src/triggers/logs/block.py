@@ -6,19 +6,18 @@ import functools
 import inspect
 import logging
 import sys
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from triggers.logs.logger import SIGNALS, TriggersLogger
-from triggers.logs.plain import NOTHING
 from triggers.logs.redact import Secrets
 from triggers.logs.sanitize import sanitizer
 from triggers.logs.settings import LogSettings
 from triggers.logs.sink import Scope, Sink
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
     from types import FrameType, TracebackType
 
     from triggers.logs.log import InstanceLog
@@ -41,20 +40,19 @@ class LogBlock(AbstractContextManager[TriggersLogger]):
     """
 
     def __init__(
-        self, log: InstanceLog, application: logging.Logger, context: Any, record_level: int
+        self, log: InstanceLog, application: logging.Logger, layers: Iterable[Any], record_level: int
     ) -> None:
         self._log = log
         self._application = application
-        self._context = context
+        self._layers = tuple(layers)
         self._record_level = record_level
         self._entered: list[tuple[TriggersLogger, Scope, Token[TriggersLogger | None]]] = []
 
     def __enter__(self) -> TriggersLogger:
         log, outer, scope = self._log, CURRENT.get(), Scope()
         base = outer.bound if outer is not None and outer.belongs_to(log) else log.base
-        over = log.sanitizer.context(self._context, log.secrets()) if self._context else NOTHING
-        bound = log.sanitizer.merge(base, over)
-        logger = TriggersLogger(self._application, log, bound, scope, self._record_level)
+        logger = TriggersLogger(self._application, log, base, scope, self._record_level)
+        logger.bound = logger.with_layers(base, self._layers)
         self._entered.append((logger, scope, CURRENT.set(logger)))
         return logger
 
@@ -79,6 +77,16 @@ def _restore(token: Token[TriggersLogger | None]) -> None:
     except ValueError:
         # An asynchronous generator may be closed in another context than it was begun in.
         CURRENT.set(None if token.old_value is Token.MISSING else token.old_value)
+
+
+@contextmanager
+def detached() -> Iterator[None]:
+    """Run what follows outside of any block: a task run inside another's must not write to its log."""
+    token = CURRENT.set(None)
+    try:
+        yield
+    finally:
+        _restore(token)
 
 
 def current_logger(name: str | None = None) -> TriggersLogger:

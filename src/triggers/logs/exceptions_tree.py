@@ -133,7 +133,7 @@ class _Tree:
             "message": self.text(message_of(exc)),
             "context": self.context(exc),
             "notes": self.notes(exc),
-            "pathname": where[0],
+            "pathname": storable(where[0]),
             "lineno": where[1],
             "function": where[2],
             "cause": None,

@@ -55,6 +55,7 @@ class InstanceLog(Sink):
 
     __slots__ = (
         "__weakref__",
+        "_at",
         "_buffer",
         "_delay",
         "_flush_at",
@@ -111,6 +112,7 @@ class InstanceLog(Sink):
         self._highest = logging.NOTSET
         self._next_step: float = STEPS[0]
         self._retry_at = 0
+        self._at = 0
         self._delay = 0
         self._seen: list[BaseException] = []
         _logs.add(self)
@@ -137,18 +139,14 @@ class InstanceLog(Sink):
             name: its name, if it is not at hand; by default the task's module.
             record_level: in place of the settings' own, for this block.
         """
-        for arg in args:
-            if isinstance(arg, (logging.Logger, logging.LoggerAdapter)):
-                logger = logger or arg
-            elif arg is not None:
-                context = arg if context is None else {**arg, **context}
-        application, adapted = _application(logger)
-        if adapted:
-            context = {**adapted, **(context or {})}
+        loggers = [arg for arg in args if isinstance(arg, _LOGGERS)]
+        application, layers = _application(logger if logger is not None else next(iter(loggers), None))
+        layers += [arg for arg in args if not isinstance(arg, _LOGGERS)]
+        layers.append(context)
         if application is None:
             application = logging.getLogger(name or self.logger_name)
         least = self.settings.record_level if record_level is None else record_level
-        return LogBlock(self, application, context, level_number(least))
+        return LogBlock(self, application, layers, level_number(least))
 
     def drain(self) -> LogBatch:
         """Hand over all that was not written yet, for the commit that ends the instance; forget it here.
@@ -178,7 +176,7 @@ class InstanceLog(Sink):
 
     def flush(self) -> None:
         """Write what is ready to be written, unless a write has just failed; it never raises."""
-        self._store(self._now(), urgent=True)
+        self._store(self.now(), urgent=True)
 
     # What loggers and blocks ask of it.
 
@@ -191,8 +189,12 @@ class InstanceLog(Sink):
         return self._secrets
 
     def now(self) -> int:
-        """Return the time, in microseconds since the Unix epoch."""
-        return self._now()
+        """Return the time, in microseconds since the Unix epoch; without a clock, the last one."""
+        try:
+            self._at = self._now()
+        except Exception as problem:  # noqa: BLE001 - the clock may be the storage's, and the storage away
+            report_once("the clock of a log failed; the last time that it gave is used", problem)
+        return self._at
 
     def first_sight(self, exc: BaseException) -> bool:
         """Whether this very exception has not left a block yet; from now on it has."""
@@ -293,12 +295,13 @@ def _attributes(identity: LogIdentity) -> dict[str, Any]:
     }
 
 
-def _application(logger: Any) -> tuple[logging.Logger | None, dict[str, Any]]:
+_LOGGERS = (logging.Logger, logging.LoggerAdapter)
+
+
+def _application(logger: Any) -> tuple[logging.Logger | None, list[Any]]:
     """Find the application's own logger behind adapters and blocks; adapters bring context."""
-    context: dict[str, Any] = {}
+    layers: list[Any] = []
     while isinstance(logger, logging.LoggerAdapter):
-        context = {**(logger.extra or {}), **context}
+        layers.insert(0, logger.extra)
         logger = logger.logger
-    if isinstance(logger, TriggersLogger):
-        logger = logger.application
-    return logger, context
+    return (logger.application if isinstance(logger, TriggersLogger) else logger), layers

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 import threading
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -20,8 +21,10 @@ from triggers.logs.report import report_once
 from triggers.logs.settings import level_number
 from triggers.logs.shapes import type_name
 from triggers.logs.sink import Scope, Sink
+from triggers.logs.texts import fit_text, storable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import FrameType, TracebackType
 
     from triggers.logs.exceptions_tree import Described
@@ -41,6 +44,10 @@ _INTERNAL = frozenset({logging.addLevelName.__code__.co_filename, (lambda: None)
 _OVERHEAD = 200
 #: Attributes of every LogRecord; what else stands on one was given as `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+#: Levels above are taken for this one: what counts them has room for no more.
+MAX_LEVEL = 1_000_000
+#: Characters of the name of a logger, as it is stored.
+MAX_NAME = 255
 _NO_CACHE: dict[int, bool] = {}
 #: How a task ends without a failure: the framework's own retry and skip, and being cancelled.
 SIGNALS = (StatusChange, asyncio.CancelledError)
@@ -111,6 +118,7 @@ class TriggersLogger(logging.Logger):
         self._scope = scope or Scope()
         self._record_level = record_level
         self._sanitizer = sink.sanitizer
+        self._label = storable(self.name[:MAX_NAME])
         self._hidden: tuple[tuple[str, ...], Plain] = ((), bound)
         # The very dict that the standard library clears when a level changes or logging is disabled, so that
         # its answers can be used without asking. A logger that decides in its own way is asked every time.
@@ -140,9 +148,15 @@ class TriggersLogger(logging.Logger):
             context: merged over the context of this logger.
             more: the same, for keys that are names.
         """
-        given = {**context, **more} if isinstance(context, Mapping) else more or context
-        over = self._sanitizer.context(given, self._sink.secrets()) if given else NOTHING
-        return self._like(self.application, self._sanitizer.merge(self.bound, over))
+        return self._like(self.application, self.with_layers(self.bound, (context, more or None)))
+
+    def with_layers(self, plain: Plain, layers: Iterable[Any]) -> Plain:
+        """Return a context with others merged over it, each over the one before; None is no context."""
+        for layer in layers:
+            if layer is not None:
+                over = self._sanitizer.context(layer, self._sink.secrets())
+                plain = self._sanitizer.merge(plain, over)
+        return plain
 
     def named(self, name: str) -> TriggersLogger:
         """Return a logger of the same block that hands its records to another logger of the application."""
@@ -173,6 +187,7 @@ class TriggersLogger(logging.Logger):
             number = level_number(level)
         except (AttributeError, ValueError):
             number = logging.WARNING
+        number = min(max(number, logging.NOTSET), MAX_LEVEL)
         if self.isEnabledFor(number):
             self._log(number, msg, args, **kwargs)
 
@@ -180,10 +195,12 @@ class TriggersLogger(logging.Logger):
         """Take a LogRecord that was made elsewhere as if it had been logged here."""
         extra = {key: item for key, item in record.__dict__.items() if key not in _STANDARD}
         args = record.args if isinstance(record.args, tuple) else (record.args,) if record.args else ()
-        place = (record.pathname, record.lineno, record.funcName or "")
-        if self.isEnabledFor(record.levelno):
+        line = record.lineno if type(record.lineno) is int else 0
+        place = (text_of(record.pathname), line, text_of(record.funcName or ""))
+        level = min(max(int(record.levelno), logging.NOTSET), MAX_LEVEL)
+        if self.isEnabledFor(level):
             try:
-                self._take(record.levelno, record.msg, args, place, None, extra, record.exc_info)
+                self._take(level, record.msg, args, place, None, extra, record.exc_info)
             except Exception as problem:  # noqa: BLE001 - as every other record
                 self._failed(problem)
 
@@ -212,11 +229,15 @@ class TriggersLogger(logging.Logger):
             place = (code.co_filename, frame.f_lineno, code.co_name)
         try:
             if extras is not None or more:
-                extra = {**_mapping(extra, "extra"), **_mapping(extras, "extras"), **more}
-            stack = _stack_text(frame) if stack_info else None
+                extra = _together(extra, extras, more)
+            stack = self._stack_text(frame) if stack_info else None
             self._take(level, msg, args, place, context, extra, exc_info, stack)
         except Exception as problem:  # noqa: BLE001 - logging never breaks the task
             self._failed(problem)
+
+    def _stack_text(self, frame: FrameType | None) -> str:
+        text = "Stack (most recent call last):\n" + "".join(traceback.format_stack(frame)).rstrip("\n")
+        return fit_text(text, self._sanitizer.settings.max_traceback, self._sink.secrets())[0]
 
     def _failed(self, problem: Exception) -> None:
         if self._sink.strict:
@@ -258,12 +279,12 @@ class TriggersLogger(logging.Logger):
                 0,
                 sink.now(),
                 level,
-                self.name,
+                self._label,
                 message,
                 template,
                 plain.data,
                 tree,
-                path,
+                path if path.isascii() else storable(path),
                 line,
                 function,
                 truncated,
@@ -422,14 +443,15 @@ def _further(frame: FrameType | None, stacklevel: int) -> FrameType | None:
     return frame
 
 
-def _stack_text(frame: FrameType | None) -> str:
-    import traceback  # noqa: PLC0415 - as rare as this call
-
-    return "Stack (most recent call last):\n" + "".join(traceback.format_stack(frame)).rstrip("\n")
-
-
 def _mapping(value: Any, name: str) -> Mapping[Any, Any]:
     return value if isinstance(value, Mapping) else {} if value is None else {name: value}
+
+
+def _together(extra: Any, extras: Any, more: dict[str, Any]) -> dict[Any, Any]:
+    try:
+        return {**_mapping(extra, "extra"), **_mapping(extras, "extras"), **more}
+    except Exception as problem:  # noqa: BLE001 - a mapping may be the application's own code
+        return {"extra": f"<could not be recorded: {type_name(type(problem))}>", **more}
 
 
 def _parted(extra: Any, context: Any) -> tuple[dict[Any, Any], Any]:

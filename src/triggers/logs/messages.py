@@ -78,7 +78,7 @@ def worded(msg: object, args: tuple[Any, ...], sanitizer: Sanitizer, secrets: tu
             if message is text and not secrets:
                 return message, sanitizer.template(template), template, args, False
             return message, fit_text(template, limit, secrets)[0], message, (), was_cut
-        text, send, send_args = _of_objects(template, args)
+        text, send, send_args = _of_objects(template, tuple(map(sanitizer.argument, args)))
     except Exception as problem:  # noqa: BLE001 - a wrong template, or the arguments' own code
         text, send, send_args = _misfit(template, args, problem, sanitizer)
     message, was_cut = fit_text(text, limit, secrets)

@@ -156,6 +156,13 @@ class Sanitizer:
         again = self.context(plain.data, secrets)
         return replace(again, truncated=plain.truncated + again.truncated)
 
+    def argument(self, value: Any) -> Any:
+        """Return an argument of a message: without its secrets if it has any, bounded if it is large."""
+        limits = self.settings
+        walk = Walk(limits, self.keys, (), limits.max_context - RESERVE, limits.max_nodes, limits.max_string)
+        plain = walk.value(value, 0)
+        return plain if walk.hidden or (walk.cuts and type(plain) in (dict, list)) else value
+
     def template(self, template: str) -> str:
         """Make a template fit to be kept; it is mostly one that was seen before."""
         known = self._templates.get(template)

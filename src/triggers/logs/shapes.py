@@ -26,6 +26,7 @@ from typing import Any
 from uuid import UUID
 
 from triggers.logs.redact import REDACTED
+from triggers.logs.texts import storable
 
 #: Takes a value and how much of it is of use (items, bytes); gives exact plain data, a Pairs or an Items.
 Shape = Callable[[Any, int], Any]
@@ -55,7 +56,7 @@ def type_name(kind: type) -> str:
             part = type.__getattribute__(kind, attribute)
         except Exception:  # noqa: BLE001 - a metaclass may do anything
             part = "?"
-        parts.append(part[:200] if type(part) is str else "?")
+        parts.append(storable(part[:200]) if type(part) is str else "?")
     return parts[1] if parts[0] == "builtins" else ".".join(parts)
 
 

@@ -55,6 +55,7 @@ class Walk:
 
     __slots__ = (
         "cuts",
+        "hidden",
         "is_secret",
         "known_keys",
         "limits",
@@ -91,6 +92,7 @@ class Walk:
         self.open: set[int] = set()
         self.path: list[str] = []
         self.cuts: list[str] = []
+        self.hidden = 0
 
     def result(self, data: dict[str, Any]) -> Plain:
         """Return the context that was walked, with what it takes up."""
@@ -257,6 +259,7 @@ class Walk:
                     self.nodes -= 1
                     self.room -= 14
                     out[name] = REDACTED
+                    self.hidden += 1
                     continue
                 path.append(name)
                 out[name] = self.value(item, depth)
@@ -290,6 +293,7 @@ class Walk:
             name = out.get(label)
             if type(name) is str and self.is_secret(name):
                 out["value"] = REDACTED
+                self.hidden += 1
 
     def _sequence(self, items: Iterable[Any], total: int, depth: int, limit: int) -> list[Any]:
         out: list[Any] = []
@@ -307,6 +311,7 @@ class Walk:
                     and self.is_secret(out[0] if type(out[0]) is str else _text(out[0]))
                 ):
                     out.append(REDACTED)
+                    self.hidden += 1
                     continue
                 path.append(str(taken - 1))
                 out.append(self.value(item, depth))

@@ -80,18 +80,15 @@ class ThreadsRunner:
             return not (self._active or self._hints or self._pulling)
 
     def close(self, timeout: float | None) -> bool:
-        """Wait for what runs; hints that wait are dropped."""
+        """Wait for what runs; hints are dropped. A task that closes its own pool is not waited for."""
         if self._pid != os.getpid():
             return True
+        own = threading.current_thread() in self._threads
         with self._changed:
             self._closed = True
             self._hints.clear()
             self._changed.notify_all()
-        until = None if timeout is None else time.monotonic() + timeout
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(None if until is None else max(0.0, until - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+            return self._changed.wait_for(lambda: self._active <= own, timeout)
 
     def _begin(self) -> None:
         for number in range(self._size):
@@ -109,7 +106,7 @@ class ThreadsRunner:
             finally:
                 with self._changed:
                     self._active -= 1
-                    if not self._active:
+                    if self._closed or not self._active:
                         self._changed.notify_all()
 
     def _next(self) -> Due | None:

@@ -225,7 +225,7 @@ class Reader(Protocol):
         """Trigger → its latest firing, for those that have fired."""
         ...
 
-    def logs(  # noqa: PLR0913 - a query has as many parts as there are columns to ask for
+    def logs(
         self,
         uid: str,
         *,

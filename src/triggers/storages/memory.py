@@ -14,14 +14,23 @@ from triggers.core.state import Changes, Counter, Firing, Instance, Latest, Need
 from triggers.core.status import Status
 from triggers.core.values import decode, encode
 from triggers.exceptions import StorageBusyError
-from triggers.storages.base import MAX_CONFLICTS, MAX_PAUSE, Backlog, ConflictError, Due, Expired, Lease, StoredRecord
+from triggers.storages.base import (
+    MAX_CONFLICTS,
+    MAX_PAUSE,
+    Backlog,
+    ConflictError,
+    Due,
+    Expired,
+    Lease,
+    StoredRecord,
+)
 from triggers.storages.clock import wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from triggers.core.records import LogEntry
-    from triggers.core.state import Decide, Guard
+    from triggers.core.state import Decide, Guard, Record
 
 _SETTLED = frozenset({Status.REPLAYED, Status.SKIPPED, Status.ABANDONED})
 
@@ -133,7 +142,11 @@ class MemoryStorage:
         with self._lock:
             now = self._clock()
             horizon = now + MAX_PAUSE * grace if everything else now
-            ready = [(uid, i) for uid, i in self._all(self._scheduled) if i.run_at <= now and i.dispatch_after <= horizon]
+            ready = [
+                (uid, i)
+                for uid, i in self._all(self._scheduled)
+                if i.run_at <= now and i.dispatch_after <= horizon
+            ]
             ready.sort(key=lambda found: found[1].dispatch_after)
             for _, instance in ready[:limit]:
                 instance.dispatch_after = now + grace * min(2**instance.handovers, MAX_PAUSE)
@@ -144,8 +157,15 @@ class MemoryStorage:
         """The claims that ran out."""
         with self._lock:
             now = self._clock()
-            found = [(uid, i) for uid, i in self._all(self._running) if i.lease_until is not None and i.lease_until < now]
-            return [Expired(uid, i.task, i.number, i.fence, self._sessions[uid].head.manager) for uid, i in found[:limit]]
+            found = [
+                (uid, i)
+                for uid, i in self._all(self._running)
+                if i.lease_until is not None and i.lease_until < now
+            ]
+            return [
+                Expired(uid, i.task, i.number, i.fence, self._sessions[uid].head.manager)
+                for uid, i in found[:limit]
+            ]
 
     def _all(self, index: dict[tuple[str, str, int], None]) -> Iterator[tuple[str, Instance]]:
         return ((uid, self._sessions[uid].instances[task, number]) for uid, task, number in index)
@@ -157,8 +177,9 @@ class MemoryStorage:
     # -- changes ----------------------------------------------------------------------------------------
 
     def _apply(self, changes: Changes) -> None:
+        # First what can be refused, so that all is kept or nothing.
+        said = [(record, _through_text(record.entry)) for record in changes.logs]
         head = changes.session
-        said = [(record, _through_text(record.entry)) for record in changes.logs]  # refuses before anything is kept
         if changes.head:
             if head.ref is None:
                 head.ref = len(self._sessions) + 1
@@ -172,6 +193,12 @@ class MemoryStorage:
             kept.latest[firing.trigger] = firing
             if firing.key is not None:
                 kept.keys[firing.trigger, firing.key] = firing
+        self._apply_instances(kept, changes)
+        kept.counters.update({task: replace(counter) for task, counter in changes.counters.items()})
+        for record, entry in said:
+            kept.logs.append(_stored(len(kept.logs) + 1, record, entry))
+
+    def _apply_instances(self, kept: _Kept, changes: Changes) -> None:
         for made in changes.created:
             self._made += 1
             made.ref = self._made
@@ -183,10 +210,6 @@ class MemoryStorage:
         for instance, triggers in changes.lacks:
             for trigger in triggers:
                 kept.waiting.setdefault(trigger, {})[instance.task, instance.number] = None
-        kept.counters.update({task: replace(counter) for task, counter in changes.counters.items()})
-        for record, entry in said:
-            whose = (record.instance.task, record.instance.number, record.number, record.fence, record.attempt)
-            kept.logs.append(StoredRecord(len(kept.logs) + 1, *whose, False, entry))  # noqa: FBT003 - not reviewed yet
 
     def _put(self, kept: _Kept, instance: Instance) -> None:
         where = (kept.head.uid, instance.task, instance.number)
@@ -222,7 +245,7 @@ class MemoryStorage:
             found = self._of(uid).instances.get((task, number))
             return copy_of(found) if found else None
 
-    def instances(  # noqa: PLR0913 - a query has as many parts as there are things to ask for
+    def instances(
         self,
         uid: str,
         *,
@@ -260,7 +283,7 @@ class MemoryStorage:
             latest = self._of(uid).latest
             return {trigger: latest[trigger] for trigger in triggers if trigger in latest}
 
-    def logs(  # noqa: PLR0913 - a query has as many parts as there are things to ask for
+    def logs(
         self,
         uid: str,
         *,
@@ -273,7 +296,10 @@ class MemoryStorage:
     ) -> list[StoredRecord]:
         """A page of records."""
         with self._lock:
-            kept, wanted = self._of(uid), text.encode().lower()  # as bytes only ASCII letters have a lower case
+            kept, wanted = (
+                self._of(uid),
+                text.encode().lower(),
+            )  # as bytes only ASCII letters have a lower case
             reviewed = {where: found.log_resolved for where, found in kept.instances.items()}
             found = [
                 replace(record, resolved=record.number <= reviewed[record.task, record.instance])
@@ -282,7 +308,9 @@ class MemoryStorage:
                 and record.entry.level >= min_level
                 and wanted in record.entry.message.encode().lower()
             ]
-            return [record for record in found if unresolved is None or record.resolved is not unresolved][:limit]
+            return [record for record in found if unresolved is None or record.resolved is not unresolved][
+                :limit
+            ]
 
     def backlog(self) -> Backlog:
         """What is still to do."""
@@ -312,12 +340,16 @@ def _load(kept: _Kept, need: Need) -> Slice:
     everything = kept.instances.values() if need.unstarted else ()
     unstarted = [i for i in everything if i.task in need.unstarted and i.status is Status.UNSTARTED]
     found.instances += map(copy_of, unstarted)
-    found.history = [firing for firing in kept.firings if firing.trigger in need.history] if need.history else []
+    found.history = (
+        [firing for firing in kept.firings if firing.trigger in need.history] if need.history else []
+    )
     if need.payloads:
         numbers = {number for instance in found.instances for number in instance.taken.values()}
         found.payloads = {number: kept.firings[number - 1].kwargs for number in numbers}
     if need.flagged is not None:
-        finished = [i for i in kept.instances.values() if i.status is Status.FINISHED and _is_flagged(i, need.flagged)]
+        finished = [
+            i for i in kept.instances.values() if i.status is Status.FINISHED and _is_flagged(i, need.flagged)
+        ]
         found.flagged = [(instance.task, instance.number) for instance in finished[: need.flagged_limit]]
     if need.levels is not None:
         found.level = _level(kept, need.instances[0], *need.levels)
@@ -325,7 +357,9 @@ def _load(kept: _Kept, need: Need) -> Slice:
 
 
 def _level(kept: _Kept, where: tuple[str, int], number: int, threshold: int) -> int:
-    own = (record for record in kept.logs if (record.task, record.instance) == where and record.number > number)
+    own = (
+        record for record in kept.logs if (record.task, record.instance) == where and record.number > number
+    )
     return max((record.entry.level for record in own if record.entry.level >= threshold), default=0)
 
 
@@ -336,6 +370,11 @@ def _is_flagged(instance: Instance, level: int) -> bool:
 def _is_guarded(now: Instance, guard: Guard) -> bool:
     lease = now.lease_until if guard.lease_until is None else guard.lease_until
     return (now.status, now.fence, now.lease_until) == (guard.status, guard.fence, lease)
+
+
+def _stored(cursor: int, record: Record, entry: LogEntry) -> StoredRecord:
+    whose = (record.instance.task, record.instance.number, record.number, record.fence, record.attempt)
+    return StoredRecord(cursor, *whose, False, entry)  # noqa: FBT003 - not reviewed yet
 
 
 def _through_text(entry: LogEntry) -> LogEntry:

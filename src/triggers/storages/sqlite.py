@@ -254,7 +254,7 @@ class SqliteStorage:
             row = run(SQL["instance"], (ref, task, number)).fetchone()
             return rows.instance_from_row(row) if row else None
 
-    def instances(  # noqa: PLR0913 - a query has as many parts as there are things to ask for
+    def instances(
         self,
         uid: str,
         *,
@@ -290,7 +290,7 @@ class SqliteStorage:
             found = map(rows.firing_from_row, run(SQL["latest"], (ref, rows.dump([*triggers]))))
             return {firing.trigger: firing for firing in found}
 
-    def logs(  # noqa: PLR0913 - a query has as many parts as there are things to ask for
+    def logs(
         self,
         uid: str,
         *,

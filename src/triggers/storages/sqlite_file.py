@@ -191,22 +191,49 @@ class SqliteFile:
             StorageError: nothing was changed.
         """
         wait = self._parts.busy_timeout if patience is None else patience
+        until = time.monotonic() + wait
         mine = self._here()
         if not mine.lock.acquire(timeout=wait):
             raise StorageBusyError(self._busy(wait))
         try:
             connection = self._connection(mine)
-            if patience is not None:
-                connection.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+            self._begin(connection, until if patience is not None else None)
             try:
-                yield from _transact(connection, wait, self._driver)
-            finally:
-                if patience is not None:
-                    connection.execute(f"PRAGMA busy_timeout = {int(self._parts.busy_timeout * 1000)}")
+                yield Run(connection)
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            self._commit(connection, until)
         except self._driver.Error as error:
             raise self._translated(error, wait) from error
         finally:
             mine.lock.release()
+
+    def _begin(self, connection: Any, until: float | None) -> None:
+        """Take the write lock, waiting until that monotonic time, or as long as the file's setting says."""
+        if until is None:
+            connection.execute("BEGIN IMMEDIATE")
+            return
+        rest = max(0, int((until - time.monotonic()) * 1000))
+        connection.execute(f"PRAGMA busy_timeout = {rest}")
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {int(self._parts.busy_timeout * 1000)}")
+
+    def _commit(self, connection: Any, until: float) -> None:
+        """Commit; where a reader holds it up (journal_mode=DELETE only) the transaction stays open: try again."""
+        while True:
+            try:
+                connection.execute("COMMIT")
+            except self._driver.OperationalError as error:
+                if "locked" in str(error) and connection.in_transaction and time.monotonic() < until:
+                    continue
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            return
 
     @contextmanager
     def reading(self) -> Iterator[Run]:
@@ -288,7 +315,7 @@ class SqliteFile:
         steps = migrations("sqlite")
         connection = self._connection(self._here())
         for version in range(self._check_version(connection), len(steps)):
-            with contextmanager(_transact)(connection, self._parts.busy_timeout, self._driver) as run:
+            with self.transaction() as run:
                 if self._check_version(connection) != version:
                     continue  # another process was faster
                 for statement in steps[version]:
@@ -298,10 +325,11 @@ class SqliteFile:
 
     def _check_version(self, connection: Any) -> int:
         known = len(migrations("sqlite"))
+        # In this order: tables that another process makes in between are never taken for somebody else's.
+        occupied = connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-        foreign = application != APPLICATION_ID and connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
-        if foreign:
+        if occupied and application != APPLICATION_ID:
             message = f"{self._path} is a SQLite file of another application: choose another path; nothing was changed"
             raise StorageCorruptError(message)
         if version > known:
@@ -353,31 +381,6 @@ class _Mine:
 
 #: What processes inherited and must neither use nor close.
 inherited: list[_Mine] = []
-
-
-def _transact(connection: Any, wait: float, driver: Any) -> Iterator[Run]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield Run(connection)
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-    _commit(connection, time.monotonic() + wait, driver)
-
-
-def _commit(connection: Any, until: float, driver: Any) -> None:
-    """Commit; where a reader holds it up (journal_mode=DELETE only) the transaction stays open and is tried again."""
-    while True:
-        try:
-            connection.execute("COMMIT")
-        except driver.OperationalError as error:
-            if "locked" in str(error) and connection.in_transaction and time.monotonic() < until:
-                continue
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        return
 
 
 def _create(path: str) -> None:

@@ -57,7 +57,7 @@ class SessionAssertions:
 
         Args:
             name: of the instance.
-            expected_result: what it returned; None and ``{}`` are the same. Anything will do unless it is given.
+            expected_result: what it returned; None and ``{}`` are the same. Unless given, anything will do.
         """
         __tracebackhide__ = True
         instance = self._in_status(name, Status.FINISHED)
@@ -272,7 +272,9 @@ def _log(view: SessionView, instance: TaskInstance) -> Iterator[str]:
     records: list[StoredRecord] = []
     while page := view.logs(instance, after=records[-1].cursor if records else None):
         records += page
-    yield f"  log: {_count(count, 'record', 'records')}" + (f", the last {SHOWN_RECORDS} of them" if count > SHOWN_RECORDS else "")
+    yield f"  log: {_count(count, 'record', 'records')}" + (
+        f", the last {SHOWN_RECORDS} of them" if count > SHOWN_RECORDS else ""
+    )
     for record in records[-SHOWN_RECORDS:]:
         entry = record.entry
         yield f"    {level_name(entry.level)} {entry.logger}: {entry.message}"

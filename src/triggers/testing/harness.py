@@ -197,8 +197,7 @@ class TriggersHarness:
     def _beat(self) -> None:
         """Inside of a task: a heartbeat, as when a process goes on after a pause."""
         heart = self.triggers._executor.heartbeat  # noqa: SLF001 - its thread goes by the system's clock
-        for held in heart.held:
-            heart.renew([held], held.lasts)
+        heart.beat(heart.held)
 
     def _unfinished(self) -> list[str]:
         busy = {Status.SCHEDULED, Status.RUNNING}

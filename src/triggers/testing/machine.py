@@ -1,3 +1,4 @@
+# ruff: noqa: S101 - it is a test: it asserts
 """A storage and the reference model, side by side through any sequence of steps.
 
 :class:`SessionMachine` is a Hypothesis state machine. Each of its rules does one step on a session in a
@@ -14,9 +15,10 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from triggers.core.law import GIVE_BACK_BACKOFF, Attempt, Finalizing, Policy, RetryTerms
 from triggers.core.status import Status
+from triggers.core.terms import Attempt, Finalizing, Policy, RetryTerms
 from triggers.core.values import decode, encode
+from triggers.core.work import GIVE_BACK_BACKOFF
 from triggers.exceptions import IdempotencyConflictError, InvalidStatusError, UnknownTaskError
 from triggers.testing import strategies
 from triggers.testing.model import (
@@ -84,7 +86,9 @@ class SessionMachine(RuleBasedStateMachine):
         self.place.close()
 
     @initialize(
-        finalizing=st.sampled_from([None, None, "d"]), configuration=strategies.configurations(), keyed=st.booleans()
+        finalizing=st.sampled_from([None, None, "d"]),
+        configuration=strategies.configurations(),
+        keyed=st.booleans(),
     )
     def begin(self, finalizing: str | None, configuration: dict[str, Any], *, keyed: bool) -> None:
         """A session begins by its rules, or by a firing."""
@@ -129,10 +133,15 @@ class SessionMachine(RuleBasedStateMachine):
         """A task is taken out of the rules."""
         tasks = sorted(self.model.configuration)
         gone = tasks[which % len(tasks)]
-        self.configure({task: rule for task, rule in self.model.configuration.items() if task != gone}, catch_up=False)
+        self.configure(
+            {task: rule for task, rule in self.model.configuration.items() if task != gone}, catch_up=False
+        )
 
     @precondition(lambda self: self.model.instances)
-    @rule(which=_WHICH, kwargs=st.none() | st.fixed_dictionaries({"a": st.fixed_dictionaries({"n": st.just(9)})}))
+    @rule(
+        which=_WHICH,
+        kwargs=st.none() | st.fixed_dictionaries({"a": st.fixed_dictionaries({"n": st.just(9)})}),
+    )
     def replay(self, which: int, kwargs: dict[str, Any] | None) -> None:
         """A person replays an instance, failed or not."""
         name = self.pick(which, FAILED).name
@@ -281,7 +290,9 @@ class SessionMachine(RuleBasedStateMachine):
             name = f"{each.task}#{each.number}"
             assert not self.steps.recover(name, each.fence).refused
             assert self.model.expire(name)
-            assert self.steps.recover(name, each.fence).refused, "a second sweep that saw the same comes too late"
+            assert self.steps.recover(name, each.fence).refused, (
+                "a second sweep that saw the same comes too late"
+            )
 
     @precondition(lambda self: self.model.instances)
     @rule(which=_WHICH)
@@ -332,7 +343,9 @@ class SessionMachine(RuleBasedStateMachine):
         unresolved = [name.rpartition("#")[0] for name in self.model.unresolved_instances()]
         expected = {task: (len(self.model.instances_of(task)), unresolved.count(task)) for task in tasks}
         assert {task: (each.created, each.unresolved) for task, each in counters.items()} == expected
-        ready = [each for each in instances if each.status == SCHEDULED and (each.run_at or 0) <= self.model.now]
+        ready = [
+            each for each in instances if each.status == SCHEDULED and (each.run_at or 0) <= self.model.now
+        ]
         scheduled = sum(each.status == SCHEDULED for each in instances)
         backlog = self.steps.storage.reader.backlog()
         assert backlog[:3] == (len(ready), scheduled - len(ready), len(self.running()))
@@ -352,10 +365,12 @@ class SessionMachine(RuleBasedStateMachine):
     def check_effects(self, changes: Changes) -> None:
         """The step made, scheduled and abandoned the instances that the model says."""
         step = self.model.last_step
-        assert [made.name for made in changes.created] == [name for each in step for name in each.created] or {
-            made.name for made in changes.created
-        } == {name for each in step for name in each.created}
-        assert {each.name for each in changes.scheduled()} == {name for each in step for name in each.scheduled}
+        assert [made.name for made in changes.created] == [
+            name for each in step for name in each.created
+        ] or {made.name for made in changes.created} == {name for each in step for name in each.created}
+        assert {each.name for each in changes.scheduled()} == {
+            name for each in step for name in each.scheduled
+        }
         touched = [*changes.created, *changes.taken]
         abandoned = {each.name for each in touched if each.status is Status.ABANDONED}
         assert abandoned == {name for each in step for name in each.abandoned}
@@ -401,11 +416,13 @@ def shown(steps: Steps) -> dict[str, Any]:
     head = steps.head
     counters = steps.storage.reader.counters(steps.uid)
     resolved = {task for task, counter in counters.items() if counter.is_resolved}
-    assert head.firings == len(firings), "the head knows how many firings there are"  # noqa: S101 - a test
+    assert head.firings == len(firings), "the head knows how many firings there are"
     return {
         "firings": [(each.number, each.trigger, decode(each.kwargs), each.key) for each in firings.values()],
         "instances": {
-            each.name: _as_dict(each, kwargs, {number: decode(fired.kwargs) for number, fired in firings.items()})
+            each.name: _as_dict(
+                each, kwargs, {number: decode(fired.kwargs) for number, fired in firings.items()}
+            )
             for each, kwargs in zip(instances, steps.kwargs_of(instances), strict=True)
         },
         "unresolved": sorted(head.rules.rules.keys() - resolved),
@@ -443,7 +460,7 @@ def _comparable(model: Model) -> dict[str, Any]:
     for instance in snapshot["instances"].values():
         if instance["error"] == "WorkerLost":
             instance["error"] = "lost"
-        assert instance["status"] == FINISHED or instance["result"] is None  # noqa: S101 - a test
+        assert instance["status"] == FINISHED or instance["result"] is None
     return snapshot
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from triggers.core import law
 from triggers.core.configuration import check_configuration
-from triggers.core.law import Attempt, Policy, RetryTerms, Terms
 from triggers.core.names import split_instance_name
 from triggers.core.state import Changes, Firing, Instance, Need, Session, Slice
+from triggers.core.terms import Attempt, Policy, RetryTerms, Terms
 from triggers.core.values import decode, encode
 from triggers.storages.base import Lease
 
@@ -98,12 +98,20 @@ class Steps:
     def resolve_logs(self, name: str, audit: Mapping[str, Any], through: int | None = None) -> Changes:
         """Record that a person has reviewed the records of an instance."""
         task, number = split_instance_name(name)
-        return self.commit(lambda session: law.resolve_logs(session, self.policy, task, number, audit, through))
+        return self.commit(
+            lambda session: law.resolve_logs(session, self.policy, task, number, audit, through)
+        )
 
     # -- the worker --------------------------------------------------------------------------------------
 
     def claim(
-        self, name: str, owner: str = "worker", *, lease: int = LEASE, crash_budget: int = 3, able: bool = True
+        self,
+        name: str,
+        owner: str = "worker",
+        *,
+        lease: int = LEASE,
+        crash_budget: int = 3,
+        able: bool = True,
     ) -> Changes:
         """Claim an instance; with `able` false, as a worker that lacks its task."""
         task, number = split_instance_name(name)
@@ -112,7 +120,9 @@ class Steps:
             lambda session: law.claim(session, self.policy, task, number, owner, lambda _: terms)
         )
 
-    def start(self, name: str, owner: str = "worker", *, lease: int = LEASE, crash_budget: int = 3) -> Attempt:
+    def start(
+        self, name: str, owner: str = "worker", *, lease: int = LEASE, crash_budget: int = 3
+    ) -> Attempt:
         """Claim an instance that is due, and return the attempt that holds it."""
         changes = self.claim(name, owner, lease=lease, crash_budget=crash_budget)
         if changes.claimed is None:
@@ -151,7 +161,9 @@ class Steps:
         """Take an instance from whoever lost its lease."""
         task, number = split_instance_name(name)
         return self.commit(
-            lambda session: law.recover(session, self.policy, task, number, fence, lambda _: encode("lost", ""))
+            lambda session: law.recover(
+                session, self.policy, task, number, fence, lambda _: encode("lost", "")
+            )
         )
 
     def renew(self, *attempts: Attempt, lease: int = LEASE) -> set[Lease]:

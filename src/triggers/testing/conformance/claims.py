@@ -1,17 +1,20 @@
-# ruff: noqa: S101, PLR2004 - tests assert, and the expected number is what the test says
+# ruff: noqa: E501, S101, PLR2004 - as in tests: sentences stand on one line, tests assert, numbers are what the test says
 """Claims: who holds an instance, for how long, and who finds it when nobody does."""
 
 from __future__ import annotations
 
 import random
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from triggers.core.law import CRASH_BACKOFF, GIVE_BACK_BACKOFF, RetryTerms
+from triggers.core.law import CRASH_BACKOFF
 from triggers.core.status import Status
+from triggers.core.terms import RetryTerms
 from triggers.core.values import decode
+from triggers.core.work import GIVE_BACK_BACKOFF
 from triggers.storages.base import Backlog, Due, Expired, Lease
 from triggers.testing.conformance.fixtures import StorageFixtures, at_once
 from triggers.testing.steps import LEASE, SECOND, Steps
@@ -50,7 +53,9 @@ class Claims(StorageFixtures):
             names = [f"t_page#{n}" for n in range(12)] * 2
             random.Random(worker).shuffle(names)  # noqa: S311 - an order, no secret
             return lambda: [
-                name for copy, name in enumerate(names) if hand.claim(name, f"{worker}:{copy}").claimed is not None
+                name
+                for copy, name in enumerate(names)
+                if hand.claim(name, f"{worker}:{copy}").claimed is not None
             ]
 
         won = at_once([work(hand, worker) for worker, hand in enumerate(hands)])
@@ -99,7 +104,9 @@ class Claims(StorageFixtures):
         assert pages.claim("t_page#17", "lost").claimed is None
         assert pages["t_page#0"] == before
 
-    def test_a_worker_without_the_task_gives_it_back(self, place: Place, pages: Steps, storage: Storage) -> None:
+    def test_a_worker_without_the_task_gives_it_back(
+        self, place: Place, pages: Steps, storage: Storage
+    ) -> None:
         """Promise 9: it waits longer each time, up to a limit, and no crash and no attempt is counted."""
         for pause in (*GIVE_BACK_BACKOFF, GIVE_BACK_BACKOFF[-1]):
             assert pages.claim("t_page#0", able=False).claimed is None
@@ -119,7 +126,7 @@ class Claims(StorageFixtures):
         hands[0].configure(PAGES)
         hands[0].fire("page")
         attempt = hands[0].start("t_page#0")
-        answers = at_once([lambda hand=hand: hand.finish(attempt, {"ok": True}) for hand in hands])
+        answers = at_once([partial(hand.finish, attempt, {"ok": True}) for hand in hands])
         assert sum(not answer.refused for answer in answers) == 1
         assert [firing.trigger for firing in hands[0].firings()] == ["page", "t_page"]
 
@@ -147,11 +154,9 @@ class Claims(StorageFixtures):
             worker.fire("page")
             attempt = worker.start(f"t_page#{n}")
             place.advance(timedelta(microseconds=LEASE + 1))
+            name = f"t_page#{n}"
             ended, recovered = at_once(
-                [
-                    lambda attempt=attempt: worker.finish(attempt),
-                    lambda attempt=attempt: sweep.recover(f"t_page#{attempt.number}", attempt.fence),
-                ]
+                [partial(worker.finish, attempt), partial(sweep.recover, name, attempt.fence)]
             )
             assert bool(ended.refused) != bool(recovered.refused)
             expected = ("scheduled", 1) if ended.refused else ("finished", 0)
@@ -169,7 +174,9 @@ class Claims(StorageFixtures):
 
     # -- leases --------------------------------------------------------------------------------------------------
 
-    def test_a_heartbeat_extends_what_is_held_and_names_what_is_lost(self, place: Place, pages: Steps) -> None:
+    def test_a_heartbeat_extends_what_is_held_and_names_what_is_lost(
+        self, place: Place, pages: Steps
+    ) -> None:
         """Promise 4: of many claims in one heartbeat, those that hold are extended, the others are told apart."""
         for n in range(1, 4):
             pages.fire("page", {"n": n})
@@ -178,7 +185,11 @@ class Claims(StorageFixtures):
         pages.release(released)
         pages.release(reclaimed)
         heir = pages.start("t_page#3", "heir")
-        unknown = [Lease("elsewhere", "t_page", 0, 1), Lease("session", "t_else", 0, 1), Lease("session", "t_page", 9, 1)]
+        unknown = [
+            Lease("elsewhere", "t_page", 0, 1),
+            Lease("session", "t_else", 0, 1),
+            Lease("session", "t_page", 9, 1),
+        ]
         place.advance(timedelta(seconds=20))
         everything = [*map(pages.held, (held, ended, released, reclaimed)), *unknown]
         lost = pages.storage.renew(everything, 100 * SECOND)
@@ -195,7 +206,9 @@ class Claims(StorageFixtures):
         assert storage.expired(10) == []
         place.advance(timedelta(microseconds=1))
         assert storage.expired(10) == [Expired("session", "t_page", 0, attempt.fence, "default")]
-        assert storage.expired(10) == [Expired("session", "t_page", 0, attempt.fence, "default")], "looking takes nothing"
+        assert storage.expired(10) == [Expired("session", "t_page", 0, attempt.fence, "default")], (
+            "looking takes nothing"
+        )
         pages.recover("t_page#0", attempt.fence)
         assert storage.expired(10) == []
 
@@ -211,7 +224,7 @@ class Claims(StorageFixtures):
 
     def test_expired_keeps_to_its_limit(self, place: Place, pages: Steps, storage: Storage) -> None:
         """Promise 10: as many as were asked for, and the others the next time."""
-        for n in range(1, 5):
+        for _ in range(4):
             pages.fire("page")
         attempts = [pages.start(f"t_page#{n}") for n in range(5)]
         place.advance(timedelta(microseconds=LEASE + 1))
@@ -235,11 +248,15 @@ class Claims(StorageFixtures):
             instance = pages["t_page#0"]
             assert (instance.crashes, instance.fence) == (crash, 2 * crash)
             if crash < 3:
-                assert (instance.status.value, instance.run_at) == ("scheduled", storage.now() + CRASH_BACKOFF[crash - 1])
+                assert (instance.status.value, instance.run_at) == (
+                    "scheduled",
+                    storage.now() + CRASH_BACKOFF[crash - 1],
+                )
                 assert pages.claim("t_page#0").claimed is None
                 place.advance(timedelta(microseconds=CRASH_BACKOFF[crash - 1]))
         assert (pages["t_page#0"].status.value, decode(pages["t_page#0"].error or "")) == ("failed", "lost")
-        assert storage.expired(10) == storage.due(10, grace=GRACE, everything=True) == []
+        assert storage.expired(10) == []
+        assert storage.due(10, grace=GRACE, everything=True) == []
         assert pages.replay("t_page#0").name == "t_page#1"
 
     # -- hand-over ---------------------------------------------------------------------------------------------
@@ -300,7 +317,9 @@ class Claims(StorageFixtures):
     def test_a_hand_over_names_the_runner_of_the_present_rules(self, pages: Steps, storage: Storage) -> None:
         """Promise 9: `using` is read when it is handed over; a task that is gone has the default."""
         for using in ("celery", None, "threads"):
-            pages.configure({"t_page": {"andEvery": "page", "run": "page", **({"using": using} if using else {})}})
+            pages.configure(
+                {"t_page": {"andEvery": "page", "run": "page", **({"using": using} if using else {})}}
+            )
             assert storage.due(10, grace=GRACE, everything=True) == [Due("session", "t_page", 0, using)]
         pages.configure({})
         assert storage.due(10, grace=GRACE, everything=True) == [Due("session", "t_page", 0, None)]
@@ -312,7 +331,7 @@ class Claims(StorageFixtures):
         for n in range(20):
             hands[0].fire("page", {"n": n})
         place.advance(timedelta(microseconds=GRACE))
-        found = at_once([lambda hand=hand: hand.storage.due(20, grace=GRACE) for hand in hands])
+        found = at_once([partial(hand.storage.due, 20, grace=GRACE) for hand in hands])
         assert sorted(due.number for own in found for due in own) == list(range(20))
 
     def test_the_backlog_counts_what_is_to_do(self, place: Place, pages: Steps, storage: Storage) -> None:

@@ -1,4 +1,4 @@
-# ruff: noqa: S101, PLR2004 - tests assert, and the expected number is what the test says
+# ruff: noqa: E501, S101, PLR2004 - as in tests: sentences stand on one line, tests assert, numbers are what the test says
 """Commits: atomic, one after the other, guarded; and what a session keeps from one to the next."""
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from triggers.core import law
-from triggers.core.law import Finalizing, Policy
 from triggers.core.state import Changes, Firing, Guard, Need, Record, Session
 from triggers.core.status import Status
+from triggers.core.terms import Attempt, Finalizing, Policy
 from triggers.core.values import decode
 from triggers.exceptions import (
     IdempotencyConflictError,
@@ -121,7 +121,9 @@ class Commits(StorageFixtures):
         assert sorted(number for own in numbers for number in own) == list(range(1, 121))
         assert all(own == sorted(own) for own in numbers), "what one thread fires stays in its order"
         assert [firing.number for firing in hands[0].firings()] == list(range(1, 121))
-        said = {(decode(firing.kwargs)["thread"], decode(firing.kwargs)["n"]) for firing in hands[0].firings()}
+        said = {
+            (decode(firing.kwargs)["thread"], decode(firing.kwargs)["n"]) for firing in hands[0].firings()
+        }
         assert len(said) == 120
 
     def test_every_firing_of_andevery_makes_one_instance_whoever_fires(self, place: Place) -> None:
@@ -129,8 +131,8 @@ class Commits(StorageFixtures):
         hands = [Steps(place.open(), "hot") for _ in range(4)]
         hands[0].configure({"t_page": {"andEvery": "page", "run": "page"}})
 
-        def many(hand: Steps, thread: int) -> Callable[[], None]:
-            return lambda: [hand.fire("page", {"which": (thread * 10) + n}) for n in range(10)][:0] or None
+        def many(hand: Steps, thread: int) -> Callable[[], list[Changes]]:
+            return lambda: [hand.fire("page", {"which": 10 * thread + n}) for n in range(10)]
 
         at_once([many(hand, thread) for thread, hand in enumerate(hands)])
         instances = hands[0].instances()
@@ -164,9 +166,28 @@ class Commits(StorageFixtures):
             return changes
 
         steps.commit(decide)
-        assert tries == [2, 2], "the second try saw what was stored, not what the first one had meant to store"
+        assert tries == [2, 2], (
+            "the second try saw what was stored, not what the first one had meant to store"
+        )
         assert steps.statuses() == {"t_page#0": "finished"}
         assert [firing.trigger for firing in steps.firings()] == ["page", "page", "t_page"]
+
+    def test_a_decision_whose_guard_never_holds_comes_to_an_end(self, steps: Steps) -> None:
+        """Promise 8: after many tries in vain it is an error, and nothing has changed."""
+        steps.configure({"t_page": {"andEvery": "page", "run": "page"}})
+        steps.fire("page")
+        before = steps["t_page#0"]
+        tries = []
+
+        def decide(session: Session) -> Decision:
+            found = yield Need(instances=(("t_page", 0),))
+            tries.append(session.firings)
+            return Changes(session, moved=[(found.instances[0], Guard(Status.RUNNING, 99))])
+
+        with pytest.raises(StorageError, match=r"session 'session' changed \d+ times in a row"):
+            steps.commit(decide)
+        assert len(tries) > 1
+        assert steps["t_page#0"] == before
 
     @pytest.mark.parametrize(
         "wrong", [Guard(Status.SCHEDULED, 1), Guard(Status.RUNNING, 0), Guard(Status.RUNNING, 1, 5)]
@@ -222,7 +243,7 @@ class Commits(StorageFixtures):
         steps.fire("first", {"a": 1}, key="k")
         before = shown(steps)
         for other in ({"a": 2}, {"a": True}, {"a": 1.0}, {}):
-            with pytest.raises(IdempotencyConflictError, match="'k'.*firing 1"):
+            with pytest.raises(IdempotencyConflictError, match=r"'k'.*firing 1"):
                 steps.fire("first", other, key="k")
         assert shown(steps) == before
 
@@ -379,8 +400,7 @@ class Commits(StorageFixtures):
         """Promise 1: the finalising trigger is fired in the commit that completes the session, once."""
         steps = Steps(storage, "session", Policy(finalizing=Finalizing("over")))
         steps.configure({"t_a": {"after": ["a"], "run": "a"}, "t_mail": {"after": ["over"], "run": "mail"}})
-        steps.fire("a")
-        assert steps.head.finalized is None
+        assert steps.fire("a").session.finalized is None
         ended = steps.run("t_a#0")
         assert [firing.trigger for firing in ended.fired] == ["t_a", "over"]
         assert [instance.name for instance in ended.scheduled()] == ["t_mail#0"]
@@ -431,5 +451,5 @@ def _firing(hand: Steps, trigger: str, key: str | None = None) -> Callable[[], C
     return lambda: hand.fire(trigger, {}, key)
 
 
-def _ending(hand: Steps, attempt: law.Attempt) -> Callable[[], Changes]:
+def _ending(hand: Steps, attempt: Attempt) -> Callable[[], Changes]:
     return lambda: hand.finish(attempt)

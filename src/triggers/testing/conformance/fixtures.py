@@ -1,4 +1,4 @@
-"""What the parts of the suite share: fixtures, names that try to break out, and threads that start at once."""
+"""What the parts of the suite share: fixtures, names that try to break out, threads that start at once."""
 
 from __future__ import annotations
 
@@ -158,7 +158,9 @@ def at_once(jobs: Sequence[Callable[[], T]]) -> list[T]:
 
 def entry(message: str = "Said.", *, level: int = 30, seq: int = 1, **context: Any) -> LogEntry:
     """A record."""
-    return LogEntry(seq, 1_700_000_000_000_000, level, "survey", message, "Said.", context, None, "survey.py", 7, "f")
+    return LogEntry(
+        seq, 1_700_000_000_000_000, level, "survey", message, "Said.", context, None, "survey.py", 7, "f"
+    )
 
 
 def batch(*entries: LogEntry, dropped: int = 0, counts: dict[int, int] | None = None) -> LogBatch:

@@ -1,4 +1,4 @@
-# ruff: noqa: S101, PLR2004 - tests assert, and the expected number is what the test says
+# ruff: noqa: E501, S101, PLR2004 - as in tests: sentences stand on one line, tests assert, numbers are what the test says
 """Reads: pages, filters and order; and the log of a session."""
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from triggers.core.law import Attempt, Policy
 from triggers.core.status import RESOLVED, Status
+from triggers.core.terms import Attempt, Policy
 from triggers.core.values import decode
 from triggers.testing.conformance.fixtures import NAMES, StorageFixtures, batch, entry
 from triggers.testing.steps import LEASE, Steps
@@ -53,9 +53,14 @@ class Reads(StorageFixtures):
         assert reader.sessions() == []
         assert reader.session("x") is None
         assert reader.instance("x", "t", 0) is None
-        assert reader.instances("x") == reader.firings("x") == reader.logs("x") == []
-        assert reader.firings("x", numbers=[1]) == []
-        assert reader.counters("x") == reader.latest("x", ["a"]) == {}
+        empty = [
+            reader.instances("x"),
+            reader.firings("x"),
+            reader.logs("x"),
+            reader.firings("x", numbers=[1]),
+        ]
+        assert empty == [[], [], [], []]
+        assert [reader.counters("x"), reader.latest("x", ["a"])] == [{}, {}]
         assert reader.sessions() == []
 
     def test_sessions_are_paged_in_the_order_of_their_uids(self, storage: Storage) -> None:
@@ -72,7 +77,10 @@ class Reads(StorageFixtures):
         """Promise 6: a page of sessions shows the same heads as each of them alone."""
         Steps(storage, "another", Policy(manager="m")).fire("a")
         heads = storage.reader.sessions()
-        assert [(head.uid, head.manager, head.firings) for head in heads] == [("another", "m", 1), ("session", "default", 14)]
+        assert [(head.uid, head.manager, head.firings) for head in heads] == [
+            ("another", "m", 1),
+            ("session", "default", 14),
+        ]
         assert heads[1].rules == many.head.rules
         assert heads[1].rules.rules.keys() == MANY.keys()
         assert heads[1].pending == many.head.pending == 3
@@ -87,7 +95,13 @@ class Reads(StorageFixtures):
         """Promise 6: only those of the task, in one of the statuses, page by page."""
         everything = many.instances()
         for task in (None, "t_page", "t_Page", "t_nobody"):
-            for statuses in (None, *({status} for status in Status), RESOLVED, {Status.FAILED, Status.FINISHED}, set()):
+            for statuses in (
+                None,
+                *({status} for status in Status),
+                RESOLVED,
+                {Status.FAILED, Status.FINISHED},
+                set(),
+            ):
                 expected = [
                     each
                     for each in everything
@@ -136,7 +150,11 @@ class Reads(StorageFixtures):
     def test_the_latest_firing_of_each_trigger_is_found(self, many: Steps, storage: Storage) -> None:
         """Promise 6: the latest of those that were asked for and have fired."""
         latest = storage.reader.latest(many.uid, ["page", "t_page", "never", "other"])
-        assert {trigger: firing.number for trigger, firing in latest.items()} == {"page": 12, "other": 13, "t_page": 14}
+        assert {trigger: firing.number for trigger, firing in latest.items()} == {
+            "page": 12,
+            "other": 13,
+            "t_page": 14,
+        }
         assert decode(latest["page"].kwargs) == {"n": 11}
         assert storage.reader.latest(many.uid, []) == {}
 
@@ -197,10 +215,14 @@ class Logs(StorageFixtures):
         assert (record.task, record.instance, record.number) == ("t_page", 0, 1)
         assert (record.fence, record.attempt, record.resolved) == (1, 1, False)
 
-    def test_records_are_paged_in_the_order_in_which_they_were_stored(self, running: Steps, storage: Storage) -> None:
+    def test_records_are_paged_in_the_order_in_which_they_were_stored(
+        self, running: Steps, storage: Storage
+    ) -> None:
         """Promise 6: whoever said them, numbered for each instance, each on one page."""
         for n in range(5):
-            running.keep_logs(_attempt(n % 2), batch(entry(f"{n}a", seq=2 * n + 1), entry(f"{n}b", seq=2 * n + 2)))
+            running.keep_logs(
+                _attempt(n % 2), batch(entry(f"{n}a", seq=2 * n + 1), entry(f"{n}b", seq=2 * n + 2))
+            )
         expected = [f"{n}{letter}" for n in range(5) for letter in "ab"]
         for size in (1, 3, 10, 100):
             found = _pages(storage.reader, running.uid, size)
@@ -213,7 +235,14 @@ class Logs(StorageFixtures):
 
     def test_records_are_found_by_level_text_and_review(self, running: Steps, storage: Storage) -> None:
         """Promise 6: the filters narrow each other down, and cursors go on within them."""
-        texts = ["Page missing", "page MISSING", "100 %", "a_b", "\N{LATIN CAPITAL LETTER A WITH DIAERESIS}rger", "x' OR 1=1"]
+        texts = [
+            "Page missing",
+            "page MISSING",
+            "100 %",
+            "a_b",
+            "\N{LATIN CAPITAL LETTER A WITH DIAERESIS}rger",
+            "x' OR 1=1",
+        ]
         for n, text in enumerate(texts):
             running.keep_logs(_attempt(n % 2), batch(entry(text, level=10 * (n + 1))))
         running.resolve_logs("t_page#0", {"by": "a person"})
@@ -258,7 +287,9 @@ class Logs(StorageFixtures):
             ("Said again.", True),
         ]
 
-    def test_a_ghosts_records_are_kept_and_marked(self, place: Place, running: Steps, storage: Storage) -> None:
+    def test_a_ghosts_records_are_kept_and_marked(
+        self, place: Place, running: Steps, storage: Storage
+    ) -> None:
         """Promise 4: what a worker says after it lost its lease is stored as late, with its own fence."""
         place.advance(timedelta(microseconds=LEASE + 1))
         running.recover("t_page#0", 1)
@@ -304,7 +335,11 @@ class Logs(StorageFixtures):
         def flagged(level: int, **query: Any) -> list[int]:
             found: list[Instance] = []
             while page := storage.reader.instances(
-                running.uid, flagged=level, after=("t_page", found[-1].number) if found else ("", -1), limit=1, **query
+                running.uid,
+                flagged=level,
+                after=("t_page", found[-1].number) if found else ("", -1),
+                limit=1,
+                **query,
             ):
                 found += page
             return [instance.number for instance in found]
@@ -334,7 +369,10 @@ class Logs(StorageFixtures):
         other.keep_logs(_attempt(0), batch(entry("Theirs again.")))
         assert [each.entry.message for each in storage.reader.logs(running.uid)] == ["Ours."]
         theirs = _pages(storage.reader, "other", 1)
-        assert [(each.entry.message, each.number) for each in theirs] == [("Theirs.", 1), ("Theirs again.", 2)]
+        assert [(each.entry.message, each.number) for each in theirs] == [
+            ("Theirs.", 1),
+            ("Theirs again.", 2),
+        ]
 
 
 def _attempt(number: int) -> Attempt:

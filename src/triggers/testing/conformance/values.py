@@ -1,4 +1,4 @@
-# ruff: noqa: S101, PLR2004 - tests assert, and the expected number is what the test says
+# ruff: noqa: E501, S101, PLR2004 - as in tests: sentences stand on one line, tests assert, numbers are what the test says
 """Values and names: whatever the core accepts comes back as it went in, and nothing means anything."""
 
 from __future__ import annotations
@@ -33,12 +33,25 @@ VALUES: Final[dict[str, Any]] = {
     "booleans": [True, False],
     "integers": [0, -1, 2**31, 2**53 + 1, 2**63 - 1, -(2**63), 2**64 - 1],
     "floats": [0.0, -0.0, 1.0, 0.1, 1e300, 5e-324, -1.7976931348623157e308],
-    "texts": ["", " ", "\x00", "\x1f\x7f", "\\", '"', "'", "\N{PILE OF POO}", "\u2028", "\uffff", "$date", "a" * 5_000],
+    "texts": [
+        "",
+        " ",
+        "\x00",
+        "\x1f\x7f",
+        "\\",
+        '"',
+        "'",
+        "\N{PILE OF POO}",
+        "\u2028",
+        "\uffff",
+        "$date",
+        "a" * 5_000,
+    ],
     "datetimes": [
         datetime(2026, 1, 2, 3, 4, 5, 678901),  # noqa: DTZ001 - naive ones come back naive
         datetime(2026, 1, 2, tzinfo=UTC),
         datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=-12, minutes=30))),
-        datetime.max,
+        datetime.max,  # noqa: DTZ901 - as it is
     ],
     "dates": [date(2026, 1, 2), date.min, date.max],
     "times": [time(), time(23, 59, 59, 999999), time(1, tzinfo=timezone(timedelta(hours=14)))],
@@ -124,7 +137,9 @@ class Values(StorageFixtures):
             for other in ("b", "c"):
                 assert steps.fire(other, {"n": name}, key=name).keyed is None
         assert steps.head.firings == 3 * len(_short())
-        assert {each.task: each.status.value for each in steps.instances()} == dict.fromkeys(_short(), "scheduled")
+        assert {each.task: each.status.value for each in steps.instances()} == dict.fromkeys(
+            _short(), "scheduled"
+        )
         for name in _short():
             instance = steps.storage.reader.instance(steps.uid, name, 0)
             assert instance is not None

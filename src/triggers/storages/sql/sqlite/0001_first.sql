@@ -89,7 +89,7 @@ CREATE TABLE instances (
 CREATE UNIQUE INDEX instances_name ON instances (session, task, number);
 
 -- The outbox: a scheduled instance is its own entry, and leaves it by being claimed.
-CREATE INDEX instances_due ON instances (dispatch_after) WHERE status = 'scheduled';
+CREATE INDEX instances_due ON instances (dispatch_after, run_at) WHERE status = 'scheduled';
 
 -- Claims, by the moment at which they run out.
 CREATE INDEX instances_leased ON instances (lease_until) WHERE status = 'running';

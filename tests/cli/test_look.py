@@ -1,0 +1,359 @@
+"""The commands that only read: sessions, show, logs, explain, check, schema."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+#: Looks like markup, format strings, an option, and is hard on every terminal; and still is a name.
+NASTY = "[red]x[/red] 'q\" %s {0} :a --json 日本 🎉"
+HIDDEN = {chr(code) for code in (*range(9), *range(11, 32), 127, *range(128, 160), 0x202E)}
+
+
+def squeezed(text):
+    """Without the spaces and line ends that a table needs."""
+    return "".join(text.split())
+
+
+# -- sessions -------------------------------------------------------------------------------------------
+
+
+def test_sessions_are_listed_in_the_order_of_their_uids(place):
+    """Every session has a line of JSON, sorted by UID, with the keys that the reference names."""
+    for uid in ("b", NASTY, "a"):
+        place.play(uid)
+    found = place.lines("sessions")
+    assert [line["uid"] for line in found] == sorted(["b", NASTY, "a"])
+    assert found[0]["tasks"] == 7
+    assert found[0]["manager"] == "default"
+    assert found[0]["created_at"].endswith("Z")
+    assert {"pending", "firings", "finalized", "metadata", "modified_at"} <= found[0].keys()
+
+
+def test_sessions_are_paged(place):
+    """With --limit and --after a program walks through all sessions, and a person is told how to go on."""
+    for uid in "abcde":
+        place.open().session(uid).fire("x")
+    first = place.lines("sessions", "--limit", "2")
+    second = place.lines("sessions", "--limit", "2", "--after", first[-1]["uid"])
+    rest = place.lines("sessions", "--limit", "0", "--after", second[-1]["uid"])
+    assert [line["uid"] for line in (*first, *second, *rest)] == list("abcde")
+    assert "--after b" in place.run("sessions", "--limit", "2").stdout
+    assert "--after" not in place.run("sessions", "--limit", "5").stdout
+
+
+def test_an_empty_storage_has_no_sessions(place):
+    """For programs nothing at all is printed, for people a sentence; either way it is no error."""
+    place.open().close()
+    assert place.run("sessions", "--json").stdout == ""
+    assert place.run("sessions").stdout == "no sessions\n"
+
+
+# -- show -----------------------------------------------------------------------------------------------
+
+
+def test_show_lists_what_needs_somebody_first(played):
+    """Failed instances come before waiting ones, and those before the resolved ones."""
+    shown = played.json("show", "respondent-17")
+    statuses = [instance["status"] for instance in shown["instances"]]
+    assert statuses[0] == "failed"
+    assert statuses[1] == "unstarted"
+    assert sorted(statuses[2:]) == ["abandoned", "finished", "finished", "finished", "finished", "replayed"]
+    assert shown["more"] is False
+
+
+def test_show_says_why_an_instance_is_where_it_is(played):
+    """Waiting ones name what they lack, abandoned ones what stopped them, failed ones the error, retries their parent."""
+    by_name = {instance["name"]: instance for instance in played.json("show", "respondent-17")["instances"]}
+    assert by_name["t_wait#0"]["waits_for"] == ["y", "z"]
+    assert by_name["t_browser#0"]["abandoned_by"] == ["isEmbedded"]
+    assert by_name["t_bad#0"]["error"] == {"type": "ValueError", "message": "spam [bold]"}
+    assert by_name["t_again#1"]["parent"] == "t_again#0"
+    assert by_name["t_importSubject#0"]["log"]["level"] == "WARNING"
+    assert by_name["t_importSubject#0"]["log"]["counts"] == {"INFO": 1, "WARNING": 1}
+    text = squeezed(played.run("show", "respondent-17").stdout)
+    for words in (
+        "waits for y, z (needs page and (y or z))",
+        "stopped by isEmbedded",
+        "ValueError: spam [bold]",
+    ):
+        assert squeezed(words) in text
+
+
+def test_show_names_the_tasks_without_an_instance(played):
+    """A task of which no trigger has fired is shown with what it waits for."""
+    shown = played.json("show", "respondent-17")
+    assert shown["tasks_without_instance"] == [{"task": "t_never", "waits_for": ["x"], "needs": "x"}]
+    assert "t_never" in played.run("show", "respondent-17").stdout
+
+
+@pytest.mark.parametrize(
+    ("narrow", "names"),
+    [
+        (["--status", "failed"], ["t_bad#0"]),
+        (["--status", "failed", "--status", "abandoned"], ["t_bad#0", "t_browser#0"]),
+        (["--task", "t_again"], ["t_again#0", "t_again#1"]),
+        (["--task", "t_nothing"], []),
+        (["--unresolved-logs"], ["t_bad#0", "t_importSubject#0"]),
+    ],
+)
+def test_show_can_be_narrowed(played, narrow, names):
+    """--status, --task and --unresolved-logs leave out all other instances."""
+    shown = played.json("show", "respondent-17", *narrow)
+    assert sorted(instance["name"] for instance in shown["instances"]) == sorted(names)
+
+
+def test_show_cuts_a_long_session(place):
+    """Of a long session the first 50 instances are shown, with how to see more; --limit 0 shows all."""
+    with place.open(runner=None) as app:
+        manager = app.session("long")
+        manager.update_configuration({"t_each": {"andEvery": "page", "run": "survey.ok"}})
+        for _ in range(60):
+            manager.fire("page")
+    shown = place.json("show", "long")
+    assert len(shown["instances"]) == 50
+    assert shown["more"] is True
+    assert "--limit 0" in place.run("show", "long").stdout
+    whole = place.json("show", "long", "--limit", "0")
+    assert [instance["number"] for instance in whole["instances"]] == list(range(60))
+    assert whole["more"] is False
+
+
+def test_show_of_one_instance_has_everything(played):
+    """Kwargs, result, history, and the error with its causes and contexts."""
+    bad = played.json("show", "respondent-17", "t_bad#0")
+    assert bad["kwargs"] == {"t_importSubject": {"subjectId": 7}}
+    assert bad["error"]["context"] == {"score": 3}
+    assert bad["error"]["cause"]["type"] == "KeyError"
+    assert [step["status"] for step in bad["history"]] == ["unstarted", "scheduled", "running", "failed"]
+    assert played.json("show", "respondent-17", "t_importSubject#0")["result"] == {"subjectId": 7}
+    assert "Traceback" in played.run("show", "respondent-17", "t_bad#0").stdout
+
+
+def test_stored_types_are_printed_as_they_can_be_given(place):
+    """A Decimal or a date comes out as the object that --kwargs takes for it."""
+    place.run("fire", "s", "x", "--kwargs", '{"due": {"$date": "2026-11-22"}, "cost": {"$decimal": "9.90"}}')
+    with place.open(runner=None) as app:
+        app.session("s").update_configuration({"t": {"after": ["x"], "run": "survey.ok"}}, catch_up=True)
+    kwargs = place.json("show", "s", "t#0")["kwargs"]
+    assert kwargs == {"x": {"due": {"$date": "2026-11-22"}, "cost": {"$decimal": "9.90"}}}
+
+
+@pytest.mark.parametrize("command", ["show", "logs", "explain"])
+def test_names_are_text_and_never_markup(place, command):
+    """A UID with brackets, quotes, braces and emoji is shown and found as it is, by every command."""
+    place.play(NASTY)
+    extra = ["t_bad"] if command == "explain" else []
+    assert place.run(command, NASTY, *extra).stdout
+    if command == "show":
+        assert NASTY in place.run("show", NASTY).stdout
+
+
+def test_tables_fit_into_eighty_columns(place):
+    """Whatever the length of UIDs and names, no line is wider than the terminal, and no character of them is lost."""
+    uid, task = "u" * 255, "t" * 255
+    with place.open(runner=None) as app:
+        app.session(uid).update_configuration({task: {"after": ["x", "y"], "run": "survey.ok"}})
+        app.session(uid).fire("x")
+    for command in (["sessions"], ["show", uid, "--limit", "3"]):
+        lines = place.run(*command).stdout.splitlines()
+        table = [line for line in lines if "Session" not in line]
+        assert max(map(len, table)) <= 80
+    assert place.run("sessions").stdout.count("u") >= 255
+    assert place.run("show", uid).stdout.replace(uid, "").count("t") >= 255
+
+
+# -- logs -----------------------------------------------------------------------------------------------
+
+
+def test_logs_have_message_context_and_exception(played):
+    """A record shows what was said, with what was known; an exception with its context and what caused it."""
+    text = played.run("logs", "respondent-17").stdout
+    assert "Missing [red]names[/red]" in text
+    assert "missing=2" in text
+    assert "ValueError: spam [bold] (score=3)" in text
+    assert "caused by KeyError: 'x'" in text
+    assert "Traceback" not in text
+    assert "Traceback" in played.run("logs", "respondent-17", "--traceback").stdout
+
+
+def test_control_characters_never_reach_the_terminal(played):
+    """What a task logged cannot move the cursor, clear the screen or fake a line of the log."""
+    for command in (
+        ["logs", "respondent-17"],
+        ["logs", "respondent-17", "--json"],
+        ["show", "respondent-17"],
+    ):
+        assert not HIDDEN & set(played.run(*command).stdout)
+    lines = played.run("logs", "respondent-17").stdout.splitlines()
+    assert "  | second \\x1b[31mline" in lines
+
+
+def test_a_record_is_a_line_of_json(played):
+    """Programs get each record with its cursor, its instance and every field that was stored."""
+    info, warning, error = played.lines("logs", "respondent-17")
+    assert [info["level"], warning["level"], error["level"]] == ["INFO", "WARNING", "ERROR"]
+    assert warning["context"] == {"page": "\x1b[2J", "missing": 2}
+    assert (warning["instance"], warning["number"], warning["attempt"]) == ("t_importSubject#0", 2, 1)
+    assert warning["resolved"] is False
+    assert error["exception"]["cause"]["type"] == "KeyError"
+    assert info["cursor"] < warning["cursor"] < error["cursor"]
+
+
+@pytest.mark.parametrize(
+    ("query", "levels"),
+    [
+        (["--level", "warning"], ["WARNING", "ERROR"]),
+        (["--level", "40"], ["ERROR"]),
+        (["--text", "missing"], ["WARNING"]),
+        (["t_bad#0"], ["ERROR"]),
+        (["--limit", "1"], ["INFO"]),
+        (["--text", "%"], []),
+    ],
+)
+def test_logs_can_be_asked_for(played, query, levels):
+    """Level, text, instance and limit leave out all other records."""
+    assert [record["level"] for record in played.lines("logs", "respondent-17", *query)] == levels
+
+
+def test_logs_are_paged_by_cursor(played):
+    """Page by page, each record comes exactly once, and a person is told the cursor."""
+    whole = played.lines("logs", "respondent-17")
+    walked, after = [], "0"
+    while page := played.lines("logs", "respondent-17", "--limit", "1", "--after", after):
+        walked += page
+        after = str(page[-1]["cursor"])
+    assert walked == whole
+    assert f"--after {whole[0]['cursor']}" in played.run("logs", "respondent-17", "--limit", "1").stdout
+    assert "--after" not in played.run("logs", "respondent-17", "--limit", "3").stdout
+
+
+def test_unresolved_leaves_out_what_was_reviewed(played):
+    """After a review only the records of other instances are left, and the reviewed ones say so."""
+    played.run("resolve-logs", "respondent-17", "t_importSubject#0")
+    left = played.lines("logs", "respondent-17", "--unresolved")
+    assert {record["instance"] for record in left} == {"t_bad#0"}
+    assert "(reviewed)" in played.run("logs", "respondent-17").stdout
+
+
+# -- explain --------------------------------------------------------------------------------------------
+
+
+def test_explain_says_what_a_task_waits_for(played):
+    """In words and as data: what is lacking, what stopped it, which failed instance to deal with."""
+    waiting = played.json("explain", "respondent-17", "t_wait")
+    assert waiting["waiting"][0]["lacks"] == ["y", "z"]
+    assert waiting["counts"] == {"unstarted": 1}
+    assert played.json("explain", "respondent-17", "t_browser")["vetoed_by"] == {
+        "t_browser#0": ["isEmbedded"]
+    }
+    assert played.json("explain", "respondent-17", "t_bad")["waits_for"] == ["t_bad#0"]
+    assert "waits for y and z" in played.run("explain", "respondent-17", "t_wait#0").stdout
+
+
+def test_explain_gives_the_command_that_helps(played):
+    """For a failed instance it prints commands that can be copied into a shell."""
+    assert "triggers replay respondent-17 't_bad#0'" in played.run("explain", "respondent-17", "t_bad").stdout
+
+
+# -- what is not there ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["show", "nobody"], "no session 'nobody'"),
+        (["show", "respondent-17", "t_bad#9"], "no instance 't_bad#9'"),
+        (["show", "respondent-17", "t_bad"], "'t_bad' is not the name of an instance"),
+        (["logs", "nobody"], "no session 'nobody'"),
+        (["logs", "respondent-17", "t_bad#9"], "no instance 't_bad#9'"),
+        (["explain", "nobody", "t_bad"], "no session 'nobody'"),
+        (["explain", "respondent-17", "t_baad"], "did you mean 't_bad'?"),
+        (["explain", "respondent-17", "t_bad#9"], "no instance 't_bad#9'"),
+    ],
+)
+def test_what_is_not_there_is_exit_code_1(played, command, words):
+    """An unknown session, instance or task is one line that names it, and exit code 1."""
+    error = played.run(*command, code=1).stderr
+    assert words in error
+    assert error.count("\n") == 1
+    assert words in played.error(*command, code=1)["message"]
+
+
+def test_a_session_can_be_read_whose_manager_is_not_here(place):
+    """Without the application's manager a session is shown like any other."""
+    with place.open(runner=None) as app:
+        app.session("s").fire("x")
+        app.storage.commit("s", _of_other_manager)
+    assert place.json("show", "s")["manager"] == "of.Another"
+
+
+def _of_other_manager(session):
+    from triggers.core.state import Changes, Need  # noqa: PLC0415
+
+    session.manager = "of.Another"
+    yield Need()
+    return Changes(session)
+
+
+# -- configurations -------------------------------------------------------------------------------------
+
+
+def test_check_prints_every_problem_with_its_path(place):
+    """All problems come at once, in words and as data, with exit code 1."""
+    config = place.folder / "config.json"
+    config.write_text(json.dumps({"t_a": {"afer": ["x"], "run": "r"}, "t_b": {"after": "x", "run": "r"}}))
+    found = place.json("check", str(config), code=1, storage=False)
+    assert found["valid"] is False
+    assert found["tasks"] == 2
+    assert {problem["path"] for problem in found["problems"]} >= {"t_a.afer", "t_b.after"}
+    text = place.run("check", str(config), code=1, storage=False).stdout
+    assert "did you mean 'after'?" in text
+    assert "t_b.after: " in text
+
+
+def test_check_accepts_what_is_right(place):
+    """A configuration without problems is exit code 0, also from standard input."""
+    config = json.dumps({"t_a": {"after": ["x"], "run": "anything", "using": "anything"}})
+    assert place.json("check", "-", stdin=config, storage=False) == {
+        "valid": True,
+        "tasks": 1,
+        "problems": [],
+    }
+    assert place.run("check", "-", stdin=config, storage=False).stdout == "1 task, no problems\n"
+
+
+def test_check_with_the_application_knows_its_tasks_and_runners(place):
+    """With --app a `run` or `using` that the application lacks is a problem."""
+    config = json.dumps({"t_a": {"after": ["x"], "run": "survey.okk", "using": "thread"}})
+    options = ["--app", "survey_app:firing_only"]
+    found = place.json("check", "-", *options, stdin=config, storage=False, code=1)
+    assert [problem["path"] for problem in found["problems"]] == ["t_a.run", "t_a.using"]
+    assert "did you mean 'survey.ok'?" in found["problems"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "not JSON"),
+        ("", "not JSON"),
+        ("[]", "a mapping"),
+        ('{"t": {"run": "r", "after": ["x"]}, "t": {}}', "the key 't' stands twice"),
+        ('{"t": NaN}', "NaN is not a number"),
+        ("\xff", "not JSON"),
+        ("[" * 100_000, "nested too deep"),
+    ],
+)
+def test_what_is_no_configuration_is_a_problem(place, text, words):
+    """Whatever the file holds, the answer is a problem and exit code 1."""
+    (place.folder / "config.json").write_bytes(text.encode("latin-1"))
+    found = place.json("check", "config.json", code=1, storage=False)
+    assert words in found["problems"][0]["message"]
+
+
+def test_the_schema_is_json(place):
+    """`schema` prints the JSON Schema, which knows the directives."""
+    schema = json.loads(place.run("schema", storage=False).stdout)
+    assert schema["$schema"].startswith("https://json-schema.org/")
+    assert "andEvery" in json.dumps(schema)

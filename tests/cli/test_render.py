@@ -1,0 +1,133 @@
+"""What people see of instances and exceptions that are rarer than others."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+
+import pytest
+
+from triggers import Registry, task, with_context
+from triggers.core import law
+
+RULES = {"t": {"after": ["x"], "run": "survey.rare"}}
+
+
+def words(text):
+    """The text without what a table puts between its words."""
+    return " ".join(text.split())
+
+
+def run_once(place, body):
+    """A session `s` whose only task is that function, fired once."""
+    registry = Registry()
+    task(name="survey.rare", registry=registry)(body)
+    with place.open(registry=registry) as app:
+        manager = app.session("s")
+        manager.update_configuration(RULES)
+        manager.fire("x", {"text": "y" * 1_000})
+
+
+def test_a_cooldown_shows_when_it_ends(place):
+    """A retry that waits is shown with its due time, and counted as due later."""
+
+    def body(context):
+        raise context.retry(cooldown=timedelta(days=1))
+
+    run_once(place, body)
+    shown = place.json("show", "s", "t#1")
+    due = shown["run_at"][:19].replace("T", " ")
+    assert f"due at {due}; replays t#0" in words(place.run("show", "s").stdout)
+    assert place.json("sweep")["later"] == 1
+
+
+def test_an_instance_that_nobody_can_run_says_so(place):
+    """Workers that lack the task give it back, which is shown with how often."""
+    run_once(place, lambda _: {})
+    with place.open(runner="inline", registry=Registry()) as app:
+        app.session("s").fire("other")
+        app.session("s").update_configuration({"t_new": {"after": ["y"], "run": "survey.nowhere"}})
+        app.session("s").fire("y")
+    assert "given back 1 time by workers that lack its task" in words(place.run("show", "s").stdout)
+
+
+def test_a_running_instance_names_its_worker(place):
+    """While its lease lasts, an instance shows who runs it."""
+    with place.open(runner=None) as app:
+        manager = app.session("s")
+        manager.update_configuration(RULES)
+        manager.fire("x")
+        terms = law.Terms(lease=10**12)
+        app.storage.commit("s", lambda s: law.claim(s, manager.policy, "t", 0, "host:1", lambda _: terms))
+    assert "run by host:1" in words(place.run("show", "s").stdout)
+    assert place.json("show", "s")["instances"][0]["owner"] == "host:1"
+
+
+def test_a_waiting_instance_of_a_removed_task_says_so(place):
+    """Nothing can start it any more, and that is why."""
+    with place.open(runner=None) as app:
+        manager = app.session("s")
+        manager.update_configuration({"t": {"after": ["x", "y"], "run": "survey.ok"}})
+        manager.fire("x")
+        manager.update_configuration({})
+    assert "its task is no longer configured" in words(place.run("show", "s").stdout)
+    assert place.json("show", "s")["instances"][0]["waits_for"] == []
+
+
+def test_every_branch_of_an_exception_is_shown(place):
+    """Members of a group, notes, and the exception that was being handled each have a line."""
+
+    def body(context):
+        with context.get_logger_context():
+            try:
+                raise KeyError("first")  # noqa: TRY301 - its context is the point
+            except KeyError:
+                inner = with_context(ValueError("inner"), {"row": 3})
+                inner.add_note("look at row 3")
+                raise ExceptionGroup("several", [inner, TypeError("other")])  # noqa: B904 - as above
+
+    run_once(place, body)
+    lines = [line.strip() for line in place.run("logs", "s").stdout.splitlines()]
+    assert any(line.startswith("ExceptionGroup: several") for line in lines)
+    assert "ValueError: inner (row=3)" in lines
+    assert "look at row 3" in lines
+    assert "TypeError: other" in lines
+    assert any(line.startswith("while handling KeyError: 'first'") for line in lines)
+
+
+def test_a_long_value_is_cut_for_people_only(place):
+    """A long value is cut with how much is missing; programs get all of it."""
+    run_once(place, lambda _: {})
+    assert "more characters)" in words(place.run("show", "s", "t#0").stdout)
+    assert place.json("show", "s", "t#0")["kwargs"]["x"]["text"] == "y" * 1_000
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_long_work_has_a_bar_on_a_terminal(place):
+    """Where standard error is a terminal a bar shows how much is left, and standard output stays clean."""
+    import pty  # noqa: PLC0415 - not on Windows
+
+    place.run("configure", "s", "-", stdin='{"t": {"andEvery": "x", "run": "survey.ok"}}')
+    for _ in range(5):
+        place.run("fire", "s", "x")
+    terminal, end = pty.openpty()
+    command = [sys.executable, "-m", "triggers", "sweep", "--app", "survey_app:threads"]
+    environment = {**os.environ, "SURVEY_URL": place.url, "TERM": "xterm"}
+    with subprocess.Popen(
+        command, cwd=place.folder, env=environment, stdout=subprocess.PIPE, stderr=end
+    ) as process:
+        os.close(end)
+        seen = b""
+        try:
+            while chunk := os.read(terminal, 65536):
+                seen += chunk
+        except OSError:  # the other end is closed
+            pass
+        out = process.stdout.read().decode()
+    os.close(terminal)
+    assert process.returncode == 0
+    assert b"running" in seen or b"sweeping" in seen
+    assert "left: 0 ready" in out
+    assert "\x1b" not in out

@@ -1,0 +1,138 @@
+"""The commands that run tasks: sweep, work, demo."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+
+import pytest
+
+RULES = json.dumps(
+    {"t_one": {"after": ["x"], "run": "survey.ok"}, "t_two": {"after": ["t_one"], "run": "survey.ok"}}
+)
+HANGS = json.dumps({"t_hang": {"after": ["x"], "run": "survey.hang"}})
+
+
+def status(place, uid, name):
+    """Where an instance stands."""
+    return place.json("show", uid, name)["status"]
+
+
+# -- sweep ----------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_of_a_storage_rescues_and_runs_nothing(place):
+    """With --storage a lost instance is scheduled again, and the output says that somebody else must run it."""
+    place.lose("s")
+    assert "has lost its worker gone" in " ".join(place.run("show", "s").stdout.split())
+    document = place.json("sweep")
+    assert (document["recovered"], document["failed"], document["handed_over"]) == (1, 0, 0)
+    assert status(place, "s", "t_lost#0") == "scheduled"
+    assert place.json("sweep")["recovered"] == 0
+
+
+def test_a_sweep_without_tasks_delays_nobody(place):
+    """With --storage nothing is marked as handed over: a worker that comes at once finds all of it due."""
+    place.run("configure", "s", "-", stdin=RULES)
+    place.run("fire", "s", "x")
+    with place.open(runner=None) as app:
+        before = app.session("s").storage["t_one#0"].stored
+        text = place.run("sweep").stdout
+        assert app.session("s").storage["t_one#0"].stored == before
+    assert "Nothing runs here" in text
+    assert "1 ready" in text
+
+
+@pytest.mark.parametrize("app", ["inline", "threads"])
+def test_a_sweep_with_the_application_runs_what_is_due(place, app):
+    """With --app everything that is ready runs in this process, cascades too, until nothing is due."""
+    for uid in "abc":
+        place.run("configure", uid, "-", stdin=RULES)
+        place.run("fire", uid, "x")
+    document = place.json("sweep", "--app", f"survey_app:{app}", storage=False)
+    assert (document["ready"], document["running"]) == (0, 0)
+    assert {status(place, uid, name) for uid in "abc" for name in ("t_one#0", "t_two#0")} == {"finished"}
+
+
+def test_a_sweep_with_an_application_that_only_fires_says_so(place):
+    """An application with runner=None sweeps like a storage alone."""
+    place.run("configure", "s", "-", stdin=RULES)
+    place.run("fire", "s", "x")
+    text = place.run("sweep", "--app", "survey_app:firing_only", storage=False).stdout
+    assert "Nothing runs here" in text
+
+
+# -- work -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_runs_until_it_is_told_to_stop(place, number):
+    """It runs what is due, ends at the signal with exit code 0, and leaves nothing claimed."""
+    place.run("configure", "s", "-", stdin=RULES)
+    place.run("fire", "s", "x")
+    worker = place.start("work", "--app", "survey_app:threads")
+    with place.open(runner=None) as app:
+        assert app.join(30)
+    worker.send_signal(number)
+    out, err = worker.communicate(timeout=30)
+    assert worker.returncode == 0, err
+    assert out == ""
+    assert f"Stopped by {number.name}." in err
+    assert status(place, "s", "t_two#0") == "finished"
+
+
+def test_a_worker_lets_go_of_what_does_not_end(place):
+    """After --stop-within what still runs is scheduled again at once, for another process."""
+    place.run("configure", "s", "-", stdin=HANGS)
+    place.run("fire", "s", "x")
+    worker = place.start("work", "--app", "survey_app:threads", "--stop-within", "0.1", "--json")
+    assert worker.stderr.readline() == "begun\n"
+    worker.terminate()
+    out, err = worker.communicate(timeout=30)
+    assert (worker.returncode, err) == (0, "")
+    assert json.loads(out) == {"signal": "SIGTERM"}
+    assert status(place, "s", "t_hang#0") == "scheduled"
+
+
+def test_a_second_signal_does_not_wait(place):
+    """While a worker waits for what runs, another signal makes it let go at once."""
+    place.run("configure", "s", "-", stdin=HANGS)
+    place.run("fire", "s", "x")
+    worker = place.start("work", "--app", "survey_app:threads", "--stop-within", "600")
+    while worker.stderr.readline() != "begun\n":
+        pass
+    worker.terminate()
+    with pytest.raises(subprocess.TimeoutExpired):
+        worker.wait(timeout=0.5)
+    worker.terminate()
+    worker.communicate(timeout=30)
+    assert worker.returncode == 0
+    assert status(place, "s", "t_hang#0") == "scheduled"
+
+
+def test_a_worker_needs_tasks_and_a_runner(place):
+    """With --storage, or an application that only fires, `work` is wrong use."""
+    place.open().close()
+    assert "--app" in place.run("work", code=2).stderr
+    assert "runner=None" in place.run("work", "--app", "survey_app:firing_only", storage=False, code=2).stderr
+
+
+# -- demo -----------------------------------------------------------------------------------------------
+
+
+def test_the_demo_ends_with_its_counts(place):
+    """The last line is a document with the counts, and a second run, which finds all done, prints the same."""
+    options = ["demo", "--respondents", "5", "--folder", "here", "--json"]
+    first, second = (json.loads(place.run(*options, storage=False).stdout) for _ in range(2))
+    assert first["sessions"] == 5
+    assert {**first, "seconds": 0} == {**second, "seconds": 0}
+
+
+def test_the_demo_refuses_another_seed_in_the_same_folder(place):
+    """Its files hold the survey of one seed; another one is wrong use, in one line."""
+    options = ["demo", "--respondents", "2", "--folder", "here"]
+    place.run(*options, storage=False)
+    result = place.run(*options, "--seed", "7", storage=False, code=2)
+    assert "seed" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,77 @@
+"""Names: what is one, what is not, and the names of instances."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from triggers.core.names import MAX_NAME, check_name, instance_name, split_instance_name
+from triggers.exceptions import InvalidNameError, UnknownInstanceError
+from triggers.testing.conformance.fixtures import NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whatever_a_person_can_see_is_a_name(name):
+    """Any printable string up to the limit is data, also where it looks like code."""
+    assert check_name(name, "UID") is name
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (None, "a UID must be a string, not NoneType"),
+        (7, "a UID must be a string, not int"),
+        (b"a", "a UID must be a string, not bytes"),
+        ("", "a UID must have 1 to 255 characters; this one has 0"),
+        ("x" * 256, "a UID must have 1 to 255 characters; this one has 256"),
+        ("a\x00b", r"a UID must be printable; 'a\x00b' has '\x00' at position 1"),
+        ("a\n", r"a UID must be printable; 'a\n' has '\n' at position 1"),
+        ("\x7f", r"at position 0"),
+        ("a\x85", r"at position 1"),
+        ("\ud800", r"has '\ud800' at position 0"),
+        ("a\u2028b", r"'\u2028' at position 1"),
+        ("a\u2029b", r"'\u2029' at position 1"),
+        ("user\u202etxt.exe", r"'\u202e' at position 4"),
+        ("a\u2066b", r"'\u2066' at position 1"),
+    ],
+)
+def test_what_nobody_can_see_is_no_name(name, message):
+    """Wrong types, lengths, control characters, surrogates and direction marks are refused with their place."""
+    with pytest.raises(InvalidNameError) as error:
+        check_name(name, "UID")
+    assert message in str(error.value)
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=MAX_NAME), st.integers(0, 10**18 - 1))
+def test_an_instances_name_can_be_taken_apart(task, number):
+    """Whatever the task is called, marks and numbers in it, too."""
+    assert split_instance_name(instance_name(task, number)) == (task, number)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "#",
+        "#0",
+        "t",
+        "t#",
+        "t#x",
+        "t#-1",
+        "t#01",
+        "t#00",
+        "t# 1",
+        "t#1 ",
+        "t#1.0",
+        "t#+1",
+        "t#1_0",
+        "t#\u0661",
+        "t#\u00b2",
+    ]
+    + ["t#" + "9" * digits for digits in (19, 5_000)],
+)
+def test_what_is_no_instances_name_is_refused(name):
+    """The message shows what the names of instances look like; no number is too long to be told so."""
+    with pytest.raises(UnknownInstanceError, match="look like 't_importSubject#0'"):
+        split_instance_name(name)

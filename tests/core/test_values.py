@@ -1,0 +1,173 @@
+"""Values: what goes in comes back equal and of the same type, or is refused with its place."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import OrderedDict, defaultdict
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta, timezone
+from decimal import Decimal
+from enum import IntEnum, StrEnum
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+
+from triggers.core.values import DEFAULT_LIMITS, INTEGER_RANGE, Limits, decode, encode
+from triggers.exceptions import InvalidValueError
+from triggers.testing import strategies
+from triggers.testing.conformance.values import VALUES
+from triggers.testing.model import same
+
+
+@given(strategies.values())
+def test_any_value_comes_back_as_it_went_in(value):
+    """Equal, and of the same type at every depth."""
+    assert same(decode(encode(value, "kwargs")), value)
+
+
+@given(strategies.kwargs())
+def test_what_is_written_is_json(value):
+    """Any reader of JSON can read it: no NaN, no Infinity, no surrogates."""
+    text = encode(value, "kwargs")
+    assert isinstance(json.loads(text, parse_constant=pytest.fail), dict)
+    assert text.encode()
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_each_type_comes_back_at_its_edges(kind):
+    """The table of every type, one by one."""
+    assert same(decode(encode(VALUES[kind], "kwargs")), VALUES[kind])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (datetime(2026, 1, 2, tzinfo=UTC), '{"$datetime":"2026-01-02T00:00:00+00:00"}'),
+        (timedelta(days=-1, microseconds=5), '{"$timedelta":[-1,0,5]}'),
+        (Decimal("1.10"), '{"$decimal":"1.10"}'),
+        (UUID(int=1), '{"$uuid":"00000000-0000-0000-0000-000000000001"}'),
+        (b"\x00", '{"$bytes":"AA=="}'),
+        ({"$date": "x"}, '{"$$date":"x"}'),
+        ({"$$": {"$": 1}}, '{"$$$":{"$$":1}}'),
+        ({"price": "$5"}, '{"price":"$5"}'),
+        ("\N{PILE OF POO}", '"\N{PILE OF POO}"'),
+    ],
+)
+def test_the_form_on_paper_stays_as_it_is(value, text):
+    """What earlier versions stored must be read by later ones: the text of each type is fixed."""
+    assert encode(value, "kwargs") == text
+    assert same(decode(text), value)
+
+
+def test_a_datetime_with_a_named_zone_comes_back_at_its_offset():
+    """It is the same instant with the same offset; the zone's name has no place in it."""
+    value = datetime(2026, 7, 1, 12, tzinfo=ZoneInfo("UTC"))
+    again = decode(encode(value, "kwargs"))
+    assert (again, again.utcoffset()) == (value, value.utcoffset())
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+class Level(IntEnum):
+    HIGH = 3
+
+
+class Text(str):
+    __slots__ = ()
+
+
+@dataclass
+class Point:
+    x: int
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            (1, 2),
+            "kwargs.v: cannot store a builtins.tuple; a tuple would come back as a list: make it a list",
+        ),
+        ({1}, "kwargs.v: cannot store a builtins.set; a set has no order to keep: make it a sorted list"),
+        (frozenset(), "kwargs.v: cannot store a builtins.frozenset; a set has no order"),
+        (Colour.RED, "Colour; JSON values, dates, times, Decimal, UUID and bytes can be stored"),
+        (Level.HIGH, "kwargs.v: cannot store a "),
+        (Text("x"), "kwargs.v: cannot store a "),
+        (OrderedDict(), "kwargs.v: cannot store a collections.OrderedDict"),
+        (defaultdict(list), "kwargs.v: cannot store a collections.defaultdict"),
+        (Point(1), "Point; JSON values"),
+        (bytearray(b"x"), "kwargs.v: cannot store a builtins.bytearray"),
+        (1j, "kwargs.v: cannot store a builtins.complex"),
+        (object, "kwargs.v: cannot store a builtins.type"),
+        (math.nan, "kwargs.v: nan is not a number that JSON has"),
+        (math.inf, "kwargs.v: inf is not a number that JSON has"),
+        (-math.inf, "kwargs.v: -inf is not a number that JSON has"),
+        (Decimal("NaN"), "kwargs.v: Decimal('NaN') is not a number"),
+        (Decimal("sNaN"), "is not a number"),
+        (Decimal("-Infinity"), "is not a number"),
+        (INTEGER_RANGE[0] - 1, "kwargs.v: an integer of more than 64 bits; send it as a string"),
+        (INTEGER_RANGE[1] + 1, "kwargs.v: an integer of more than 64 bits; send it as a string"),
+        (10**400, "kwargs.v: an integer of more than 64 bits"),
+        ({1: 2}, "kwargs.v: the key 1 is of type int; keys must be strings"),
+        ({None: 2}, "kwargs.v: the key None is of type NoneType"),
+        ({Text("k"): 2}, "keys must be strings"),
+        ([0, {"deep": [math.nan]}], "kwargs.v[1].deep[0]: nan is not"),
+        ("a\ud800", "surrogate"),
+        ([1, {"deep": ["ok", "\udfff"]}], "surrogate"),
+        ({"\ud800": 1}, "surrogate"),
+    ],
+)
+def test_what_cannot_come_back_is_refused_with_its_place(value, message):
+    """Every refusal is an error of ours that names the path of the value, and nothing else happens."""
+    with pytest.raises(InvalidValueError) as error:
+        encode({"v": value}, "kwargs")
+    assert message in str(error.value)
+    assert str(error.value).encode("utf-8", "replace")
+
+
+def test_containers_nest_up_to_the_limit():
+    """So deep and no deeper; a container that holds itself is refused the same way."""
+    value = []
+    for _ in range(DEFAULT_LIMITS.nesting - 1):
+        value = [value]
+    assert decode(encode(value, "kwargs")) == value
+    with pytest.raises(InvalidValueError, match="nested too deep, or a container that holds itself"):
+        encode([value], "kwargs")
+    loop = {}
+    loop["again"] = loop
+    with pytest.raises(InvalidValueError, match="holds itself"):
+        encode(loop, "kwargs")
+    assert encode([[1]], "kwargs", Limits(nesting=2)) == "[[1]]"
+    with pytest.raises(InvalidValueError):
+        encode([[[]]], "kwargs", Limits(nesting=2))
+
+
+@pytest.mark.parametrize("character", ["x", "\N{LATIN SMALL LETTER E WITH ACUTE}"])
+def test_the_size_is_counted_in_bytes(character):
+    """As UTF-8, the marks around the value included."""
+    exact = encode(character * 4, "kwargs")
+    size = len(exact.encode())
+    assert encode(character * 4, "kwargs", Limits(payload=size)) == exact
+    with pytest.raises(
+        InvalidValueError, match=rf"^kwargs: {size} bytes are more than the limit of {size - 1}$"
+    ):
+        encode(character * 4, "kwargs", Limits(payload=size - 1))
+
+
+def test_a_date_is_not_a_datetime_and_true_is_not_one():
+    """Types that Python takes for each other stay apart."""
+    values = [True, 1, 1.0, False, 0, 0.0, -0.0, datetime(2026, 1, 2).date(), datetime(2026, 1, 2), time()]  # noqa: DTZ001
+    again = decode(encode(values, "kwargs"))
+    assert [type(value) for value in again] == [type(value) for value in values]
+    assert math.copysign(1, again[6]) == -1
+
+
+def test_offsets_of_seconds_come_back():
+    """Offsets are kept to the microsecond."""
+    value = datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=1, seconds=7, microseconds=1)))
+    assert same(decode(encode(value, "kwargs")), value)

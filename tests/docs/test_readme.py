@@ -1,0 +1,46 @@
+"""What the README and the tutorial show as printed is what their examples print."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+BLOCK = re.compile(r"^```(?P<mark>python|text)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(document, mark):
+    """The text of all blocks of a kind, one after the other."""
+    found = [block["text"] for block in BLOCK.finditer(document.read_text("utf-8")) if block["mark"] == mark]
+    assert found
+    return "\n".join(found) if mark == "python" else "".join(found)
+
+
+def run(document, folder):
+    """Run the examples of a document in a folder; returns what they printed."""
+    command = [sys.executable, "-W", "error", "-c", blocks(document, "python")]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("document", [README, ROOT / "docs" / "tutorial.md"], ids=["readme", "tutorial"])
+def test_the_examples_print_what_is_shown(document, tmp_path):
+    """Line by line, the examples print what stands below them."""
+    assert run(document, tmp_path) == blocks(document, "text")
+
+
+def test_the_example_runs_again_on_its_file(tmp_path):
+    """A second run of the README's example finds everything done: the same instances with the same results."""
+    run(README, tmp_path)
+    assert run(README, tmp_path).splitlines()[1:] == blocks(README, "text").splitlines()[1:]
+
+
+def test_the_readme_is_short():
+    """Whoever opens it reads it."""
+    assert len(README.read_text("utf-8").splitlines()) <= 200

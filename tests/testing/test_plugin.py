@@ -1,0 +1,160 @@
+"""The plugin for pytest: installed with the library, cheap to load, and its fixtures work as the how-to page says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+ROOT = Path(__file__).parents[2]
+
+#: What only some tests need, and pytest must not load for all of them.
+HEAVY = (
+    "hypothesis",
+    "sqlite3",
+    "pysqlite3",
+    "triggers.storages.sqlite",
+    "triggers.testing.strategies",
+    "triggers.testing.machine",
+    "triggers.testing.conformance",
+    "triggers.testing.runner_conformance",
+)
+
+
+@pytest.fixture
+def run(pytester):
+    """Runs pytest on a test module, in this process; the plugin is found as it is installed."""
+
+    def run(text):
+        pytester.makepyfile(text)
+        return pytester.runpytest("-p", "no:cacheprovider", "-p", "no:xdist")
+
+    return run
+
+
+def test_the_harness_is_a_fixture(run):
+    """A test gets a harness; the next test gets another one, and the first is closed."""
+    run(
+        """
+        seen = []
+
+        def test_one(triggers_harness):
+            seen.append(triggers_harness)
+            session = triggers_harness.session("s")
+            session.update_configuration({"t_x": {"after": ["a"], "run": "triggers.testing.PassThrough"}})
+            session.fire("a")
+            triggers_harness.check("s").assert_instance_finished("t_x#0")
+
+        def test_two(triggers_harness):
+            assert triggers_harness is not seen[0]
+            assert not triggers_harness.session("s").storage.exists
+            session = seen[0].session("s")
+            session.fire("a", key="after the end")
+            session.update_configuration({"t_y": {"after": ["b"], "run": "triggers.testing.PassThrough"}})
+            session.fire("b")
+            seen[0].check("s").assert_instance_scheduled("t_y#0")
+        """
+    ).assert_outcomes(passed=2)
+
+
+def test_clock_and_faults_are_those_of_the_harness(run):
+    """The fixtures that are named after its parts are its parts."""
+    run(
+        """
+        from datetime import timedelta
+        import pytest
+        from triggers.testing import InjectedCrash
+
+        def test_parts(triggers_clock, triggers_faults, triggers_harness):
+            before = triggers_clock.time
+            triggers_harness.advance(timedelta(days=1))
+            assert triggers_clock.time - before == timedelta(days=1)
+            triggers_faults.die_at("after commit of fire")
+            with pytest.raises(InjectedCrash):
+                triggers_harness.session("s").fire("a")
+            triggers_harness.restart()
+            assert triggers_harness.session("s").storage.exists
+
+        def test_a_clock_alone(triggers_clock):
+            triggers_clock.advance(timedelta(seconds=1))
+        """
+    ).assert_outcomes(passed=2)
+
+
+def test_options_are_a_fixture(run):
+    """A module says which registry and which manager its harness has."""
+    run(
+        """
+        import pytest
+        from triggers import FinalizingTriggerManager, Registry
+        from triggers.task import task
+
+        tasks = Registry()
+        task(name="mine", registry=tasks)(lambda context: {"n": 1})
+
+        @pytest.fixture
+        def triggers_harness_options():
+            return {"registry": tasks, "manager": FinalizingTriggerManager}
+
+        def test_mine(triggers_harness):
+            session = triggers_harness.session("s")
+            session.update_configuration({"t_x": {"after": ["a"], "run": "mine"}})
+            session.fire("a")
+            triggers_harness.check("s").assert_instance_finished("t_x#0", {"n": 1})
+            triggers_harness.check("s").assert_finalized()
+        """
+    ).assert_outcomes(passed=1)
+
+
+def test_a_failure_points_at_the_test(run):
+    """The traceback of a failed assertion ends in the test that made it, and the story follows."""
+    result = run(
+        """
+        def test_it(triggers_harness):
+            session = triggers_harness.session("s")
+            session.update_configuration({"t_x": {"after": ["a"], "run": "triggers.testing.Failing"}})
+            session.fire("a")
+            triggers_harness.check("s").assert_instance_finished("t_x#0")
+        """
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            '>       triggers_harness.check("s").assert_instance_finished("t_x#0")',
+            "E       AssertionError: t_x#0 of session 's' is failed, and should be finished",
+            "E         error: FailingError: This task always fails.",
+            "test_a_failure_points_at_the_test.py:5: AssertionError",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*def _in_status*")
+
+
+def test_the_fixtures_are_listed(pytester):
+    """`pytest --fixtures` tells what each is."""
+    result = pytester.runpytest("--fixtures", "-p", "no:cacheprovider")
+    result.stdout.fnmatch_lines_random(
+        [
+            f"{name} -- *"
+            for name in ("triggers_clock", "triggers_faults", "triggers_harness", "triggers_harness_options")
+        ]
+    )
+
+
+def test_the_plugin_is_cheap_to_load():
+    """At the start of pytest nothing is loaded that only some tests need."""
+    code = f"import sys, triggers.testing.pytest_plugin; print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_tests_on_the_how_to_page_pass(run):
+    """The page's blocks are a test module: the tests in it, which the page only defines, pass."""
+    text = (ROOT / "docs" / "how-to" / "test-your-tasks.md").read_text("utf-8")
+    blocks = [block.split("\n```", 1)[0] for block in text.split("```python\n")[1:]]
+    run("\n\n".join(blocks)).assert_outcomes(passed=1)

@@ -1,0 +1,99 @@
+"""The suite for runners sees what it is there to see: each way to break a promise makes a named test fail."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+SUITE = """
+import os
+import time
+import pytest
+from triggers.runners.threads import ThreadsRunner
+from triggers.testing import runner_conformance
+
+runner_conformance.PATIENCE = PATIENCE_OF_TEST
+runner_conformance.MANY = 24
+
+
+class Sound(ThreadsRunner):
+    pass
+
+
+class Blocking(ThreadsRunner):
+    def submit(self, due):
+        while len(self._hints) > 5:
+            time.sleep(0.01)
+        super().submit(due)
+
+
+class Forgetful(ThreadsRunner):
+    def start(self, work):
+        self._work = work
+        work.pull = lambda limit: []
+
+
+class Hasty(ThreadsRunner):
+    def close(self, timeout):
+        return super().close(0) or True
+
+
+class Undead(ThreadsRunner):
+    def submit(self, due):
+        self._work.run(due.uid, due.task, due.number) if self._closed else super().submit(due)
+
+
+class Childless(ThreadsRunner):
+    def submit(self, due):
+        self._pid = os.getpid()
+        super().submit(due)
+
+
+class Stubborn(ThreadsRunner):
+    def close(self, timeout):
+        return super().close(None)
+
+
+class TestRunner(runner_conformance.RunnerConformance):
+    @pytest.fixture
+    def runner(self):
+        return KIND(workers=2, hints=8)
+"""
+
+
+@pytest.fixture
+def failing(pytester):
+    """Runs the suite on a runner of that kind and returns the names of the tests that fail."""
+
+    def failing(kind, wanted, patience):
+        pytester.makepyfile(SUITE.replace("KIND", kind).replace("PATIENCE_OF_TEST", str(patience)))
+        result = pytester.runpytest("-p", "no:cacheprovider", "-p", "no:xdist", "-rf", "-q", "-k", wanted)
+        outcomes = result.parseoutcomes()
+        assert outcomes.get("errors", 0) == 0
+        assert outcomes.get("passed", 0) + outcomes.get("failed", 0) > 0
+        found = [line.split("::")[2].split()[0] for line in result.outlines if line.startswith("FAILED")]
+        return {name.partition("[")[0] for name in found}
+
+    return failing
+
+
+@pytest.mark.parametrize(
+    ("kind", "broken"),
+    [
+        ("Blocking", "test_submit_returns_at_once"),
+        ("Forgetful", "test_everything_runs_in_the_end"),
+        ("Hasty", "test_close_waits_for_what_runs"),
+        ("Undead", "test_nothing_runs_after_close"),
+        ("Childless", "test_a_forked_process_has_a_runner"),
+        ("Stubborn", "test_close_gives_up_in_time"),
+    ],
+)
+def test_a_broken_promise_is_seen(failing, kind, broken):
+    """The test of the promise that a runner breaks fails for it."""
+    assert failing(kind, broken, patience=0.3) == {broken}
+
+
+def test_a_sound_runner_passes(failing):
+    """The same suite, on the same terms, passes for a runner that breaks nothing."""
+    assert failing("Sound", "test_", patience=60) == set()
