@@ -44,7 +44,7 @@ def _measure(setting: str) -> list[tuple[str, float, str]]:
     return [
         (f"synchronous={setting}: firings per second", FIRINGS / library, "1/s"),
         (f"synchronous={setting}: bare transactions per second", FIRINGS / times["bare"], "1/s"),
-        (f"synchronous={setting}: rate to the very same statements", times["same statements"] / library, "at least 0.6"),
+        (f"synchronous={setting}: rate to the same statements", times["same statements"] / library, "at least 0.6"),
         (f"synchronous={setting}: rate to the bare loop", times["bare"] / library, f"at least {target}"),
     ]
 

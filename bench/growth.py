@@ -1,4 +1,4 @@
-"""What a firing costs in a session that holds 10 to 100,000 instances, or many that wait for another trigger."""
+"""What a firing costs in a session that holds 10 to 100,000 instances, or many that wait for something else."""
 
 from __future__ import annotations
 

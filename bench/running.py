@@ -49,7 +49,7 @@ def _measure(setting: str) -> Iterator[tuple[str, float, str]]:
         message = f"not all have finished: {finished}"
         raise AssertionError(message)
     yield f"synchronous={setting}: fired, run and finished", INSTANCES / seconds, "1/s"
-    yield f"synchronous={setting}: part of the time in which one of the three commits was made", commits() / seconds, ""
+    yield f"synchronous={setting}: part of the time spent in the three commits", commits() / seconds, ""
 
 
 def _timed_commits(triggers: Triggers) -> Callable[[], float]:

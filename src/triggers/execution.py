@@ -13,10 +13,8 @@ import copy
 import inspect
 import itertools
 import logging
-import math
 import os
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Mapping
@@ -37,7 +35,8 @@ from triggers.exceptions import (
     TaskTimeoutError,
     UnknownTaskError,
 )
-from triggers.logs import InstanceLog, LogIdentity, exception_record
+from triggers.heartbeat import Heartbeat, Held
+from triggers.logs import InstanceLog, LogIdentity, detached, exception_record
 from triggers.manager import Source
 from triggers.session import TaskInstance
 from triggers.storages.base import Lease
@@ -54,15 +53,6 @@ if TYPE_CHECKING:
     from triggers.task import Registry, TriggerTask
 
 _log = logging.getLogger(__name__)
-
-#: A heartbeat is sent so many times in the length of a lease.
-BEATS = 4
-
-#: The heartbeat's thread ends when it has had nothing to renew for so long, in seconds.
-IDLE = 10.0
-
-#: This part of a lease before its end, the worker stops trusting it.
-MARGIN = 0.1
 
 #: Pauses between tries to store the end of a run while the storage is away, in seconds.
 END_BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -88,130 +78,6 @@ class Owner:
             self._pid = os.getpid()
             self._prefix = f"{socket.gethostname()}:{self._pid}:{uuid.uuid4().hex[:12]}"
         return f"{self._prefix}:{next(self._claims)}"
-
-
-@dataclass(slots=True, eq=False)
-class Held:
-    """A claim that this process holds. Times are the process's monotonic ones, in seconds.
-
-    Attributes:
-        lease: which instance, with which fence.
-        lasts: the length of its lease.
-        trusted_until: until then it is surely ours.
-        beat_at: when it is to be renewed.
-        deadline: when the task is failed.
-        lost: whether it is known that it is no longer ours.
-        expire: fails the instance at its deadline.
-    """
-
-    lease: Lease
-    lasts: float
-    trusted_until: float
-    beat_at: float
-    deadline: float = math.inf
-    lost: bool = False
-    expire: Callable[[], None] = lambda: None
-
-    @classmethod
-    def since(cls, claimed_at: float, lease: Lease, lasts: float) -> Held:
-        """A claim that was asked for at that time."""
-        return cls(lease, lasts, claimed_at + lasts * (1 - MARGIN), claimed_at + lasts / BEATS)
-
-    @property
-    def due_at(self) -> float:
-        """When it needs attention."""
-        return min(self.beat_at, self.deadline)
-
-    def is_lost(self) -> bool:
-        """Whether the claim can no longer be counted on."""
-        return self.lost or time.monotonic() > self.trusted_until
-
-
-class Heartbeat:
-    """Renews the claims of a process, from a thread of its own that starts with the first claim.
-
-    The thread ends when nothing has been claimed for a while, and starts again with the next claim.
-    """
-
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-        self._reset()
-
-    def _reset(self) -> None:
-        self._pid = os.getpid()
-        self._wake = threading.Condition()
-        self._held: set[Held] = set()
-        self._thread: threading.Thread | None = None
-        self._idle = IDLE
-        self._looks_at = 0.0
-
-    def hold(self, held: Held) -> None:
-        """Renew this claim until :meth:`drop`."""
-        if self._pid != os.getpid():
-            self._reset()
-        with self._wake:
-            self._held.add(held)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._loop, name="triggers-heartbeat", daemon=True)
-                self._thread.start()
-            elif held.due_at < self._looks_at:
-                self._wake.notify()
-
-    def drop(self, held: Held) -> None:
-        """Renew it no longer."""
-        with self._wake:
-            self._held.discard(held)
-
-    @property
-    def held(self) -> list[Held]:
-        """What this process holds now."""
-        if self._pid != os.getpid():
-            self._reset()
-        with self._wake:
-            return list(self._held)
-
-    def close(self) -> None:
-        """Let the thread end as soon as nothing is held."""
-        with self._wake:
-            self._idle = 0.0
-            self._wake.notify()
-
-    def _loop(self) -> None:
-        while True:
-            with self._wake:
-                now = time.monotonic()
-                self._looks_at = min((one.due_at for one in self._held), default=now + self._idle)
-                woken = self._wake.wait(max(self._looks_at - now, 0.0))
-                if not self._held and not (woken and self._idle):
-                    self._thread = None
-                    return
-                due = [one for one in self._held if one.due_at <= time.monotonic()]
-            self.beat(due)
-
-    def beat(self, due: list[Held]) -> None:
-        """Renew these claims once, and fail those that are past their deadline."""
-        for lasts in {one.lasts for one in due}:
-            self._renew([one for one in due if one.lasts == lasts], lasts)
-        for one in due:
-            if one.deadline <= time.monotonic():
-                one.lost = True
-                one.expire()
-            if one.lost:
-                self.drop(one)
-
-    def _renew(self, held: list[Held], lasts: float) -> None:
-        before = time.monotonic()
-        try:
-            lost = self._storage.renew([one.lease for one in held], round(lasts * 1e6))
-        except StorageError:
-            _log.warning("a heartbeat could not be stored; it is tried again", exc_info=True)
-            for one in held:
-                one.beat_at = before + lasts / BEATS / BEATS
-            return
-        for one in held:
-            one.lost = one.lost or one.lease in lost
-            one.beat_at = before + lasts / BEATS
-            one.trusted_until = before + lasts * (1 - MARGIN)
 
 
 @dataclass(slots=True)
@@ -341,7 +207,7 @@ class _Run:
     def _outcome(self) -> Ending:
         """Run the task and say how it ended."""
         try:
-            return Ending(law.finish, (_result(self._call()),))
+            return Ending(law.finish, (self._result(self._call()),))
         except (Skip, Retry) as signal:
             return self._signalled(signal)
         except BaseException as error:  # noqa: BLE001 - whatever a task raises ends up in its instance
@@ -358,15 +224,18 @@ class _Run:
                 f"{self.claimed.cascade_depth} firings led to one another, more than the limit of {limit}"
             )
             raise CascadeDepthError(message)
-        returned = self.task.run(self._context(self.rule))
-        if inspect.isawaitable(returned):
-            return self._await(returned)
-        return returned
+        with detached():  # where one task runs within another's block, as the inline runner can have it
+            returned = self.task.run(self._context(self.rule))
+            return self._await(returned) if inspect.isawaitable(returned) else returned
+
+    def _result(self, returned: object) -> str:
+        if returned is not None and not isinstance(returned, Mapping):
+            message = f"result: a task returns a mapping or None, not a {type(returned).__name__}"
+            raise InvalidValueError(message)
+        return encode(dict(returned or {}), "result", self.policy.limits)
 
     def _await(self, coroutine: Any) -> Any:
-        timeout = (
-            None if self.task is None or self.task.timeout is None else self.task.timeout.total_seconds()
-        )
+        timeout = self.task.timeout.total_seconds() if self.task and self.task.timeout else None
 
         async def bounded() -> Any:
             try:
@@ -468,15 +337,15 @@ class _Run:
         name, attempt = self.claimed.name, self._attempt(ending.metadata, self.log.drain())
         for pause in itertools.chain(END_BACKOFF, itertools.repeat(END_BACKOFF[-1])):
             try:
-                changes = self.manager.apply(
-                    lambda session: ending.decide(session, self.policy, attempt, *ending.given)
-                )
+                changes = self.manager.apply(partial(self._decide, ending, attempt))
             except StorageError:
                 if self.held.is_lost():
                     _log.exception("the end of %s was not stored before its lease ran out", name)
                     return
                 _log.warning("the end of %s could not be stored; it is tried again", name, exc_info=True)
                 time.sleep(pause)
+            except InvalidValueError as error:  # what it adds to the metadata makes that too large
+                ending, attempt = self._failed(error), self._attempt(logs=attempt.logs)
             except Exception:  # noqa: BLE001 - a hook's; the end of the run is stored
                 _log.exception("a hook of session %r raised after %s had ended", self.uid, name)
                 return
@@ -484,6 +353,9 @@ class _Run:
                 if changes.refused:
                     _log.warning("session %r: %s", self.uid, changes.refused)
                 return
+
+    def _decide(self, ending: Ending, attempt: law.Attempt, session: Session) -> Decision:
+        return ending.decide(session, self.policy, attempt, *ending.given)
 
 
 def idempotency_key(uid: str, root: str) -> str:
@@ -500,13 +372,6 @@ def merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, A
             merged(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
         )
     return both
-
-
-def _result(returned: object) -> str:
-    if returned is not None and not isinstance(returned, Mapping):
-        message = f"result: a task returns a mapping or None, not a {type(returned).__name__}"
-        raise InvalidValueError(message)
-    return encode(dict(returned or {}), "result")
 
 
 def _run_anywhere(make: Callable[[], Any]) -> Any:

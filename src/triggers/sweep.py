@@ -140,7 +140,8 @@ class Sweeper:
 
     def wake(self) -> None:
         """Look now when the next thing is due: it may be sooner than it was."""
-        self._look.set()
+        if self._pid == os.getpid():  # what a child inherits may be locked for ever
+            self._look.set()
 
     def close(self) -> None:
         """End, after the sweep that is under way."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -327,12 +328,28 @@ def test_a_fork_in_the_middle_of_anything_leaves_no_lock_behind(world, act):
             "run": lambda: (manager.fire("go", {"id": "2"}), app.start(), app.join(60), app.close()),
         }
         pool = next(iter(app._runners.values()))
-        with app._executor.heartbeat._wake, app._sweeper._look._cond, pool._changed, app.storage._file._mine.lock:
-            child = begin(acts[act])
-        for _ in Until(20, what=f"the end of the child that was to {act}"):
-            found, status = os.waitpid(child, os.WNOHANG)
-            if found:
-                break
+        locks = (app._executor.heartbeat._wake, app._sweeper._look._cond, pool._changed, app.storage._file._mine.lock)
+        held, forked = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with contextlib.ExitStack() as stack:
+                for lock in locks:
+                    stack.enter_context(lock)
+                held.set()
+                forked.wait()
+
+        threading.Thread(target=hold).start()
+        held.wait()
+        child = begin(acts[act])
+        forked.set()
+        try:
+            for _ in Until(20, what=f"the end of the child that was to {act}"):
+                found, status = os.waitpid(child, os.WNOHANG)
+                if found:
+                    break
+        except AssertionError:
+            os.kill(child, signal.SIGKILL)
+            raise
         assert status == 0
         app.close()
 

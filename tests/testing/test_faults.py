@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import signal
 import sqlite3
 import subprocess
@@ -28,6 +29,8 @@ from triggers.testing import (
     VirtualClock,
     by_chance,
 )
+from triggers.testing.conformance import StorageConformance
+from triggers.testing.place import Place
 
 PASSING = "triggers.testing.PassThrough"
 CHAIN = {"t_one": {"after": ["begun"], "run": PASSING}, "t_two": {"after": ["t_one"], "run": PASSING}}
@@ -39,6 +42,42 @@ def played(faults, storage=None):
     harness = TriggersHarness(faults=faults, storage=storage)
     harness.session("s").update_configuration(CHAIN)
     return harness
+
+
+class TestFaultyStorage(StorageConformance):
+    """A storage that is wrapped keeps every promise that it keeps without."""
+
+    @pytest.fixture
+    def make_place(self):
+        def make():
+            made = []
+
+            def open_with(clock):
+                if not made:
+                    made.append(FaultyStorage(MemoryStorage(clock=clock), Faults()))
+                return made[0]
+
+            return Place(open_with)
+
+        return make
+
+
+class TestFaultyDriver(StorageConformance):
+    """A file that is used through a wrapped driver keeps every promise that it keeps without."""
+
+    #: The driver knows nothing of sessions: the suite's single steps are enough.
+    test_it_agrees_with_the_reference_model = None
+
+    @pytest.fixture
+    def make_place(self, tmp_path):
+        numbers = itertools.count()
+
+        def make():
+            url = f"sqlite:///{tmp_path}/{next(numbers)}.db?synchronous=normal"
+            driver = FaultyDriver(load_driver("auto"), Faults())
+            return Place(lambda clock: SqliteStorage(url, clock=clock, driver=driver))
+
+        return make
 
 
 # -- the points -------------------------------------------------------------------------------------------

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from triggers import FinalizingTriggerManager, Registry
+from triggers.storages.memory import MemoryStorage
 from triggers.storages.sqlite import SqliteStorage
 from triggers.storages.sqlite_file import load_driver
 from triggers.task import task
 from triggers.testing import FaultyDriver, PlayDifference, end_state, play
+from triggers.testing.strategies import configurations
 
 PASSING = "triggers.testing.PassThrough"
 SURVEY = {
@@ -163,3 +167,52 @@ def test_every_statement_of_sqlite(tmp_path):
     report = play(configuration, ["a", "b"], storage=storage, crashes=40, sample=2)
     assert report.crashes == 80
     assert len(report.points) > 25
+
+
+class Forgetful(MemoryStorage):
+    """A storage that never says what is due, as if nobody swept."""
+
+    def due(self, limit, *, grace, everything=False):
+        return []
+
+
+def test_a_run_that_does_not_end_is_reported():
+    """Where a crash leaves something that nobody finishes, the error names it, the order and the crash."""
+    configuration = {"t_x": {"after": ["a", "b"], "run": PASSING}}
+    assert (
+        play(configuration, ["a", "b"], storage=lambda clock, _: Forgetful(clock=clock), crashes=0).orders
+        == 2
+    )
+    with pytest.raises(
+        AssertionError, match="still to be done:\nsession 'play': t_x has 1 scheduled"
+    ) as found:
+        play(configuration, ["a", "b"], storage=lambda clock, _: Forgetful(clock=clock))
+    assert found.value.__notes__ == ["in the order a, b, crashed at 'after commit of fire'"]
+
+
+NOTHING = Registry()
+task(name="nothing", registry=NOTHING)(lambda context: None)
+FIRED = st.lists(st.sampled_from(["a", "b", "c", "d"]), min_size=1, max_size=4)
+
+
+@settings(max_examples=25)
+@given(configurations(unless=False, run="nothing"), FIRED, st.integers(0, 1_000))
+def test_no_configuration_without_unless_knows_a_difference(configuration, fired, seed):
+    """Whatever waits for whatever, a sample of orders and crashes ends the same."""
+    play(configuration, fired, registry=NOTHING, sample=3, crashes=5, seed=seed)
+
+
+@settings(max_examples=25)
+@given(configurations(run="nothing"), FIRED, st.integers(0, 1_000))
+def test_no_configuration_knows_a_difference_of_crashes(configuration, fired, seed):
+    """With `unless`, too, and with a session that finalises, a crash in an order ends as that order does without."""
+    play(
+        configuration,
+        fired,
+        registry=NOTHING,
+        manager=FinalizingTriggerManager,
+        orders_differ=True,
+        sample=2,
+        crashes=5,
+        seed=seed,
+    )

@@ -127,6 +127,7 @@ def play(
 
     Raises:
         PlayDifference: at the first difference.
+        AssertionError: a run did not come to an end; a note says in which order and after which crash.
     """
     given = [_keyed(place, firing) for place, firing in enumerate(firings)]
     made = storage or (lambda clock, _: MemoryStorage(clock=clock))
@@ -198,7 +199,13 @@ class _Stage:
             for trigger, kwargs, key in order:
                 fire = partial(_fire, harness, trigger, kwargs, key)
                 crashed = self.survive(harness, fire) or crashed
-            crashed = self.survive(harness, harness.run_until_idle) or crashed
+            try:
+                crashed = self.survive(harness, harness.run_until_idle) or crashed
+            except AssertionError as error:
+                error.add_note(
+                    f"in the order {', '.join(name for name, _, _ in order)}, crashed at {crashed!r}"
+                )
+                raise
             reached = faults.reached.copy()
             faults.revive()
             return self.snapshot(harness.session(UID)), reached, crashed

@@ -302,7 +302,7 @@ class RunnerConformance:
     def test_nothing_runs_after_close(
         self, triggers: Triggers, session: TriggerManager, unreliable: FaultyRunner, storage: Storage
     ) -> None:
-        """A hint that comes after `close` is not followed, and what was released then waits in the storage."""
+        """A hint that comes after `close` is not followed; what was released then waits in the storage."""
         session.fire("count")
         self.settle(triggers)
         triggers.close()

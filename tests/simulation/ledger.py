@@ -1,0 +1,177 @@
+"""What was committed, step by step, and the reference model taken through the same steps.
+
+In a simulation only one thing happens at a time, so the ledger sees every commit in the very order in which the
+storage made it, also one whose process died before it learned of it. Each must do what the model says.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any
+
+from triggers.core.status import Status
+from triggers.core.values import decode
+from triggers.testing.machine import shown
+from triggers.testing.model import RUNNING, SCHEDULED, Model
+from triggers.testing.steps import Steps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from triggers.core.state import Changes
+    from triggers.storages.base import Lease, Storage
+
+#: What a session of these simulations fires at its end.
+FINALIZING = "sessionFinalized"
+
+
+class Ledger:
+    """All that was committed, and what it must have come to.
+
+    Args:
+        on_recovery: called with the session, task, number and old fence of each claim that was taken away.
+
+    Attributes:
+        models: session → its model.
+        ends: (session, instance, fence) → how often an end of that claim was accepted.
+        seen: what happened, how often.
+    """
+
+    def __init__(self, on_recovery: Callable[[str, str, int, int], None]) -> None:
+        self.models: dict[str, Model] = {}
+        self.ends: Counter[tuple[str, str, int]] = Counter()
+        self.seen: Counter[str] = Counter()
+        self.leases: dict[tuple[str, str], int | None] = defaultdict(int)
+        self._on_recovery = on_recovery
+
+    def note(self, decision: str, given: Mapping[str, Any], changes: Changes) -> None:
+        """Take the model through a commit, and compare what came of it."""
+        uid = changes.session.uid
+        model = self.models.setdefault(uid, Model(FINALIZING))
+        model.now = changes.session.now
+        self.seen[f"{decision} refused" if changes.refused else decision] += 1
+        getattr(self, f"_{decision}")(model, uid, given, changes)
+
+    def renewed(self, held: Lease, until: int) -> None:
+        """A heartbeat extended this claim."""
+        self.leases[held.uid, f"{held.task}#{held.number}"] = until
+
+    def compare(self, storage: Storage) -> dict[str, Any]:
+        """Compare every session, as it is stored, with its model; returns what is stored."""
+        stored = {}
+        for uid, model in self.models.items():
+            stored[uid] = _comparable(shown(Steps(storage, uid)))
+            expected = _comparable(model.snapshot())
+            for part, wanted in expected.items():
+                assert stored[uid][part] == wanted, f"session {uid}: {part}"
+        return stored
+
+    # -- the application -------------------------------------------------------------------------------------
+
+    def _fire(self, model: Model, uid: str, given: Mapping[str, Any], changes: Changes) -> None:
+        firing = given["firing"]
+        expected = model.fire(firing.trigger, decode(firing.kwargs), firing.key)
+        found = changes.keyed or changes.fired[0]
+        assert (found.number, changes.keyed is not None) == (expected.number, expected.duplicate)
+        self.seen["fire repeated"] += expected.duplicate
+        _check_effects(model, changes)
+
+    def _configure(self, model: Model, uid: str, given: Mapping[str, Any], changes: Changes) -> None:
+        model.configure(decode(given["rules"].body), catch_up=given["catch_up"])
+
+    def _replay(self, model: Model, uid: str, given: Mapping[str, Any], changes: Changes) -> None:
+        assert [made.name for made in changes.created] == [model.replay(_name(given))]
+
+    def _skip(self, model: Model, uid: str, given: Mapping[str, Any], changes: Changes) -> None:
+        result = given["result"]
+        payload = None if result is None else decode(result)
+        model.skip(_name(given), cascade=result is not None, result=payload)
+        _check_effects(model, changes)
+
+    def _set_status(self, model: Model, uid: str, given: Mapping[str, Any], changes: Changes) -> None:
+        assert given["status"] is Status.SCHEDULED, "the only move by hand in these simulations"
+        instance = model.instances[_name(given)]
+        instance.fence += instance.status == RUNNING
+        instance.status, instance.run_at = SCHEDULED, model.now
+
+    # -- the worker ------------------------------------------------------------------------------------------
+
+    def _claim(self, model: Model, uid: str, given: Mapping[str, Any], changes: Changes) -> None:
+        name, claimed = _name(given), changes.claimed
+        fence = model.claim(name)
+        assert (None if claimed is None else claimed.fence) == fence, f"claim of {name}: {changes.refused}"
+        if claimed is not None:
+            self.leases[uid, name] = claimed.lease_until
+
+    def _finish(self, model: Model, uid: str, given: Mapping[str, Any], changes: Changes) -> None:
+        name, fence = _held(given)
+        self._ended(uid, name, fence, changes, done=model.finish(name, fence, decode(given["result"])))
+
+    def _fail(self, model: Model, uid: str, given: Mapping[str, Any], changes: Changes) -> None:
+        name, fence = _held(given)
+        terms = given["retry"]
+        self.seen["timed out"] += "TaskTimeoutError" in given["error"]
+        if terms is None:
+            self._ended(uid, name, fence, changes, done=model.fail(name, fence, "error"))
+            return
+        kwargs = None if terms.kwargs is None else decode(terms.kwargs)
+        successor = model.retry(name, fence, terms.cooldown, terms.limit, kwargs)
+        self._ended(uid, name, fence, changes, done=successor is not None)
+        made = [] if successor in (None, name) else [successor]
+        assert [instance.name for instance in changes.created] == made
+
+    def _skip_running(self, model: Model, uid: str, given: Mapping[str, Any], changes: Changes) -> None:
+        name, fence = _held(given)
+        self._ended(uid, name, fence, changes, done=model.skip_running(name, fence))
+
+    def _release(self, model: Model, uid: str, given: Mapping[str, Any], changes: Changes) -> None:
+        name, fence = _held(given)
+        assert model.release(name, fence) == (not changes.refused)
+
+    def _keep_logs(self, model: Model, uid: str, given: Mapping[str, Any], changes: Changes) -> None:
+        assert not changes.refused, "what anybody says is kept"
+
+    def _ended(self, uid: str, name: str, fence: int, changes: Changes, *, done: bool) -> None:
+        assert done == (not changes.refused), f"end of {name} with fence {fence}: {changes.refused or 'accepted'}"
+        if done:
+            self.ends[uid, name, fence] += 1
+            _check_effects(self.models[uid], changes)
+
+    # -- the sweep -------------------------------------------------------------------------------------------
+
+    def _recover(self, model: Model, uid: str, given: Mapping[str, Any], changes: Changes) -> None:
+        name, fence = _name(given), given["fence"]
+        instance = model.instances[name]
+        held = instance.status == RUNNING and instance.fence == fence
+        late = held and (self.leases[uid, name] or 0) < model.now
+        assert late == (not changes.refused), f"recovery of {name} with fence {fence}: {changes.refused or 'done'}"
+        if late:
+            assert model.expire(name, fail_at_once=changes.moved[0][0].crash_budget == 1)
+            self._on_recovery(uid, given["task"], given["number"], fence)
+
+
+def _name(given: Mapping[str, Any]) -> str:
+    return f"{given['task']}#{given['number']}"
+
+
+def _held(given: Mapping[str, Any]) -> tuple[str, int]:
+    attempt = given["attempt"]
+    return f"{attempt.task}#{attempt.number}", attempt.fence
+
+
+def _check_effects(model: Model, changes: Changes) -> None:
+    """What was created, scheduled and abandoned is what the model says."""
+    step = model.last_step if changes.fired else []
+    created = {made.name for made in changes.created if made.parent is None}
+    assert created == {name for each in step for name in each.created}
+    touched = [*changes.created, *changes.taken]
+    for status, wanted in ((Status.SCHEDULED, "scheduled"), (Status.ABANDONED, "abandoned")):
+        found = {instance.name for instance in touched if instance.status is status and instance.parent is None}
+        assert found == {name for each in step for name in getattr(each, wanted)}
+
+
+def _comparable(snapshot: dict[str, Any]) -> dict[str, Any]:
+    """A snapshot without the words of the errors."""
+    for instance in snapshot["instances"].values():
+        instance["error"] = instance["status"] == "failed"
+    return snapshot

@@ -1,0 +1,256 @@
+"""One life of a simulated process: the real application on a storage that is watched, faulty and shared."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from triggers.app import Triggers
+from triggers.exceptions import StorageBusyError, StorageError
+from triggers.execution import _Run
+from triggers.heartbeat import Heartbeat
+from triggers.manager import FinalizingTriggerManager
+from triggers.testing.faults import Faults, FaultyStorage, InjectedCrash
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Generator
+
+    from tests.simulation.world import World
+    from triggers.core.state import Changes, Decide, Decision, Session
+    from triggers.heartbeat import Held
+    from triggers.storages.base import Due, Expired, Lease, Reader, Storage
+
+LEASE = timedelta(seconds=60)
+GRACE = timedelta(seconds=30)
+
+#: How likely others come in between, at each place where they can.
+INTERLEAVED = 0.08
+
+#: Runs that a process takes up at the same time.
+ROOM = 3
+
+
+class QuietHeartbeat(Heartbeat):
+    """A heartbeat without a thread: the simulation says when it beats."""
+
+    def hold(self, held: Held) -> None:
+        """Renew this claim whenever the simulation beats."""
+        self._held.add(held)
+
+    @property
+    def held(self) -> list[Held]:
+        """What this process holds now, in an order that is the same in every run of the simulation."""
+        return sorted(self._held, key=lambda held: held.lease)
+
+
+class Names:
+    """Names of claims that are the same in every run of the simulation."""
+
+    def __init__(self, life: str) -> None:
+        self._life = life
+        self._count = 0
+
+    def next(self) -> str:
+        """A name for one claim."""
+        self._count += 1
+        return f"{self._life}:{self._count}"
+
+
+class Post:
+    """A runner that posts hints to a queue that all processes share, and that is as unreliable as the world."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def start(self, work: Any) -> None:
+        """Learn what to call, which is not needed: the simulation takes what arrives."""
+
+    def submit(self, due: Due) -> None:
+        """Post a hint."""
+        self._world.post(due)
+
+    def is_idle(self) -> bool:
+        """It never runs anything itself."""
+        return True
+
+    def close(self, timeout: float | None) -> bool:
+        """What runs goes on, and is not waited for."""
+        return False
+
+
+class WatchedStorage:
+    """The storage as one process sees it: others come in between its calls, and what it commits is written down."""
+
+    def __init__(self, world: World, faults: Faults, storage: Storage) -> None:
+        self._world = world
+        self._faults = faults
+        self._storage = storage
+
+    @property
+    def reader(self) -> Reader:
+        """The storage's own."""
+        return self._storage.reader
+
+    def now(self) -> int:
+        """The storage's time."""
+        return self._storage.now()
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._storage.close()
+
+    def commit(self, uid: str, decide: Decide, *, patience: float | None = None) -> Changes:
+        """Commit, and note what was committed even where the process dies before it learns of it."""
+        made: list[tuple[str, dict[str, Any], Changes]] = []
+
+        def follow(decision: Any, given: dict[str, Any]) -> Decision:
+            changes = yield from decision
+            made[:] = [(decision.__name__, given, changes)]
+            return changes
+
+        def watched(session: Session) -> Decision:
+            decision: Any = decide(session)
+            followed: Any = follow(decision, inspect.getgeneratorlocals(decision))
+            followed.__name__ = decision.__name__
+            return followed
+
+        self._between(may_be_away=True)
+        try:
+            changes = self._storage.commit(uid, watched, patience=patience)
+        except InjectedCrash:
+            if self._faults.dead.casefold().startswith("after commit"):
+                self._world.ledger.note(*made[0])
+            raise
+        self._world.ledger.note(*made[0])
+        self._between()
+        return changes
+
+    def renew(self, leases: Collection[Lease], lease: int) -> set[Lease]:
+        """Renew claims."""
+        self._between(may_be_away=True)
+        lost = self._storage.renew(leases, lease)
+        for held in set(leases) - lost:
+            self._world.ledger.renewed(held, self._storage.now() + lease)
+        self._between()
+        return lost
+
+    def due(self, limit: int, *, grace: int, everything: bool = False) -> list[Due]:
+        """Take what is due."""
+        self._between(may_be_away=True)
+        found = self._storage.due(limit, grace=grace, everything=everything)
+        self._between()
+        return found
+
+    def expired(self, limit: int) -> list[Expired]:
+        """The claims that ran out; by the time that they are looked at, others may have looked."""
+        found = self._storage.expired(limit)
+        self._between(chance=0.85 if found else 0)
+        return found
+
+    def _between(self, *, may_be_away: bool = False, chance: float = INTERLEAVED) -> None:
+        self._world.interleave(chance)
+        self._faults.check()
+        if may_be_away and self._world.storage_is_away():
+            message = "the storage is away, says the simulation"
+            raise StorageBusyError(message)
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A run that is under way; each step takes it to the next place where others may come in between."""
+
+    due: Due
+    steps: Generator[None, None, None]
+    busy: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Life:
+    """One life of a process, from its start until it dies or is stopped.
+
+    Attributes:
+        world: where it lives.
+        name: of the process, with the number of its life.
+        paused: whether it stands still, as under SIGSTOP.
+        jobs: the runs that it has taken up.
+    """
+
+    world: World
+    name: str
+    paused: bool = False
+    faults: Faults = field(init=False, default_factory=Faults)
+    jobs: list[Job] = field(init=False, default_factory=list)
+    base: Storage = field(init=False)
+    triggers: Triggers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.base = self.world.open(self.faults)
+        storage = WatchedStorage(self.world, self.faults, FaultyStorage(self.base, self.faults))
+        self.triggers = Triggers(
+            storage,
+            runner=Post(self.world),
+            registry=self.world.registry,
+            manager=FinalizingTriggerManager,
+            lease=LEASE,
+            grace=GRACE,
+        )
+        executor = self.triggers._executor
+        executor.heartbeat = QuietHeartbeat(storage)
+        executor._owner = Names(self.name)  # type: ignore[assignment]
+
+    @property
+    def heart(self) -> Heartbeat:
+        """Its heartbeat."""
+        return self.triggers._executor.heartbeat
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it can take up another run."""
+        return len(self.jobs) < ROOM
+
+    def take_up(self, due: Due) -> None:
+        """Begin to follow a hint."""
+        self.jobs.append(Job(due, self._run(due)))
+
+    def step(self, job: Job) -> None:
+        """Take one of its runs one step on."""
+        job.busy = True
+        try:
+            next(job.steps)
+        except (StopIteration, StorageError):
+            self.jobs.remove(job)
+        finally:
+            job.busy = False
+
+    def _run(self, due: Due) -> Generator[None, None, None]:
+        """The same as `Executor.run`, with places to stand still in between."""
+        executor = self.triggers._executor
+        before = self.world.time.monotonic()
+        claimed = executor._claim(due.uid, due.task, due.number)
+        if claimed.claimed is None:
+            return
+        run = _Run(executor, claimed, claimed.claimed, before)
+        self.heart.hold(run.held)
+        yield
+        ending = run._outcome()
+        yield
+        run._end(ending)
+        self.heart.drop(run.held)
+        run.log.close()
+
+    def beat(self) -> int:
+        """Send the heartbeats that are due; returns how many."""
+        due = [held for held in self.heart.held if held.due_at <= self.world.time.monotonic()]
+        self.heart.beat(due)
+        return len(due)
+
+    def kill(self) -> None:
+        """Let it die here and now."""
+        if not self.faults.dead:
+            self.faults.die_at(1)
+            try:
+                self.faults.reach("the middle of nothing")
+            except InjectedCrash:
+                return

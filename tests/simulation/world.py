@@ -1,0 +1,500 @@
+"""A simulated world: processes that die, hints that get lost, and a seeded scheduler, in one thread and virtual time.
+
+Wherever a process calls its storage, others may come in between, and others between those. All chance comes
+from one seed, so the same seed makes the same world again, step by step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tests.simulation.ledger import FINALIZING, Ledger
+from tests.simulation.process import INTERLEAVED, Life
+from tests.simulation.tasks import configuration, make_registry
+from triggers.core.status import Status
+from triggers.core.values import decode
+from triggers.exceptions import (
+    IdempotencyConflictError,
+    InvalidStatusError,
+    StorageBusyError,
+    StorageError,
+    UnknownTaskError,
+)
+from triggers.testing.clock import VirtualClock
+from triggers.testing.faults import InjectedCrash
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from triggers.storages.base import Due, Storage
+    from triggers.testing.faults import Faults
+
+PROCESSES = 3
+SESSIONS = ("one", "two")
+TRIGGERS = ("a", "b", "c", "d")
+
+#: Actions of the scheduler before everything is brought to rest.
+ACTIONS = 280
+
+#: How deep others may come in between.
+DEPTH = 3
+
+#: Rounds in which everything must have come to rest.
+ROUNDS = 400
+
+#: What happens next, and how likely: name of the method → weight.
+WEIGHTS = {
+    "fire": 9,
+    "deliver": 16,
+    "step": 36,
+    "beat": 8,
+    "sweep": 9,
+    "pull": 2,
+    "advance": 10,
+    "kill": 1,
+    "doom": 2,
+    "restart": 6,
+    "stall": 2,
+    "wake": 3,
+    "stop": 2,
+    "configure": 1,
+    "review": 10,
+    "take_away": 1,
+    "forge": 1,
+    "compare": 1,
+}
+
+FATES = {"deliver": 6, "drop": 2, "twice": 2, "late": 2}
+
+
+class Ground(NamedTuple):
+    """What a world stands on.
+
+    Attributes:
+        open: opens another handle on its one storage, given the time and the faults of the process that uses it.
+        points: a process that is doomed dies within so many points.
+    """
+
+    open: Callable[[Callable[[], int], Faults], Storage]
+    points: int
+
+
+@dataclass(slots=True, eq=False)
+class Fire:
+    """Something that happens once in the outside world, and is fired until that is acknowledged.
+
+    Attributes:
+        what: an identity of its own, in the kwargs.
+        numbers: what was acknowledged.
+        tries: how often it was tried.
+    """
+
+    uid: str
+    trigger: str
+    what: int
+    key: str | None
+    numbers: list[int] = field(default_factory=list)
+    tries: int = 0
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """What is fired."""
+        return {"id": self.what}
+
+
+class Time:
+    """What the library knows as `time`: it goes by the simulation's clock, and sleeping lets others go on."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def monotonic(self) -> float:
+        """The time in seconds, which no jump of the storage's clock changes."""
+        return self._world.clock() / 1e6
+
+    def sleep(self, seconds: float) -> None:
+        """Let so much time pass, and others go on."""
+        self._world.clock.advance(timedelta(seconds=seconds))
+        self._world.interleave()
+
+
+class World:
+    """One simulation.
+
+    Args:
+        seed: decides everything.
+        ground: where its storage is.
+        jumps: whether the storage's clock jumps.
+    """
+
+    def __init__(self, seed: int, ground: Ground, *, jumps: bool = False) -> None:
+        self.seed = seed
+        self.dice = random.Random(seed)
+        self.clock = VirtualClock()
+        self.time = Time(self)
+        self.offset = 0
+        self.jumps = jumps
+        self.ledger = Ledger(self._lost)
+        self.registry = make_registry(self)
+        self.trace: list[str] = []
+        self.hints: list[tuple[int, Due]] = []
+        self.lives: list[Life] = []
+        self.starts: Counter[tuple[str, str, int]] = Counter()
+        self.fires = self._plan()
+        self.waiting = list(self.fires)
+        self._ground = ground
+        self._births = 0
+        self._depth = 0
+        self._resting = True
+
+    # -- what processes and tasks ask of the world -------------------------------------------------------------
+
+    def now(self) -> int:
+        """The storage's time."""
+        return self.clock() + self.offset
+
+    def open(self, faults: Faults) -> Storage:
+        """A handle on the storage for a process."""
+        return self._ground.open(self.now, faults)
+
+    def post(self, due: Due) -> None:
+        """A hint is sent: it may get lost, come twice, or late, and overtake others."""
+        fate = "deliver" if self._resting else self.dice.choices([*FATES], [*FATES.values()])[0]
+        self.ledger.seen[f"hint: {fate}"] += 1
+        late = self.dice.randrange(100_000_000) if fate == "late" else 0
+        for _ in range({"drop": 0, "twice": 2}.get(fate, 1)):
+            self.hints.append((self.clock() + late, due))
+
+    def storage_is_away(self) -> bool:
+        """Whether this call finds the storage locked."""
+        return not self._resting and self.dice.random() < 0.02
+
+    def interleave(self, chance: float = INTERLEAVED) -> None:
+        """Others may come in between here."""
+        while not self._resting and self._depth < DEPTH and self.dice.random() < chance:
+            self._depth += 1
+            try:
+                self.act()
+            finally:
+                self._depth -= 1
+
+    def _lost(self, uid: str, task: str, number: int, fence: int) -> None:
+        """A claim was taken away: whoever held it must have stopped to count on it by then."""
+        for life in [] if self.jumps else self.lives:
+            for held in life.heart.held:
+                if held.lease == (uid, task, number, fence):
+                    assert held.is_lost(), f"{life.name} still counts on {held} at {self.time.monotonic()}"
+
+    # -- the scheduler -----------------------------------------------------------------------------------------
+
+    def run(self) -> str:
+        """Simulate, bring everything to rest, check; returns the hash of all that happened."""
+        for _ in range(PROCESSES):
+            self._start()
+        for uid in SESSIONS:
+            self.lives[0].triggers.session(uid).update_configuration(configuration(self.dice))
+        self._resting = False
+        for _ in range(ACTIONS):
+            self.act()
+        self._resting = True
+        self.rest()
+        self.trace.append(repr(self.ledger.compare(self.lives[0].base)))
+        return hashlib.sha256("\n".join(self.trace).encode()).hexdigest()
+
+    def act(self) -> None:
+        """Let one thing happen."""
+        name = self.dice.choices([*WEIGHTS], [*WEIGHTS.values()])[0]
+        self.note(name)
+        try:
+            said = getattr(self, name)()
+        except InjectedCrash as crash:
+            said = f"died: {crash}"
+        except StorageError as error:
+            said = f"failed: {error}"
+        self.note(f"{name}: {said}")
+        self._bury()
+
+    def note(self, what: str) -> None:
+        """Add a line to the trace."""
+        self.trace.append(f"{self.clock()} {'  ' * self._depth}{what}")
+
+    def _start(self) -> Life:
+        self._births += 1
+        life = Life(self, f"p{self._births}")
+        self.lives.append(life)
+        return life
+
+    def _bury(self) -> None:
+        for life in [life for life in self.lives if life.faults.dead]:
+            self.ledger.seen["died"] += 1
+            self.lives.remove(life)
+            life.base.close()
+
+    def _awake(self) -> list[Life]:
+        return [life for life in self.lives if not life.paused]
+
+    def _any(self) -> Life | None:
+        awake = self._awake()
+        return self.dice.choice(awake) if awake else None
+
+    # -- what happens ------------------------------------------------------------------------------------------
+
+    def _plan(self) -> list[Fire]:
+        fires = []
+        for what in range(self.dice.randrange(12, 32)):
+            trigger = self.dice.choice(TRIGGERS)
+            key = self.dice.choice([None, f"key {what}", f"key {what}"])
+            fires.append(Fire(self.dice.choice(SESSIONS), trigger, what, key))
+        return fires
+
+    def fire(self) -> str | None:
+        """Something in the outside world is fired, again if need be."""
+        life = self._any()
+        if life is None or not self.waiting:
+            return None
+        fire = self.dice.choice(self.waiting)
+        self.send(life, fire)
+        return f"{life.name} {fire.what} as {fire.numbers[-1]}"
+
+    def send(self, life: Life, fire: Fire) -> None:
+        """Fire it; what is not known to be stored is tried again only where it has a key."""
+        fire.tries += 1
+        known = bool(fire.numbers)
+        if fire.key is None:
+            self.waiting.remove(fire)
+        try:
+            done = life.triggers.session(fire.uid).fire(fire.trigger, fire.kwargs, key=fire.key)
+        except StorageBusyError:
+            if fire.key is None:
+                self.waiting.append(fire)
+                fire.tries -= 1
+            raise
+        assert done.duplicate or not known, f"{fire} was stored once more"
+        fire.numbers.append(done.number)
+        if fire in self.waiting and self.dice.random() < 0.7:
+            self.waiting.remove(fire)
+
+    def forge(self) -> str | None:
+        """A key is used again for something else."""
+        life, known = self._any(), [fire for fire in self.fires if fire.key and fire.numbers]
+        if life is None or not known:
+            return None
+        fire = self.dice.choice(known)
+        try:
+            life.triggers.session(fire.uid).fire(fire.trigger, {"id": -1}, key=fire.key)
+        except IdempotencyConflictError:
+            return "refused"
+        message = f"{fire.key} was taken for another firing"
+        raise AssertionError(message)
+
+    def deliver(self) -> str | None:
+        """Any of the hints that are under way arrives anywhere."""
+        life = self._any()
+        arrived = [place for place, (at, _) in enumerate(self.hints) if at <= self.clock()]
+        if life is None or not arrived:
+            return None
+        due = self.hints.pop(self.dice.choice(arrived))[1]
+        if not life.has_room:
+            return f"{life.name} has no room for it"
+        if self.dice.random() < 0.2:
+            return f"{life.name} {due} in one go: {life.triggers.run(due.uid, due.task, due.number)}"
+        life.take_up(due)
+        return f"{life.name} {due}"
+
+    def step(self) -> str | None:
+        """A run goes on."""
+        ready = [(life, job) for life in self._awake() for job in life.jobs if not job.busy]
+        if not ready:
+            return None
+        life, job = self.dice.choice(ready)
+        life.step(job)
+        return f"{life.name} {job.due}"
+
+    def beat(self) -> str | None:
+        """A process sends its heartbeats."""
+        life = self._any()
+        return life and f"{life.name} {life.beat()}"
+
+    def sweep(self) -> str | None:
+        """A process sweeps."""
+        life = self._any()
+        return life and f"{life.name} {life.triggers.sweep(everything=self.dice.random() < 0.2)}"
+
+    def pull(self) -> str | None:
+        """A process with nothing to do asks for work."""
+        life = self._any()
+        if life is None or not life.has_room:
+            return None
+        found = life.triggers.pull(2)
+        for due in found:
+            life.take_up(due)
+        return f"{life.name} {found}"
+
+    def advance(self) -> str:
+        """Time passes; at times the storage's clock jumps."""
+        span = self.dice.choice([0, 1, 1_000_000, 5_000_000, 10_000_000, 16_000_000, 61_000_000])
+        self.clock.advance(timedelta(microseconds=span))
+        if self.jumps and self.dice.random() < 0.3:
+            self.offset = self.dice.choice([-3600, 0, 3600]) * 1_000_000
+        return f"{span} {self.offset}"
+
+    def kill(self) -> str | None:
+        """A process dies."""
+        life = self.dice.choice(self.lives) if self.lives else None
+        if life is not None:
+            life.kill()
+        return life and life.name
+
+    def doom(self) -> str | None:
+        """A process will die at one of the next points that it passes."""
+        life = self._any()
+        if life is None:
+            return None
+        places = self.dice.randrange(1, self._ground.points)
+        life.faults.die_at(places)
+        return f"{life.name} {places}"
+
+    def restart(self) -> str | None:
+        """A process is started where one died."""
+        return self._start().name if len(self.lives) < PROCESSES else None
+
+    def stall(self) -> str | None:
+        """A process stands still."""
+        life = self._any()
+        if life is not None:
+            life.paused = True
+        return life and life.name
+
+    def wake(self) -> str | None:
+        """A process goes on that stood still, and knows nothing of it."""
+        paused = [life for life in self.lives if life.paused]
+        if not paused:
+            return None
+        life = self.dice.choice(paused)
+        life.paused = False
+        return life.name
+
+    def stop(self) -> str | None:
+        """A process lets its runs go; they end all the same, and too late."""
+        life = self._any()
+        if life is not None:
+            life.triggers.close(timeout=0)
+        return life and life.name
+
+    def configure(self) -> str | None:
+        """A session gets other rules."""
+        life = self._any()
+        if life is None:
+            return None
+        uid, catch_up = self.dice.choice(SESSIONS), self.dice.random() < 0.5
+        life.triggers.session(uid).update_configuration(configuration(self.dice), catch_up=catch_up)
+        return f"{life.name} {uid}"
+
+    def review(self) -> str | None:
+        """A person, who saw a failed instance, replays or skips it; by then somebody else may have done so."""
+        return self._by_hand({Status.FAILED}, self._review)
+
+    def _review(self, life: Life, uid: str, name: str) -> str:
+        manager = life.triggers.session(uid)
+        choice = self.dice.randrange(3)
+        if choice == 0:
+            return f"replayed as {manager.replay_failed_instance(name).name}"
+        manager.skip_failed_instance(name, cascade=choice == 1)
+        return f"skipped {name}"
+
+    def take_away(self) -> str | None:
+        """A person takes an instance away from whoever runs it."""
+
+        def take(life: Life, uid: str, name: str) -> str:
+            life.triggers.session(uid).update_instance_status(name, Status.SCHEDULED)
+            return f"took {name}"
+
+        return self._by_hand({Status.RUNNING}, take)
+
+    def _by_hand(self, statuses: set[Status], act: Callable[[Life, str, str], str]) -> str | None:
+        life, uid = self._any(), self.dice.choice(SESSIONS)
+        found = sorted(i.name for i in life.base.reader.instances(uid, statuses=statuses)) if life else []
+        if life is None or not found:
+            return None
+        try:
+            return act(life, uid, self.dice.choice(found))
+        except (InvalidStatusError, UnknownTaskError) as error:
+            return f"refused: {error}"
+
+    def compare(self) -> None:
+        """Every session is what the model says, also in the middle of it all."""
+        if self.lives:
+            self.ledger.compare(self.lives[0].base)
+
+    # -- at rest -----------------------------------------------------------------------------------------------
+
+    def rest(self) -> None:
+        """Let everything that lives go on until there is nothing left to do.
+
+        Raises:
+            AssertionError: something is stuck.
+        """
+        for life in self.lives:
+            life.faults.revive()
+            life.paused = False
+        life = self._start()
+        for _ in range(ROUNDS):
+            for fire in [fire for fire in self.waiting if fire.key or not fire.tries]:
+                self.send(life, fire)
+            self.waiting = []
+            life.triggers.sweep()
+            self._run_all(life)
+            backlog = life.base.reader.backlog()
+            if not (self.hints or backlog.ready or backlog.later or backlog.running):
+                return
+            span = 1_000_000 if backlog.next_at is None else max(backlog.next_at - self.now(), 0) + 1
+            self.clock.advance(timedelta(microseconds=span))
+        message = f"stuck: {life.base.reader.backlog()}, {len(self.hints)} hints"
+        raise AssertionError(message)
+
+    def _run_all(self, life: Life) -> None:
+        for other in self.lives:
+            while other.jobs:
+                other.step(other.jobs[0])
+        while arrived := [hint for hint in self.hints if hint[0] <= self.clock()]:
+            for hint in arrived:
+                self.hints.remove(hint)
+                life.triggers.run(*hint[1][:3])
+
+
+def check(world: World) -> None:
+    """What must be true at the end of every simulation."""
+    base = world.lives[0].base
+    for uid, model in world.ledger.models.items():
+        stored = base.reader.firings(uid, limit=10_000)
+        assert [firing.number for firing in stored] == [*range(1, len(stored) + 1)]
+        fired = Counter(decode(firing.kwargs).get("id") for firing in stored if firing.source == "")
+        for fire in (fire for fire in world.fires if fire.uid == uid):
+            _check_fire(fire, fired[fire.what], {f.number: f for f in stored})
+        cascades = Counter(firing.source for firing in stored if firing.source.rpartition("#")[0] == firing.trigger)
+        instances = base.reader.instances(uid, limit=10_000)
+        for instance in instances:
+            where = f"{uid}: {instance.name}"
+            cascaded = instance.status is Status.FINISHED or instance.result is not None
+            assert cascades.pop(instance.name, 0) == cascaded, f"{where} is {instance.status}"
+            assert instance.status not in {Status.SCHEDULED, Status.RUNNING}, f"{where} is stuck"
+            if instance.status is Status.FINISHED:
+                assert world.starts[uid, instance.name, instance.fence], f"{where} finished and never ran"
+            records = base.reader.logs(uid, instance=(instance.task, instance.number), limit=10_000)
+            assert [record.number for record in records] == [*range(1, instance.log_count + 1)], where
+        assert not cascades, f"{uid}: cascades of nobody: {cascades}"
+        ended = [firing for firing in stored if firing.trigger == FINALIZING]
+        assert len(ended) == model.finalized, f"{uid}: finalised {len(ended)} times"
+    assert set(world.ledger.ends.values()) <= {1}, "one end for each claim"
+
+
+def _check_fire(fire: Fire, times: int, stored: dict[int, Any]) -> None:
+    assert times == 1 or (times == 0 and not fire.numbers), f"{fire} was stored {times} times"
+    assert len(set(fire.numbers)) <= 1, f"{fire} was acknowledged with several numbers"
+    for number in fire.numbers:
+        assert decode(stored[number].kwargs) == fire.kwargs
