@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from triggers.core.law import Policy
     from triggers.core.rules import RuleSet
     from triggers.runners.base import Runner
-    from triggers.storages.base import Due, Storage
+    from triggers.storages.base import Backlog, Due, Storage
     from triggers.task import Registry
 
 _log = logging.getLogger(__name__)
@@ -238,6 +238,8 @@ class Triggers:
     def join(self, timeout: float | timedelta | None = None, *, delayed: bool = True) -> bool:
         """Wait until nothing in the storage is scheduled or running, whoever runs it, cascades included.
 
+        Meanwhile it sweeps for what is due, also where :meth:`start` was never called.
+
         Args:
             timeout: how long to wait, as a timedelta or in seconds; None for as long as it takes.
             delayed: wait also for what is not due yet.
@@ -249,15 +251,21 @@ class Triggers:
         until = None if seconds is None else time.monotonic() + seconds
         while True:
             asked = time.monotonic()
-            backlog = self._backend.reader.backlog()
+            backlog = self.backlog()
             if not (backlog.running or backlog.ready or (delayed and backlog.later)):
                 return True
+            if backlog.next_at is not None and backlog.next_at <= self._backend.now():
+                self._sweeper.run_once()
             now = time.monotonic()
             if until is not None and now >= until:
                 return False
             # Counting a long backlog takes a while: never do it for more than a part of the time.
             pause = max(JOIN_PAUSE, 4 * (now - asked))
             time.sleep(pause if until is None else min(pause, until - now))
+
+    def backlog(self) -> Backlog:
+        """How many instances in the storage are ready, scheduled for later, and running."""
+        return self._backend.reader.backlog()
 
     def close(self, timeout: float | timedelta | None = None) -> None:
         """Stop for good: no more hand-overs, no more sweeps; what runs here is waited for.

@@ -15,7 +15,6 @@ The tree::
     ├── ManagerMismatchError                   the session belongs to another manager
     ├── PluginError (LookupError)              no storage, runner or manager of that name
     ├── DuplicateTaskError (ValueError)        two different tasks want one name
-    ├── LeaseLostError                         a ghost tried to write
     ├── StorageError
     │   ├── StorageBusyError                   locked for longer than the busy timeout
     │   ├── StorageFullError                   no space left; nothing was changed
@@ -105,10 +104,6 @@ class PluginError(TriggersError, LookupError):
 
 class DuplicateTaskError(TriggersError, ValueError):
     """Two different tasks were registered under one name."""
-
-
-class LeaseLostError(TriggersError):
-    """This attempt no longer holds its instance: its lease ran out and its fence is old."""
 
 
 class StorageError(TriggersError):

@@ -1,4 +1,4 @@
-"""The heartbeat: keeps the claims of a process alive while their tasks run, and ends those that run too long."""
+"""The heartbeat: keeps a process's claims alive while their tasks run, and ends those that run too long."""
 
 from __future__ import annotations
 

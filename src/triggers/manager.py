@@ -326,6 +326,22 @@ class TriggerManager:
         """:meth:`skip_failed_instance` on a worker thread."""
         return await asyncio.to_thread(self.skip_failed_instance, instance, cascade, result)
 
+    async def aupdate_instance_status(
+        self, instance: TaskInstance | str, status: Status | str
+    ) -> TaskInstance:
+        """:meth:`update_instance_status` on a worker thread."""
+        return await asyncio.to_thread(self.update_instance_status, instance, status)
+
+    async def aupdate_instance_metadata(
+        self, instance: TaskInstance | str, metadata: Mapping[str, Any]
+    ) -> None:
+        """:meth:`update_instance_metadata` on a worker thread."""
+        await asyncio.to_thread(self.update_instance_metadata, instance, metadata)
+
+    async def aupdate_session_metadata(self, metadata: Mapping[str, Any]) -> None:
+        """:meth:`update_session_metadata` on a worker thread."""
+        await asyncio.to_thread(self.update_session_metadata, metadata)
+
     async def amark_instance_logs_resolved(
         self,
         instance: TaskInstance | str,

@@ -458,7 +458,7 @@ def _remarks(instances: Iterable[Instance]) -> Iterator[tuple[str, str]]:
             error = decode(instance.error)
             yield instance.name, f"failed with {error.get('type')}: {error.get('message')}"
         elif instance.status is Status.SCHEDULED and instance.given_back:
-            yield instance.name, f"was given back {instance.given_back} times by workers that lack its task"
+            yield instance.name, f"was given back by workers without its task, {instance.given_back} in all"
         elif instance.status is Status.SCHEDULED:
             yield instance.name, f"is to run at {to_datetime(instance.run_at).isoformat()}"
         elif instance.status is Status.RUNNING:

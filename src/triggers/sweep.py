@@ -156,6 +156,10 @@ class Sweeper:
             self._look.wait(self._try())
             self._look.clear()
 
+    def run_once(self) -> None:
+        """Sweep here and now; what goes wrong is logged."""
+        self._try()
+
     def _try(self, *, everything: bool = False) -> float:
         """Sweep, and say how long the pause is until the next time, in seconds."""
         full = self._interval * (1 + random.uniform(-JITTER, JITTER))  # noqa: S311 - nothing secret hangs on it

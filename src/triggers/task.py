@@ -149,6 +149,7 @@ def task(
     lease: timedelta | None = None,
     max_crashes: int | None = None,
     on_lost: Literal["retry", "fail"] = "retry",
+    log_context: Mapping[str, Any] | None = None,
     registry: Registry = registry,
 ) -> Callable[[_Function], _Function]: ...
 def task(
@@ -167,7 +168,7 @@ def task(
     """
 
     def register(function: _Function) -> _Function:
-        given = {"name": f"{function.__module__}.{function.__name__}", "log_context": None}
+        given = {"name": f"{function.__module__}.{function.__name__}"}
         given |= {key: value for key, value in options.items() if value is not None}
         body = {**given, "_run": staticmethod(function), "__module__": function.__module__}
         type(function.__name__, (TriggerTask,), {**body, "__qualname__": function.__qualname__})

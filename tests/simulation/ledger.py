@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from triggers.core.status import Status
 from triggers.core.values import decode
-from triggers.testing.machine import shown
+from triggers.testing.machine import REFUSALS, shown
 from triggers.testing.model import RUNNING, SCHEDULED, Model
 from triggers.testing.steps import Steps
 
@@ -50,7 +50,11 @@ class Ledger:
         model = self.models.setdefault(uid, Model(FINALIZING))
         model.now = changes.session.now
         self.seen[f"{decision} refused" if changes.refused else decision] += 1
-        getattr(self, f"_{decision}")(model, uid, given, changes)
+        try:
+            getattr(self, f"_{decision}")(model, uid, given, changes)
+        except tuple(REFUSALS) as refusal:
+            message = f"session {uid}: {decision} was stored, and the model refuses it: {refusal}"
+            raise AssertionError(message) from refusal
 
     def renewed(self, held: Lease, until: int) -> None:
         """A heartbeat extended this claim."""
@@ -132,7 +136,9 @@ class Ledger:
         assert not changes.refused, "what anybody says is kept"
 
     def _ended(self, uid: str, name: str, fence: int, changes: Changes, *, done: bool) -> None:
-        assert done == (not changes.refused), f"end of {name} with fence {fence}: {changes.refused or 'accepted'}"
+        assert done == (not changes.refused), (
+            f"end of {name} with fence {fence}: {changes.refused or 'accepted'}"
+        )
         if done:
             self.ends[uid, name, fence] += 1
             _check_effects(self.models[uid], changes)
@@ -144,7 +150,9 @@ class Ledger:
         instance = model.instances[name]
         held = instance.status == RUNNING and instance.fence == fence
         late = held and (self.leases[uid, name] or 0) < model.now
-        assert late == (not changes.refused), f"recovery of {name} with fence {fence}: {changes.refused or 'done'}"
+        assert late == (not changes.refused), (
+            f"recovery of {name} with fence {fence}: {changes.refused or 'done'}"
+        )
         if late:
             assert model.expire(name, fail_at_once=changes.moved[0][0].crash_budget == 1)
             self._on_recovery(uid, given["task"], given["number"], fence)
@@ -166,7 +174,9 @@ def _check_effects(model: Model, changes: Changes) -> None:
     assert created == {name for each in step for name in each.created}
     touched = [*changes.created, *changes.taken]
     for status, wanted in ((Status.SCHEDULED, "scheduled"), (Status.ABANDONED, "abandoned")):
-        found = {instance.name for instance in touched if instance.status is status and instance.parent is None}
+        found = {
+            instance.name for instance in touched if instance.status is status and instance.parent is None
+        }
         assert found == {name for each in step for name in getattr(each, wanted)}
 
 

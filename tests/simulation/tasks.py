@@ -9,86 +9,110 @@ from triggers.task import Registry, task
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Callable
 
     from tests.simulation.world import World
     from triggers.task import TaskContext
+
+    Done = dict[str, Any]
 
 #: What tasks may wait for: what the application fires, and what a task of its own may fire.
 TRIGGERS = ("a", "b", "c", "d")
 EXTRA = "e"
 
-BEHAVIOURS = ("works", "works", "works", "speaks", "fails", "fails", "retries", "skips", "once", "slow", "slow")
+BEHAVIOURS = (
+    "works",
+    "works",
+    "works",
+    "speaks",
+    "fails",
+    "fails",
+    "retries",
+    "skips",
+    "once",
+    "slow",
+    "slow",
+)
+
+
+def _works(world: World, context: TaskContext, done: Done) -> Done:
+    return done
+
+
+def _speaks(world: World, context: TaskContext, done: Done) -> Done:
+    with context.get_logger_context({"sees": sorted(context.trigger_kwargs)}) as logger:
+        logger.info("It begins.")
+        logger.warning("It warns.")
+        world.interleave()
+        logger.error("It complains.")
+    return done
+
+
+def _fails(world: World, context: TaskContext, done: Done) -> Done:
+    if world.dice.random() < 0.6:
+        raise ValueError(context.task_instance.name)
+    return done
+
+
+def _retries(world: World, context: TaskContext, done: Done) -> Done:
+    if world.dice.random() < 0.6:
+        kwargs = {"a": {"id": "other"}} if world.dice.random() < 0.3 else None
+        raise context.retry(cooldown=world.dice.choice([0, 5, 40]), replacement_kwargs=kwargs)
+    return done
+
+
+def _skips(world: World, context: TaskContext, done: Done) -> Done:
+    if world.dice.random() < 0.5:
+        raise context.skip({"why": "it may"})
+    return done
+
+
+def _is_slow(world: World, context: TaskContext, done: Done) -> Done:
+    world.time.sleep(world.dice.choice([0, 10, 25]))
+    world.interleave(0.8)
+    return done
+
+
+def _fires(world: World, context: TaskContext, done: Done) -> Done:
+    context.manager.fire(EXTRA, {"of": context.idempotency_key}, key=context.idempotency_key)
+    world.interleave()
+    context.manager.fire(EXTRA, {"of": context.task_instance.name})
+    return done
+
+
+#: Name of a task → what it does, and its options.
+TASKS: dict[str, tuple[Callable[[World, TaskContext, Done], Done], dict[str, Any]]] = {
+    "works": (_works, {}),
+    "speaks": (_speaks, {}),
+    "fails": (_fails, {}),
+    "retries": (_retries, {"max_retries": 2}),
+    "skips": (_skips, {}),
+    "once": (_works, {"on_lost": "fail"}),
+    "slow": (_is_slow, {"timeout": timedelta(seconds=8), "lease": timedelta(seconds=40)}),
+    "fires": (_fires, {}),
+}
 
 
 def make_registry(world: World) -> Registry:
-    """The tasks of one world: each tells it that it began, and then does what its name says, mostly."""
+    """The tasks of one world."""
     registry = Registry()
-    dice = world.dice
+    for name, (act, options) in TASKS.items():
+        task(name=name, registry=registry, **options)(_begun(world, act))
+    return registry
 
-    def begin(context: TaskContext) -> dict[str, Any]:
-        instance = context.task_instance
-        claim = (context.manager.uid, instance.name, context.fencing_token)
+
+def _begun(world: World, act: Callable[[World, TaskContext, Done], Done]) -> Callable[[TaskContext], Done]:
+    """A task that tells its world that it began, and then does what it does."""
+
+    def run(context: TaskContext) -> Done:
+        claim = (context.manager.uid, context.task_instance.name, context.fencing_token)
         world.starts[claim] += 1
         assert world.starts[claim] == 1, f"{claim} ran twice"
         world.interleave()
         world.ledger.seen["ghost that knows"] += context.lease_lost
-        return {"fence": context.fencing_token, "attempt": context.attempt}
+        return act(world, context, {"fence": context.fencing_token, "attempt": context.attempt})
 
-    @task(name="works", registry=registry)
-    def works(context: TaskContext) -> dict[str, Any]:
-        return begin(context)
-
-    @task(name="speaks", registry=registry)
-    def speaks(context: TaskContext) -> dict[str, Any]:
-        with context.get_logger_context({"sees": sorted(context.trigger_kwargs)}) as logger:
-            logger.info("It begins.")
-            done = begin(context)
-            logger.warning("It warns.")
-            world.interleave()
-            logger.error("It complains.")
-        return done
-
-    @task(name="fails", registry=registry)
-    def fails(context: TaskContext) -> dict[str, Any]:
-        done = begin(context)
-        if dice.random() < 0.6:
-            raise ValueError(context.task_instance.name)
-        return done
-
-    @task(name="retries", registry=registry, max_retries=2)
-    def retries(context: TaskContext) -> dict[str, Any]:
-        done = begin(context)
-        if dice.random() < 0.6:
-            kwargs = {"a": {"id": "other"}} if dice.random() < 0.3 else None
-            raise context.retry(cooldown=dice.choice([0, 5, 40]), replacement_kwargs=kwargs)
-        return done
-
-    @task(name="skips", registry=registry)
-    def skips(context: TaskContext) -> dict[str, Any]:
-        done = begin(context)
-        if dice.random() < 0.5:
-            raise context.skip({"why": "it may"})
-        return done
-
-    @task(name="once", registry=registry, on_lost="fail")
-    def once(context: TaskContext) -> dict[str, Any]:
-        return begin(context)
-
-    @task(name="slow", registry=registry, timeout=timedelta(seconds=20), lease=timedelta(seconds=40))
-    def slow(context: TaskContext) -> dict[str, Any]:
-        done = begin(context)
-        world.time.sleep(dice.choice([0, 10, 25]))
-        return done
-
-    @task(name="fires", registry=registry)
-    def fires(context: TaskContext) -> dict[str, Any]:
-        done = begin(context)
-        context.manager.fire(EXTRA, {"of": context.idempotency_key}, key=context.idempotency_key)
-        world.interleave()
-        context.manager.fire(EXTRA, {"of": context.task_instance.name})
-        return done
-
-    return registry
+    return run
 
 
 def configuration(dice: random.Random) -> dict[str, Any]:

@@ -476,7 +476,9 @@ def check(world: World) -> None:
         fired = Counter(decode(firing.kwargs).get("id") for firing in stored if firing.source == "")
         for fire in (fire for fire in world.fires if fire.uid == uid):
             _check_fire(fire, fired[fire.what], {f.number: f for f in stored})
-        cascades = Counter(firing.source for firing in stored if firing.source.rpartition("#")[0] == firing.trigger)
+        cascades = Counter(
+            firing.source for firing in stored if firing.source.rpartition("#")[0] == firing.trigger
+        )
         instances = base.reader.instances(uid, limit=10_000)
         for instance in instances:
             where = f"{uid}: {instance.name}"

@@ -273,7 +273,15 @@ def _path(location: tuple[int | str, ...]) -> str:
     return path
 
 
-_MESSAGES = {"missing": "is missing", "too_short": "needs at least one term"}
+_MESSAGES = {
+    "dict_type": "a mapping belongs here",
+    "extra_forbidden": "does not belong here: a condition is one of all, any, and atLeast with of",
+    "int_type": "a whole number belongs here",
+    "list_type": "a list of names belongs here",
+    "missing": "is missing",
+    "model_type": "a mapping of directives belongs here",
+    "too_short": "needs at least one term",
+}
 
 
 def _message(kind: str, text: str) -> str:

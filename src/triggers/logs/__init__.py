@@ -9,6 +9,7 @@ from triggers.logs.exceptions_tree import exception_record
 from triggers.logs.log import InstanceLog
 from triggers.logs.logger import TriggersLogger
 from triggers.logs.redact import REDACTED, SECRET_WORDS
+from triggers.logs.sensitive import Sensitive
 from triggers.logs.settings import LogIdentity, LogSettings
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "LogBlock",
     "LogIdentity",
     "LogSettings",
+    "Sensitive",
     "TriggersLogger",
     "bind",
     "current_logger",

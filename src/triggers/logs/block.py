@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 from triggers.logs.logger import SIGNALS, TriggersLogger
 from triggers.logs.redact import Secrets
 from triggers.logs.sanitize import sanitizer
+from triggers.logs.sensitive import Sensitive
 from triggers.logs.settings import LogSettings
 from triggers.logs.sink import Scope, Sink
 
@@ -161,15 +162,15 @@ def propagate(function: Callable[P, R]) -> Callable[P, R]:
     return carried
 
 
-def mask_secret(value: str | bytes) -> None:
+def mask_secret(value: str | bytes | Sensitive[str] | Sensitive[bytes]) -> None:
     """Hide this value in every message, context and traceback from now on.
 
     Inside a block it is hidden in the log of that instance, and forgotten with it; outside, in every log of
     this process as long as it lives. Values shorter than 4 characters are ignored.
 
     Args:
-        value: a password, a token; bytes are taken as UTF-8.
+        value: a password, a token; bytes are taken as UTF-8. A Sensitive is asked for its own.
     """
     logger = CURRENT.get()
     secrets = logger.own_secrets() if logger is not None else None
-    (secrets or PROCESS_SECRETS).add(value)
+    (secrets or PROCESS_SECRETS).add(value.reveal() if isinstance(value, Sensitive) else value)

@@ -310,8 +310,7 @@ class TriggersLogger(logging.Logger):
         except Exception as problem:
             if self._sink.strict:
                 raise
-            lost = {"context": f"<could not be recorded: {type_name(type(problem))}>"}
-            return self._sanitizer.context(lost), _NO_FACTS
+            return self._sanitizer.lost(problem), _NO_FACTS
 
     def _gathered(
         self, context: Any, extra: Any, exc_info: Any, secrets: tuple[str, ...]

@@ -106,6 +106,6 @@ def _of_objects(template: str, args: tuple[Any, ...]) -> tuple[str, str, tuple[A
 def _misfit(
     template: str, args: tuple[Any, ...], problem: Exception, sanitizer: Sanitizer
 ) -> tuple[str, str, tuple[Any, ...]]:
-    shown = sanitizer.context({"args": list(args)}).data.get("args")
+    shown = sanitizer.shown(list(args))
     text = f"{template} <{type_name(type(problem))} while filling in the arguments {shown}>"
     return text, text, ()

@@ -12,12 +12,15 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from triggers.logs.plain import Plain, merged
+from triggers.logs.policy import policy
 from triggers.logs.redact import REDACTED, SecretKeys
 from triggers.logs.shapes import type_name
 from triggers.logs.texts import fit_text
 from triggers.logs.walk import LARGEST, MAX_CUTS, RESERVE, SHORT, SMALLEST, Keys, Walk
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from triggers.logs.settings import LogSettings
 
 #: Templates of messages that are remembered.
@@ -36,6 +39,7 @@ class Sanitizer:
     def __init__(self, settings: LogSettings) -> None:
         self.settings = settings
         self.keys = Keys(SecretKeys(settings.redact))
+        self._policy = policy(settings.context_policy, frozenset(settings.allowed_keys))
         self._templates: dict[str, str] = {}
         self._short = min(SHORT, settings.max_string)
 
@@ -50,14 +54,23 @@ class Sanitizer:
             Bounded plain data that shares no container with `value`. It never raises.
         """
         try:
-            if type(value) is dict and not secrets:
-                simple = self._simple(value)
-                if simple is not None:
-                    return simple
-            return self._walked(value, secrets)
+            plain = self._simple(value) if type(value) is dict and not secrets else None
+            if plain is None:
+                plain = self._walked(value, secrets)
+            return plain if self._policy is None else self._permitted(plain, self._policy)
         except Exception as problem:  # noqa: BLE001 - logging never breaks the task
-            lost = f"<could not be recorded: {type_name(type(problem))}>"
-            return Plain({"context": lost}, RESERVE, RESERVE, 1, flat=True, truncated=("context",))
+            return self.lost(problem)
+
+    @staticmethod
+    def lost(problem: Exception) -> Plain:
+        """Return what stands in place of a context that could not be made plain."""
+        text = f"<could not be recorded: {type_name(type(problem))}>"
+        return Plain({"context": text}, RESERVE, RESERVE, 1, flat=True, truncated=("context",))
+
+    def _permitted(self, plain: Plain, allow: Callable[[Any], Any]) -> Plain:
+        kept = self._rewalked(allow(plain.data), ())
+        # The path of a cut tells the names of keys, which may not be allowed.
+        return replace(kept, truncated=("context",) if plain.truncated or kept.truncated else ())
 
     def _simple(  # noqa: C901, PLR0911, PLR0912 - one loop without calls: it is what most records cost
         self, value: dict[Any, Any]
@@ -153,8 +166,16 @@ class Sanitizer:
 
     def again(self, plain: Plain, secrets: tuple[str, ...]) -> Plain:
         """Return the context with values hidden that nobody knew to be secret when it was made."""
-        again = self.context(plain.data, secrets)
+        again = self._rewalked(plain.data, secrets)
         return replace(again, truncated=plain.truncated + again.truncated)
+
+    def _rewalked(self, data: dict[str, Any], secrets: tuple[str, ...]) -> Plain:
+        """Make plain data fit again; the marks of its cuts get room that what was cut did not have."""
+        limits = self.settings
+        room = limits.max_context - RESERVE
+        walk = Walk(limits, self.keys, secrets, room, limits.max_nodes, limits.max_context)
+        walk.max_items = walk.top_items = limits.max_items + 1
+        return walk.result(walk.value(data, 0))
 
     def argument(self, value: Any) -> Any:
         """Return an argument of a message: without its secrets if it has any, bounded if it is large."""
@@ -162,6 +183,10 @@ class Sanitizer:
         walk = Walk(limits, self.keys, (), limits.max_context - RESERVE, limits.max_nodes, limits.max_string)
         plain = walk.value(value, 0)
         return plain if walk.hidden or (walk.cuts and type(plain) in (dict, list)) else value
+
+    def shown(self, value: Any) -> Any:
+        """Return plain data to be written into a message, which no policy of contexts is about."""
+        return self._walked({"shown": value}, ()).data.get("shown")
 
     def template(self, template: str) -> str:
         """Make a template fit to be kept; it is mostly one that was seen before."""

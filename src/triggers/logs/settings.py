@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, fields
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from triggers.logs.policy import ContextPolicy
 from triggers.logs.redact import SECRET_WORDS
 
 if TYPE_CHECKING:
@@ -38,6 +39,12 @@ class LogSettings:
         flush_interval: or the first one after they have waited this long.
         redact: whole words of keys whose values are hidden: ``password`` also hides ``db_password2`` and
             ``dbPassword``; several words must stand together (``api key``); ``=token`` means the whole key.
+        context_policy: what of a context is stored and handed to the application's handlers: ``all`` of it;
+            ``allowed``, which leaves out every key, at any depth, that is not among `allowed_keys`; or
+            ``keys``, which keeps every key but of each value only its type (``<str>``). It holds for the
+            contexts of managers, tasks, blocks, calls and exceptions, not for the text of messages.
+        allowed_keys: the keys that ``context_policy="allowed"`` keeps; a mapping under one of them keeps
+            those of its keys that are allowed too.
         converters: pairs of a type and a function that makes plain data of its values; consulted, for
             subclasses too, before anything that is known about a type.
         strict: for tests: what the application's handlers raise, and what goes wrong in preparing a
@@ -58,6 +65,8 @@ class LogSettings:
     flush_bytes: int = 64 * 1024
     flush_interval: timedelta = timedelta(seconds=1)
     redact: tuple[str, ...] = SECRET_WORDS
+    context_policy: ContextPolicy = "all"
+    allowed_keys: tuple[str, ...] = ()
     converters: tuple[tuple[type, Callable[[Any], Any]], ...] = ()
     strict: bool = False
 
@@ -70,6 +79,20 @@ class LogSettings:
                 raise ValueError(message)
         if not 0 < self.max_depth <= MAX_DEPTH:
             message = f"LogSettings.max_depth is {self.max_depth}; it must be 1 to {MAX_DEPTH}"
+            raise ValueError(message)
+        self._check_policy()
+
+    def _check_policy(self) -> None:
+        if self.context_policy not in get_args(ContextPolicy):
+            names = ", ".join(get_args(ContextPolicy))
+            message = f"LogSettings.context_policy is {self.context_policy!r}; it must be one of {names}"
+            raise ValueError(message)
+        keys: Any = self.allowed_keys
+        if type(keys) is not tuple or bool(keys) != (self.context_policy == "allowed"):
+            message = (
+                f"LogSettings.allowed_keys is {keys!r} and context_policy is {self.context_policy!r}; "
+                'a tuple of keys goes with "allowed", an empty one with the others'
+            )
             raise ValueError(message)
 
 

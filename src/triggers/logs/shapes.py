@@ -26,6 +26,7 @@ from typing import Any
 from uuid import UUID
 
 from triggers.logs.redact import REDACTED
+from triggers.logs.sensitive import Sensitive
 from triggers.logs.texts import storable
 
 #: Takes a value and how much of it is of use (items, bytes); gives exact plain data, a Pairs or an Items.
@@ -216,6 +217,7 @@ def _named(what: str) -> Shape:
 #: The first base that a type has tells how its values are read. An Enum may be a str, so it comes first.
 _BASES: tuple[tuple[type, Shape], ...] = (
     (Enum, _enum),
+    (Sensitive, lambda _value, _limit: REDACTED),
     (str, lambda value, _limit: str.__str__(value)),
     (int, lambda value, _limit: int.__int__(value)),
     (float, lambda value, _limit: float.__float__(value)),

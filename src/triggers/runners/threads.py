@@ -76,6 +76,8 @@ class ThreadsRunner:
 
     def is_idle(self) -> bool:
         """Whether no thread runs anything and no hint waits."""
+        if self._pid != os.getpid():
+            return True
         with self._changed:
             return not (self._active or self._hints or self._pulling)
 

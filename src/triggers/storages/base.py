@@ -22,12 +22,14 @@ Times are microseconds since the Unix epoch, UTC; durations are microseconds.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from triggers.core.names import instance_name
 from triggers.exceptions import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from triggers.core.records import LogEntry
     from triggers.core.state import Changes, Counter, Decide, Firing, Instance, Session
@@ -118,6 +120,33 @@ class StoredRecord:
     attempt: int
     resolved: bool
     entry: LogEntry
+
+    @property
+    def name(self) -> str:
+        """Name of the instance."""
+        return instance_name(self.task, self.instance)
+
+    @property
+    def at(self) -> datetime:
+        """When it was said; aware, UTC."""
+        return datetime.fromtimestamp(self.entry.at // 1_000_000, UTC).replace(
+            microsecond=self.entry.at % 1_000_000
+        )
+
+    @property
+    def level(self) -> int:
+        """Its level."""
+        return self.entry.level
+
+    @property
+    def message(self) -> str:
+        """Its message, filled in."""
+        return self.entry.message
+
+    @property
+    def context(self) -> Mapping[str, Any]:
+        """Its context."""
+        return self.entry.context
 
 
 class Storage(Protocol):
