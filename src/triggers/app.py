@@ -15,6 +15,7 @@ from triggers.exceptions import ManagerMismatchError, UnknownSessionError
 from triggers.execution import Executor
 from triggers.manager import FinalizingTriggerManager, Surroundings, TriggerManager
 from triggers.session import SessionView
+from triggers.storages.base import Purge
 from triggers.sweep import Sweep, Sweeper, SweepReport
 from triggers.task import registry as default_registry
 
@@ -262,6 +263,53 @@ class Triggers:
             # Counting a long backlog takes a while: never do it for more than a part of the time.
             pause = max(JOIN_PAUSE, 4 * (now - asked))
             time.sleep(pause if until is None else min(pause, until - now))
+
+    def mark_logs_resolved(
+        self, fingerprint: str, *, by: str | None = None, reason: str | None = None
+    ) -> int:
+        """Say that a person has reviewed every record of one kind, in every session whose manager is here.
+
+        Args:
+            fingerprint: of the kind, as :attr:`StoredRecord.fingerprint` has it.
+            by: who reviewed them.
+            reason: what came of it.
+
+        Returns:
+            How many records that no review had covered before.
+        """
+        managers = (
+            self.existing_session(view.uid) for view in self.sessions() if self._kind(view.head.manager)
+        )
+        return sum(manager.mark_logs_resolved(fingerprint, by=by, reason=reason) for manager in managers)
+
+    def purge_logs(
+        self,
+        older_than: timedelta,
+        *,
+        max_level: int = logging.CRITICAL,
+        contexts_only: bool = False,
+        dry_run: bool = False,
+    ) -> int:
+        """Remove old records from every session; never one that asks for a review and has none.
+
+        Args:
+            older_than: only those said longer ago than this.
+            max_level: only those at or below this level.
+            contexts_only: let messages stay, and remove their contexts and those of exceptions.
+            dry_run: change nothing.
+
+        Returns:
+            How many records it was, or would have been.
+        """
+        before = self._backend.now() - round(older_than.total_seconds() * 1e6)
+        purge = Purge(before, max_level, self._manager.review_level, contexts_only, dry_run)
+        count, after = 0, 0
+        while True:
+            purged = self._backend.purge_logs(purge, after=after)
+            count += purged.taken
+            if purged.after is None:
+                return count
+            after = purged.after
 
     def backlog(self) -> Backlog:
         """How many instances in the storage are ready, scheduled for later, and running."""

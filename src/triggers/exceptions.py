@@ -192,6 +192,8 @@ _CONTEXT = "__triggers_context__"
 _PORTABLE = frozenset({"str", "int", "float", "bool", "NoneType", "bytes", "date", "datetime", "timedelta"})
 #: Containers within containers that are copied, or taken along when an exception is pickled.
 _DEPTH = 20
+#: Dicts of one context that are copied.
+_COPIES = 1_000
 
 
 def with_context(exc: _E, context: Mapping[str, Any]) -> _E:
@@ -226,13 +228,21 @@ def context_of(exc: BaseException) -> dict[str, Any]:
     return _merged({}, object.__getattribute__(exc, "__dict__").get(_CONTEXT) or {})
 
 
-def _merged(under: dict[str, Any], over: Mapping[Any, Any], room: int = _DEPTH) -> dict[str, Any]:
-    """Merge down to a depth that no cycle and no endless nesting gets past; below it, things are shared."""
+def _merged(
+    under: dict[str, Any], over: Mapping[Any, Any], room: int = _DEPTH, copied: list[int] | None = None
+) -> dict[str, Any]:
+    """Merge down to a depth that no endless nesting gets past, and so many times that no cycle branches out.
+
+    What is beyond is shared.
+    """
+    copied = [_COPIES] if copied is None else copied
     out = dict(under)
     for key, item in over.items():
         before = out.get(key)
-        inner = type(item) is dict and room
-        out[key] = _merged(before if type(before) is dict else {}, item, room - 1) if inner else item
+        out[key] = item
+        if type(item) is dict and room and copied[0] > 0:
+            copied[0] -= 1
+            out[key] = _merged(before if type(before) is dict else {}, item, room - 1, copied)
     return out
 
 

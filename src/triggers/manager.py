@@ -87,7 +87,10 @@ class Source:
     depth: int = 0
 
 
-#: What a subclass may override to be told.
+#: So many records of one kind are marked as resolved at a time.
+REVIEWED = 500
+
+#: What a subclass may override to be told of a commit.
 _HOOKS = ("_post_fire", "_post_replay", "_post_skip")
 
 
@@ -284,6 +287,7 @@ class TriggerManager:
         by: str | None = None,
         reason: str | None = None,
         through: int | None = None,
+        records: Collection[int] | None = None,
     ) -> None:
         """Say that a person has reviewed what an instance said. A record that comes later opens it again.
 
@@ -292,10 +296,53 @@ class TriggerManager:
             by: who reviewed it.
             reason: what came of it.
             through: number of the last record that was reviewed; None for all that there are.
+            records: numbers of just those that were reviewed.
         """
+        if through is not None and records is not None:
+            message = "say either through which record, or which records, but not both"
+            raise ValueError(message)
         where = _where(instance)
         audit = {"by": by, "reason": reason}
-        self.apply(lambda session: law.resolve_logs(session, self.policy, *where, audit, through))
+        self._reviewed(
+            lambda session: law.resolve_logs(session, self.policy, *where, audit, through, records)
+        )
+
+    def reopen_instance_logs(
+        self, instance: TaskInstance | str, *, by: str | None = None, reason: str | None = None
+    ) -> None:
+        """Take every review of an instance's records back. A session that was finalised stays so."""
+        where = _where(instance)
+        audit = {"by": by, "reason": reason}
+        self._reviewed(lambda session: law.reopen_logs(session, self.policy, *where, audit))
+
+    def mark_logs_resolved(
+        self, fingerprint: str, *, by: str | None = None, reason: str | None = None
+    ) -> int:
+        """Say that a person has reviewed every record of one kind in the session.
+
+        Each instance is a step of its own; after an interruption a second call does the rest.
+
+        Args:
+            fingerprint: of the kind, as :attr:`StoredRecord.fingerprint` has it.
+            by: who reviewed them.
+            reason: what came of it.
+
+        Returns:
+            How many records that no review had covered before.
+        """
+        count = 0
+        while page := self.storage.logs(unresolved=True, fingerprint=fingerprint, limit=REVIEWED):
+            numbers: dict[str, list[int]] = {}
+            for record in page:
+                numbers.setdefault(record.name, []).append(record.number)
+            for name, records in numbers.items():
+                self.mark_instance_logs_resolved(name, by=by, reason=reason, records=records)
+            count += len(page)
+        return count
+
+    def _reviewed(self, decide: Decide) -> None:
+        changes = self.apply(decide)
+        self._post_resolve_logs(TaskInstance(self.storage, changes.moved[0][0]))
 
     # -- the same for async applications ----------------------------------------------------------------
 
@@ -371,6 +418,9 @@ class TriggerManager:
 
     def _post_skip(self, instance: TaskInstance, cascade: bool) -> None:  # noqa: FBT001 - the documented signature
         """After a skip was stored, and after the `_post_fire` of its cascade."""
+
+    def _post_resolve_logs(self, instance: TaskInstance) -> None:
+        """After a review of an instance's records, or its being taken back, was stored."""
 
     # -- how it is done ---------------------------------------------------------------------------------
 

@@ -362,9 +362,10 @@ class SessionView:
             flagged: only with unresolved records at or above this level.
         """
         after = ("", -1)
+        wanted = None if statuses is None else {Status(status) for status in statuses}
         while True:
             page = self._reader.instances(
-                self.uid, task=task, statuses=statuses, flagged=flagged, after=after, limit=PAGE
+                self.uid, task=task, statuses=wanted, flagged=flagged, after=after, limit=PAGE
             )
             yield from (TaskInstance(self, stored) for stored in page)
             if len(page) < PAGE:
@@ -383,8 +384,10 @@ class SessionView:
         min_level: int | None = None,
         text: str | None = None,
         unresolved: bool | None = None,
+        fingerprint: str | None = None,
         after: int | None = None,
         limit: int = 100,
+        latest: bool = False,
     ) -> list[StoredRecord]:
         """A page of the session's records, in the order in which they were stored.
 
@@ -393,8 +396,10 @@ class SessionView:
             min_level: only at or above this level.
             text: only with this in the message.
             unresolved: True for those that no review covers, False for those that one does.
+            fingerprint: only of this kind.
             after: the `cursor` of the last record of the page before.
             limit: how many at most.
+            latest: the last ones instead of the first ones, in the same order.
         """
         name = instance.name if isinstance(instance, TaskInstance) else instance
         return self._reader.logs(
@@ -403,8 +408,10 @@ class SessionView:
             min_level=min_level or 0,
             text=text or "",
             unresolved=unresolved,
+            fingerprint=fingerprint,
             after=after or 0,
             limit=limit,
+            latest=latest,
         )
 
     def explain(self, task: str) -> Explanation:

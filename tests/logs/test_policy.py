@@ -93,7 +93,7 @@ def test_messages_are_not_its_business(make):
     with kit.log.block() as logger:
         logger.info("Page %s", 3)
         logger.info("Page %d", "three")
-    assert [entry.message for entry in kit.finish()][0] == "Page 3"
+    assert kit.finish()[0].message == "Page 3"
     assert "three" in kit.entries[1].message
 
 
@@ -116,7 +116,7 @@ def test_an_exceptions_record_follows_it_without_a_block():
     st.recursive(
         st.text() | st.integers() | st.none(),
         lambda x: st.lists(x) | st.dictionaries(st.text(), x),
-        max_leaves=200,
+        max_leaves=30,
     )
 )
 def test_whatever_comes_stays_bounded_and_unread(value):

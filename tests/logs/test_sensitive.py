@@ -3,7 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import pickle
+import pickle  # noqa: TID251 - what a pickle has is what this is about
 
 import pytest
 
@@ -28,9 +28,9 @@ def test_it_shows_nothing_and_gives_its_value_when_asked():
         f"{hidden}",
         f"{hidden:>40}",
         f"{hidden!r}",
-        "%s" % hidden,
-        "%r" % hidden,
-    ]  # noqa: UP031 - every way
+        "%s" % hidden,  # noqa: UP031 - every way
+        "%r" % hidden,  # noqa: UP031 - as above
+    ]
     assert written == [REDACTED] * len(written)
     assert hidden.reveal() == SECRET
     assert not hasattr(hidden, "__dict__")

@@ -16,7 +16,7 @@ from triggers.testing.model import RUNNING, SCHEDULED, Model
 from triggers.testing.steps import Steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from triggers.core.state import Changes
     from triggers.storages.base import Lease, Storage
@@ -56,9 +56,16 @@ class Ledger:
             message = f"session {uid}: {decision} was stored, and the model refuses it: {refusal}"
             raise AssertionError(message) from refusal
 
-    def renewed(self, held: Lease, until: int) -> None:
-        """A heartbeat extended this claim."""
-        self.leases[held.uid, f"{held.task}#{held.number}"] = until
+    def renew(self, leases: Collection[Lease], until: int) -> set[Lease]:
+        """Note a heartbeat for these claims; returns those that it extended."""
+        held = {lease for lease in leases if self._is_held(lease)}
+        for lease in held:
+            self.leases[lease.uid, f"{lease.task}#{lease.number}"] = until
+        return held
+
+    def _is_held(self, lease: Lease) -> bool:
+        instance = self.models[lease.uid].instances[f"{lease.task}#{lease.number}"]
+        return (instance.status, instance.fence) == (RUNNING, lease.fence)
 
     def compare(self, storage: Storage) -> dict[str, Any]:
         """Compare every session, as it is stored, with its model; returns what is stored."""

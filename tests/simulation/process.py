@@ -120,19 +120,29 @@ class WatchedStorage:
         try:
             changes = self._storage.commit(uid, watched, patience=patience)
         except InjectedCrash:
-            if self._faults.dead.casefold().startswith("after commit"):
+            if self._is_after_commit:
                 self._world.ledger.note(*made[0])
             raise
         self._world.ledger.note(*made[0])
         self._between()
         return changes
 
+    @property
+    def _is_after_commit(self) -> bool:
+        """Whether the process died when all was stored already."""
+        return self._faults.dead.startswith(("after commit", "after COMMIT", "after renew"))
+
     def renew(self, leases: Collection[Lease], lease: int) -> set[Lease]:
         """Renew claims."""
         self._between(may_be_away=True)
-        lost = self._storage.renew(leases, lease)
-        for held in set(leases) - lost:
-            self._world.ledger.renewed(held, self._storage.now() + lease)
+        until = self._storage.now() + lease
+        try:
+            lost = self._storage.renew(leases, lease)
+        except InjectedCrash:
+            if self._is_after_commit:
+                self._world.ledger.renew(leases, until)
+            raise
+        assert lost == set(leases) - self._world.ledger.renew(leases, until)
         self._between()
         return lost
 

@@ -18,7 +18,7 @@ from triggers.core.work import Work
 from triggers.exceptions import IdempotencyConflictError, InvalidStatusError, UnknownTaskError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from triggers.core.rules import Rule, RuleSet
     from triggers.core.state import Decision
@@ -39,6 +39,7 @@ __all__ = [
     "keep_logs",
     "recover",
     "release",
+    "reopen_logs",
     "replay",
     "resolve_logs",
     "set_status",
@@ -218,8 +219,9 @@ def resolve_logs(  # noqa: PLR0917 - session, policy and instance, and what is w
     number: int,
     audit: Mapping[str, Any],
     through: int | None = None,
+    records: Collection[int] | None = None,
 ) -> Decision:
-    """A person has reviewed the records of an instance.
+    """A person has reviewed records of an instance: all of them, those up to one, or chosen ones.
 
     Args:
         session: the head of the session.
@@ -228,22 +230,29 @@ def resolve_logs(  # noqa: PLR0917 - session, policy and instance, and what is w
         number: the instance's number.
         audit: who and why; kept with the time.
         through: number of the last record that was reviewed, None for all that there are.
+        records: numbers of just those that were reviewed.
     """
     work = Work(session, policy)
     instance = yield from work.one(task, number)
-    work.keep(instance)
-    through = instance.log_count if through is None else min(through, instance.log_count)
-    instance.log_resolved = max(instance.log_resolved, through)
-    level = instance.log_unresolved
-    instance.log_unresolved = 0
-    if instance.log_resolved < instance.log_count:
-        found = yield Need(instances=((task, number),), levels=(instance.log_resolved, policy.threshold))
-        instance.log_unresolved = found.level
-    entry = {**audit, "at": session.now, "through": through, "level": level}
-    instance.log_audit = encode([*decode(instance.log_audit), entry], "the audit", policy.limits)
-    work.something_resolved = True
-    yield from work.finalize()
-    return work.done()
+    if records is None:
+        through = instance.log_count if through is None else min(through, instance.log_count)
+        instance.log_resolved = max(instance.log_resolved, through)
+    chosen = {*instance.log_chosen, *(records or ())}
+    instance.log_chosen = tuple(
+        sorted(one for one in chosen if instance.log_resolved < one <= instance.log_count)
+    )
+    scope = {"through": through} if records is None else {"records": sorted(records)}
+    return (yield from work.review(instance, {**audit, **scope}))
+
+
+def reopen_logs(
+    session: Session, policy: Policy, task: str, number: int, audit: Mapping[str, Any]
+) -> Decision:
+    """A person takes every review of an instance's records back; a session that was finalised stays so."""
+    work = Work(session, policy)
+    instance = yield from work.one(task, number)
+    instance.log_resolved, instance.log_chosen = 0, ()
+    return (yield from work.review(instance, {**audit, "outcome": "reopened"}))
 
 
 # -- the worker -----------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -66,3 +67,17 @@ class LogBatch:
     def __bool__(self) -> bool:
         """Whether there is anything to commit."""
         return bool(self.entries or self.counts or self.dropped)
+
+
+def fingerprint(entry: LogEntry) -> str:
+    """What records of one kind share: 16 digits of SHA-256, of logger, level, template, type of exception."""
+    kind = (entry.exception or {}).get("qualified_type", "")
+    parts = (entry.logger, str(entry.level), entry.template, str(kind))
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def without_contexts(tree: Any) -> Any:
+    """The same tree of an exception, or a part of one, without any context."""
+    if isinstance(tree, dict):
+        return {key: {} if key == "context" else without_contexts(value) for key, value in tree.items()}
+    return [without_contexts(member) for member in tree] if isinstance(tree, list) else tree

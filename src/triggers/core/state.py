@@ -115,6 +115,7 @@ class Instance:
         log_counts: level → how many records.
         log_dropped: how many records were counted and left out.
         log_resolved: number up to which its records are resolved.
+        log_chosen: numbers beyond that of records that are resolved, too.
         log_audit: payload with who resolved them, when and why.
     """
 
@@ -152,6 +153,7 @@ class Instance:
     log_counts: dict[int, int] = field(default_factory=dict)
     log_dropped: int = 0
     log_resolved: int = 0
+    log_chosen: tuple[int, ...] = ()
     log_audit: str = "[]"
 
     @property
@@ -214,7 +216,7 @@ class Need(NamedTuple):
         flagged: finished instances whose unresolved level is at least this, at most `flagged_limit` of them.
         flagged_limit: how many of those.
         levels: highest level, at or above its second part, among the stored records of the only one of
-            `instances` with a number beyond its first part.
+            `instances` with a number beyond its first part that is not in its third.
     """
 
     key: tuple[str, str] | None = None
@@ -227,7 +229,7 @@ class Need(NamedTuple):
     payloads: bool = False
     flagged: int | None = None
     flagged_limit: int = 0
-    levels: tuple[int, int] | None = None
+    levels: tuple[int, int, tuple[int, ...]] | None = None
 
 
 @dataclass(slots=True)

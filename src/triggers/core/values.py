@@ -140,7 +140,7 @@ def _plain_dict(value: dict[Any, Any], room: int) -> dict[str, Any]:
     plain = {}
     for key, item in value.items():
         if type(key) is not str:
-            raise _Refused(f"the key {key!r} is of type {type(key).__name__}; keys must be strings")
+            raise _Refused(f"the key {_shown(key)} is of type {type(key).__name__}; keys must be strings")
         try:
             kept = item if type(item) in _PLAIN else _plain(item, room)
         except _Refused as refused:
@@ -148,6 +148,15 @@ def _plain_dict(value: dict[Any, Any], room: int) -> dict[str, Any]:
             raise
         plain["$" + key if key.startswith("$") else key] = kept
     return plain
+
+
+def _shown(value: object) -> str:
+    """A few words for a value that may be anybody's, whose repr may fail or have no end."""
+    try:
+        shown = repr(value)
+    except Exception:  # noqa: BLE001 - on the way to say what is wrong, whatever its repr raises
+        return "without a repr"
+    return shown if len(shown) <= MAX_PATH else f"{shown[:MAX_PATH]}…"
 
 
 def _plain_list(value: list[Any], room: int) -> list[Any]:
@@ -175,7 +184,10 @@ def _tagged(value: object) -> dict[str, Any]:
         hint = _HINTS.get(kind, "JSON values, dates, times, Decimal, UUID and bytes can be stored")
         raise _Refused(f"cannot store a {kind.__module__}.{kind.__qualname__}; {hint}")
     tag, write = _ENCODE[kind]
-    written = write(value)
+    try:
+        written = write(value)
+    except Exception as error:  # noqa: BLE001 - a time asks its time zone, which may be anybody's code
+        raise _Refused(f"this {kind.__name__} cannot be written: {_shown(error)}") from None
     if written is None:
         raise _Refused(f"{value!r} is not a number")
     return {tag: written}

@@ -345,6 +345,23 @@ class Work:
         if level >= self.policy.threshold:
             instance.log_unresolved = max(instance.log_unresolved, level)
 
+    def review(self, instance: Instance, audit: Mapping[str, Any]) -> Generator[Need, Slice, Changes]:
+        """Find what is left to review of an instance's records, and keep who reviewed the rest, and why."""
+        self.keep(instance)
+        level, instance.log_unresolved = instance.log_unresolved, 0
+        if instance.log_resolved == 0 and not instance.log_chosen:
+            levels = (level for level in instance.log_counts if level >= self.policy.threshold)
+            instance.log_unresolved = max(levels, default=0)
+        elif instance.log_resolved < instance.log_count:
+            beyond = (instance.log_resolved, self.policy.threshold, instance.log_chosen)
+            found = yield Need(instances=((instance.task, instance.number),), levels=beyond)
+            instance.log_unresolved = found.level
+        entry = {"outcome": "resolved", **audit, "at": self.session.now, "level": level}
+        instance.log_audit = encode([*decode(instance.log_audit), entry], "the audit", self.policy.limits)
+        self.something_resolved = True
+        yield from self.finalize()
+        return self.done()
+
     # counting and finalising
 
     def count(self, task: str, created: int = 0, unresolved: int = 0) -> None:

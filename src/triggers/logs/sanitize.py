@@ -104,7 +104,7 @@ class Sanitizer:
                     return None
             elif item is not None and kind is not bool:
                 return None
-            size += 2 * len(key)
+            size += 2 * len(key) if key.isascii() else 4 * len(key)
             out[key] = item
         if size > self.settings.max_context - RESERVE or len(out) > self.settings.max_nodes or "value" in out:
             return None

@@ -32,9 +32,7 @@ class Sensitive(Generic[T]):
             LookupError: this one came out of a pickle, which does not have the value.
         """
         if self._value is _GONE:
-            message = (
-                "a Sensitive leaves its value behind when it is pickled; fetch it anew where it is needed"
-            )
+            message = "a Sensitive leaves its value behind when pickled; fetch it anew where it is needed"
             raise LookupError(message)
         return self._value
 

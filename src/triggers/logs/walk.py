@@ -27,6 +27,8 @@ MAX_KEY = 256
 MAX_CUTS = 20
 #: Integers beyond these are written as text: many a reader of JSON would round them.
 SMALLEST, LARGEST = -(2**63), 2**64 - 1
+#: Bytes that the mark of a cut takes up.
+MARK = 48
 #: Part of the size of a context that is kept for the marks of what was cut.
 RESERVE = 512
 #: Keys whose verdict, secret or not, is remembered.
@@ -254,7 +256,10 @@ class Walk:
                     name, secret = self._key(key)
                 if name in out:
                     name = free_name(name, out)
-                self.room -= len(name) + 4 if name.isascii() else len(name) * WIDEST + 4
+                # An identifier needs no escapes; of any other key it must be seen what it takes up.
+                self.room -= 3 + (
+                    len(name) + 1 if name.isascii() and name.isidentifier() else _size(name)
+                )
                 if secret:
                     self.nodes -= 1
                     self.room -= 14
@@ -266,11 +271,12 @@ class Walk:
                 path.pop()
         except Exception as problem:  # noqa: BLE001 - iterating a mapping may be its own code
             del path[depth - 1 :]
-            out[ELLIPSIS] = f"<unreadable, {type_name(type(problem))}>"
+            out[ELLIPSIS] = self._string(f"<unreadable, {type_name(type(problem))}>")
             self._cut(ELLIPSIS)
         else:
             if taken < total:
                 out[ELLIPSIS] = f"[truncated {total - taken} items]"
+                self.room -= MARK
                 self._cut(ELLIPSIS)
         if "value" in out:
             self._hide_named(out)
@@ -318,11 +324,12 @@ class Walk:
                 path.pop()
         except Exception as problem:  # noqa: BLE001 - iterating a sequence may be its own code
             del path[depth - 1 :]
-            out.append(f"<unreadable, {type_name(type(problem))}>")
+            out.append(self._string(f"<unreadable, {type_name(type(problem))}>"))
             self._cut(ELLIPSIS)
         else:
             if taken < total:
                 out.append(f"{ELLIPSIS}[truncated {total - taken} items]")
+                self.room -= MARK
                 self._cut(ELLIPSIS)
         return out
 
@@ -334,7 +341,8 @@ class Walk:
             text = fit_text(text, MAX_KEY, self.secrets)[0]
         if len(self.known_keys) >= MAX_KNOWN_KEYS:
             self.known_keys.clear()
-        self.known_keys[text] = secret
+        if text.isprintable():
+            self.known_keys[text] = secret
         return text, secret
 
     def _key_text(self, key: Any) -> str:  # noqa: PLR0911 - one type each

@@ -26,6 +26,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from triggers.core.names import instance_name
+from triggers.core.records import fingerprint
 from triggers.exceptions import StorageError
 
 if TYPE_CHECKING:
@@ -127,6 +128,11 @@ class StoredRecord:
         return instance_name(self.task, self.instance)
 
     @property
+    def fingerprint(self) -> str:
+        """What it shares with every record of its kind."""
+        return fingerprint(self.entry)
+
+    @property
     def at(self) -> datetime:
         """When it was said; aware, UTC."""
         return datetime.fromtimestamp(self.entry.at // 1_000_000, UTC).replace(
@@ -147,6 +153,31 @@ class StoredRecord:
     def context(self) -> Mapping[str, Any]:
         """Its context."""
         return self.entry.context
+
+
+class Purge(NamedTuple):
+    """Which records are to go. Those that ask for a review, and have none, never do.
+
+    Attributes:
+        before: only those said before this time.
+        max_level: only those at or below this level.
+        threshold: a record at or above this level asks for a review.
+        contexts_only: let the record stay, without its context.
+        dry_run: change nothing, and count.
+    """
+
+    before: int
+    max_level: int
+    threshold: int
+    contexts_only: bool
+    dry_run: bool
+
+
+class Purged(NamedTuple):
+    """How many records a batch took, and where the next one begins, None after the last."""
+
+    taken: int
+    after: int | None
 
 
 class Storage(Protocol):
@@ -198,6 +229,16 @@ class Storage(Protocol):
         """Up to `limit` running instances whose lease ran out."""
         ...
 
+    def purge_logs(self, purge: Purge, *, after: int = 0, limit: int = 500) -> Purged:
+        """Remove up to `limit` records, or their contexts, in one transaction.
+
+        Args:
+            purge: which.
+            after: where the batch before has ended.
+            limit: how many at most.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of every connection; a second call does nothing."""
         ...
@@ -238,7 +279,7 @@ class Reader(Protocol):
             uid: the session.
             task: only of this task.
             statuses: only in one of these.
-            flagged: only with unresolved records at or above this level, and not replayed, skipped or abandoned.
+            flagged: only with unresolved records at or above this level, unless replayed, skipped or abandoned.
             after: (task, number) of the last one of the page before.
             limit: how many at most.
         """
@@ -262,8 +303,10 @@ class Reader(Protocol):
         min_level: int = 0,
         text: str = "",
         unresolved: bool | None = None,
+        fingerprint: str | None = None,
         after: int = 0,
         limit: int = 100,
+        latest: bool = False,
     ) -> list[StoredRecord]:
         """Records in the order in which they were stored.
 
@@ -273,8 +316,10 @@ class Reader(Protocol):
             min_level: only at or above this level.
             text: only with this in the message, whatever the case of ASCII letters.
             unresolved: True for those that no review covers, False for those that one does, None for both.
+            fingerprint: only of this kind.
             after: the cursor of the last one of the page before.
             limit: how many at most.
+            latest: the last ones instead of the first ones, in the same order.
         """
         ...
 

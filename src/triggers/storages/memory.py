@@ -10,6 +10,7 @@ import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from triggers.core.records import without_contexts
 from triggers.core.state import Changes, Counter, Firing, Instance, Latest, Need, Session, Slice, copy_of
 from triggers.core.status import Status
 from triggers.core.values import decode, encode
@@ -22,6 +23,8 @@ from triggers.storages.base import (
     Due,
     Expired,
     Lease,
+    Purge,
+    Purged,
     StoredRecord,
 )
 from triggers.storages.clock import wall_clock
@@ -65,6 +68,7 @@ class MemoryStorage:
         self._scheduled: dict[tuple[str, str, int], None] = {}
         self._running: dict[tuple[str, str, int], None] = {}
         self._made = 0
+        self._said = 0
 
     @classmethod
     def from_url(cls, url: str) -> MemoryStorage:
@@ -153,6 +157,22 @@ class MemoryStorage:
                 instance.handovers += 1
             return [Due(uid, i.task, i.number, self._using(uid, i.task)) for uid, i in ready[:limit]]
 
+    def purge_logs(self, purge: Purge, *, after: int = 0, limit: int = 500) -> Purged:
+        """Remove a batch of old records, or their contexts."""
+        with self._lock:
+            every = ((kept, record) for kept in self._sessions.values() for record in kept.logs)
+            found = [
+                (kept, record)
+                for kept, record in every
+                if record.cursor > after and _may_go(kept, record, purge)
+            ]
+            found.sort(key=lambda pair: pair[1].cursor)
+            for kept, record in () if purge.dry_run else found[:limit]:
+                place = kept.logs.index(record)
+                kept.logs[place : place + 1] = [_bare(record)] if purge.contexts_only else []
+        last = found[limit - 1][1].cursor if len(found) >= limit else None
+        return Purged(len(found[:limit]), last)
+
     def expired(self, limit: int) -> list[Expired]:
         """The claims that ran out."""
         with self._lock:
@@ -196,7 +216,8 @@ class MemoryStorage:
         self._apply_instances(kept, changes)
         kept.counters.update({task: replace(counter) for task, counter in changes.counters.items()})
         for record, entry in said:
-            kept.logs.append(_stored(len(kept.logs) + 1, record, entry))
+            self._said += 1
+            kept.logs.append(_stored(self._said, record, entry))
 
     def _apply_instances(self, kept: _Kept, changes: Changes) -> None:
         for made in changes.created:
@@ -291,26 +312,26 @@ class MemoryStorage:
         min_level: int = 0,
         text: str = "",
         unresolved: bool | None = None,
+        fingerprint: str | None = None,
         after: int = 0,
         limit: int = 100,
+        latest: bool = False,
     ) -> list[StoredRecord]:
         """A page of records."""
+        wanted = text.encode().lower()  # as bytes only ASCII letters have a lower case
         with self._lock:
-            kept, wanted = (
-                self._of(uid),
-                text.encode().lower(),
-            )  # as bytes only ASCII letters have a lower case
-            reviewed = {where: found.log_resolved for where, found in kept.instances.items()}
+            kept = self._of(uid)
             found = [
-                replace(record, resolved=record.number <= reviewed[record.task, record.instance])
-                for record in kept.logs[after:]
-                if (instance is None or (record.task, record.instance) == instance)
+                replace(record, resolved=not _is_open(kept, record))
+                for record in kept.logs
+                if record.cursor > after
+                and (instance is None or (record.task, record.instance) == instance)
                 and record.entry.level >= min_level
                 and wanted in record.entry.message.encode().lower()
+                and (unresolved is None or _is_open(kept, record) is unresolved)
+                and (fingerprint is None or record.fingerprint == fingerprint)
             ]
-            return [record for record in found if unresolved is None or record.resolved is not unresolved][
-                :limit
-            ]
+        return found[-limit:] if latest else found[:limit]
 
     def backlog(self) -> Backlog:
         """What is still to do."""
@@ -356,11 +377,26 @@ def _load(kept: _Kept, need: Need) -> Slice:
     return found
 
 
-def _level(kept: _Kept, where: tuple[str, int], number: int, threshold: int) -> int:
-    own = (
-        record for record in kept.logs if (record.task, record.instance) == where and record.number > number
-    )
-    return max((record.entry.level for record in own if record.entry.level >= threshold), default=0)
+def _level(kept: _Kept, where: tuple[str, int], number: int, threshold: int, chosen: tuple[int, ...]) -> int:
+    own = (record for record in kept.logs if (record.task, record.instance) == where)
+    beyond = (record.entry.level for record in own if record.number > number and record.number not in chosen)
+    return max((level for level in beyond if level >= threshold), default=0)
+
+
+def _is_open(kept: _Kept, record: StoredRecord) -> bool:
+    """Whether no review covers the record."""
+    instance = kept.instances[record.task, record.instance]
+    return record.number > instance.log_resolved and record.number not in instance.log_chosen
+
+
+def _may_go(kept: _Kept, record: StoredRecord, purge: Purge) -> bool:
+    entry = record.entry
+    if entry.at >= purge.before or entry.level > purge.max_level:
+        return False
+    if purge.contexts_only and not entry.context:
+        return False
+    settled = kept.instances[record.task, record.instance].status in _SETTLED
+    return entry.level < purge.threshold or settled or not _is_open(kept, record)
 
 
 def _is_flagged(instance: Instance, level: int) -> bool:
@@ -375,6 +411,11 @@ def _is_guarded(now: Instance, guard: Guard) -> bool:
 def _stored(cursor: int, record: Record, entry: LogEntry) -> StoredRecord:
     whose = (record.instance.task, record.instance.number, record.number, record.fence, record.attempt)
     return StoredRecord(cursor, *whose, False, entry)  # noqa: FBT003 - not reviewed yet
+
+
+def _bare(record: StoredRecord) -> StoredRecord:
+    entry = record.entry
+    return replace(record, entry=replace(entry, context={}, exception=without_contexts(entry.exception)))
 
 
 def _through_text(entry: LogEntry) -> LogEntry:

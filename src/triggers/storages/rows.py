@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json, to_json
 
-from triggers.core.records import LogEntry
+from triggers.core.records import LogEntry, fingerprint, without_contexts
 from triggers.core.state import Firing, Instance
 from triggers.core.status import Status
 from triggers.core.values import decode, encode
@@ -57,8 +57,22 @@ INSTANCE = ", ".join(
         "log_counts",
         "log_dropped",
         "log_resolved",
+        "log_chosen",
         "log_audit",
     )
+)
+
+#: A record that no review covers.
+OPEN = (
+    "(logs.number > instances.log_resolved"
+    " AND logs.number NOT IN (SELECT value FROM json_each(instances.log_chosen)))"
+)
+
+#: The columns of a record, in the order in which :func:`record_from_row` reads them.
+LOG = (
+    "logs.id, instances.task, instances.number, logs.number, logs.fence, logs.attempt, "
+    f"NOT {OPEN}, logs.seq, logs.at, logs.level, logs.logger, logs.message, logs.template, logs.context, "
+    "logs.exception, logs.pathname, logs.lineno, logs.function, logs.truncated, logs.late"
 )
 
 _STATUS = {str(status): status for status in Status}
@@ -75,8 +89,14 @@ def instance_from_row(row: Row) -> Instance:
     instance.status = _STATUS[row[2]]
     instance.taken = from_json(row[21])
     instance.vetoes = tuple(from_json(row[22])) if row[22] != "[]" else ()
+    if row[34] != "[]":
+        instance.log_chosen = tuple(from_json(row[34]))
+    else:
+        instance.log_chosen = ()
     counts = row[31]
-    instance.log_counts = {} if counts == "{}" else {int(level): count for level, count in from_json(counts).items()}
+    instance.log_counts = (
+        {} if counts == "{}" else {int(level): count for level, count in from_json(counts).items()}
+    )
     return instance
 
 
@@ -143,6 +163,7 @@ def moved_instance(moved: Instance, guard: Guard) -> Row:
         dump(moved.log_counts),
         moved.log_dropped,
         moved.log_resolved,
+        dump(moved.log_chosen) if moved.log_chosen else "[]",
         moved.log_audit,
         moved.ref,
         guard.status.value,
@@ -192,14 +213,34 @@ def new_record(session: int, record: Record) -> Row:
         entry.lineno,
         entry.function,
         dump(entry.truncated),
+        fingerprint(entry),
         entry.late,
     )
+
+
+def without_context(tree: str | None) -> str | None:
+    """The stored tree of an exception without any context."""
+    return None if tree is None else encode(without_contexts(decode(tree)), "exception")
 
 
 def record_from_row(row: Sequence[Any]) -> StoredRecord:
     """Read what `logs` selects."""
     cursor, task, instance, number, fence, attempt, resolved, *said = row
-    seq, at, level, logger, message, template, context, exception, pathname, lineno, function, truncated, late = said
+    (
+        seq,
+        at,
+        level,
+        logger,
+        message,
+        template,
+        context,
+        exception,
+        pathname,
+        lineno,
+        function,
+        truncated,
+        late,
+    ) = said
     tree = None if exception is None else decode(exception)
     place = (pathname, lineno, function, tuple(from_json(truncated)), bool(late))
     entry = LogEntry(seq, at, level, logger, message, template, decode(context), tree, *place)

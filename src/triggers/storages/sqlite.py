@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any, Final
 from triggers.core.rules import RuleSet, read_rules
 from triggers.core.state import Changes, Counter, Latest, Need, Session, Slice
 from triggers.storages import rows
-from triggers.storages.base import MAX_CONFLICTS, MAX_PAUSE, Backlog, ConflictError, Due, Expired, Lease
+from triggers.storages.base import (
+    MAX_CONFLICTS,
+    MAX_PAUSE,
+    Backlog,
+    ConflictError,
+    Due,
+    Expired,
+    Lease,
+    Purge,
+    Purged,
+)
 from triggers.storages.clock import wall_clock
 from triggers.storages.sql import statements
 from triggers.storages.sqlite_file import SqliteFile
@@ -28,7 +38,18 @@ if TYPE_CHECKING:
 #: So many rule sets are kept read in memory.
 RULES_KEPT: Final = 1_000
 
-SQL: Final = {name: text.replace("{instance}", rows.INSTANCE) for name, text in statements("sqlite").items()}
+_PARTS: Final = {"{instance}": rows.INSTANCE, "{log}": rows.LOG, "{open}": rows.OPEN}
+
+
+def _filled_in(text: str) -> str:
+    for name, part in _PARTS.items():
+        text = text.replace(name, part)
+    return text
+
+
+SQL: Final = {name: _filled_in(text) for name, text in statements("sqlite").items()}
+SQL["logs_latest"] = SQL["logs"].replace("{order}", "DESC")
+SQL["logs"] = SQL["logs"].replace("{order}", "ASC")
 
 
 class SqliteStorage:
@@ -121,6 +142,19 @@ class SqliteStorage:
                 run(SQL["handed_over"], (now + pause, handovers + 1, ref))
             return [Due(row[1], row[2], row[3], self._using(run, row[4], row[2])) for row in found]
 
+    def purge_logs(self, purge: Purge, *, after: int = 0, limit: int = 500) -> Purged:
+        """Remove a batch of old records, or their contexts."""
+        with self._file.transaction() as run:
+            given = (after, purge.before, purge.max_level, purge.threshold, purge.contexts_only, limit)
+            found = [row[0] for row in run(SQL["purge_find"], given)]
+            for ref in () if purge.dry_run else found:
+                if purge.contexts_only:
+                    tree = run(SQL["log_exception"], (ref,)).fetchone()[0]
+                    run(SQL["purge_context"], (rows.without_context(tree), ref))
+                else:
+                    run(SQL["purge_record"], (ref,))
+        return Purged(len(found), found[-1] if len(found) == limit else None)
+
     def expired(self, limit: int) -> list[Expired]:
         """The claims that ran out."""
         with self._file.reading() as run:
@@ -186,7 +220,9 @@ class SqliteStorage:
         if need.flagged is not None:
             found.flagged = run(SQL["flagged"], (ref, need.flagged, need.flagged_limit)).fetchall()
         if need.levels and found.instances:
-            found.level = run(SQL["log_level"], (found.instances[0].ref, *need.levels)).fetchone()[0]
+            beyond, threshold, chosen = need.levels
+            given = (found.instances[0].ref, beyond, threshold, rows.dump(chosen))
+            found.level = run(SQL["log_level"], given).fetchone()[0]
 
     # -- changes ----------------------------------------------------------------------------------------
 
@@ -298,14 +334,19 @@ class SqliteStorage:
         min_level: int = 0,
         text: str = "",
         unresolved: bool | None = None,
+        fingerprint: str | None = None,
         after: int = 0,
         limit: int = 100,
+        latest: bool = False,
     ) -> list[StoredRecord]:
         """A page of records."""
-        where = instance or (None, None)
+        given = (after, *(instance or (None, None)), min_level, text, unresolved, fingerprint, limit)
         with self._session_of(uid) as (run, ref):
-            found = run(SQL["logs"], (ref, after, *where, min_level, text, unresolved, limit))
-            return [rows.record_from_row(row) for row in found]
+            found = [
+                rows.record_from_row(row)
+                for row in run(SQL["logs_latest" if latest else "logs"], (ref, *given))
+            ]
+        return found[::-1] if latest else found
 
     def backlog(self) -> Backlog:
         """What is still to do."""

@@ -40,7 +40,20 @@ PAGE_SIZE: Final = 2048
 
 #: File systems on which SQLite's locks, or the shared memory of WAL, cannot be relied on.
 NETWORK_FILE_SYSTEMS: Final = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "fuse.sshfs", "fuse.s3fs", "glusterfs", "ceph", "lustre"}
+    {
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "afs",
+        "9p",
+        "fuse.sshfs",
+        "fuse.s3fs",
+        "glusterfs",
+        "ceph",
+        "lustre",
+    }
 )
 
 _OPTIONS: Final = {
@@ -349,9 +362,17 @@ class SqliteFile:
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or "locked" in text:
             return StorageBusyError(self._busy(wait))
         if name.startswith("SQLITE_FULL") or "disk is full" in text:
-            return StorageFullError(f"no space left for {self._path}; nothing was changed: make room and try again")
-        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or "malformed" in text or "not a database" in text:
-            return StorageCorruptError(f"{self._path} is damaged or no SQLite file ({text}): restore it from a copy")
+            return StorageFullError(
+                f"no space left for {self._path}; nothing was changed: make room and try again"
+            )
+        if (
+            name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+            or "malformed" in text
+            or "not a database" in text
+        ):
+            return StorageCorruptError(
+                f"{self._path} is damaged or no SQLite file ({text}): restore it from a copy"
+            )
         return StorageError(f"{self._path}: {text}; nothing was changed")
 
 
@@ -403,7 +424,9 @@ def _create(path: str) -> None:
             message = f"{path} is a link to a file that is not there: make the file, or take the link away"
             raise StorageError(message) from error
         if 0 < Path(path).stat().st_size < SMALLEST_FILE:
-            message = f"{path} is no SQLite file, and too small to be one: choose another path; nothing was changed"
+            message = (
+                f"{path} is no SQLite file, and too small to be one: choose another path; nothing was changed"
+            )
             raise StorageCorruptError(message) from error
     except OSError as error:
         message = f"{path} cannot be created: {error.strerror}"
@@ -434,5 +457,3 @@ def _check_file_system(path: str, mounts: str = "/proc/self/mounts") -> None:
     if kind in NETWORK_FILE_SYSTEMS:
         message = f"{path} is on {folder}, a network file system ({kind}), on which SQLite can lose data: use a local disk"
         raise StorageError(message)
-
-

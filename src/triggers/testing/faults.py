@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from triggers.core.state import Changes, Decide, Decision, Session
     from triggers.runners.base import Runner, Work
-    from triggers.storages.base import Due, Expired, Lease, Reader, Storage
+    from triggers.storages.base import Due, Expired, Lease, Purge, Purged, Reader, Storage
 
     Fate = Literal["deliver", "drop", "twice", "late"]
 
@@ -158,6 +158,10 @@ class FaultyStorage:
     def expired(self, limit: int) -> list[Expired]:
         """The claims that ran out."""
         return self._around("expired", lambda: self._storage.expired(limit))
+
+    def purge_logs(self, purge: Purge, *, after: int = 0, limit: int = 500) -> Purged:
+        """Remove old records; dying after it loses the answer."""
+        return self._around("purge_logs", lambda: self._storage.purge_logs(purge, after=after, limit=limit))
 
     def close(self) -> None:
         """Let go of the connections; the dead do that, too."""

@@ -21,7 +21,8 @@ def migrations(dialect: str) -> tuple[tuple[str, ...], ...]:
     folder = files(__name__) / dialect
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
     return tuple(
-        tuple(filter(None, (_bare(part) for part in (folder / name).read_text("utf-8").split(";\n")))) for name in names
+        tuple(filter(None, (_bare(part) for part in (folder / name).read_text("utf-8").split(";\n"))))
+        for name in names
     )
 
 

@@ -115,8 +115,8 @@ WHERE id = ? AND status = 'unstarted'
 UPDATE instances SET status = ?, modified_at = ?, fence = ?, attempt = ?, crashes = ?, crash_budget = ?,
     given_back = ?, run_at = ?, dispatch_after = ?, handovers = ?, lease_until = ?, owner = ?, result = ?, error = ?,
     metadata = ?, history = ?, log_count = ?, log_level = ?, log_unresolved = ?, log_counts = ?, log_dropped = ?,
-    log_resolved = ?, log_audit = ?
-WHERE id = ? AND status = ? AND fence = ? AND (?27 IS NULL OR lease_until = ?27)
+    log_resolved = ?, log_chosen = ?, log_audit = ?
+WHERE id = ? AND status = ? AND fence = ? AND (?28 IS NULL OR lease_until = ?28)
 
 -- name: flagged
 -- Finished instances that a person still has to look at.
@@ -173,22 +173,39 @@ SELECT
 -- name: log_insert
 INSERT INTO logs (
     session, instance, number, fence, attempt, seq, at, level, logger, message, template, context, exception,
-    pathname, lineno, function, truncated, late
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    pathname, lineno, function, truncated, fingerprint, late
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: log_level
 -- The highest level, from a threshold on, of what a review does not cover.
-SELECT coalesce(max(level), 0) FROM logs WHERE instance = ? AND number > ? AND level >= ?
+SELECT coalesce(max(level), 0) FROM logs
+WHERE instance = ? AND number > ? AND level >= ? AND number NOT IN (SELECT value FROM json_each(?))
 
 -- name: logs
--- A page of records; parameters that are NULL ask for nothing.
-SELECT logs.id, instances.task, instances.number, logs.number, logs.fence, logs.attempt,
-    logs.number <= instances.log_resolved, logs.seq, logs.at, logs.level, logs.logger, logs.message, logs.template,
-    logs.context, logs.exception, logs.pathname, logs.lineno, logs.function, logs.truncated, logs.late
-FROM logs JOIN instances ON instances.id = logs.instance
+-- A page of records, the first or (DESC) the last ones; parameters that are NULL ask for nothing.
+SELECT {log} FROM logs JOIN instances ON instances.id = logs.instance
 WHERE logs.session = ?1 AND logs.id > ?2
   AND (?3 IS NULL OR logs.instance = (SELECT id FROM instances WHERE session = ?1 AND task = ?3 AND number = ?4))
   AND logs.level >= ?5
   AND (?6 = '' OR instr(lower(logs.message), lower(?6)) > 0)
-  AND (?7 IS NULL OR (logs.number > instances.log_resolved) = ?7)
-ORDER BY logs.id LIMIT ?8
+  AND (?7 IS NULL OR {open} = ?7)
+  AND (?8 IS NULL OR logs.fingerprint = ?8)
+ORDER BY logs.id {order} LIMIT ?9
+
+-- name: purge_find
+-- Records older than a time and not above a level, but none that asks for a review: a batch of them.
+SELECT logs.id FROM logs JOIN instances ON instances.id = logs.instance
+WHERE logs.id > ?1 AND logs.at < ?2 AND logs.level <= ?3
+  AND NOT (logs.level >= ?4 AND {open} AND instances.status NOT IN ('replayed', 'skipped', 'abandoned'))
+  AND (?5 = 0 OR logs.context <> '{}')
+ORDER BY logs.id LIMIT ?6
+
+-- name: purge_record
+DELETE FROM logs WHERE id = ?
+
+-- name: purge_context
+-- The message lives on.
+UPDATE logs SET context = '{}', exception = ? WHERE id = ?
+
+-- name: log_exception
+SELECT exception FROM logs WHERE id = ?

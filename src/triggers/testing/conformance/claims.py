@@ -259,6 +259,18 @@ class Claims(StorageFixtures):
         assert storage.due(10, grace=GRACE, everything=True) == []
         assert pages.replay("t_page#0").name == "t_page#1"
 
+    def test_a_sweep_that_saw_an_earlier_claim_leaves_this_one_alone(
+        self, place: Place, pages: Steps
+    ) -> None:
+        """Promise 4: a recovery counts for the claim that was seen, also where the next one has run out, too."""
+        first = pages.start("t_page#0")
+        pages.release(first)
+        second = pages.start("t_page#0", "another")
+        place.advance(timedelta(microseconds=LEASE + 1))
+        assert pages.recover("t_page#0", first.fence).refused
+        assert (pages["t_page#0"].status.value, pages["t_page#0"].crashes) == ("running", 0)
+        assert not pages.recover("t_page#0", second.fence).refused
+
     # -- hand-over ---------------------------------------------------------------------------------------------
 
     def test_what_is_scheduled_is_handed_over_again_after_its_grace(

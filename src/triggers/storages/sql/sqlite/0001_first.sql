@@ -84,6 +84,7 @@ CREATE TABLE instances (
     log_counts TEXT NOT NULL DEFAULT '{}',
     log_dropped INTEGER NOT NULL DEFAULT 0,
     log_resolved INTEGER NOT NULL DEFAULT 0,
+    log_chosen TEXT NOT NULL DEFAULT '[]',
     log_audit TEXT NOT NULL DEFAULT '[]'
 );
 CREATE UNIQUE INDEX instances_name ON instances (session, task, number);
@@ -105,8 +106,9 @@ CREATE TABLE waiting (
     PRIMARY KEY (session, trigger, instance)
 ) WITHOUT ROWID;
 
+-- A number is never given again, so that whoever follows a log misses nothing that comes after a purge.
 CREATE TABLE logs (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     session INTEGER NOT NULL REFERENCES sessions,
     instance INTEGER NOT NULL REFERENCES instances,
     number INTEGER NOT NULL,
@@ -124,6 +126,7 @@ CREATE TABLE logs (
     lineno INTEGER NOT NULL,
     function TEXT NOT NULL,
     truncated TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
     late INTEGER NOT NULL
 );
 CREATE UNIQUE INDEX logs_number ON logs (instance, number);
