@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.rounds import in_turns
 from triggers import Triggers
-from triggers.storages.sqlite_file import SqliteFile, SqliteUrl, load_driver
+from triggers.storages.sqlite_file import SqliteFile
+from triggers.storages.sqlite_url import SqliteUrl, load_driver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +45,11 @@ def _measure(setting: str) -> list[tuple[str, float, str]]:
     return [
         (f"synchronous={setting}: firings per second", FIRINGS / library, "1/s"),
         (f"synchronous={setting}: bare transactions per second", FIRINGS / times["bare"], "1/s"),
-        (f"synchronous={setting}: rate to the same statements", times["same statements"] / library, "at least 0.6"),
+        (
+            f"synchronous={setting}: rate to the same statements",
+            times["same statements"] / library,
+            "at least 0.6",
+        ),
         (f"synchronous={setting}: rate to the bare loop", times["bare"] / library, f"at least {target}"),
     ]
 
@@ -132,7 +137,9 @@ def _growing(one: tuple[Any, ...], two: tuple[Any, ...]) -> Callable[[int], tupl
 def _bare(folder: str, setting: str) -> Callable[[], None]:
     connection = _connect(f"{folder}/bare.db", setting)
     connection.execute("CREATE TABLE head (id INTEGER PRIMARY KEY, count INTEGER NOT NULL)")
-    connection.execute("CREATE TABLE log (id INTEGER PRIMARY KEY, number INTEGER NOT NULL, payload TEXT NOT NULL)")
+    connection.execute(
+        "CREATE TABLE log (id INTEGER PRIMARY KEY, number INTEGER NOT NULL, payload TEXT NOT NULL)"
+    )
     connection.execute("INSERT INTO head VALUES (1, 0)")
 
     def loop() -> None:

@@ -8,6 +8,7 @@ again: ``python -m bench.fuzz_sanitizer - HEX``.
 from __future__ import annotations
 
 import collections
+import importlib
 import os
 import random
 import sys
@@ -169,7 +170,7 @@ def _leaf(source: Bytes) -> Any:  # noqa: C901, PLR0911, PLR0912 - one kind each
         case 12:
             return PurePosixPath(source.text().replace("\0", ""))
         case 13:
-            return f"{source.text()}://{source.text().replace('/', '')[:200]}:{CANARY}@{source.text()}"
+            return f"{source.text()}://{source.some(40).hex()}:{CANARY}@{source.text()}"
         case 14:
             return (Sensitive(CANARY), SecretStr(CANARY))[source.one() & 1]
         case 15:
@@ -332,14 +333,13 @@ def _mutated(dice: random.Random, data: bytes) -> bytes:
 def _guided(minutes: float) -> None:
     import atheris  # noqa: PLC0415 - only if it is there
 
+    for name in [name for name in sys.modules if name.startswith(("triggers", "bench.fuzz"))]:
+        del sys.modules[name]
+    # Imported anew, with every branch reporting itself.
     with atheris.instrument_imports(include=["triggers.logs"]):
-        for name in [name for name in sys.modules if name.startswith("triggers")]:
-            del sys.modules[name]
-        sys.modules.pop("bench.fuzz_sanitizer", None)
-        from bench import fuzz_sanitizer  # noqa: PLC0415 - anew, with every branch reporting itself
-
+        module = importlib.import_module("bench.fuzz_sanitizer")
     arguments = [sys.argv[0], f"-max_total_time={round(minutes * 60)}", "-max_len=2000", "-timeout=30"]
-    atheris.Setup(arguments, fuzz_sanitizer.check)
+    atheris.Setup(arguments, module.check)
     atheris.Fuzz()
 
 

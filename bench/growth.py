@@ -1,4 +1,4 @@
-"""What a firing costs in a session that holds 10 to 100,000 instances, or many that wait for something else."""
+"""What a firing costs in a session that holds 10 to 100,000 instances, or many that wait for others."""
 
 from __future__ import annotations
 

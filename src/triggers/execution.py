@@ -68,16 +68,17 @@ class Owner:
     """Names claims, one prefix for each life of a process, so that a forked child is not its parent."""
 
     def __init__(self) -> None:
-        self._pid = 0
-        self._prefix = ""
+        self._life = (0, "")
         self._claims = itertools.count()
 
     def next(self) -> str:
         """A name for one claim."""
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
-            self._prefix = f"{socket.gethostname()}:{self._pid}:{uuid.uuid4().hex[:12]}"
-        return f"{self._prefix}:{next(self._claims)}"
+        pid, prefix = self._life
+        if pid != os.getpid():
+            prefix = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
+            # Both at once: another thread must never see this process with the prefix of its parent.
+            self._life = (os.getpid(), prefix)
+        return f"{prefix}:{next(self._claims)}"
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from triggers.core.configuration import check_configuration
 from triggers.core.names import check_name, split_instance_name
 from triggers.core.state import Firing
 from triggers.core.status import Status
-from triggers.core.values import DEFAULT_LIMITS, Limits, encode
+from triggers.core.values import DEFAULT_LIMITS, Limits, encode, shown
 from triggers.exceptions import InvalidValueError
 from triggers.logs import LogSettings
 from triggers.session import SessionView, TaskInstance
@@ -498,7 +498,12 @@ def _payload(value: object, what: str, limits: Limits) -> str:
     if value is not None and not isinstance(value, Mapping):
         message = f"{what}: a mapping is needed, not a {type(value).__name__}"
         raise InvalidValueError(message)
-    return encode({} if value is None else dict(value), what, limits)
+    try:
+        given = {} if value is None else dict(value)
+    except Exception as error:  # noqa: BLE001 - a mapping of somebody's own may raise anything
+        message = f"{what}: the mapping cannot be read: {shown(error)}"
+        raise InvalidValueError(message) from error
+    return encode(given, what, limits)
 
 
 def _fingerprint(payload: str) -> str:

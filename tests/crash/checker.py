@@ -3,7 +3,7 @@
 Everything is read through a connection of the checker's own. What a session holds is compared with the reference
 model, which is taken through the stored firings and moves in their order; counters and indexes are computed again.
 
-As a program: ``python -m tests.crash.checker FOLDER NOTES ALLOWANCE`` prints the report as a line of JSON.
+As a program: ``python -m tests.crash.checker FOLDER NOTES ALLOWANCE BACKOFF`` prints the report as a line of JSON.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from tests.crash.world import CONFIGURATION, COOLDOWN, World, expected_statuses
 from triggers.core import law
 from triggers.core.values import decode
-from triggers.storages.sqlite_file import load_driver
+from triggers.storages.sqlite_url import load_driver
 from triggers.testing.machine import shown
 from triggers.testing.model import RESOLVED, RUNNING, UNSTARTED, Model, awaited, vetoing
 from triggers.testing.steps import Steps
@@ -106,8 +106,15 @@ def check(
     if expect:
         for row in tables["sessions"]:
             _check_expected(row["uid"], notes, _of(tables, row["id"]), report)
-    report.require(allowance is None or report.wasted <= (allowance or 0), f"{report.wasted} runs wasted, {allowance} allowed")
-    report.sessions, report.firings, report.instances = len(uids), len(tables["firings"]), len(tables["instances"])
+    report.require(
+        allowance is None or report.wasted <= (allowance or 0),
+        f"{report.wasted} runs wasted, {allowance} allowed",
+    )
+    report.sessions, report.firings, report.instances = (
+        len(uids),
+        len(tables["firings"]),
+        len(tables["instances"]),
+    )
     return report
 
 
@@ -117,7 +124,10 @@ def _tables(path: Path, report: Report) -> dict[str, list[Row]]:
         report.require(found == [("ok",)], f"integrity_check: {found}")
         found = connection.execute("PRAGMA foreign_key_check").fetchall()
         report.require(found == [], f"foreign_key_check: {found}")
-        names = [row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")]
+        names = [
+            row[0]
+            for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
+        ]
         tables: dict[str, list[Row]] = {}
         for name in names:
             cursor = connection.execute(f"SELECT * FROM {name}")  # noqa: S608 - names from the schema
@@ -146,7 +156,10 @@ def _check_acknowledged(
     acks = world.acks.read()
     for ack in acks:
         numbers = stored[ack["uid"], ack["id"]]
-        report.require(numbers == [ack["number"]], f"{ack['uid']}: {ack['id']} was acknowledged as {ack['number']}, stored as {numbers}")
+        report.require(
+            numbers == [ack["number"]],
+            f"{ack['uid']}: {ack['id']} was acknowledged as {ack['number']}, stored as {numbers}",
+        )
     intended = {(said["uid"], said["id"]) for said in world.intents.read()}
     for what, numbers in stored.items():
         report.require(len(numbers) <= 1, f"{what} was fired {len(numbers)} times")
@@ -163,19 +176,34 @@ def _check_counters(tables: Mapping[str, list[Row]], report: Report) -> None:
     for row in tables["instances"]:
         counted[row["session"], row["task"]] += 1
         unresolved[row["session"], row["task"]] += row["status"] not in RESOLVED
-    stored = {(row["session"], row["name"]): (row["created"], row["unresolved"]) for row in tables["names"] if row["created"]}
+    stored = {
+        (row["session"], row["name"]): (row["created"], row["unresolved"])
+        for row in tables["names"]
+        if row["created"]
+    }
     expected = {key: (count, unresolved[key]) for key, count in counted.items()}
-    report.require(stored == expected, f"counters are {stored}, should be {expected}" if stored != expected else "")
-    latest = {(row["session"], row["name"]): (row["latest"], row["depth"]) for row in tables["names"] if row["latest"]}
+    report.require(
+        stored == expected, f"counters are {stored}, should be {expected}" if stored != expected else ""
+    )
+    latest = {
+        (row["session"], row["name"]): (row["latest"], row["depth"])
+        for row in tables["names"]
+        if row["latest"]
+    }
     fired = sorted(tables["firings"], key=lambda row: row["number"])
     newest = {(row["session"], row["trigger"]): (row["number"], row["depth"]) for row in fired}
-    report.require(latest == newest, f"the latest firings are {latest}, should be {newest}" if latest != newest else "")
+    report.require(
+        latest == newest, f"the latest firings are {latest}, should be {newest}" if latest != newest else ""
+    )
     firings: dict[int, list[int]] = defaultdict(list)
     for row in tables["firings"]:
         firings[row["session"]].append(row["number"])
     for row in tables["sessions"]:
         numbers = sorted(firings[row["id"]])
-        report.require(numbers == [*range(1, row["firings"] + 1)], f"{row['uid']}: firings {numbers}, head says {row['firings']}")
+        report.require(
+            numbers == [*range(1, row["firings"] + 1)],
+            f"{row['uid']}: firings {numbers}, head says {row['firings']}",
+        )
         configuration = rules[row["rules"]]
         model = Model(FINALIZING)
         model.configure(configuration)
@@ -184,7 +212,10 @@ def _check_counters(tables: Mapping[str, list[Row]], report: Report) -> None:
             for task in configuration.keys() - model.waiting_for_finalizing()
             if not counted[row["id"], task] or unresolved[row["id"], task]
         }
-        report.require(row["pending"] == len(open_tasks), f"{row['uid']}: pending {row['pending']}, should be {open_tasks}")
+        report.require(
+            row["pending"] == len(open_tasks),
+            f"{row['uid']}: pending {row['pending']}, should be {open_tasks}",
+        )
 
 
 def _check_waiting(tables: Mapping[str, list[Row]], report: Report) -> None:
@@ -194,7 +225,9 @@ def _check_waiting(tables: Mapping[str, list[Row]], report: Report) -> None:
     for row in tables["instances"]:
         rule = of_session[row["session"]].get(row["task"])
         if row["status"] == UNSTARTED and rule is not None:
-            lacks = awaited(rule) - json.loads(row["taken"]).keys() | vetoing(rule) - set(json.loads(row["vetoes"]))
+            lacks = awaited(rule) - json.loads(row["taken"]).keys() | vetoing(rule) - set(
+                json.loads(row["vetoes"])
+            )
             expected |= {(row["session"], trigger, row["id"]) for trigger in lacks}
     stored = {(row["session"], row["trigger"], row["instance"]) for row in tables["waiting"]}
     report.require(stored == expected, f"waiting: {stored - expected} too much, {expected - stored} missing")
@@ -203,14 +236,22 @@ def _check_waiting(tables: Mapping[str, list[Row]], report: Report) -> None:
         logs[row["instance"]].append(row)
     for row in tables["instances"]:
         said = logs[row["id"]]
-        report.require(len(said) + row["log_dropped"] == row["log_count"], f"{_name(row)}: {len(said)} records of {row['log_count']}")
-        report.require(row["log_level"] == max((each["level"] for each in said), default=0), f"{_name(row)}: log level {row['log_level']}")
+        report.require(
+            len(said) + row["log_dropped"] == row["log_count"],
+            f"{_name(row)}: {len(said)} records of {row['log_count']}",
+        )
+        report.require(
+            row["log_level"] == max((each["level"] for each in said), default=0),
+            f"{_name(row)}: log level {row['log_level']}",
+        )
 
 
 # -- every end was accepted once, with what follows from it ---------------------------------------------------
 
 
-def _check_ends(world: World, tables: Mapping[str, list[Row]], sessions: Mapping[int, str], report: Report) -> None:
+def _check_ends(
+    world: World, tables: Mapping[str, list[Row]], sessions: Mapping[int, str], report: Report
+) -> None:
     runs = world.runs.read()
     starts = Counter((run["uid"], run["instance"], run["fence"]) for run in runs if run["what"] == "start")
     report.runs = sum(starts.values())
@@ -230,12 +271,18 @@ def _check_ends(world: World, tables: Mapping[str, list[Row]], sessions: Mapping
         own = cascades.pop((row["session"], name), [])
         cascaded = status == "finished" or (status == "skipped" and row["result"] is not None)
         report.require(len(own) == cascaded, f"{where} is {status} and cascaded {len(own)} times")
-        ended += sum(move in ("finished", "failed", "skipped") for move in moves) - ("failed" in moves and "skipped" in moves)
+        ended += sum(move in ("finished", "failed", "skipped") for move in moves) - (
+            "failed" in moves and "skipped" in moves
+        )
         if status == "finished" and own:
             fence = decode(own[0]["kwargs"]).get("fence")
             report.require(row["result"] == own[0]["number"], f"{where} has another result than its cascade")
-            report.require(fence == row["fence"], f"{where} has fence {row['fence']}, the accepted end was of {fence}")
-            report.require(starts[sessions[row["session"]], name, row["fence"]], f"{where} finished and never ran")
+            report.require(
+                fence == row["fence"], f"{where} has fence {row['fence']}, the accepted end was of {fence}"
+            )
+            report.require(
+                starts[sessions[row["session"]], name, row["fence"]], f"{where} finished and never ran"
+            )
         report.crashes += row["crashes"]
         report.late += sum(remark.startswith(_REMARKS[0]) for _, _, remark in _history(row))
     report.require(not cascades, f"cascades of what never finished: {list(cascades)}")
@@ -284,37 +331,52 @@ def _commits(rows: Mapping[str, list[Row]]) -> list[tuple[int, list[tuple[Row, s
 
 
 def _step(model: Model, moves: list[tuple[Row, str, str]], fired: list[Row]) -> None:
-    """Do on the model what one commit did."""
+    """Do on the model what one commit did: its one cause; all else in it follows."""
+    retried = {_name(row) for row, _, remark in moves if remark == "by its own retry"}
     for row, what, remark in moves:
-        name = _name(row)
-        fence = model.instances[name].fence if name in model.instances else 0
-        by_retry = any(other is row and remark == "by its own retry" for other, _, remark in moves)
-        if what == RUNNING:
-            assert model.claim(name) is not None, f"{name} could not be claimed"
-        elif what == "finished":
-            assert model.finish(name, fence, decode(fired[0]["kwargs"])), f"{name} could not be finished"
-        elif remark.startswith("lease lost"):
-            assert model.expire(name, fail_at_once=what == "failed" and row["crash_budget"] == 1), f"{name} could not be lost"
-        elif what == "scheduled" and remark.startswith("let go"):
-            assert model.release(name, fence), f"{name} could not be let go"
-        elif what == "failed" and by_retry:
-            assert model.retry(name, fence, COOLDOWN // timedelta(microseconds=1), RETRY_LIMIT), f"{name} could not be retried"
-        elif what == "failed":
-            assert model.fail(name, fence, "error"), f"{name} could not be failed"
-        elif what == "replayed" and not by_retry:
-            model.replay(name)
-        elif what == "skipped" and model.instances[name].status == RUNNING:
-            assert model.skip_running(name, fence), f"{name} could not be skipped"
-        elif what == "skipped":
-            cascade = row["result"] is not None
-            model.skip(name, cascade=cascade, result=decode(fired[0]["kwargs"]) if cascade else None)
-        else:
-            continue  # it follows from another move, or from a firing
-        if not (what == "failed" and by_retry):
+        if _name(row) in retried:
+            fence = model.instances[_name(row)].fence
+            assert model.retry(_name(row), fence, COOLDOWN // timedelta(microseconds=1), RETRY_LIMIT), moves
             return
-    if not any(what == "failed" for _, what, _ in moves) and fired:
-        first = fired[0]
-        model.fire(first["trigger"], decode(first["kwargs"]), first["key"])
+        if _by_worker(model, row, what, remark, fired) or _by_person(model, row, what, fired):
+            return
+    if fired:
+        model.fire(fired[0]["trigger"], decode(fired[0]["kwargs"]), fired[0]["key"])
+
+
+def _by_worker(model: Model, row: Row, what: str, remark: str, fired: list[Row]) -> bool:
+    """Whether a worker, or the sweep in its place, made this move; it is done, and the model allows it."""
+    name = _name(row)
+    held = model.instances.get(name)
+    fence = held.fence if held else 0
+    if what == RUNNING:
+        done: object = model.claim(name) is not None
+    elif what == "finished":
+        done = model.finish(name, fence, decode(fired[0]["kwargs"]))
+    elif remark.startswith("lease lost"):
+        done = model.expire(name, fail_at_once=what == "failed" and row["crash_budget"] == 1)
+    elif remark.startswith("let go"):
+        done = model.release(name, fence)
+    elif what == "failed":
+        done = model.fail(name, fence, "error")
+    elif what == "skipped" and held and held.status == RUNNING:
+        done = model.skip_running(name, fence)
+    else:
+        return False
+    assert done, f"{name} cannot become {what} {remark}"
+    return True
+
+
+def _by_person(model: Model, row: Row, what: str, fired: list[Row]) -> bool:
+    """Whether a person made this move; it is done."""
+    if what == "replayed":
+        model.replay(_name(row))
+    elif what == "skipped":
+        cascade = row["result"] is not None
+        model.skip(_name(row), cascade=cascade, result=decode(fired[0]["kwargs"]) if cascade else None)
+    else:
+        return False
+    return True
 
 
 RETRY_LIMIT = 3
@@ -343,10 +405,26 @@ def _check_expected(uid: str, notes: int, rows: Mapping[str, list[Row]], report:
     fired = len({decode(row["kwargs"])["id"] for row in rows["firings"] if row["trigger"] == "note"})
     report.require(fired <= notes, f"{uid}: {fired} notes")
     for task, statuses in expected_statuses(uid, notes=fired).items():
-        report.require(found.get(task) == statuses, f"{uid}: {task} is {found.get(task)} at the end, should be {statuses}")
-    report.require(found.keys() == CONFIGURATION.keys(), f"{uid}: no instance of {CONFIGURATION.keys() - found.keys()}")
+        report.require(
+            found.get(task) == statuses,
+            f"{uid}: {task} is {found.get(task)} at the end, should be {statuses}",
+        )
+    report.require(
+        found.keys() == CONFIGURATION.keys(), f"{uid}: no instance of {CONFIGURATION.keys() - found.keys()}"
+    )
+
+
+def main(folder: str, notes: str, allowance: str, backoff: str) -> None:
+    """Print the report."""
+    found = check(
+        World(Path(folder)),
+        notes=int(notes),
+        allowance=int(allowance),
+        backoff=[int(backoff)],
+        max_crashes=1_000_000,
+    )
+    print(json.dumps(asdict(found)))  # noqa: T201 - a program
 
 
 if __name__ == "__main__":
-    _folder, _notes, _allowance, _backoff = sys.argv[1:]
-    print(json.dumps(asdict(check(World(Path(_folder)), notes=int(_notes), allowance=int(_allowance), backoff=[int(_backoff)], max_crashes=10**6))))  # noqa: T201
+    main(*sys.argv[1:])

@@ -166,7 +166,7 @@ class Soak:
                 del self.living[pid]
                 self.paused.pop(pid, None)
                 code = os.waitstatus_to_exitcode(status)
-                assert role.startswith("producer") and code == 0, f"{role} ended with {code}"
+                assert (role.partition(" ")[0], code) == ("producer", 0), f"{role} ended with {code}"
 
     def resume(self, now: float) -> None:
         """Wake those who were paused for long enough."""

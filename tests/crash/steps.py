@@ -76,7 +76,9 @@ class Scene:
     def start(self, name: str, **terms: Any) -> Attempt:
         """A worker claims the instance and begins to run it."""
         attempt = self.steps.start(name, "worker", **terms)
-        self.world.runs.write(what="start", uid=self.uid, instance=name, attempt=attempt.attempt, fence=attempt.fence)
+        self.world.runs.write(
+            what="start", uid=self.uid, instance=name, attempt=attempt.attempt, fence=attempt.fence
+        )
         return attempt
 
     def held(self, name: str) -> Attempt:
@@ -99,7 +101,9 @@ class Scene:
 
 def _batch() -> LogBatch:
     entries = [
-        LogEntry(seq, 1, level, "crash", f"record {seq}", "record %d", {"seq": seq}, None, "file.py", 1, "run")
+        LogEntry(
+            seq, 1, level, "crash", f"record {seq}", "record %d", {"seq": seq}, None, "file.py", 1, "run"
+        )
         for seq, level in ((1, 20), (2, 30))
     ]
     return LogBatch(entries, {20: 1, 30: 1}, 0)
@@ -200,11 +204,14 @@ STEPS: dict[str, Step] = {
     "fire into an unknown session": Step(_nothing, lambda scene: scene.fire(HELLO)),
     "fire, which makes an instance": Step(Scene.configure, lambda scene: scene.fire("first")),
     "fire, which completes joins": Step(_fired("first"), lambda scene: scene.fire("complete")),
-    "fire for every page": Step(_fired("first", "page"), lambda scene: scene.world.fire(scene.app, plan("s-1")[3])),
+    "fire for every page": Step(
+        _fired("first", "page"), lambda scene: scene.world.fire(scene.app, plan("s-1")[3])
+    ),
     "fire, which abandons": Step(_fired("first"), lambda scene: scene.fire("embedded"), uid="s-0"),
     "fire again": Step(_fired("first"), lambda scene: scene.fire("first")),
     "reconfigure, catching up": Step(
-        _small, lambda scene: scene.app.session(scene.uid).update_configuration(CONFIGURATION, catch_up=True),
+        _small,
+        lambda scene: scene.app.session(scene.uid).update_configuration(CONFIGURATION, catch_up=True),
         modelled=False,
     ),
     "claim": Step(Scene.fire_all, lambda scene: scene.steps.start("t_subject#0", "worker")),
@@ -235,7 +242,8 @@ STEPS: dict[str, Step] = {
         planned=False,
     ),
     "replay": Step(
-        _failed("t_failing#0"), lambda scene: scene.app.session(scene.uid).replay_failed_instance("t_failing#0")
+        _failed("t_failing#0"),
+        lambda scene: scene.app.session(scene.uid).replay_failed_instance("t_failing#0"),
     ),
     "skip": Step(
         _failed("t_notes#0"),
@@ -244,7 +252,9 @@ STEPS: dict[str, Step] = {
     ),
     "skip, with a cascade": Step(
         _failed("t_subject#0"),
-        lambda scene: scene.app.session(scene.uid).skip_failed_instance("t_subject#0", cascade=True, result={"a": 1}),
+        lambda scene: scene.app.session(scene.uid).skip_failed_instance(
+            "t_subject#0", cascade=True, result={"a": 1}
+        ),
         planned=False,
     ),
     "move by hand": Step(
@@ -254,20 +264,25 @@ STEPS: dict[str, Step] = {
         modelled=False,
     ),
     "add metadata": Step(
-        Scene.fire_all, lambda scene: scene.app.session(scene.uid).update_instance_metadata("t_subject#0", {"a": 1})
+        Scene.fire_all,
+        lambda scene: scene.app.session(scene.uid).update_instance_metadata("t_subject#0", {"a": 1}),
     ),
     "add metadata to the session": Step(
         Scene.fire_all, lambda scene: scene.app.session(scene.uid).update_session_metadata({"a": 1})
     ),
     "resolve logs": Step(
         _failed("t_failing#0"),
-        lambda scene: scene.app.session(scene.uid).mark_instance_logs_resolved("t_failing#0", by="me", through=1),
+        lambda scene: scene.app.session(scene.uid).mark_instance_logs_resolved(
+            "t_failing#0", by="me", through=1
+        ),
     ),
     "release": Step(
         _started("t_subject#0"), lambda scene: scene.steps.release(scene.said(scene.held("t_subject#0")))
     ),
     "sweep, which recovers": Step(_expired("t_subject#0"), lambda scene: scene.app.sweep()),
-    "sweep, which fails": Step(_expired("t_subject#0", crash_budget=1), lambda scene: scene.app.sweep(), planned=False),
+    "sweep, which fails": Step(
+        _expired("t_subject#0", crash_budget=1), lambda scene: scene.app.sweep(), planned=False
+    ),
     "refuse a ghost": Step(_replaced, _ghost, lost=2),
     "hand over": Step(_then(Scene.fire_all, lambda scene: scene.clock.advance(31)), _hand_over),
     "run a task": Step(Scene.fire_all, lambda scene: scene.app.run(scene.uid, "t_subject", 0)),

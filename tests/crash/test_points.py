@@ -16,7 +16,7 @@ from tests.crash.healing import Ticking, heal
 from tests.crash.processes import KILLED, in_child
 from tests.crash.steps import STEPS, Scene, Step, fires
 from tests.crash.world import World
-from triggers.storages.sqlite_file import load_driver
+from triggers.storages.sqlite_url import load_driver
 from triggers.testing.faults import Faults, FaultyDriver, kill_process
 
 if TYPE_CHECKING:
@@ -31,7 +31,10 @@ def fingerprint(path: Path) -> str:
     with closing(load_driver("auto").connect(str(path))) as connection:
         connection.execute("PRAGMA synchronous = OFF")
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")]
+        tables = [
+            row[0]
+            for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
+        ]
         rows = [[table, connection.execute(f"SELECT * FROM {table}").fetchall()] for table in tables]  # noqa: S608
         rows.append(connection.execute("PRAGMA user_version").fetchall())
     return hashlib.sha256(_OWNER.sub("owner", json.dumps(rows)).encode()).hexdigest()
@@ -140,7 +143,10 @@ def killed_everywhere(step: Step, folder: Path, *, heal_all: bool) -> tuple[list
     for place, point in enumerate(rehearsal.points, start=1):
         world = rehearsal.stage(folder / str(place))
         reached.append(rehearsal.die(world, place))
-        left, said = fingerprint(world.path), repr([world.acks.read(), [{**run, "pid": 0} for run in world.runs.read()]])
+        left, said = (
+            fingerprint(world.path),
+            repr([world.acks.read(), [{**run, "pid": 0} for run in world.runs.read()]]),
+        )
         found = [] if left == rehearsal.states[rehearsal.commits(place)] else ["half a step was stored"]
         if heal_all or (left, said) not in healed_from:
             healed_from.add((left, said))

@@ -13,11 +13,14 @@ import pytest
 
 from tests.crash.healing import Ticking
 from tests.crash.processes import KILLED, begin, end, in_child
-from tests.crash.world import Until, World, wall_clock
+from tests.crash.world import World, wait_for, wall_clock
+from triggers import execution
 from triggers.core.names import split_instance_name
+from triggers.core.state import Changes, Need
 from triggers.core.status import Status
+from triggers.exceptions import StorageBusyError
 from triggers.runners.threads import ThreadsRunner
-from triggers.storages.sqlite_file import load_driver
+from triggers.storages.sqlite_url import load_driver
 from triggers.task import task
 from triggers.testing.clock import VirtualClock
 
@@ -36,6 +39,34 @@ def configure(world: World, **runs: str) -> None:
 def instance(world: World, name: str):
     """The instance as it is stored."""
     return world.app(None).session("s-0").storage[name]
+
+
+def stop(pid: int, world: World) -> None:
+    """Stop a process at a moment at which it does not hold the file's lock."""
+    storage = world.storage()
+
+    def is_stopped() -> bool:
+        os.kill(pid, signal.SIGSTOP)
+        os.waitpid(pid, os.WUNTRACED)
+        try:
+            storage.commit("nobody", _nothing, patience=0.05)
+        except StorageBusyError:
+            os.kill(pid, signal.SIGCONT)
+            return False
+        return True
+
+    wait_for("a moment without a lock", is_stopped)
+    storage.close()
+
+
+def _nothing(session):
+    yield Need()
+    return Changes(session, head=False)
+
+
+def is_refused(world: World, name: str) -> bool:
+    """Whether it is recorded that a late end was refused."""
+    return any("refused a late end" in remark for _, _, remark in instance(world, name).history)
 
 
 @pytest.mark.parametrize(
@@ -113,9 +144,7 @@ def test_a_process_that_is_told_to_stop_lets_its_work_go(world, times):
     in_child(lambda: configure(world, t_long="long"))
     for attempt in range(1, times + 1):
         worker = begin(work)
-        for _ in Until(60, what=f"run {attempt}"):
-            if len(world.starts("t_long#0")) == attempt:
-                break
+        wait_for(f"run {attempt}", lambda expected=attempt: len(world.starts("t_long#0")) == expected)
         os.kill(worker, signal.SIGTERM)
         assert end(worker) == 0
         let_go = instance(world, "t_long#0")
@@ -142,15 +171,11 @@ def test_the_end_of_work_that_was_let_go_is_refused(world):
         configure(world, t_long="long")
         app = world.app(ThreadsRunner(1))
         app.start()
-        for _ in Until(60, what="the first run"):
-            if world.starts("t_long#0"):
-                break
+        wait_for("the first run", lambda: world.starts("t_long#0"))
         app.close(timeout=0)
         world.app("inline").sweep()
         go_on.set()
-        for _ in Until(60, what="the refusal"):
-            if any("refused a late end" in remark for _, _, remark in instance(world, "t_long#0").history):
-                break
+        wait_for("the refusal", lambda: is_refused(world, "t_long#0"))
         assert instance(world, "t_long#0").status == "finished"
         assert instance(world, "t_long#0").result == {"by": 2}
 
@@ -166,12 +191,12 @@ def test_a_task_that_outlasts_its_lease_runs_once_while_its_heart_beats(world):
     def hang(context):
         world.begin(context)
         others = world.app(None, clock=clock)
+        where = ("s-0", *split_instance_name(context.task_instance.name))
         for _ in range(12):
             clock.advance(lease / 2)  # by the storage's clock alone, so that a slow machine fails nothing
-            for _ in Until(60, what="a heartbeat"):
-                stored = others.storage.reader.instance("s-0", *split_instance_name(context.task_instance.name))
-                if stored.lease_until >= clock() + length:
-                    break
+            wait_for(
+                "a heartbeat", lambda: others.storage.reader.instance(*where).lease_until >= clock() + length
+            )
             assert others.sweep().recovered == 0
 
     def live() -> None:
@@ -219,9 +244,7 @@ def test_a_ghost_that_wakes_after_its_lease_is_refused_and_that_is_recorded(worl
         world.begin(context)
         with context.get_logger_context({}, logger=logging.getLogger("tests.slow")) as logger:
             if context.attempt == 1:
-                for _ in Until(60, what="the end of the pause"):
-                    if go_on.exists():
-                        break
+                wait_for("the end of the pause", go_on.exists)
                 logger.warning("awake again")
         return {"by": context.attempt}
 
@@ -229,10 +252,7 @@ def test_a_ghost_that_wakes_after_its_lease_is_refused_and_that_is_recorded(worl
         logging.getLogger("tests.slow").addHandler(logging.NullHandler())
         app = world.app(ThreadsRunner(1), lease=LEASE)
         app.start()
-        for _ in Until(60, what="the refusal"):
-            if any("refused" in remark for _, _, remark in instance(world, "t_slow#0").history):
-                break
-        assert app.is_idle()
+        wait_for("the refusal", lambda: is_refused(world, "t_slow#0"))
         app.close()
 
     def take_over() -> None:
@@ -246,10 +266,8 @@ def test_a_ghost_that_wakes_after_its_lease_is_refused_and_that_is_recorded(worl
     in_child(lambda: configure(world, t_slow="slow"))
     worker = begin(work)
     try:
-        for _ in Until(60, what="the first run"):
-            if world.starts("t_slow#0"):
-                break
-        os.kill(worker, signal.SIGSTOP)
+        wait_for("the first run", lambda: world.starts("t_slow#0"))
+        stop(worker, world)
         assert in_child(take_over) == 0
         assert instance(world, "t_slow#0").result == {"by": 2}
         go_on.touch()
@@ -284,7 +302,9 @@ def test_a_warning_is_kept_though_the_process_dies_right_after_it(world):
     died = instance(world, "t_warn#0")
     assert (died.status, died.current_log_level) == ("running", logging.WARNING)
     records = world.app(None).session("s-0").storage.logs("t_warn#0", min_level=logging.WARNING)
-    assert [(record.entry.message, record.entry.context["page"]) for record in records] == [("something is wrong", 3)]
+    assert [(record.entry.message, record.entry.context["page"]) for record in records] == [
+        ("something is wrong", 3)
+    ]
 
 
 class _Bound:
@@ -328,7 +348,12 @@ def test_a_fork_in_the_middle_of_anything_leaves_no_lock_behind(world, act):
             "run": lambda: (manager.fire("go", {"id": "2"}), app.start(), app.join(60), app.close()),
         }
         pool = next(iter(app._runners.values()))
-        locks = (app._executor.heartbeat._wake, app._sweeper._look._cond, pool._changed, app.storage._file._mine.lock)
+        locks = (
+            app._executor.heartbeat._wake,
+            app._sweeper._look._cond,
+            pool._changed,
+            app.storage._file._mine.lock,
+        )
         held, forked = threading.Event(), threading.Event()
 
         def hold() -> None:
@@ -342,18 +367,41 @@ def test_a_fork_in_the_middle_of_anything_leaves_no_lock_behind(world, act):
         held.wait()
         child = begin(acts[act])
         forked.set()
+        ended: list[tuple[int, int]] = []
         try:
-            for _ in Until(20, what=f"the end of the child that was to {act}"):
-                found, status = os.waitpid(child, os.WNOHANG)
-                if found:
-                    break
+            wait_for(
+                "the end of the child",
+                lambda: ended.append(os.waitpid(child, os.WNOHANG)) or ended[-1][0],
+                20,
+            )
         except AssertionError:
             os.kill(child, signal.SIGKILL)
             raise
-        assert status == 0
+        assert ended[-1][1] == 0
         app.close()
 
     assert in_child(parent) == 0
+
+
+def test_a_claim_of_a_forked_child_never_has_its_parents_name(monkeypatch):
+    """Not even when a second thread of the child claims something while the first one is still finding a name."""
+    owner = execution.Owner()
+    parents = owner.next().rpartition(":")[0]
+    names: list[str] = []
+    real = execution.uuid.uuid4
+
+    def meanwhile():
+        monkeypatch.setattr(execution.uuid, "uuid4", real)
+        names.append(owner.next())
+        return real()
+
+    def child() -> None:
+        monkeypatch.setattr(execution.uuid, "uuid4", meanwhile)
+        names.append(owner.next())
+        assert len(names) == 2
+        assert parents not in {name.rpartition(":")[0] for name in names}
+
+    assert in_child(child) == 0
 
 
 def test_a_forked_child_is_somebody_else(world):
@@ -372,7 +420,9 @@ def test_a_forked_child_is_somebody_else(world):
         manager.update_configuration({"t_each": {"after": ["go"], "andEvery": "go", "run": "plain"}})
         manager.fire("go", {"id": "1"})
         assert app.join(60)
-        assert in_child(lambda: (manager.fire("go", {"id": "2"}), app.start(), app.join(60), app.close())) == 0
+        assert (
+            in_child(lambda: (manager.fire("go", {"id": "2"}), app.start(), app.join(60), app.close())) == 0
+        )
         manager.fire("go", {"id": "3"})
         assert app.join(60)
         app.close()

@@ -7,20 +7,23 @@ import os
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.crash.checker import check
 from tests.crash.healing import Ticking, heal, rest
 from tests.crash.processes import begin, end, in_child
-from tests.crash.world import CONFIGURATION, Until, World, plan
+from tests.crash.world import CONFIGURATION, World, plan, wait_for
 from triggers.runners.inline import InlineRunner
 from triggers.runners.threads import ThreadsRunner
 from triggers.task import task
 from triggers.testing.faults import FaultyRunner, by_chance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 fork = multiprocessing.get_context("fork")
 
@@ -75,7 +78,9 @@ def joined(world: World) -> Counter[tuple[str, str]]:
 
 @pytest.mark.parametrize("crowd", ["threads", "processes"])
 @pytest.mark.parametrize("firers", [2, 3, 8])
-@pytest.mark.parametrize("sessions", [25, pytest.param(3000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize(
+    "sessions", [25, pytest.param(3000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+)
 def test_triggers_that_meet_at_the_same_moment_make_one_instance(world, crowd, firers, sessions):
     """However many fire the last triggers of a join at once, its instance is made once, and released."""
     assert in_child(lambda: meet(world, crowd, firers, sessions)) == 0
@@ -83,7 +88,9 @@ def test_triggers_that_meet_at_the_same_moment_make_one_instance(world, crowd, f
 
 
 @pytest.mark.parametrize("crowd", ["threads", "processes"])
-@pytest.mark.parametrize("fires", [40, pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize(
+    "fires", [40, pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+)
 def test_many_who_fire_into_one_session_all_get_a_number_of_their_own(world, crowd, fires):
     """Six at once fire into one hot session: each is acknowledged, and the numbers have no gap."""
     crew = 6
@@ -113,7 +120,9 @@ def test_many_who_fire_into_one_session_all_get_a_number_of_their_own(world, cro
 def test_a_firing_sees_one_configuration_or_the_other_and_never_half_of_each(world, crowd):
     """While a configuration is changed to and fro, each firing makes the instances of exactly one version."""
     versions = {
-        version: {f"t_{version}{place}": {"after": ["go"], "andEvery": "go", "run": "plain"} for place in range(3)}
+        version: {
+            f"t_{version}{place}": {"after": ["go"], "andEvery": "go", "run": "plain"} for place in range(3)
+        }
         for version in "ab"
     }
     app = world.app(None)
@@ -150,9 +159,7 @@ def test_two_processes_share_the_work(world):
     @task(name="meet", registry=world.registry)
     def meet_each_other(context):
         world.begin(context)
-        for _ in Until(60, what="a run in the other process"):
-            if len({run["pid"] for run in world.runs.read()}) == 2:
-                break
+        wait_for("a run in the other process", lambda: len({run["pid"] for run in world.runs.read()}) == 2)
 
     def work() -> None:
         with world.app(ThreadsRunner(2), grace=timedelta(seconds=60)) as app:
@@ -258,9 +265,7 @@ def test_an_end_that_meets_a_locked_file_is_stored_once_the_lock_is_gone(world):
         storage = World(world.folder).storage()
         with storage._file.transaction():
             locked.set()
-            for _ in Until(60, what="two tries"):
-                if len(tries) >= 2:
-                    break
+            wait_for("two tries", lambda: len(tries) >= 2)
         storage.close()
 
     def live() -> None:

@@ -20,7 +20,9 @@ def program(module: str, *arguments: object, seconds: float) -> dict[str, Any]:
     """Run a program of these tests in a process of its own; what it prints last is a line of JSON."""
     command = [sys.executable, "-m", f"tests.crash.{module}", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds, check=False
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found

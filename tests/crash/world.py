@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from triggers.storages.sqlite import SqliteStorage
 from triggers.task import Registry, TaskContext, task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from triggers.runners.base import Runner
@@ -163,7 +163,6 @@ class World:
         result = app.session(fire.uid).fire(fire.trigger, fire.kwargs, key=fire.key)
         self.acks.write(**said, number=result.number, duplicate=result.duplicate)
 
-
     def run(self, context: TaskContext) -> dict[str, Any]:
         """What each task does: write down that a run began, be busy, write down that it came to its end."""
         self.begin(context)
@@ -217,7 +216,9 @@ def review(app: Triggers, uid: str, *, crashes: bool = False) -> int:
     return len(failed)
 
 
-def expected_statuses(uid: str, *, notes: int = 1, embedded_first: bool | None = None) -> dict[str, list[str]]:
+def expected_statuses(
+    uid: str, *, notes: int = 1, embedded_first: bool | None = None
+) -> dict[str, list[str]]:
     """Task → the statuses of its instances, sorted, once all has happened and everything has run.
 
     Whether the veto came before or after the instance was scheduled is for the firings' order to say; None leaves
@@ -272,19 +273,13 @@ def _tasks(world: World) -> Registry:
     return registry
 
 
-@dataclass(slots=True)
-class Until:
-    """Loop ``for _ in Until(10):`` until the body breaks; fails after so many seconds of real time."""
+def wait_for(what: str, condition: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until the condition holds, in real time.
 
-    seconds: float
-    pause: float = 0.005
-    what: str = "what was waited for"
-    _end: float = field(init=False, default=0.0)
-
-    def __iter__(self) -> Iterator[None]:
-        self._end = time.monotonic() + self.seconds
-        while time.monotonic() < self._end:
-            yield
-            time.sleep(self.pause)
-        message = f"{self.what} did not happen within {self.seconds} s"
-        raise AssertionError(message)
+    Raises:
+        AssertionError: it did not happen for so long that it never will.
+    """
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"{what} did not happen within {seconds} s"
+        time.sleep(0.005)

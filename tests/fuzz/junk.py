@@ -330,7 +330,9 @@ KEPT: dict[str, Any] = {
     "an empty dict": dict,
     "a datetime": lambda: datetime(2026, 1, 1, 12, 30, 15, 123456, tzinfo=UTC),
     "a naive datetime": lambda: datetime(1, 1, 1),  # noqa: DTZ001 - it is what is meant
-    "a datetime with seconds of offset": lambda: datetime(9999, 12, 31, tzinfo=timezone(timedelta(seconds=-1))),
+    "a datetime with seconds of offset": lambda: datetime(
+        9999, 12, 31, tzinfo=timezone(timedelta(seconds=-1))
+    ),
     "a date": lambda: date(1, 1, 1),
     "a time": lambda: time(23, 59, 59, 999999),
     "the longest duration": lambda: timedelta.max,
@@ -352,9 +354,25 @@ EITHER = {
 NO_MAPPINGS = {
     what: REFUSED[what]
     for what in (
-        *("a hostile object", "a hostile dict", "a hostile mapping", "an object that lies about its class"),
-        *("an object that says that it is a dict", "a tuple", "a set", "a generator", "a lambda", "a class", "a dataclass"),
-        *("a list, nearly", "a str, nearly", "NaN", "an array", "5 MB of text", "a number as key", "an unprintable key"),
+        *("a hostile object", "a hostile mapping", "an object that lies about its class"),
+        *(
+            "an object that says that it is a dict",
+            "a tuple",
+            "a set",
+            "a generator",
+            "a lambda",
+            "a class",
+            "a dataclass",
+        ),
+        *(
+            "a list, nearly",
+            "a str, nearly",
+            "NaN",
+            "an array",
+            "5 MB of text",
+            "a number as key",
+            "an unprintable key",
+        ),
     )
 }
 

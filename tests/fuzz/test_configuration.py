@@ -37,8 +37,12 @@ def directives() -> st.SearchStrategy[dict[Any, Any]]:
     names = st.sampled_from(["a", "b", "t_a", "t_b"])
     condition = st.recursive(
         st.lists(names | junk.anything(2), max_size=3),
-        lambda inner: st.fixed_dictionaries({"any": st.lists(names | inner, max_size=3)})
-        | st.fixed_dictionaries({"atLeast": st.integers(-1, 4) | junk.scalars(), "of": st.lists(inner, max_size=3)}),
+        lambda inner: (
+            st.fixed_dictionaries({"any": st.lists(names | inner, max_size=3)})
+            | st.fixed_dictionaries(
+                {"atLeast": st.integers(-1, 4) | junk.scalars(), "of": st.lists(inner, max_size=3)}
+            )
+        ),
         max_leaves=4,
     )
     right = {
@@ -46,7 +50,9 @@ def directives() -> st.SearchStrategy[dict[Any, Any]]:
         "run": st.just("work") | junk.anything(2),
         "andEvery": names | junk.anything(2),
         "unless": condition,
-        "withParams": st.dictionaries(names, st.dictionaries(names, junk.anything(3), max_size=2), max_size=2),
+        "withParams": st.dictionaries(
+            names, st.dictionaries(names, junk.anything(3), max_size=2), max_size=2
+        ),
         "using": st.just("threads") | junk.anything(2),
     }
     return st.fixed_dictionaries({}, optional=right) | st.dictionaries(
@@ -60,7 +66,11 @@ def test_anything_at_all_is_refused_by_name(configuration):
     checked(configuration)
 
 
-@given(st.dictionaries(st.sampled_from(["t_a", "t_b"]) | junk.keys(), directives() | junk.anything(3), max_size=3))
+@given(
+    st.dictionaries(
+        st.sampled_from(["t_a", "t_b"]) | junk.keys(), directives() | junk.anything(3), max_size=3
+    )
+)
 def test_anything_in_the_form_of_a_configuration_is_refused_by_name(configuration):
     """Whatever the tasks and directives are, only a ConfigurationError comes out."""
     checked(configuration)
@@ -80,7 +90,9 @@ PLACES: dict[str, Any] = {
     "as using": lambda value: {"t_a": {"run": "work", "after": ["a"], "using": value}},
     "as withParams": lambda value: {"t_a": {"run": "work", "after": ["a"], "withParams": value}},
     "in withParams": lambda value: {"t_a": {"run": "work", "after": ["a"], "withParams": {"a": value}}},
-    "deep in withParams": lambda value: {"t_a": {"run": "work", "after": ["a"], "withParams": {"a": {"b": [value]}}}},
+    "deep in withParams": lambda value: {
+        "t_a": {"run": "work", "after": ["a"], "withParams": {"a": {"b": [value]}}}
+    },
     "as a custom directive": lambda value: {"t_a": {"run": "work", "after": ["a"], "custom": value}},
 }
 
@@ -128,13 +140,17 @@ def test_a_refused_configuration_writes_nothing(tmp_path):
             assert not manager.storage.exists
             manager.update_configuration({"t_a": {"run": "work", "after": ["a"]}})
             with pytest.raises(ConfigurationError):
-                manager.update_configuration({"t_b": {"run": "work", "after": ["b"]}, "t_c": {"run": float("nan")}})
+                manager.update_configuration(
+                    {"t_b": {"run": "work", "after": ["b"]}, "t_c": {"run": float("nan")}}
+                )
             assert list(manager.storage.tasks) == ["t_a"]
 
 
 def test_memory_stays_bounded():
     """Refusing a configuration with large values takes little more than the values themselves."""
-    configuration = {f"t_{number}": {"run": "work", "after": ["a"], "custom": "x" * 2_000_000} for number in range(5)}
+    configuration = {
+        f"t_{number}": {"run": "work", "after": ["a"], "custom": "x" * 2_000_000} for number in range(5)
+    }
     tracemalloc.start()
     with suppress(ConfigurationError):
         check_configuration(configuration)

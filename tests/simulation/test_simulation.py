@@ -21,7 +21,7 @@ from triggers.core.status import Status
 from triggers.core.work import Work
 from triggers.storages.memory import MemoryStorage
 from triggers.storages.sqlite import SqliteStorage
-from triggers.storages.sqlite_file import load_driver
+from triggers.storages.sqlite_url import load_driver
 from triggers.sweep import Sweep
 from triggers.testing.faults import FaultyDriver
 

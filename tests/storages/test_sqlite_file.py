@@ -27,11 +27,9 @@ from triggers.storages.sqlite import SqliteStorage
 from triggers.storages.sqlite_file import (
     APPLICATION_ID,
     NETWORK_FILE_SYSTEMS,
-    SqliteUrl,
     _check_file_system,
-    is_safe,
-    load_driver,
 )
+from triggers.storages.sqlite_url import SqliteUrl, is_safe, load_driver
 from triggers.testing.conformance.fixtures import SURVEY, at_once
 from triggers.testing.machine import shown
 from triggers.testing.steps import Steps

@@ -17,7 +17,7 @@ from triggers.runners.inline import InlineRunner
 from triggers.storages.base import Due
 from triggers.storages.memory import MemoryStorage
 from triggers.storages.sqlite import SqliteStorage
-from triggers.storages.sqlite_file import load_driver
+from triggers.storages.sqlite_url import load_driver
 from triggers.task import task
 from triggers.testing import (
     Faults,

@@ -184,7 +184,7 @@ def _open_storage(url: str, *, creating: bool, manager: str | None) -> Triggers:
 
 def _must_exist(rest: str) -> None:
     """Refuse a file that is not there: a slip of the pen must not look like an empty storage."""
-    from triggers.storages.sqlite_file import SqliteUrl  # noqa: PLC0415 - help must not load a storage
+    from triggers.storages.sqlite_url import SqliteUrl  # noqa: PLC0415 - help must not load a storage
 
     path = Path(SqliteUrl.parse(f"sqlite:{rest}").path)
     if not path.exists():

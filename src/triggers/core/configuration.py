@@ -25,7 +25,7 @@ from pydantic_core import PydanticCustomError
 from triggers.core.conditions import condition_from_json
 from triggers.core.names import MAX_NAME, check_name
 from triggers.core.rules import DIRECTIVES, RuleSet, rule_set
-from triggers.core.values import DEFAULT_LIMITS, Limits, encode
+from triggers.core.values import DEFAULT_LIMITS, Limits, encode, shown
 from triggers.exceptions import ConfigurationError, InvalidNameError, InvalidValueError
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ RESERVED = ("deadline", "within", "retry", "limit", "priority", "where")
 NEAR_MISS = 0.8
 
 
+#: How many terms may stand side by side in a condition: as many as there may be tasks to wait for.
+MAX_TERMS = 10_000
+
+
 def _checked_name(value: object) -> object:
     try:
         return check_name(value, "name")
@@ -46,6 +50,9 @@ def _checked_name(value: object) -> object:
 
 
 def _as_list(value: Any) -> Any:
+    if isinstance(value, (list, tuple, set, frozenset)) and len(value) > MAX_TERMS:
+        template = "{count} terms are more than the limit of {limit}"
+        raise PydanticCustomError("terms", template, {"count": len(value), "limit": MAX_TERMS})
     return (
         sorted(value, key=str)
         if isinstance(value, (set, frozenset))
@@ -171,11 +178,11 @@ def check_configuration(
     Raises:
         ConfigurationError: with every problem, each with its path.
     """
-    problems = list(_problems(configuration, tasks, runners, limits))
+    written = _opened(configuration)
+    problems = list(_problems(written, tasks, runners, limits))
     if problems:
         raise ConfigurationError(problems)
-    assert isinstance(configuration, dict)  # noqa: S101 - _problems says so; for the type checker
-    return _rules(configuration)
+    return _rules(written)
 
 
 def json_schema() -> dict[str, Any]:
@@ -186,6 +193,25 @@ def json_schema() -> dict[str, Any]:
         "title": "Triggers configuration",
         **schema,
     }
+
+
+def _opened(configuration: object) -> dict[Any, Any]:
+    """The configuration and its tasks as plain dicts, whatever kinds of dict they were.
+
+    Raises:
+        ConfigurationError: it is none, or cannot be read.
+    """
+    if not isinstance(configuration, dict):
+        kind = type(configuration).__name__
+        problem = f"a configuration is a mapping of task names to directives, not a {kind}"
+        raise ConfigurationError([("$", problem)])
+    try:
+        return {
+            task: dict(written) if isinstance(written, dict) else written
+            for task, written in dict(configuration).items()
+        }
+    except Exception as error:  # noqa: BLE001 - a dict of somebody's own may raise anything
+        raise ConfigurationError([("$", f"the configuration cannot be read: {shown(error)}")]) from error
 
 
 def _rules(configuration: dict[str, Any]) -> RuleSet:
@@ -203,21 +229,18 @@ def _directives(written: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def _lists(condition: Any) -> Any:
     """The same condition with lists where a user wrote sets or tuples of names."""
     if isinstance(condition, dict):
-        return {key: _lists(terms) for key, terms in condition.items()}
+        return {key: _lists(terms) for key, terms in dict.items(condition)}
     if isinstance(condition, (list, tuple, set, frozenset)):
         return [_lists(term) for term in _as_list(condition)]
     return condition if condition is not None else []
 
 
 def _problems(
-    configuration: object, tasks: Collection[str] | None, runners: Collection[str] | None, limits: Limits
+    configuration: dict[Any, Any],
+    tasks: Collection[str] | None,
+    runners: Collection[str] | None,
+    limits: Limits,
 ) -> Iterator[tuple[str, str]]:
-    if not isinstance(configuration, dict):
-        yield (
-            "$",
-            f"a configuration is a mapping of task names to directives, not a {type(configuration).__name__}",
-        )
-        return
     if len(configuration) > limits.tasks:
         yield "$", f"{len(configuration):,} tasks are more than the limit of {limits.tasks:,}"
         return
@@ -239,14 +262,14 @@ def _wrong_keys(configuration: dict[Any, Any]) -> Iterator[tuple[str, str]]:
     for task, written in configuration.items():
         for key in written if isinstance(written, dict) else ():
             if key in RESERVED:
-                yield f"{task}.{key}", f"{key!r} is reserved for a later version"
+                yield _path((task, key)), f"{key!r} is reserved for a later version"
             elif key not in DIRECTIVES and (meant := near_miss(key)):
-                yield f"{task}.{key}", f"unknown directive {key!r}: did you mean {meant!r}?"
+                yield _path((task, key)), f"unknown directive {key!r}: did you mean {meant!r}?"
 
 
 def near_miss(key: object) -> str | None:
     """The directive that a key was probably meant to be, or None for a custom directive."""
-    if not isinstance(key, str):
+    if not isinstance(key, str) or len(key) > MAX_NAME:
         return None
     spelled = {name.lower(): name for name in DIRECTIVES}
     flat = key.lower().replace("_", "").replace("-", "").replace(" ", "")
@@ -262,15 +285,19 @@ def _wrong_shapes(configuration: dict[Any, Any]) -> Iterator[tuple[str, str]]:
             yield _path(problem["loc"]), _message(problem["type"], problem["msg"])
 
 
-def _path(location: tuple[int | str, ...]) -> str:
+def _path(location: tuple[Any, ...]) -> str:
     path = ""
     for place, part in enumerate(location):
-        if isinstance(part, int):
+        if place and isinstance(part, int):
             path += f"[{part}]"
         elif place == 0 or part not in _TAGS:
-            shown = part if part.isprintable() else repr(part)
-            path += f".{shown}" if path else shown
+            path += f".{_part(part)}" if path else _part(part)
     return path
+
+
+def _part(key: object) -> str:
+    plain = type(key) is str and len(key) <= MAX_NAME and key.isprintable()
+    return str(key) if plain else shown(key)
 
 
 _MESSAGES = {
@@ -293,7 +320,7 @@ def _unstorable(configuration: dict[Any, Any]) -> Iterator[tuple[str, str]]:
         for key, value in written.items() if isinstance(written, dict) else ():
             if key not in DIRECTIVES or key == "withParams":
                 try:
-                    encode(value, f"{task}.{key}")
+                    encode(value, _path((task, key)))
                 except InvalidValueError as error:
                     path, _, message = str(error).partition(": ")
                     yield path, message
@@ -307,14 +334,14 @@ def _unknown(
 ) -> Iterator[tuple[str, str]]:
     for task, written in configuration.items():
         name = written.get(directive) if isinstance(written, dict) else None
-        if known is not None and isinstance(name, str) and name not in known:
+        if known is not None and type(name) is str and len(name) <= MAX_NAME and name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = (
                 f"did you mean {close[0]!r}?"
                 if close
                 else f"known are: {', '.join(sorted(known)[:10]) or 'none'}"
             )
-            yield f"{task}.{directive}", f"unknown {what} {name!r}; {hint}"
+            yield _path((task, directive)), f"unknown {what} {name!r}; {hint}"
 
 
 def _never(rules: RuleSet) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from triggers.core.values import shown
 from triggers.exceptions import InvalidNameError, UnknownInstanceError
 
 #: Longest name, in characters.
@@ -31,7 +32,8 @@ def check_name(name: object, what: str) -> str:
     Raises:
         InvalidNameError: it is not a string, is empty, too long, or has a character nobody can see.
     """
-    if not issubclass(type(name), str):  # isinstance() would believe an object that lies about its class
+    # isinstance() alone would believe an object that lies about its class.
+    if not (isinstance(name, str) and issubclass(type(name), str)):
         message = f"a {what} must be a string, not {type(name).__name__}"
         raise InvalidNameError(message)
     if not 0 < len(name) <= MAX_NAME:
@@ -54,14 +56,20 @@ def instance_name(task: str, number: int) -> str:
     return f"{task}#{number}"
 
 
-def split_instance_name(name: str) -> tuple[str, int]:
+def split_instance_name(name: object) -> tuple[str, int]:
     """Take an instance's name apart into task and number.
 
     Raises:
         UnknownInstanceError: it is not of the form ``task#number``.
     """
-    task, mark, number = name.rpartition("#")
-    if not (mark and task and _NUMBER.fullmatch(number)):
-        message = f"{name!r} is not the name of an instance; those look like 't_importSubject#0'"
-        raise UnknownInstanceError(message)
-    return task, int(number)
+    if isinstance(name, str) and issubclass(type(name), str):
+        task, _, number = name.rpartition("#")
+        if _NUMBER.fullmatch(number) and _is_name(task):
+            return task, int(number)
+    message = f"{shown(name)} is not the name of an instance; those look like 't_importSubject#0'"
+    raise UnknownInstanceError(message)
+
+
+def _is_name(task: str) -> bool:
+    """Whether a storage can be asked for a task of that name at all."""
+    return 0 < len(task) <= MAX_NAME and "Cs" not in map(unicodedata.category, task)

@@ -140,7 +140,7 @@ def _plain_dict(value: dict[Any, Any], room: int) -> dict[str, Any]:
     plain = {}
     for key, item in value.items():
         if type(key) is not str:
-            raise _Refused(f"the key {_shown(key)} is of type {type(key).__name__}; keys must be strings")
+            raise _Refused(f"the key {shown(key)} is of type {type(key).__name__}; keys must be strings")
         try:
             kept = item if type(item) in _PLAIN else _plain(item, room)
         except _Refused as refused:
@@ -150,7 +150,7 @@ def _plain_dict(value: dict[Any, Any], room: int) -> dict[str, Any]:
     return plain
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A few words for a value that may be anybody's, whose repr may fail or have no end."""
     try:
         shown = repr(value)
@@ -187,7 +187,7 @@ def _tagged(value: object) -> dict[str, Any]:
     try:
         written = write(value)
     except Exception as error:  # noqa: BLE001 - a time asks its time zone, which may be anybody's code
-        raise _Refused(f"this {kind.__name__} cannot be written: {_shown(error)}") from None
+        raise _Refused(f"this {kind.__name__} cannot be written: {shown(error)}") from None
     if written is None:
         raise _Refused(f"{value!r} is not a number")
     return {tag: written}

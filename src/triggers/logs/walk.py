@@ -175,11 +175,12 @@ class Walk:
             fit = check(value)
         except Exception as problem:  # noqa: BLE001 - a time zone is the application's own code
             fit = f"<{type_name(type(value))}: unreadable, {type_name(type(problem))}>"
-        if type(fit) is str:
+        kind = type(fit)
+        if kind is str:
             return self._string(fit)
-        if type(fit) is bytes:
+        if kind is bytes:
             return self._binary(fit)
-        self.room -= 60
+        self.room -= 60 if kind is not Decimal else 40 + len(str(fit))
         return fit
 
     def _binary(self, value: bytes) -> Any:
@@ -257,9 +258,11 @@ class Walk:
                 if name in out:
                     name = free_name(name, out)
                 # An identifier needs no escapes; of any other key it must be seen what it takes up.
-                self.room -= 3 + (
-                    len(name) + 1 if name.isascii() and name.isidentifier() else _size(name)
-                )
+                need = 4 + (len(name) if name.isascii() and name.isidentifier() else _size(name))
+                if need > self.room:
+                    self.room, taken = 0, taken - 1
+                    break
+                self.room -= need
                 if secret:
                     self.nodes -= 1
                     self.room -= 14
@@ -272,6 +275,7 @@ class Walk:
         except Exception as problem:  # noqa: BLE001 - iterating a mapping may be its own code
             del path[depth - 1 :]
             out[ELLIPSIS] = self._string(f"<unreadable, {type_name(type(problem))}>")
+            self.room -= 7
             self._cut(ELLIPSIS)
         else:
             if taken < total:
@@ -297,7 +301,8 @@ class Walk:
         """Hide the value of ``{"name": "Authorization", "value": …}``, as recorders of HTTP write headers."""
         for label in ("name", "key", "header"):
             name = out.get(label)
-            if type(name) is str and self.is_secret(name):
+            # Of a name that was cut nobody can tell what it named.
+            if type(name) is str and (self.is_secret(name) or f"{ELLIPSIS}[truncated" in name):
                 out["value"] = REDACTED
                 self.hidden += 1
 
@@ -306,19 +311,18 @@ class Walk:
         path = self.path
         taken = 0
         pair = total == 2  # noqa: PLR2004 - a pair has two items
+        first = None
         try:
             for item in islice(items, limit):
                 if self.room <= 0 or self.nodes <= 0:
                     break
                 taken += 1
-                if (
-                    pair
-                    and taken == total
-                    and self.is_secret(out[0] if type(out[0]) is str else _text(out[0]))
-                ):
+                if pair and taken == total and self.is_secret(_name(first, out[0])):
                     out.append(REDACTED)
                     self.hidden += 1
                     continue
+                if taken == 1:
+                    first = item
                 path.append(str(taken - 1))
                 out.append(self.value(item, depth))
                 path.pop()
@@ -368,6 +372,11 @@ class Walk:
 MAX_TUPLE_KEY = 8
 _KEYS = frozenset({int, float, date, timedelta, Decimal, UUID})
 _JSON = frozenset({str, bool, int, type(None), dict, list, tuple})
+
+
+def _name(raw: Any, plain: Any) -> str:
+    """Return the first of a pair as the name that it may be, whole if that is possible."""
+    return raw if type(raw) is str else plain if type(plain) is str else _text(raw)
 
 
 def _text(value: Any) -> str:

@@ -279,7 +279,7 @@ class Reader(Protocol):
             uid: the session.
             task: only of this task.
             statuses: only in one of these.
-            flagged: only with unresolved records at or above this level, unless replayed, skipped or abandoned.
+            flagged: only with unresolved records at or above this level, unless settled without a finish.
             after: (task, number) of the last one of the page before.
             limit: how many at most.
         """

@@ -190,6 +190,16 @@ class SqliteStorage:
         if need.key:
             row = run(SQL["keyed"], (ref, *need.key)).fetchone()
             found.keyed = rows.firing_from_row(row) if row else None
+        self._load_names(run, ref, need, found)
+        for trigger in need.waiting:
+            found.instances += map(rows.instance_from_row, run(SQL["waiting"], (ref, trigger)))
+        for where in need.instances:
+            found.instances += map(rows.instance_from_row, run(SQL["instance"], (ref, *where)))
+        if need.unstarted or need.history or need.payloads or need.flagged is not None or need.levels:
+            self._load_rare(run, ref, need, found)
+        return found
+
+    def _load_names(self, run: Run, ref: int, need: Need, found: Slice) -> None:
         if need.tasks is None:
             found.counters = {row[0]: Counter(*row[1:]) for row in run(SQL["counters_all"], (ref,))}
         elif need.tasks or need.latest:
@@ -199,13 +209,6 @@ class SqliteStorage:
                     found.counters[name] = Counter(created, unresolved)
                 if latest and name in need.latest:
                     found.latest[name] = Latest(latest, depth)
-        for trigger in need.waiting:
-            found.instances += map(rows.instance_from_row, run(SQL["waiting"], (ref, trigger)))
-        for where in need.instances:
-            found.instances += map(rows.instance_from_row, run(SQL["instance"], (ref, *where)))
-        if need.unstarted or need.history or need.payloads or need.flagged is not None or need.levels:
-            self._load_rare(run, ref, need, found)
-        return found
 
     def _load_rare(self, run: Run, ref: int, need: Need, found: Slice) -> None:
         if need.unstarted:

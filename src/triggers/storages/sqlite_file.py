@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import threading
 import time
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qsl, unquote
 
 from triggers.exceptions import (
     SchemaVersionError,
@@ -23,19 +20,16 @@ from triggers.exceptions import (
 )
 from triggers.storages.base import ConflictError
 from triggers.storages.sql import migrations
+from triggers.storages.sqlite_url import BUSY_TIMEOUT, SqliteUrl, is_safe, load_driver
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from types import ModuleType
 
 #: Marks a file as ours (PRAGMA application_id): "Trig".
 APPLICATION_ID: Final = 0x54726967
 
-#: How long a writer waits for others, in seconds, unless the URL says otherwise.
-BUSY_TIMEOUT: Final = 30.0
-
-#: Bytes of a page of a new file. A commit writes each page that it touches, a dozen for a firing, so small pages are
-#: cheaper than SQLite's 4096; yet most rows fit into one.
+#: Bytes of a page of a new file. A commit writes each page that it touches, so small pages are cheaper than
+#: SQLite's 4096; yet most rows fit into one.
 PAGE_SIZE: Final = 2048
 
 #: File systems on which SQLite's locks, or the shared memory of WAL, cannot be relied on.
@@ -55,11 +49,6 @@ NETWORK_FILE_SYSTEMS: Final = frozenset(
         "lustre",
     }
 )
-
-_OPTIONS: Final = {
-    "driver": ("auto", "pysqlite3", "sqlite3"),
-    "synchronous": ("full", "normal"),
-}
 
 
 class Run:
@@ -86,71 +75,6 @@ class Run:
             raise ConflictError(statement)
 
 
-def is_safe(version: tuple[int, int, int]) -> bool:
-    """Whether this version of SQLite is free of the defect that can corrupt a WAL file.
-
-    Two connections that write and checkpoint at the same instant could damage the file in 3.7.0 to 3.51.2;
-    mended in 3.51.3, 3.50.7 and 3.44.6 (https://sqlite.org/wal.html, "the WAL-reset bug").
-    """
-    return version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51, 0) or (3, 44, 6) <= version < (3, 45, 0)
-
-
-def load_driver(name: str) -> ModuleType:
-    """The SQLite module of that name; `auto` takes pysqlite3 where it is installed.
-
-    Raises:
-        StorageError: it is not installed.
-    """
-    names = ("pysqlite3", "sqlite3") if name == "auto" else (name,)
-    for candidate in names:
-        try:
-            return importlib.import_module(candidate)
-        except ImportError:
-            continue
-    message = f"the SQLite module {name!r} is not installed: pip install {name}, or use driver=auto"
-    raise StorageError(message)
-
-
-@dataclass(frozen=True, slots=True)
-class SqliteUrl:
-    """The parts of a URL: where the file is, and how it is to be used."""
-
-    path: str
-    driver: str = "auto"
-    synchronous: str = "full"
-    busy_timeout: float = BUSY_TIMEOUT
-
-    @classmethod
-    def parse(cls, url: str) -> SqliteUrl:
-        """Read ``sqlite:///file.db?option=value``.
-
-        Raises:
-            StorageError: it has no path, or an option that is not known.
-        """
-        location, _, query = url.partition("?")
-        path = unquote(location.removeprefix("sqlite:///"))
-        if not location.startswith("sqlite:///") or not path or path == ":memory:":
-            message = f"{url!r} names no file: write sqlite:///file.db or sqlite:////absolute/file.db, or use memory://"
-            raise StorageError(message)
-        options: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
-        for key, value in options.items():
-            if key == "busy_timeout" and _seconds(value) is not None:
-                options[key] = _seconds(value)
-            elif value not in _OPTIONS.get(key, ()):
-                known = "; ".join(f"{name}={'|'.join(values)}" for name, values in _OPTIONS.items())
-                message = f"{url!r}: {key}={value} is not an option; known are: {known}; busy_timeout=seconds"
-                raise StorageError(message)
-        return cls(path, **options)
-
-
-def _seconds(text: str) -> float | None:
-    try:
-        seconds = float(text)
-    except ValueError:
-        return None
-    return seconds if 0 <= seconds < float("inf") else None
-
-
 class SqliteFile:
     """Connections to one file, one for each thread of each process.
 
@@ -170,7 +94,7 @@ class SqliteFile:
 
     @classmethod
     def from_url(cls, url: str, driver: Any = None) -> SqliteFile:
-        """The file that the URL names, with the driver that it names unless one is given; nothing is opened yet."""
+        """The file that the URL names, with its driver unless one is given; nothing is opened yet."""
         parts = SqliteUrl.parse(url)
         return cls(url, parts, driver or load_driver(parts.driver))
 
@@ -184,8 +108,8 @@ class SqliteFile:
         _create(self._path)
         if not self._safe:
             message = (
-                f"SQLite {self._driver.sqlite_version} can corrupt a file in WAL mode, so {self._path} is used in "
-                f"journal_mode=DELETE, which is slower; install pysqlite3, or a Python with SQLite 3.51.3 or later"
+                f"SQLite {self._driver.sqlite_version} can corrupt a file in WAL mode, so {self._path} is used "
+                f"in journal_mode=DELETE, which is slower: install pysqlite3, or a newer Python"
             )
             warnings.warn(message, RuntimeWarning, stacklevel=4)
         try:
@@ -236,7 +160,7 @@ class SqliteFile:
             connection.execute(f"PRAGMA busy_timeout = {int(self._parts.busy_timeout * 1000)}")
 
     def _commit(self, connection: Any, until: float) -> None:
-        """Commit; where a reader holds it up (journal_mode=DELETE only) the transaction stays open: try again."""
+        """Commit; where a reader holds it up (journal_mode=DELETE only) it stays open: try again."""
         while True:
             try:
                 connection.execute("COMMIT")
@@ -343,7 +267,9 @@ class SqliteFile:
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         version: int = connection.execute("PRAGMA user_version").fetchone()[0]
         if occupied and application != APPLICATION_ID:
-            message = f"{self._path} is a SQLite file of another application: choose another path; nothing was changed"
+            message = (
+                f"{self._path} is a file of another application: choose another path; nothing was changed"
+            )
             raise StorageCorruptError(message)
         if version > known:
             message = (
@@ -455,5 +381,7 @@ def _check_file_system(path: str, mounts: str = "/proc/self/mounts") -> None:
     holding = [(folder, kind) for folder, kind in folders if Path(path).resolve().is_relative_to(folder)]
     folder, kind = max(holding, key=lambda mount: len(mount[0]), default=("", ""))
     if kind in NETWORK_FILE_SYSTEMS:
-        message = f"{path} is on {folder}, a network file system ({kind}), on which SQLite can lose data: use a local disk"
+        message = (
+            f"{path} is on {folder}, a network file system ({kind}), which can lose data: use a local disk"
+        )
         raise StorageError(message)

@@ -17,7 +17,7 @@ def statements(dialect: str) -> dict[str, str]:
 
 @cache
 def migrations(dialect: str) -> tuple[tuple[str, ...], ...]:
-    """The statements of each numbered file in the folder `<dialect>`, in order: the first one's makes version 1."""
+    """The statements of each numbered file in the folder `<dialect>`; those of the first make version 1."""
     folder = files(__name__) / dialect
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
     return tuple(
