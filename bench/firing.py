@@ -101,7 +101,7 @@ def _same_statements(folder: str, setting: str) -> Callable[[], None]:
 def _record(triggers: Triggers, trace: list[tuple[str, tuple[Any, ...]]]) -> None:
     """Let the connection of this thread write down what it runs."""
     file: SqliteFile = triggers.storage._file  # type: ignore[attr-defined]
-    mine = file._here()
+    mine = file._mine
     connection = mine.local.connection
     while isinstance(connection, _Recorder):
         connection = connection.connection

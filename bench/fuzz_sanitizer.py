@@ -1,7 +1,7 @@
 """Feed the sanitiser with whatever bytes can be made into, and check what it promises.
 
-``python -m bench.fuzz_sanitizer 30`` runs for that many minutes: guided by coverage where Atheris is installed,
-else on random and on mutated bytes. What breaks a promise is printed as the hexadecimal bytes that make it
+``python -m bench.fuzz_sanitizer 30`` runs for that many minutes: guided by coverage where Atheris is there, else
+on random and on mutated bytes. What breaks a promise is printed as the hexadecimal bytes that make it
 again: ``python -m bench.fuzz_sanitizer - HEX``.
 """
 
@@ -118,6 +118,7 @@ class Zone(tzinfo):
     """A time zone that has no offset to give."""
 
     def utcoffset(self, _moment: datetime | None) -> timedelta:
+        """Raise."""
         raise RuntimeError
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -106,7 +105,7 @@ class Triggers:
         self._runners: dict[str, Runner] = {}
         self._given = dict(runners or {})
         self._registry = registry
-        self._closed_in = 0
+        self._closed = False
         # Nobody hands over what is released here, so it is due for the sweeps of others at once.
         micros = 0 if runner is None else round(grace.total_seconds() * 1e6)
         self._around = Surroundings(
@@ -325,7 +324,7 @@ class Triggers:
                 What has not ended by then is scheduled again, and its end, should it come, refused.
         """
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-        self._closed_in = os.getpid()
+        self._closed = True
         self._sweeper.close()
         ended = [runner.close(seconds) for runner in self._runners.values()]
         if not all(ended):
@@ -337,7 +336,7 @@ class Triggers:
 
     def _hand_over(self, ready: Sequence[Due]) -> None:
         """Offer instances to their runners. A hint that gets lost is repeated by the sweep."""
-        if self._closed_in == os.getpid() or self._default is None:
+        if self._closed or self._default is None:
             return
         for due in ready:
             try:

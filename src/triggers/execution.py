@@ -35,6 +35,7 @@ from triggers.exceptions import (
     TaskTimeoutError,
     UnknownTaskError,
 )
+from triggers.fork import renew_after_fork
 from triggers.heartbeat import Heartbeat, Held
 from triggers.logs import InstanceLog, LogIdentity, detached, exception_record
 from triggers.manager import Source
@@ -68,17 +69,17 @@ class Owner:
     """Names claims, one prefix for each life of a process, so that a forked child is not its parent."""
 
     def __init__(self) -> None:
-        self._life = (0, "")
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Take another prefix than the parent's."""
+        self._prefix = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         self._claims = itertools.count()
 
     def next(self) -> str:
         """A name for one claim."""
-        pid, prefix = self._life
-        if pid != os.getpid():
-            prefix = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
-            # Both at once: another thread must never see this process with the prefix of its parent.
-            self._life = (os.getpid(), prefix)
-        return f"{prefix}:{next(self._claims)}"
+        return f"{self._prefix}:{next(self._claims)}"
 
 
 @dataclass(slots=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from triggers.exceptions import StorageError
+from triggers.fork import renew_after_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,10 +74,11 @@ class Heartbeat:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._reset()
+        self.after_fork()
+        renew_after_fork(self)
 
-    def _reset(self) -> None:
-        self._pid = os.getpid()
+    def after_fork(self) -> None:
+        """Hold nothing: the claims are the parent's."""
         self._wake = threading.Condition()
         self._held: set[Held] = set()
         self._thread: threading.Thread | None = None
@@ -86,8 +87,6 @@ class Heartbeat:
 
     def hold(self, held: Held) -> None:
         """Renew this claim until :meth:`drop`."""
-        if self._pid != os.getpid():
-            self._reset()
         with self._wake:
             self._held.add(held)
             if self._thread is None:
@@ -104,15 +103,11 @@ class Heartbeat:
     @property
     def held(self) -> list[Held]:
         """What this process holds now."""
-        if self._pid != os.getpid():
-            self._reset()
         with self._wake:
             return list(self._held)
 
     def close(self) -> None:
         """Let the thread end as soon as nothing is held."""
-        if self._pid != os.getpid():
-            return  # what a child inherits may be locked for ever
         with self._wake:
             self._idle = 0.0
             self._wake.notify()

@@ -500,7 +500,7 @@ def _payload(value: object, what: str, limits: Limits) -> str:
         raise InvalidValueError(message)
     try:
         given = {} if value is None else dict(value)
-    except Exception as error:  # noqa: BLE001 - a mapping of somebody's own may raise anything
+    except Exception as error:
         message = f"{what}: the mapping cannot be read: {shown(error)}"
         raise InvalidValueError(message) from error
     return encode(given, what, limits)

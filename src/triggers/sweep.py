@@ -8,7 +8,6 @@ any number of sweeps may run at once.
 from __future__ import annotations
 
 import logging
-import os
 import random
 import threading
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 from triggers.core import law
 from triggers.core.values import encode
 from triggers.exceptions import WorkerLost
+from triggers.fork import renew_after_fork
 from triggers.logs import LogSettings, exception_record
 
 if TYPE_CHECKING:
@@ -120,8 +120,12 @@ class Sweeper:
     def __init__(self, sweep: Sweep, interval: float) -> None:
         self._sweep = sweep
         self._interval = interval
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Be as before :meth:`start`."""
         self._thread: threading.Thread | None = None
-        self._pid = 0
         self._look = threading.Event()
         self._closed = False
 
@@ -130,26 +134,24 @@ class Sweeper:
 
         A second call in the same process does nothing.
         """
-        if self._pid == os.getpid():
+        if self._thread is not None:
             return
-        self._pid, self._closed = os.getpid(), False
-        self._look = threading.Event()
+        self._closed = False
         self._try(everything=True)
         self._thread = threading.Thread(target=self._loop, name="triggers-sweep", daemon=True)
         self._thread.start()
 
     def wake(self) -> None:
         """Look now when the next thing is due: it may be sooner than it was."""
-        if self._pid == os.getpid():  # what a child inherits may be locked for ever
-            self._look.set()
+        self._look.set()
 
     def close(self) -> None:
         """End, after the sweep that is under way."""
-        if self._pid == os.getpid() and self._thread is not None:
-            self._closed = True
-            self._look.set()
+        self._closed = True
+        self._look.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
-        self._pid = 0
+        self._thread = None
 
     def _loop(self) -> None:
         while not self._closed:

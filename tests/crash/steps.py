@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tests.crash.world import CONFIGURATION, Fire, World, plan
@@ -43,7 +44,11 @@ class Scene:
         self.clock = clock
         self.uid = uid
         self.steps = Steps(storage, uid, POLICY)
-        self.app: Triggers = world.app(None, storage=storage)
+
+    @cached_property
+    def app(self) -> Triggers:
+        """An application that only fires."""
+        return self.world.app(None, storage=self.storage)
 
     def configure(self) -> None:
         """The session gets its rules."""

@@ -52,10 +52,12 @@ def put(place: Any, name: str, value: object) -> None:
 
 
 def killed_at(step: str) -> Examine:
-    """Whether anything is wrong after a death at any point of this step."""
+    """Whether anything is wrong after a death right after a commit of this step."""
 
     def examine(world: World) -> list[str]:
-        _, problems = killed_everywhere(STEPS[step], world.folder / "points", heal_all=False)
+        _, problems = killed_everywhere(
+            STEPS[step], world.folder / "points", heal_all=False, only="after COMMIT"
+        )
         return [f"{point}: {problem}" for point, found in problems.items() for problem in found]
 
     _DEATHS.append(examine)

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -383,23 +384,18 @@ def test_a_fork_in_the_middle_of_anything_leaves_no_lock_behind(world, act):
     assert in_child(parent) == 0
 
 
-def test_a_claim_of_a_forked_child_never_has_its_parents_name(monkeypatch):
-    """Not even when a second thread of the child claims something while the first one is still finding a name."""
+def test_a_claim_of_a_forked_child_never_has_its_parents_name():
+    """A child names its claims anew before it has a second thread, so all of its threads do, and alike."""
     owner = execution.Owner()
     parents = owner.next().rpartition(":")[0]
-    names: list[str] = []
-    real = execution.uuid.uuid4
-
-    def meanwhile():
-        monkeypatch.setattr(execution.uuid, "uuid4", real)
-        names.append(owner.next())
-        return real()
 
     def child() -> None:
-        monkeypatch.setattr(execution.uuid, "uuid4", meanwhile)
-        names.append(owner.next())
-        assert len(names) == 2
-        assert parents not in {name.rpartition(":")[0] for name in names}
+        with ThreadPoolExecutor(4) as pool:
+            names = set(pool.map(lambda _: owner.next(), range(40)))
+        assert len(names) == 40
+        prefixes = {name.rpartition(":")[0] for name in names}
+        assert len(prefixes) == 1
+        assert parents not in prefixes
 
     assert in_child(child) == 0
 

@@ -65,20 +65,19 @@ class Wordy:
         return "w" * 1_000_000
 
 
-class Deceiver:
-    """Says that it is a string."""
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> type:
-        return str
-
-
 class Impostor:
-    """Says that it is a dict."""
+    """Says that it is something else.
+
+    Args:
+        kind: what.
+    """
+
+    def __init__(self, kind: type = str) -> None:
+        self._kind = kind
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
-        return dict
+        return self._kind
 
 
 class HostileDict(dict[str, Any]):
@@ -222,8 +221,10 @@ REFUSED: dict[str, Any] = {
     "a hostile object": Hostile,
     "an object without a repr": Unprintable,
     "an object with a long repr": Wordy,
-    "an object that lies about its class": Deceiver,
-    "an object that says that it is a dict": Impostor,
+    "an object that says that it is a str": Impostor,
+    "an object that says that it is a list": lambda: Impostor(list),
+    "an object that says that it is an int": lambda: Impostor(int),
+    "an object that says that it is a dict": lambda: Impostor(dict),
     "object()": object,
     "a hostile dict": lambda: HostileDict(a=1),
     "a hostile mapping": HostileMapping,
@@ -354,7 +355,7 @@ EITHER = {
 NO_MAPPINGS = {
     what: REFUSED[what]
     for what in (
-        *("a hostile object", "a hostile mapping", "an object that lies about its class"),
+        *("a hostile object", "a hostile mapping", "an object that says that it is a list"),
         *(
             "an object that says that it is a dict",
             "a tuple",

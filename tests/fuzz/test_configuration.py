@@ -26,7 +26,7 @@ def checked(configuration: Any) -> bool:
     except ConfigurationError as refusal:
         assert refusal.problems
         assert all(type(part) is str for problem in refusal.problems for part in problem)
-        assert len(str(refusal)) < 100_000
+        assert len(str(refusal)) < 2_000 * len(refusal.problems)
         str(refusal).encode("utf-8", "backslashreplace")
         return False
     return True
@@ -101,17 +101,11 @@ PLACES: dict[str, Any] = {
 @pytest.mark.parametrize("place", PLACES)
 def test_what_cannot_be_kept_is_refused_everywhere(place, what):
     """Whatever JSON does not have is refused in each directive, by a ConfigurationError."""
-    refused = not checked(PLACES[place](junk.REFUSED[what]()))
-    # Sets and tuples of names are taken for lists; numbers, and long texts that are a directive's own, for themselves.
-    assert refused or (place, what) in TAKEN
+    assert checked(PLACES[place](junk.REFUSED[what]())) == ((place, what) in TAKEN)
 
 
-TAKEN = {
-    (place, what)
-    for place in PLACES
-    for what in ("a tuple", "an empty tuple", "a set", "a frozenset", "a Counter")
-    if False
-}
+#: Kinds of dict and list that say the same as none at all.
+TAKEN = {("as the configuration", "a defaultdict"), ("as unless", "an empty tuple")}
 
 
 @given(st.integers(1, 400))
@@ -125,7 +119,8 @@ def test_conditions_nested_to_any_depth_never_overflow(depth):
     for _ in range(depth):
         condition = {"any": [condition if isinstance(condition, dict) else {"all": condition}, "b"]}
     taken = checked({"t_a": {"run": "work", "after": condition}})
-    assert taken == (depth < 48)
+    assert taken or depth > 40
+    assert not (taken and depth > 50)
     assert checked({"t_a": {"run": "work", "after": ["a"], "custom": junk.nested(depth)}}) == (depth <= 98)
 
 

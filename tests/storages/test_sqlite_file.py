@@ -411,15 +411,15 @@ def test_a_child_uses_connections_of_its_own(path):
     """After a fork the child writes through a connection of its own, and both see what either has stored."""
     steps = Steps(opened(path))
     steps.fire("a")
-    mine = steps.storage._file._connection(steps.storage._file._here())
+    mine = steps.storage._file._connection(steps.storage._file._mine)
 
     def child():
         assert steps.fire("a").fired[0].number == 2
-        assert steps.storage._file._connection(steps.storage._file._here()) is not mine
+        assert steps.storage._file._connection(steps.storage._file._mine) is not mine
         steps.storage.close()
 
     assert ended(started(child))
-    assert steps.storage._file._connection(steps.storage._file._here()) is mine
+    assert steps.storage._file._connection(steps.storage._file._mine) is mine
     assert steps.fire("a").fired[0].number == 3
 
 
@@ -489,7 +489,7 @@ def test_connections_of_ended_threads_are_closed(path):
         thread.start()
         thread.join()
     assert steps.head.firings == 10
-    assert len(steps.storage._file._here().connections) <= 2
+    assert len(steps.storage._file._mine.connections) <= 2
 
 
 def test_a_closed_storage_opens_again_when_it_is_used(path):
@@ -513,7 +513,7 @@ def test_a_full_disk_changes_nothing(path):
     steps.configure(SURVEY)
     steps.fire("first")
     before = shown(steps)
-    connection = storage._file._connection(storage._file._here())
+    connection = storage._file._connection(storage._file._mine)
     pages = connection.execute("PRAGMA page_count").fetchone()[0]
     connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StorageFullError, match=r"no space left for .*survey\.db; nothing was changed"):

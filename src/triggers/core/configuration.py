@@ -25,7 +25,7 @@ from pydantic_core import PydanticCustomError
 from triggers.core.conditions import condition_from_json
 from triggers.core.names import MAX_NAME, check_name
 from triggers.core.rules import DIRECTIVES, RuleSet, rule_set
-from triggers.core.values import DEFAULT_LIMITS, Limits, encode, shown
+from triggers.core.values import DEFAULT_LIMITS, MAX_PATH, Limits, encode, shown
 from triggers.exceptions import ConfigurationError, InvalidNameError, InvalidValueError
 
 if TYPE_CHECKING:
@@ -49,15 +49,20 @@ def _checked_name(value: object) -> object:
         raise PydanticCustomError("name", "{reason}", {"reason": str(error)}) from None
 
 
+def _is_a(value: object, *kinds: type) -> bool:
+    """Whether it really is one; isinstance() believes an object that lies about its class."""
+    return issubclass(type(value), kinds)
+
+
 def _as_list(value: Any) -> Any:
-    if isinstance(value, (list, tuple, set, frozenset)) and len(value) > MAX_TERMS:
+    if _is_a(value, list, tuple, set, frozenset) and len(value) > MAX_TERMS:
         template = "{count} terms are more than the limit of {limit}"
         raise PydanticCustomError("terms", template, {"count": len(value), "limit": MAX_TERMS})
     return (
         sorted(value, key=str)
-        if isinstance(value, (set, frozenset))
+        if _is_a(value, set, frozenset)
         else list(value)
-        if isinstance(value, tuple)
+        if _is_a(value, tuple)
         else value
     )
 
@@ -68,7 +73,8 @@ def _form(value: object) -> str | None:
         return "<list>" if not isinstance(value, BaseModel) else f"<{type(value).__name__}>"
     if isinstance(value, str):
         return "<name>"
-    if isinstance(value, dict):
+    if _is_a(value, dict):
+        assert isinstance(value, dict)  # noqa: S101 - for the type checker
         return next((tag for key, tag in _FORMS.items() if key in value), None)
     return None
 
@@ -210,7 +216,7 @@ def _opened(configuration: object) -> dict[Any, Any]:
             task: dict(written) if isinstance(written, dict) else written
             for task, written in dict(configuration).items()
         }
-    except Exception as error:  # noqa: BLE001 - a dict of somebody's own may raise anything
+    except Exception as error:
         raise ConfigurationError([("$", f"the configuration cannot be read: {shown(error)}")]) from error
 
 
@@ -288,7 +294,7 @@ def _wrong_shapes(configuration: dict[Any, Any]) -> Iterator[tuple[str, str]]:
 def _path(location: tuple[Any, ...]) -> str:
     path = ""
     for place, part in enumerate(location):
-        if place and isinstance(part, int):
+        if isinstance(part, int):
             path += f"[{part}]"
         elif place == 0 or part not in _TAGS:
             path += f".{_part(part)}" if path else _part(part)
@@ -296,7 +302,7 @@ def _path(location: tuple[Any, ...]) -> str:
 
 
 def _part(key: object) -> str:
-    plain = type(key) is str and len(key) <= MAX_NAME and key.isprintable()
+    plain = type(key) is str and len(key) <= MAX_PATH and key.isprintable()
     return str(key) if plain else shown(key)
 
 

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
+from triggers.logs.capture import CAPTURER
 from triggers.logs.logger import SIGNALS, TriggersLogger
 from triggers.logs.redact import Secrets
 from triggers.logs.sanitize import sanitizer
@@ -41,20 +42,32 @@ class LogBlock(AbstractContextManager[TriggersLogger]):
     """
 
     def __init__(
-        self, log: InstanceLog, application: logging.Logger, layers: Iterable[Any], record_level: int
+        self,
+        log: InstanceLog,
+        application: logging.Logger,
+        layers: Iterable[Any],
+        record_level: int,
+        captures: tuple[str, ...] = (),
+        *,
+        capture_counts: bool = False,
     ) -> None:
         self._log = log
         self._application = application
         self._layers = tuple(layers)
         self._record_level = record_level
+        self._captures = captures
+        self._capture_counts = capture_counts
         self._entered: list[tuple[TriggersLogger, Scope, Token[TriggersLogger | None]]] = []
 
     def __enter__(self) -> TriggersLogger:
-        log, outer, scope = self._log, CURRENT.get(), Scope()
-        base = outer.bound if outer is not None and outer.belongs_to(log) else log.base
+        log, outer = self._log, CURRENT.get()
+        inside = outer if outer is not None and outer.belongs_to(log) else None
+        base, around = (log.base, None) if inside is None else (inside.bound, inside.scope)
+        scope = Scope(around, self._captures, capture_counts=self._capture_counts)
         logger = TriggersLogger(self._application, log, base, scope, self._record_level)
         logger.bound = logger.with_layers(base, self._layers)
         self._entered.append((logger, scope, CURRENT.set(logger)))
+        CAPTURER.begin(self._captures)
         return logger
 
     def __exit__(
@@ -62,6 +75,7 @@ class LogBlock(AbstractContextManager[TriggersLogger]):
     ) -> None:
         logger, scope, token = self._entered.pop()
         _restore(token)
+        CAPTURER.end(self._captures)
         if exc is not None and not isinstance(exc, GeneratorExit) and self._log.first_sight(exc):
             logger.leave(exc, level_of(exc))
         scope.ended = True

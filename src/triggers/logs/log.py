@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from triggers.logs.block import PROCESS_SECRETS, LogBlock
 from triggers.logs.buffer import RecordBuffer
+from triggers.logs.capture import names_of
 from triggers.logs.logger import TriggersLogger
 from triggers.logs.plain import NOTHING
 from triggers.logs.redact import Secrets
@@ -19,7 +20,7 @@ from triggers.logs.settings import LogIdentity, LogSettings, level_number
 from triggers.logs.sink import Sink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from triggers.core.records import LogBatch, LogEntry
 
@@ -129,6 +130,8 @@ class InstanceLog(Sink):
         logger: logging.Logger | None = None,
         name: str | None = None,
         record_level: int | str | None = None,
+        capture: Iterable[str] = (),
+        capture_counts: bool | None = None,
     ) -> LogBlock:
         """Make a block with a logger; ``with log.block({"page": 1}) as logger:``.
 
@@ -138,6 +141,8 @@ class InstanceLog(Sink):
             logger: the application's logger that records are handed to.
             name: its name, if it is not at hand; by default the task's module.
             record_level: in place of the settings' own, for this block.
+            capture: names of other loggers to listen to, besides those of the settings.
+            capture_counts: in place of the settings' own, for this block.
         """
         loggers = [arg for arg in args if isinstance(arg, _LOGGERS)]
         application, layers = _application(logger if logger is not None else next(iter(loggers), None))
@@ -146,7 +151,11 @@ class InstanceLog(Sink):
         if application is None:
             application = logging.getLogger(name or self.logger_name)
         least = self.settings.record_level if record_level is None else record_level
-        return LogBlock(self, application, layers, level_number(least))
+        captures = tuple(dict.fromkeys((*self.settings.capture, *names_of(capture))))
+        counts = self.settings.capture_counts if capture_counts is None else capture_counts
+        return LogBlock(
+            self, application, layers, level_number(least), captures, capture_counts=counts
+        )
 
     def drain(self) -> LogBatch:
         """Hand over all that was not written yet, for the commit that ends the instance; forget it here.
@@ -204,17 +213,22 @@ class InstanceLog(Sink):
             self._seen = [*self._seen[1 - MAX_SEEN :], exc]
         return True
 
-    def record(self, entry: LogEntry, size: int) -> None:
+    def is_writing(self) -> bool:
+        """Whether the calling thread is just writing the records of this log."""
+        return self._writer == threading.get_ident()
+
+    def record(self, entry: LogEntry, size: int, *, counts: bool = True) -> None:
         """Number, count and keep a record; write if it is time to.
 
         Args:
             entry: without its number, which it gets here.
             size: of it, in bytes, roughly.
+            counts: whether it counts towards the level of the instance.
         """
-        buffer, level = self._buffer, entry.level
+        buffer, level = self._buffer, entry.level if counts else logging.NOTSET
         with self._lock:
             self._seq = entry.seq = self._seq + 1
-            buffer.add(entry, size, late=self.closed)
+            buffer.add(entry, size, late=self.closed, counts=counts)
             self._highest = max(self._highest, level)
             urgent = self.closed or level >= self._next_step
             if level >= self._next_step:

@@ -99,6 +99,7 @@ class TriggersLogger(logging.Logger):
     Attributes:
         application: the application's own logger.
         bound: the context that every record has.
+        scope: the block.
     """
 
     application: logging.Logger
@@ -115,7 +116,7 @@ class TriggersLogger(logging.Logger):
         self.application = self.parent = application
         self.bound = bound
         self._sink = sink
-        self._scope = scope or Scope()
+        self.scope = scope or Scope()
         self._record_level = record_level
         self._sanitizer = sink.sanitizer
         self._label = storable(self.name[:MAX_NAME])
@@ -167,7 +168,7 @@ class TriggersLogger(logging.Logger):
         return self._like(self.application.getChild(suffix), self.bound)
 
     def _like(self, application: logging.Logger, bound: Plain) -> TriggersLogger:
-        return TriggersLogger(application, self._sink, bound, self._scope, self._record_level)
+        return TriggersLogger(application, self._sink, bound, self.scope, self._record_level)
 
     def belongs_to(self, sink: Sink) -> bool:
         """Whether its records go there."""
@@ -193,6 +194,20 @@ class TriggersLogger(logging.Logger):
 
     def handle(self, record: logging.LogRecord) -> None:
         """Take a LogRecord that was made elsewhere as if it had been logged here."""
+        level = min(max(int(record.levelno), logging.NOTSET), MAX_LEVEL)
+        if self.isEnabledFor(level):
+            self._take_made(record, level)
+
+    def capture(self, record: logging.LogRecord) -> None:
+        """Keep what another logger of the application said, if this block listens to it; forward nothing."""
+        scope = captured_by(self.scope, record.name)
+        if scope is None or _forwarding.active or self._sink.is_writing():
+            return
+        ear = self._like(logging.getLogger(record.name), self.bound)
+        ear._captured = (scope.capture_counts,)  # noqa: SLF001 - one of these
+        ear._take_made(record, min(max(int(record.levelno), logging.NOTSET), MAX_LEVEL))  # noqa: SLF001
+
+    def _take_made(self, record: logging.LogRecord, level: int) -> None:
         extra = {key: item for key, item in record.__dict__.items() if key not in _STANDARD}
         args = record.args if isinstance(record.args, tuple) else (record.args,) if record.args else ()
         line = record.lineno if type(record.lineno) is int else 0
@@ -273,7 +288,7 @@ class TriggersLogger(logging.Logger):
         if sink.keeps:
             described = facts.described
             tree = None if described is None else described.record
-            late = self._scope.ended or sink.closed
+            late = self.scope.ended or sink.closed
             path, line, function = place
             entry = LogEntry(
                 0,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, get_args
 
+from triggers.logs.capture import names_of
 from triggers.logs.policy import ContextPolicy
 from triggers.logs.redact import SECRET_WORDS
 
@@ -45,6 +46,10 @@ class LogSettings:
             contexts of managers, tasks, blocks, calls and exceptions, not for the text of messages.
         allowed_keys: the keys that ``context_policy="allowed"`` keeps; a mapping under one of them keeps
             those of its keys that are allowed too.
+        capture: names of other loggers of the application (``sqlalchemy.engine``; ``root`` for all) whose
+            records, and those of the loggers below them, are kept with the instance too when they are logged
+            within a block. Only what such a logger emits is kept: its level is its own.
+        capture_counts: whether captured records count towards the level of the instance, and ask for a review.
         converters: pairs of a type and a function that makes plain data of its values; consulted, for
             subclasses too, before anything that is known about a type.
         strict: for tests: what the application's handlers raise, and what goes wrong in preparing a
@@ -67,6 +72,8 @@ class LogSettings:
     redact: tuple[str, ...] = SECRET_WORDS
     context_policy: ContextPolicy = "all"
     allowed_keys: tuple[str, ...] = ()
+    capture: tuple[str, ...] = ()
+    capture_counts: bool = False
     converters: tuple[tuple[type, Callable[[Any], Any]], ...] = ()
     strict: bool = False
 
@@ -80,6 +87,7 @@ class LogSettings:
         if not 0 < self.max_depth <= MAX_DEPTH:
             message = f"LogSettings.max_depth is {self.max_depth}; it must be 1 to {MAX_DEPTH}"
             raise ValueError(message)
+        object.__setattr__(self, "capture", names_of(self.capture))
         self._check_policy()
 
     def _check_policy(self) -> None:

@@ -44,14 +44,30 @@ class Sink:
         """Return the time, in microseconds since the Unix epoch."""
         return 0
 
-    def record(self, entry: LogEntry, size: int) -> None:
-        """Take a record and give it its number."""
+    def record(self, entry: LogEntry, size: int, *, counts: bool = True) -> None:
+        """Take a record and give it its number; one that does not count leaves the level as it is."""
+
+    def is_writing(self) -> bool:
+        """Whether the calling thread is just writing its records."""
+        return False
 
 
 class Scope:
-    """How long a logger's records are in time: until its block ends."""
+    """One block: how long its loggers' records are in time, and what else of the application it listens to.
 
-    __slots__ = ("ended",)
+    Attributes:
+        ended: whether the block has.
+        outer: the block of the same log that it is in.
+        captures: names of other loggers whose records it takes.
+        capture_counts: whether those count towards the level of the instance.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("capture_counts", "captures", "ended", "outer")
+
+    def __init__(
+        self, outer: Scope | None = None, captures: tuple[str, ...] = (), *, capture_counts: bool = False
+    ) -> None:
         self.ended = False
+        self.outer = outer
+        self.captures = captures
+        self.capture_counts = capture_counts

@@ -9,6 +9,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from triggers.fork import renew_after_fork
+
 if TYPE_CHECKING:
     from triggers.runners.base import Work
     from triggers.storages.base import Due
@@ -42,10 +44,11 @@ class ThreadsRunner:
             raise ValueError(message)
         self._size = workers
         self._room = hints if hints is not None else workers * HINTS
-        self._reset()
+        self.after_fork()
+        renew_after_fork(self)
 
-    def _reset(self) -> None:
-        self._pid = os.getpid()
+    def after_fork(self) -> None:
+        """Begin with neither threads nor hints."""
         self._changed = threading.Condition()
         self._hints: deque[Due] = deque()
         self._threads: list[threading.Thread] = []
@@ -61,8 +64,6 @@ class ThreadsRunner:
 
     def submit(self, due: Due) -> None:
         """Keep the hint, or drop it if there are enough."""
-        if self._pid != os.getpid():
-            self._reset()
         with self._changed:
             if self._closed:
                 return
@@ -76,15 +77,11 @@ class ThreadsRunner:
 
     def is_idle(self) -> bool:
         """Whether no thread runs anything and no hint waits."""
-        if self._pid != os.getpid():
-            return True
         with self._changed:
             return not (self._active or self._hints or self._pulling)
 
     def close(self, timeout: float | None) -> bool:
         """Wait for what runs; hints are dropped. A task that closes its own pool is not waited for."""
-        if self._pid != os.getpid():
-            return True
         own = threading.current_thread() in self._threads
         with self._changed:
             self._closed = True

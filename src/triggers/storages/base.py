@@ -161,7 +161,7 @@ class Purge(NamedTuple):
     Attributes:
         before: only those said before this time.
         max_level: only those at or below this level.
-        threshold: a record at or above this level asks for a review.
+        threshold: a record at or above this level asks for a review, where its instance still asks for one.
         contexts_only: let the record stay, without its context.
         dry_run: change nothing, and count.
     """

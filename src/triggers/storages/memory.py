@@ -15,6 +15,7 @@ from triggers.core.state import Changes, Counter, Firing, Instance, Latest, Need
 from triggers.core.status import Status
 from triggers.core.values import decode, encode
 from triggers.exceptions import StorageBusyError
+from triggers.fork import renew_after_fork
 from triggers.storages.base import (
     MAX_CONFLICTS,
     MAX_PAUSE,
@@ -69,6 +70,11 @@ class MemoryStorage:
         self._running: dict[tuple[str, str, int], None] = {}
         self._made = 0
         self._said = 0
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Go on with a copy of what the parent held, that nobody else has locked."""
+        self._lock = threading.RLock()
 
     @classmethod
     def from_url(cls, url: str) -> MemoryStorage:
@@ -393,10 +399,12 @@ def _may_go(kept: _Kept, record: StoredRecord, purge: Purge) -> bool:
     entry = record.entry
     if entry.at >= purge.before or entry.level > purge.max_level:
         return False
-    if purge.contexts_only and not entry.context:
+    if purge.contexts_only and _bare(record).entry == entry:
         return False
-    settled = kept.instances[record.task, record.instance].status in _SETTLED
-    return entry.level < purge.threshold or settled or not _is_open(kept, record)
+    instance = kept.instances[record.task, record.instance]
+    if not instance.log_unresolved or instance.status in _SETTLED:
+        return True
+    return entry.level < min(purge.threshold, instance.log_unresolved) or not _is_open(kept, record)
 
 
 def _is_flagged(instance: Instance, level: int) -> bool:

@@ -18,6 +18,7 @@ from triggers.exceptions import (
     StorageError,
     StorageFullError,
 )
+from triggers.fork import renew_after_fork
 from triggers.storages.base import ConflictError
 from triggers.storages.sql import migrations
 from triggers.storages.sqlite_url import BUSY_TIMEOUT, SqliteUrl, is_safe, load_driver
@@ -91,6 +92,7 @@ class SqliteFile:
         self._driver = driver
         self._safe = is_safe(driver.sqlite_version_info)
         self._mine = _Mine()
+        renew_after_fork(self)
 
     @classmethod
     def from_url(cls, url: str, driver: Any = None) -> SqliteFile:
@@ -108,8 +110,8 @@ class SqliteFile:
         _create(self._path)
         if not self._safe:
             message = (
-                f"SQLite {self._driver.sqlite_version} can corrupt a file in WAL mode, so {self._path} is used "
-                f"in journal_mode=DELETE, which is slower: install pysqlite3, or a newer Python"
+                f"SQLite {self._driver.sqlite_version} can corrupt a file in WAL mode, so {self._path} is "
+                f"used in journal_mode=DELETE, which is slower: install pysqlite3, or a newer Python"
             )
             warnings.warn(message, RuntimeWarning, stacklevel=4)
         try:
@@ -129,7 +131,7 @@ class SqliteFile:
         """
         wait = self._parts.busy_timeout if patience is None else patience
         until = time.monotonic() + wait
-        mine = self._here()
+        mine = self._mine
         if not mine.lock.acquire(timeout=wait):
             raise StorageBusyError(self._busy(wait))
         try:
@@ -176,7 +178,7 @@ class SqliteFile:
     def reading(self) -> Iterator[Run]:
         """A transaction that sees one moment of the file and waits for no writer."""
         try:
-            connection = self._connection(self._here())
+            connection = self._connection(self._mine)
             connection.execute("BEGIN")
             try:
                 yield Run(connection)
@@ -187,17 +189,16 @@ class SqliteFile:
 
     def close(self) -> None:
         """Close the connections of this process; a later call opens new ones."""
-        mine, self._mine = self._here(), _Mine()
+        mine, self._mine = self._mine, _Mine()
         for connection in mine.connections:
             connection.close()
 
     # A connection must not be used in a process that was forked from the one that opened it, not even
     # to be closed there: closing would release the parent's locks. What a child inherits is left alone.
-    def _here(self) -> _Mine:
-        if self._mine.pid != os.getpid():
-            inherited.append(self._mine)
-            self._mine = _Mine()
-        return self._mine
+    def after_fork(self) -> None:
+        """Open connections of its own when they are needed."""
+        inherited.append(self._mine)
+        self._mine = _Mine()
 
     def _connection(self, mine: _Mine) -> Any:
         connection = getattr(mine.local, "connection", None)
@@ -250,7 +251,7 @@ class SqliteFile:
 
     def _migrate(self) -> None:
         steps = migrations("sqlite")
-        connection = self._connection(self._here())
+        connection = self._connection(self._mine)
         for version in range(self._check_version(connection), len(steps)):
             with self.transaction() as run:
                 if self._check_version(connection) != version:
@@ -306,7 +307,6 @@ class _Mine:
     """What one process has open."""
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
         self.lock = threading.Lock()
         self.local = threading.local()
         self.connections: list[Any] = []

@@ -95,12 +95,23 @@ class Steps:
         """Add keys to the metadata of the session."""
         return self.commit(lambda session: law.add_session_metadata(session, self.policy, metadata))
 
-    def resolve_logs(self, name: str, audit: Mapping[str, Any], through: int | None = None) -> Changes:
-        """Record that a person has reviewed the records of an instance."""
+    def resolve_logs(
+        self,
+        name: str,
+        audit: Mapping[str, Any],
+        through: int | None = None,
+        records: Collection[int] | None = None,
+    ) -> Changes:
+        """Record that a person has reviewed the records of an instance: all, up to one, or chosen ones."""
         task, number = split_instance_name(name)
         return self.commit(
-            lambda session: law.resolve_logs(session, self.policy, task, number, audit, through)
+            lambda session: law.resolve_logs(session, self.policy, task, number, audit, through, records)
         )
+
+    def reopen_logs(self, name: str, audit: Mapping[str, Any]) -> Changes:
+        """Record that a person has taken every review of an instance's records back."""
+        task, number = split_instance_name(name)
+        return self.commit(lambda session: law.reopen_logs(session, self.policy, task, number, audit))
 
     # -- the worker --------------------------------------------------------------------------------------
 

@@ -30,10 +30,11 @@ from __future__ import annotations
 from triggers.testing.conformance.claims import Claims
 from triggers.testing.conformance.commits import Commits
 from triggers.testing.conformance.reads import Logs, Reads
+from triggers.testing.conformance.reviews import Purges, Reviews
 from triggers.testing.conformance.values import Values
 
 __all__ = ["StorageConformance"]
 
 
-class StorageConformance(Commits, Claims, Reads, Logs, Values):
+class StorageConformance(Commits, Claims, Reads, Logs, Reviews, Purges, Values):
     """Every promise, as tests. A subclass supplies the fixture `make_place`."""
