@@ -296,7 +296,7 @@ def _random(until: float, seed: int) -> None:
             dice.randbytes(dice.randrange(400))
             if dice.random() < 0.5
             else _mutated(dice, dice.choice(corpus))
-        )  # noqa: PLR2004 - half of them
+        )
         runs += 1
         if len(corpus) < 1_000 or dice.random() < 0.01:  # noqa: PLR2004 - a pool that slowly changes
             corpus[dice.randrange(1_000) % len(corpus) : 0] = [data]

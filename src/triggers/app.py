@@ -301,7 +301,8 @@ class Triggers:
             How many records it was, or would have been.
         """
         before = self._backend.now() - round(older_than.total_seconds() * 1e6)
-        purge = Purge(before, max_level, self._manager.review_level, contexts_only, dry_run)
+        threshold = min(kind.review_level for kind in self._managers.values())
+        purge = Purge(before, max_level, threshold, contexts_only, dry_run)
         count, after = 0, 0
         while True:
             purged = self._backend.purge_logs(purge, after=after)

@@ -396,10 +396,23 @@ class TriggerManager:
         by: str | None = None,
         reason: str | None = None,
         through: int | None = None,
+        records: Collection[int] | None = None,
     ) -> None:
         """:meth:`mark_instance_logs_resolved` on a worker thread."""
         mark = self.mark_instance_logs_resolved
-        await asyncio.to_thread(mark, instance, by=by, reason=reason, through=through)
+        await asyncio.to_thread(mark, instance, by=by, reason=reason, through=through, records=records)
+
+    async def areopen_instance_logs(
+        self, instance: TaskInstance | str, *, by: str | None = None, reason: str | None = None
+    ) -> None:
+        """:meth:`reopen_instance_logs` on a worker thread."""
+        await asyncio.to_thread(self.reopen_instance_logs, instance, by=by, reason=reason)
+
+    async def amark_logs_resolved(
+        self, fingerprint: str, *, by: str | None = None, reason: str | None = None
+    ) -> int:
+        """:meth:`mark_logs_resolved` on a worker thread."""
+        return await asyncio.to_thread(self.mark_logs_resolved, fingerprint, by=by, reason=reason)
 
     # -- hooks ------------------------------------------------------------------------------------------
 

@@ -70,7 +70,10 @@ def storage_from_url(url: str) -> Storage:
         PluginError: no storage has that scheme.
         StorageError: it cannot be opened.
     """
-    scheme = urlsplit(url).scheme
+    try:
+        scheme = urlsplit(url).scheme
+    except ValueError:  # a host that is none, such as [
+        scheme = ""
     if not scheme:
         message = f"{url!r} is no URL of a storage: write for example sqlite:///file.db or memory://"
         raise PluginError(message)

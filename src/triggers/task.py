@@ -230,6 +230,8 @@ class TaskContext:
         logger: logging.Logger | None = None,
         name: str | None = None,
         record_level: int | str | None = None,
+        capture: Iterable[str] = (),
+        capture_counts: bool | None = None,
     ) -> LogBlock:
         """Make a block with a logger: ``with context.get_logger_context({"page": 1}) as logger:``.
 
@@ -242,8 +244,19 @@ class TaskContext:
             logger: the application's logger; the one named after the task's module by default.
             name: name of the application's logger.
             record_level: records below it are kept only if the application's logger takes them.
+            capture: names of other loggers (``sqlalchemy.engine``): what they and those below them say within
+                this block is kept with the instance as well.
+            capture_counts: whether that counts towards the level of the instance; it does not by default.
         """
-        return self._log.block(*args, context=context, logger=logger, name=name, record_level=record_level)
+        return self._log.block(
+            *args,
+            context=context,
+            logger=logger,
+            name=name,
+            record_level=record_level,
+            capture=capture,
+            capture_counts=capture_counts,
+        )
 
     def filter_kwargs(self, filters: Mapping[str, Any]) -> dict[str, Any]:
         """Check the kwargs, and take what the filters make of them.

@@ -36,8 +36,10 @@ def ending(clock):
 def decided(decision, *answers):
     """What a decision asks for, and what it comes to."""
     needs = [next(decision)]
+    *before, last = answers
+    needs += [decision.send(answer) for answer in before]
     with pytest.raises(StopIteration) as end:
-        needs.extend(decision.send(answer) for answer in answers)
+        decision.send(last)
     return needs, end.value.value
 
 

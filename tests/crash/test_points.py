@@ -16,6 +16,7 @@ from tests.crash.healing import Ticking, heal
 from tests.crash.processes import KILLED, in_child
 from tests.crash.steps import STEPS, Scene, Step, fires
 from tests.crash.world import World
+from triggers.storages.sql import migrations
 from triggers.storages.sqlite_url import load_driver
 from triggers.testing.faults import Faults, FaultyDriver, kill_process
 

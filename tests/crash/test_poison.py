@@ -385,19 +385,18 @@ def test_a_fork_in_the_middle_of_anything_leaves_no_lock_behind(world, act):
 
 
 def test_a_claim_of_a_forked_child_never_has_its_parents_name():
-    """A child names its claims anew before it has a second thread, so all of its threads do, and alike."""
+    """Not in any of its threads, from the first claim on, and no two of them have the same name."""
     owner = execution.Owner()
     parents = owner.next().rpartition(":")[0]
 
     def child() -> None:
-        with ThreadPoolExecutor(4) as pool:
-            names = set(pool.map(lambda _: owner.next(), range(40)))
-        assert len(names) == 40
-        prefixes = {name.rpartition(":")[0] for name in names}
-        assert len(prefixes) == 1
-        assert parents not in prefixes
+        with ThreadPoolExecutor(8) as pool:
+            names = list(pool.map(lambda _: owner.next(), range(200)))
+        assert len(set(names)) == len(names)
+        assert parents not in {name.rpartition(":")[0] for name in names}
 
-    assert in_child(child) == 0
+    for _ in range(5):
+        assert in_child(child) == 0
 
 
 def test_a_forked_child_is_somebody_else(world):

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from triggers.logs.logger import TriggersLogger
     from triggers.logs.sink import Scope
 
 

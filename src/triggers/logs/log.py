@@ -153,9 +153,7 @@ class InstanceLog(Sink):
         least = self.settings.record_level if record_level is None else record_level
         captures = tuple(dict.fromkeys((*self.settings.capture, *names_of(capture))))
         counts = self.settings.capture_counts if capture_counts is None else capture_counts
-        return LogBlock(
-            self, application, layers, level_number(least), captures, capture_counts=counts
-        )
+        return LogBlock(self, application, layers, level_number(least), captures, capture_counts=counts)
 
     def drain(self) -> LogBatch:
         """Hand over all that was not written yet, for the commit that ends the instance; forget it here.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from triggers.core.records import LogEntry
 from triggers.exceptions import StatusChange, context_of
+from triggers.logs.capture import captured_by
 from triggers.logs.exceptions_tree import describe
 from triggers.logs.messages import text_of, worded
 from triggers.logs.plain import NOTHING, Plain
@@ -194,30 +195,29 @@ class TriggersLogger(logging.Logger):
 
     def handle(self, record: logging.LogRecord) -> None:
         """Take a LogRecord that was made elsewhere as if it had been logged here."""
-        level = min(max(int(record.levelno), logging.NOTSET), MAX_LEVEL)
-        if self.isEnabledFor(level):
-            self._take_made(record, level)
+        if self.isEnabledFor(_level_of(record)):
+            self._take_made(record)
 
     def capture(self, record: logging.LogRecord) -> None:
         """Keep what another logger of the application said, if this block listens to it; forward nothing."""
         scope = captured_by(self.scope, record.name)
         if scope is None or _forwarding.active or self._sink.is_writing():
             return
-        ear = self._like(logging.getLogger(record.name), self.bound)
-        ear._captured = (scope.capture_counts,)  # noqa: SLF001 - one of these
-        ear._take_made(record, min(max(int(record.levelno), logging.NOTSET), MAX_LEVEL))  # noqa: SLF001
+        mute = logging.Logger(record.name)
+        mute.disabled = True
+        sink = _Ear(self._sink, counts=scope.capture_counts)
+        TriggersLogger(mute, sink, self.bound, self.scope)._take_made(record)
 
-    def _take_made(self, record: logging.LogRecord, level: int) -> None:
+    def _take_made(self, record: logging.LogRecord) -> None:
         extra = {key: item for key, item in record.__dict__.items() if key not in _STANDARD}
         args = record.args if isinstance(record.args, tuple) else (record.args,) if record.args else ()
         line = record.lineno if type(record.lineno) is int else 0
         place = (text_of(record.pathname), line, text_of(record.funcName or ""))
-        level = min(max(int(record.levelno), logging.NOTSET), MAX_LEVEL)
-        if self.isEnabledFor(level):
-            try:
-                self._take(level, record.msg, args, place, None, extra, record.exc_info)
-            except Exception as problem:  # noqa: BLE001 - as every other record
-                self._failed(problem)
+        level = _level_of(record)
+        try:
+            self._take(level, record.msg, args, place, None, extra, record.exc_info)
+        except Exception as problem:  # noqa: BLE001 - as every other record
+            self._failed(problem)
 
     def _log(  # noqa: PLR0917 - the standard library's signature, with more keywords
         self,
@@ -446,6 +446,31 @@ class TriggersLogger(logging.Logger):
             context: Mapping[str, Any] | None = None,
             extras: Mapping[str, object] | None = None,
         ) -> None: ...
+
+
+class _Ear(Sink):
+    """Takes captured records into the log of a block."""
+
+    __slots__ = ("_counts", "_sink")
+
+    def __init__(self, sink: Sink, *, counts: bool) -> None:
+        super().__init__(sink.sanitizer)
+        self.closed, self.keeps = sink.closed, sink.keeps
+        self._sink = sink
+        self._counts = counts
+
+    def secrets(self) -> tuple[str, ...]:
+        return self._sink.secrets()
+
+    def now(self) -> int:
+        return self._sink.now()
+
+    def record(self, entry: LogEntry, size: int, *, counts: bool = True) -> None:
+        self._sink.record(entry, size, counts=counts and self._counts)
+
+
+def _level_of(record: logging.LogRecord) -> int:
+    return min(max(int(record.levelno), logging.NOTSET), MAX_LEVEL)
 
 
 def _further(frame: FrameType | None, stacklevel: int) -> FrameType | None:
