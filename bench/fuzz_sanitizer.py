@@ -1,7 +1,7 @@
 """Feed the sanitiser with whatever bytes can be made into, and check what it promises.
 
-``python -m bench.fuzz_sanitizer 30`` runs for that many minutes: guided by coverage where Atheris is there, else
-on random and on mutated bytes. What breaks a promise is printed as the hexadecimal bytes that make it
+``python -m bench.fuzz_sanitizer 30`` runs for that many minutes: guided by coverage where Atheris is there,
+else on random and on mutated bytes. What breaks a promise is printed as the hexadecimal bytes that make it
 again: ``python -m bench.fuzz_sanitizer - HEX``.
 """
 
@@ -292,11 +292,8 @@ def _random(until: float, seed: int) -> None:
     corpus: list[bytes] = [b""]
     runs = found = 0
     while time.monotonic() < until:
-        data = (
-            dice.randbytes(dice.randrange(400))
-            if dice.random() < 0.5
-            else _mutated(dice, dice.choice(corpus))
-        )
+        fresh = dice.random() < 0.5  # noqa: PLR2004 - half of them
+        data = dice.randbytes(dice.randrange(400)) if fresh else _mutated(dice, dice.choice(corpus))
         runs += 1
         if len(corpus) < 1_000 or dice.random() < 0.01:  # noqa: PLR2004 - a pool that slowly changes
             corpus[dice.randrange(1_000) % len(corpus) : 0] = [data]

@@ -12,7 +12,7 @@ from triggers.exceptions import DuplicateTaskError, Retry, Skip, StatusChange
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Awaitable, Callable, Iterator, KeysView
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, KeysView
 
     from triggers.logs import InstanceLog, LogBlock
     from triggers.manager import TriggerManager

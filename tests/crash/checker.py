@@ -74,6 +74,7 @@ def check(
     allowance: int | None = None,
     expect: bool = True,
     modelled: bool = True,
+    purged: bool = False,
     backoff: Iterable[int] = law.CRASH_BACKOFF,
     max_crashes: int = 3,
 ) -> Report:
@@ -85,6 +86,7 @@ def check(
         allowance: how many runs may have been wasted, None for any number.
         expect: whether each session had all that the plan has, so that it must have come to its planned end.
         modelled: whether the stored history tells all that was done, so that the model can follow it.
+        purged: whether records may have been removed since.
         backoff: the pauses after crashes, in microseconds.
         max_crashes: at so many crashes an instance is failed.
     """
@@ -95,6 +97,8 @@ def check(
     _check_acknowledged(world, tables, sessions, report)
     _check_counters(tables, report)
     _check_waiting(tables, report)
+    if not purged:
+        _check_logs(tables, report)
     _check_ends(world, tables, sessions, report)
     storage = world.storage()
     try:
@@ -231,6 +235,9 @@ def _check_waiting(tables: Mapping[str, list[Row]], report: Report) -> None:
             expected |= {(row["session"], trigger, row["id"]) for trigger in lacks}
     stored = {(row["session"], row["trigger"], row["instance"]) for row in tables["waiting"]}
     report.require(stored == expected, f"waiting: {stored - expected} too much, {expected - stored} missing")
+
+
+def _check_logs(tables: Mapping[str, list[Row]], report: Report) -> None:
     logs: dict[int, list[Row]] = defaultdict(list)
     for row in tables["logs"]:
         logs[row["instance"]].append(row)

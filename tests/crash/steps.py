@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +135,7 @@ class Step:
         planned: whether the session comes to its planned end all the same.
         modelled: whether the model can tell from the stored history what happened.
         lost: how many runs are lost with it at most.
+        purged: whether records may have been removed.
         lost: how many runs are lost by it at most.
     """
 
@@ -143,6 +145,7 @@ class Step:
     planned: bool = True
     modelled: bool = True
     lost: int = 1
+    purged: bool = False
 
 
 def _then(*parts: Callable[[Scene], object]) -> Callable[[Scene], None]:
@@ -281,6 +284,20 @@ STEPS: dict[str, Step] = {
             "t_failing#0", by="me", through=1
         ),
     ),
+    "reopen logs": Step(
+        _then(_failed("t_failing#0"), lambda scene: _resolve(scene)),
+        lambda scene: scene.app.session(scene.uid).reopen_instance_logs("t_failing#0", by="me"),
+    ),
+    "purge records": Step(
+        _then(_failed("t_failing#0"), lambda scene: _resolve(scene)),
+        lambda scene: scene.app.purge_logs(timedelta(0)),
+        purged=True,
+    ),
+    "purge contexts": Step(
+        _then(_failed("t_failing#0"), lambda scene: _resolve(scene)),
+        lambda scene: scene.app.purge_logs(timedelta(0), contexts_only=True),
+        purged=True,
+    ),
     "release": Step(
         _started("t_subject#0"), lambda scene: scene.steps.release(scene.said(scene.held("t_subject#0")))
     ),
@@ -292,6 +309,11 @@ STEPS: dict[str, Step] = {
     "hand over": Step(_then(Scene.fire_all, lambda scene: scene.clock.advance(31)), _hand_over),
     "run a task": Step(Scene.fire_all, lambda scene: scene.app.run(scene.uid, "t_subject", 0)),
 }
+
+
+def _resolve(scene: Scene) -> None:
+    scene.app.session(scene.uid).mark_instance_logs_resolved("t_failing#0", by="me")
+    scene.clock.advance(1)
 
 
 def _mend(scene: Scene, name: str) -> None:

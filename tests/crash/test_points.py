@@ -17,8 +17,9 @@ from tests.crash.processes import KILLED, in_child
 from tests.crash.steps import STEPS, Scene, Step, fires
 from tests.crash.world import World
 from triggers.storages.sql import migrations
+from triggers.storages.sqlite import SQL
 from triggers.storages.sqlite_url import load_driver
-from triggers.testing.faults import Faults, FaultyDriver, kill_process
+from triggers.testing.faults import STATEMENT, Faults, FaultyDriver, kill_process
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,7 +120,7 @@ def healed(world: World, step: Step, **options: Any) -> Report:
 
     def finish() -> None:
         heal(world, Ticking(), fires(step.uid))
-        report = check(world, expect=step.planned, modelled=step.modelled, **options)
+        report = check(world, expect=step.planned, modelled=step.modelled, purged=step.purged, **options)
         found.write_text(json.dumps(report.problems), "utf-8")
 
     assert in_child(finish) == 0
@@ -181,3 +182,11 @@ def test_killed_at_any_point_of_a_step_it_is_done_or_not_done(name, tmp_path):
 def test_after_a_death_at_any_point_everything_comes_to_its_end(name, tmp_path):
     """After each of these deaths, one by one, the session comes to the end that it would have come to."""
     assert killed_everywhere(STEPS[name], tmp_path, heal_all=True)[1] == {}
+
+
+def test_the_steps_pass_every_statement_that_changes_anything(tmp_path):
+    """There is no statement by which the storage writes that no step passes: each one is died before and after."""
+    reached = {point for name, step in STEPS.items() for point in Rehearsal(step, tmp_path / name).points}
+    writing = {" ".join(text.split())[:STATEMENT] for text in SQL.values() if not text.startswith("SELECT")}
+    assert {point for text in writing for point in (f"before {text}", f"after {text}")} <= reached
+    assert {"before COMMIT", "after COMMIT", "before BEGIN IMMEDIATE", "after BEGIN IMMEDIATE"} <= reached

@@ -293,3 +293,24 @@ def test_an_end_that_meets_a_locked_file_is_stored_once_the_lock_is_gone(world):
     assert in_child(live) == 0
     assert len(world.starts("t_lock#0")) == 1
     assert len([pid for pid in {run["pid"] for run in world.runs.read()} if pid != os.getpid()]) == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_clock_that_jumps_changes_when_things_happen_and_never_whether(world, seed):
+    """The storage's clock is set an hour on or back while tasks run and others sweep: each end is accepted once."""
+    clock, dice = Ticking(), random.Random(seed)
+    settings = {"clock": clock, "max_crashes": 1000}
+
+    def jump(_: str, fence: int) -> float:
+        clock.advance(dice.choice([-3600, -60, 0, 60, 3600]) if fence < 20 else 0)
+        world.app(None, **settings).sweep()
+        return 0
+
+    def live() -> None:
+        world.busy = jump
+        heal(world, clock, plan("s-1"), max_crashes=1000)
+        rest(world.app("inline", **settings), clock, ["s-1"], rounds=400)
+
+    assert in_child(live) == 0
+    report = check(world, modelled=False)
+    assert report.problems == []

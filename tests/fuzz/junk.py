@@ -216,6 +216,12 @@ def numbers() -> Any:
     yield from (1, 2, 3)
 
 
+def twice() -> list[list[int]]:
+    """A list that stands in two places."""
+    one = [1]
+    return [one, one]
+
+
 #: Name → makes a value that cannot be kept, so that kwargs with it anywhere inside are refused.
 REFUSED: dict[str, Any] = {
     "a hostile object": Hostile,
@@ -342,7 +348,7 @@ KEPT: dict[str, Any] = {
     "minus zero as a Decimal": lambda: Decimal("-0.00"),
     "a UUID": lambda: UUID(int=0),
     "bytes": lambda: bytes(range(256)),
-    "a list that stands in two places": lambda: (lambda one: [one, one])([1]),
+    "a list that stands in two places": twice,
 }
 
 #: Times in named zones, of which only the offset can come back.

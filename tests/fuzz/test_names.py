@@ -15,24 +15,29 @@ from triggers.exceptions import ConfigurationError, InvalidNameError, UnknownIns
 from triggers.execution import idempotency_key
 
 #: Names that somebody's storage takes for one another, or for something else than a name.
+# fmt: off
 ODD = (
-    *("a", "A", "a ", " a", "a\u00a0", "a\u200b", "á", "a\u0301", "ａ", "а", "ß", "ss", "ſ", "i", "İ", "ı", "ﬁ", "fi"),
-    *("1", "01", "1.0", "+1", "1e0", "0x1", "٣", "3", "-0", "0", "NULL", "null", "None", "nan", "inf", "true", "x'61'"),
-    *("'", "''", '"', "`", "\\", "\\'", "%", "_", "a%", "*", "?", "[a]", "{a}", "}{", "{}", "{0}", "$", "$date", "$$a"),
-    *("'; DROP TABLE sessions; --", "a' OR '1'='1", "--", "/*", ":a", "?1", "@a", "#", "#0", "a#0", "a#0#0", "a##"),
-    *("../a", "/etc/passwd", "a/b", "a%2Fb", "a%252Fb", "%2F", "C:\\a", "~", "a:b", "a,b", "a;b", "a|b", "http://a/b?c#d"),
-    *("<script>", "&amp;", "{{7*7}}", "${a}", "$(a)", "%s%n", "a=b", "__proto__", "constructor", "toString"),
-    *("שלום", "\u200fa", "\U0001f469\u200d\U0001f4bb", "\U0001f3f4\U000e0067", "\U0010ffff", "\ue000", "\ufdd0", "\ufeff", "\u0378"),
-    *("x" * 255, "é" * 255, "\U0001f600" * 255, "y" * 254 + "#", "Z̸̡͍̈"),
+    "a", "A", "a ", " a", "a\u00a0", "a\u200b", "á", "a\u0301", "\uff41", "\u0430", "ß", "ss", "\u017f", "i", "İ", "\u0131",
+    "ﬁ", "fi", "1", "01", "1.0", "+1", "1e0", "0x1", "٣", "3", "-0", "0", "NULL", "null", "None", "nan",
+    "inf", "true", "x'61'", "'", "''", '"', "`", "\\", "\\'", "%", "_", "a%", "*", "?", "[a]", "{a}", "}{",
+    "{}", "{0}", "$", "$date", "$$a", "'; DROP TABLE sessions; --", "a' OR '1'='1", "--", "/*", ":a", "?1",
+    "@a", "#", "#0", "a#0", "a#0#0", "a##", "../a", "/etc/passwd", "a/b", "a%2Fb", "a%252Fb", "%2F",
+    "C:\\a", "~", "a:b", "a,b", "a;b", "a|b", "http://a/b?c#d", "<script>", "&amp;", "{{7*7}}", "${a}",
+    "$(a)", "%s%n", "a=b", "__proto__", "constructor", "toString", "שלום", "\u200fa",
+    "\U0001f469\u200d\U0001f4bb", "\U0001f3f4\U000e0067", "\U0010ffff", "\ue000", "\ufdd0", "\ufeff",
+    "\u0378", "x" * 255, "é" * 255, "\U0001f600" * 255, "y" * 254 + "#", "Z̸̡͍̈",
 )
+# fmt: on
 
 #: What is no name.
+# fmt: off
 REFUSED = (
-    *("", "\0", "a\0b", "a\nb", "\r\n", "\t", "\x1b[31m", "\x7f", "\x85", "\u2028", "\u2029", "\ud800", "a\udfff"),
-    *("\u202e", "a\u2066b", "x" * 256, "x" * 5_000_000),
-    *(None, 0, 1.5, True, b"a", bytearray(b"a"), ("a",), ["a"], {"a": 1}, object(), str),
-    *(junk.Hostile(), junk.Impostor(), junk.Unprintable(), junk.Array(), junk.Colour.RED),
+    "", "\0", "a\0b", "a\nb", "\r\n", "\t", "\x1b[31m", "\x7f", "\x85", "\u2028", "\u2029", "\ud800",
+    "a\udfff", "\u202e", "a\u2066b", "x" * 256, "x" * 5_000_000, None, 0, 1.5, True, b"a", bytearray(b"a"),
+    ("a",), ["a"], {"a": 1}, object(), str, junk.Hostile(), junk.Impostor(), junk.Unprintable(),
+    junk.Array(), junk.Colour.RED,
 )
+# fmt: on
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -77,13 +82,16 @@ def test_odd_names_of_tasks_are_kept_apart(triggers):
     """Tasks of these names run after triggers of these names, each after its own, and are found by their names."""
     manager = triggers.session("one")
     rules = {name: {"run": name, "after": [f"of {name}"[:255]], "unless": ["never"]} for name in ODD}
-    refused = {"$": "x"}
-    del refused
     manager.update_configuration(rules)
+    twice = {
+        cut
+        for cut, names in itertools.groupby(sorted(f"of {name}"[:255] for name in ODD))
+        if len(list(names)) > 1
+    }
     for name in ODD:
         released = manager.fire(f"of {name}"[:255]).scheduled
         assert f"{name}#0" in released
-        assert all(f"of {other.rpartition('#')[0]}"[:255] == f"of {name}"[:255] for other in released)
+        assert len(released) == (2 if f"of {name}"[:255] in twice else 1)
     for name in ODD:
         instance = manager.storage[f"{name}#0"]
         assert (instance.task, instance.number, instance.status) == (name, 0, "scheduled")
@@ -103,7 +111,11 @@ def test_what_is_no_name_is_refused_and_leaves_nothing(name, triggers):
     if name is not None:
         with pytest.raises(InvalidNameError):
             manager.fire("a", key=name)
-    for rule in ({"run": "a", "after": [name]}, {"run": name, "after": ["a"]}, {"run": "a", "andEvery": name or 0}):
+    for rule in (
+        {"run": "a", "after": [name]},
+        {"run": name, "after": ["a"]},
+        {"run": "a", "andEvery": 0 if name is None else name},
+    ):
         with pytest.raises(ConfigurationError):
             manager.update_configuration({"t_a": rule})
     assert not manager.storage.exists
@@ -133,11 +145,14 @@ def _fired(triggers, name):
 
 
 #: What looks like the name of an instance, and is none that there is.
+# fmt: off
 NO_INSTANCES = (
-    *("", "#", "#0", "a", "a#", "a#-1", "a#+0", "a#00", "a#0 ", " a#0", "a#0\n", "a#1.0", "a#0x0", "a#\u0660", "a#1"),
-    *("a#" + "9" * 500, "a#18446744073709551616", "b#0", "A#0", "a#0#0", "\ud800#0", "a\0#0", "x" * 6_000_000, "#" * 300),
-    *(None, 0, 1.5, b"a#0", ("a", 0), ["a#0"], object(), junk.Hostile(), junk.Impostor(), junk.Unprintable()),
+    "", "#", "#0", "a", "a#", "a#-1", "a#+0", "a#00", "a#0 ", " a#0", "a#0\n", "a#1.0", "a#0x0",
+    "a#\u0660", "a#1", "a#" + "9" * 500, "a#18446744073709551616", "b#0", "A#0", "a#0#0", "\ud800#0",
+    "a\0#0", "x" * 6_000_000, "#" * 300, None, 0, 1.5, b"a#0", ("a", 0), ["a#0"], object(), junk.Hostile(),
+    junk.Impostor(), junk.Unprintable(),
 )
+# fmt: on
 
 ASKED = {
     "storage[…]": lambda manager, name: manager.storage[name],

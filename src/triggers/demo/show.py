@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import shlex
+import shutil
+import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -22,7 +25,6 @@ from triggers.exceptions import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 #: Where the files go unless told otherwise, below the current folder.
 FOLDER = "triggers-demo"
@@ -145,6 +147,15 @@ def _finding(results_path: Path, counts: main.DemoCounts) -> str:
     )
 
 
+def _program() -> str:
+    """What to type for the command line: its path, where it was called so and its name alone is not found."""
+    called = Path(sys.argv[0])
+    if called.name != "triggers" or shutil.which("triggers") is not None:
+        return "triggers"
+    here = Path.cwd()
+    return str(called.relative_to(here) if called.is_relative_to(here) else called)
+
+
 def _ways_in(url: str, folder: Path, seed: int, respondents: int) -> str:
     """Commands worth a try, about respondents of whom there is something to tell."""
     subjects = dict(enumerate(read_answers()[:respondents], start=1))
@@ -162,6 +173,7 @@ def _ways_in(url: str, folder: Path, seed: int, respondents: int) -> str:
         *(f"explain {uid_of(number)} t_importSubject" for number in stopped[:1]),
         *(f"explain {uid_of(number)} t_importBrowser" for number in embedded[:1]),
     ]
-    commands = "\n".join(f"  triggers {line} --storage {shlex.quote(url)}" for line in lines)
+    program = shlex.quote(_program())
+    commands = "\n".join(f"  {program} {line} --storage {shlex.quote(url)}" for line in lines)
     kept = f"What the tasks found is in {folder / 'results.db'}. To begin anew, remove {folder}."
     return f"Look into it:\n{commands}\n{kept}"

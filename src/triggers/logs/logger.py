@@ -203,10 +203,10 @@ class TriggersLogger(logging.Logger):
         scope = captured_by(self.scope, record.name)
         if scope is None or _forwarding.active or self._sink.is_writing():
             return
-        mute = logging.Logger(record.name)
+        mute = logging.Logger(record.name)  # noqa: LOG001 - the application's own has handed it on already
         mute.disabled = True
         sink = _Ear(self._sink, counts=scope.capture_counts)
-        TriggersLogger(mute, sink, self.bound, self.scope)._take_made(record)
+        TriggersLogger(mute, sink, self.bound, self.scope)._take_made(record)  # noqa: SLF001 - one of these
 
     def _take_made(self, record: logging.LogRecord) -> None:
         extra = {key: item for key, item in record.__dict__.items() if key not in _STANDARD}

@@ -78,9 +78,9 @@ def worded(msg: object, args: tuple[Any, ...], sanitizer: Sanitizer, secrets: tu
             if message is text and not secrets:
                 return message, sanitizer.template(template), template, args, False
             return message, fit_text(template, limit, secrets)[0], message, (), was_cut
-        text, send, send_args = _of_objects(template, tuple(map(sanitizer.argument, args)))
+        text, send, send_args = _of_objects(template, tuple(sanitizer.argument(arg, secrets) for arg in args))
     except Exception as problem:  # noqa: BLE001 - a wrong template, or the arguments' own code
-        text, send, send_args = _misfit(template, args, problem, sanitizer)
+        text, send, send_args = _misfit(template, problem, sanitizer.shown(list(args), secrets))
     message, was_cut = fit_text(text, limit, secrets)
     template = fit_text(template, limit, secrets)[0]
     if message is not text or secrets:
@@ -103,9 +103,6 @@ def _of_objects(template: str, args: tuple[Any, ...]) -> tuple[str, str, tuple[A
     return text, template, tuple(arg.text if type(arg) is _Once else arg for arg in once)
 
 
-def _misfit(
-    template: str, args: tuple[Any, ...], problem: Exception, sanitizer: Sanitizer
-) -> tuple[str, str, tuple[Any, ...]]:
-    shown = sanitizer.shown(list(args))
+def _misfit(template: str, problem: Exception, shown: Any) -> tuple[str, str, tuple[Any, ...]]:
     text = f"{template} <{type_name(type(problem))} while filling in the arguments {shown}>"
     return text, text, ()

@@ -111,14 +111,18 @@ class Sanitizer:
         return Plain(out, size, size // 2, len(out), flat=True)
 
     def _walked(self, value: Any, secrets: tuple[str, ...]) -> Plain:
-        limits = self.settings
-        walk = Walk(
-            limits, self.keys, secrets, limits.max_context - RESERVE, limits.max_nodes, limits.max_string
-        )
+        walk = self._walk(secrets)
         data = walk.value(value, 0)
         if type(data) is not dict:
-            data = {"context": data}
+            # Anew, as what is put into a context stands one deeper than that context.
+            walk = self._walk(secrets)
+            data = walk.value({"context": value}, 0)
         return walk.result(data)
+
+    def _walk(self, secrets: tuple[str, ...]) -> Walk:
+        limits = self.settings
+        room = limits.max_context - RESERVE
+        return Walk(limits, self.keys, secrets, room, limits.max_nodes, limits.max_string)
 
     def fits(self, plain: Plain) -> bool:
         """Whether this context, merged of several, keeps to the limits of one."""
@@ -177,16 +181,15 @@ class Sanitizer:
         walk.max_items = walk.top_items = limits.max_items + 1
         return walk.result(walk.value(data, 0))
 
-    def argument(self, value: Any) -> Any:
+    def argument(self, value: Any, secrets: tuple[str, ...]) -> Any:
         """Return an argument of a message: without its secrets if it has any, bounded if it is large."""
-        limits = self.settings
-        walk = Walk(limits, self.keys, (), limits.max_context - RESERVE, limits.max_nodes, limits.max_string)
+        walk = self._walk(secrets)
         plain = walk.value(value, 0)
         return plain if walk.hidden or (walk.cuts and type(plain) in (dict, list)) else value
 
-    def shown(self, value: Any) -> Any:
+    def shown(self, value: Any, secrets: tuple[str, ...]) -> Any:
         """Return plain data to be written into a message, which no policy of contexts is about."""
-        return self._walked({"shown": value}, ()).data.get("shown")
+        return self._walked({"shown": value}, secrets).data.get("shown")
 
     def template(self, template: str) -> str:
         """Make a template fit to be kept; it is mostly one that was seen before."""

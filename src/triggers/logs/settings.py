@@ -49,7 +49,7 @@ class LogSettings:
         capture: names of other loggers of the application (``sqlalchemy.engine``; ``root`` for all) whose
             records, and those of the loggers below them, are kept with the instance too when they are logged
             within a block. Only what such a logger emits is kept: its level is its own.
-        capture_counts: whether captured records count towards the level of the instance, and ask for a review.
+        capture_counts: whether captured records count towards the level of the instance.
         converters: pairs of a type and a function that makes plain data of its values; consulted, for
             subclasses too, before anything that is known about a type.
         strict: for tests: what the application's handlers raise, and what goes wrong in preparing a

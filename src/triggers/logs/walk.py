@@ -304,6 +304,7 @@ class Walk:
             # Of a name that was cut nobody can tell what it named.
             if type(name) is str and (self.is_secret(name) or f"{ELLIPSIS}[truncated" in name):
                 out["value"] = REDACTED
+                self.room -= 14
                 self.hidden += 1
 
     def _sequence(self, items: Iterable[Any], total: int, depth: int, limit: int) -> list[Any]:
@@ -318,6 +319,8 @@ class Walk:
                     break
                 taken += 1
                 if pair and taken == total and self.is_secret(_name(first, out[0])):
+                    self.nodes -= 1
+                    self.room -= 14
                     out.append(REDACTED)
                     self.hidden += 1
                     continue

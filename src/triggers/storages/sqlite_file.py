@@ -33,6 +33,9 @@ APPLICATION_ID: Final = 0x54726967
 #: SQLite's 4096; yet most rows fit into one.
 PAGE_SIZE: Final = 2048
 
+#: Longest path in a message, in characters.
+MAX_SHOWN: Final = 300
+
 #: File systems on which SQLite's locks, or the shared memory of WAL, cannot be relied on.
 NETWORK_FILE_SYSTEMS: Final = frozenset(
     {
@@ -106,8 +109,12 @@ class SqliteFile:
         Raises:
             StorageError: it cannot be used; the file is as it was.
         """
-        _check_file_system(self._path)
-        _create(self._path)
+        try:
+            _check_file_system(self._path)
+            _create(self._path)
+        except OSError as error:
+            message = f"{self._path[:MAX_SHOWN]} cannot be opened: {error.strerror}"
+            raise StorageError(message) from error
         if not self._safe:
             message = (
                 f"SQLite {self._driver.sqlite_version} can corrupt a file in WAL mode, so {self._path} is "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 #: How long a writer waits for others, in seconds, unless the URL says otherwise.
 BUSY_TIMEOUT: Final = 30.0
+
+#: The longest that it may be told to wait, in seconds; SQLite counts milliseconds in 32 bits.
+LONGEST_TIMEOUT: Final = 1_000_000.0
 
 _OPTIONS: Final = {
     "driver": ("auto", "pysqlite3", "sqlite3"),
@@ -70,6 +74,9 @@ class SqliteUrl:
                 f"or use memory://"
             )
             raise StorageError(message)
+        if not _is_path(path):
+            message = f"{url!r} names no file: no file system has such a path"
+            raise StorageError(message)
         options: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
         for key, value in options.items():
             if key == "busy_timeout" and _seconds(value) is not None:
@@ -79,6 +86,13 @@ class SqliteUrl:
                 message = f"{url!r}: {key}={value} is not an option; known are: {known}; busy_timeout=seconds"
                 raise StorageError(message)
         return cls(path, **options)
+
+
+def _is_path(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def _seconds(text: str) -> float | None:
