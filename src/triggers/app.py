@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from triggers import plugins
 from triggers.core.configuration import check_configuration
+from triggers.core.names import is_name
 from triggers.core.values import DEFAULT_LIMITS, Limits
 from triggers.exceptions import ManagerMismatchError, UnknownSessionError
 from triggers.execution import Executor
@@ -19,7 +20,7 @@ from triggers.sweep import Sweep, Sweeper, SweepReport
 from triggers.task import registry as default_registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Self
 
     from triggers.core.law import Policy
@@ -93,6 +94,9 @@ class Triggers:
                 message = f"{name} must be longer than nothing, not {span}"
                 raise ValueError(message)
         self._backend = plugins.storage_from_url(url) if isinstance(url, str) else url
+        if not hasattr(self._backend, "commit"):
+            message = f"a URL or a storage is needed, not a {type(url).__name__}"
+            raise TypeError(message)
         self._manager = manager
         kinds: tuple[type[TriggerManager], ...] = (
             TriggerManager,
@@ -161,7 +165,7 @@ class Triggers:
             ManagerMismatchError: this process lacks its manager; the session may be read through
                 ``session(uid).storage``.
         """
-        head = self._backend.reader.session(uid)
+        head = self._backend.reader.session(uid) if is_name(uid) else None
         if head is None:
             message = f"there is no session {uid!r}"
             raise UnknownSessionError(message)
@@ -170,6 +174,7 @@ class Triggers:
     def sessions(self, after: str = "") -> Iterator[SessionView]:
         """Every session, in the order of the UIDs beyond `after`, read page by page."""
         reader = self._backend.reader
+        after = after.encode("utf-8", "replace").decode()
         while page := reader.sessions(after):
             yield from (SessionView(session.uid, reader) for session in page)
             after = page[-1].uid
@@ -288,6 +293,7 @@ class Triggers:
         max_level: int = logging.CRITICAL,
         contexts_only: bool = False,
         dry_run: bool = False,
+        progress: Callable[[int], None] | None = None,
     ) -> int:
         """Remove old records from every session; never one that asks for a review and has none.
 
@@ -296,6 +302,7 @@ class Triggers:
             max_level: only those at or below this level.
             contexts_only: let messages stay, and remove their contexts and those of exceptions.
             dry_run: change nothing.
+            progress: is told, after each batch, how many it was so far.
 
         Returns:
             How many records it was, or would have been.
@@ -307,6 +314,8 @@ class Triggers:
         while True:
             purged = self._backend.purge_logs(purge, after=after)
             count += purged.taken
+            if progress is not None:
+                progress(count)
             if purged.after is None:
                 return count
             after = purged.after

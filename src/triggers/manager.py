@@ -20,8 +20,8 @@ from triggers.core.configuration import check_configuration
 from triggers.core.names import check_name, split_instance_name
 from triggers.core.state import Firing
 from triggers.core.status import Status
-from triggers.core.values import DEFAULT_LIMITS, Limits, encode, shown
-from triggers.exceptions import InvalidValueError
+from triggers.core.values import DEFAULT_LIMITS, Limits, decode, encode, shown
+from triggers.exceptions import InvalidStatusError, InvalidValueError
 from triggers.logs import LogSettings
 from triggers.session import SessionView, TaskInstance
 from triggers.storages.base import Due
@@ -187,11 +187,11 @@ class TriggerManager:
             IdempotencyConflictError: the key was used with other kwargs.
             StorageError: it could not be stored.
         """
-        check_name(trigger, "trigger")
+        trigger = check_name(trigger, "trigger")
         payload = _payload(kwargs, "kwargs", self._around.limits)
         fingerprint = None
         if key is not None:
-            check_name(key, "key")
+            key = check_name(key, "key")
             fingerprint = _fingerprint(payload)
         firing = Firing(0, trigger, payload, 0, self._source.depth, self._source.name, key, fingerprint)
         policy = self.policy
@@ -262,7 +262,7 @@ class TriggerManager:
             InvalidStatusError: the table does not have the move, or only a worker can make it.
         """
         task, number = _where(instance)
-        wanted = Status(status)
+        wanted = _status(status)
         if wanted is Status.REPLAYED:
             self.replay_failed_instance(instance)
         elif wanted is Status.SKIPPED and self.storage[f"{task}#{number}"].status is not Status.RUNNING:
@@ -273,12 +273,13 @@ class TriggerManager:
 
     def update_instance_metadata(self, instance: TaskInstance | str, metadata: Mapping[str, Any]) -> None:
         """Add keys to the metadata of an instance; a key that is there gets the new value."""
-        where = _where(instance)
-        self.apply(lambda session: law.add_metadata(session, self.policy, *where, metadata))
+        where, added = _where(instance), _mapping(metadata, "metadata")
+        self.apply(lambda session: law.add_metadata(session, self.policy, *where, added))
 
     def update_session_metadata(self, metadata: Mapping[str, Any]) -> None:
         """Add keys to the metadata of the session; a key that is there gets the new value."""
-        self.apply(lambda session: law.add_session_metadata(session, self.policy, metadata))
+        added = _mapping(metadata, "metadata")
+        self.apply(lambda session: law.add_session_metadata(session, self.policy, added))
 
     def mark_instance_logs_resolved(
         self,
@@ -517,6 +518,19 @@ def _payload(value: object, what: str, limits: Limits) -> str:
         message = f"{what}: the mapping cannot be read: {shown(error)}"
         raise InvalidValueError(message) from error
     return encode(given, what, limits)
+
+
+def _mapping(value: object, what: str) -> dict[str, Any]:
+    given: dict[str, Any] = decode(_payload(value, what, DEFAULT_LIMITS))
+    return given
+
+
+def _status(value: Status | str) -> Status:
+    try:
+        return Status(value)
+    except ValueError:
+        message = f"{shown(value)} is no status; there are: {', '.join(Status)}"
+        raise InvalidStatusError(message) from None
 
 
 def _fingerprint(payload: str) -> str:

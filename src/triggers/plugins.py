@@ -39,7 +39,9 @@ def load(group: str, name: str) -> Any:
         raise PluginError(message)
     try:
         return found[name].load()
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "triggers":
+            raise
         message = f"the {what} {name!r} needs {error.name or error}, which is not installed"
         raise PluginError(message) from error
 

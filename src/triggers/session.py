@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from triggers.core.explain import Explanation, explain
-from triggers.core.names import split_instance_name
+from triggers.core.names import is_name, split_instance_name
 from triggers.core.status import RESOLVED, Status, can_move
 from triggers.core.values import decode
 from triggers.exceptions import UnknownInstanceError
@@ -330,7 +330,7 @@ class SessionView:
 
     def latest_kwargs(self, trigger: str) -> Mapping[str, Any] | None:
         """The kwargs of the trigger's latest firing; None if it never fired."""
-        found = self._reader.latest(self.uid, [trigger])
+        found = self._reader.latest(self.uid, [trigger] if is_name(trigger) else [])
         return decode(found[trigger].kwargs) if trigger in found else None
 
     def get_unresolved_tasks(self) -> list[Rule]:
@@ -363,7 +363,7 @@ class SessionView:
         """
         after = ("", -1)
         wanted = None if statuses is None else {Status(status) for status in statuses}
-        while True:
+        while task is None or is_name(task):
             page = self._reader.instances(
                 self.uid, task=task, statuses=wanted, flagged=flagged, after=after, limit=PAGE
             )
@@ -406,7 +406,7 @@ class SessionView:
             self.uid,
             instance=split_instance_name(name) if name is not None else None,
             min_level=min_level or 0,
-            text=text or "",
+            text=(text or "").encode("utf-8", "replace").decode(),
             unresolved=unresolved,
             fingerprint=fingerprint,
             after=after or 0,
@@ -432,6 +432,7 @@ class SessionView:
         happened = self._reader.latest(self.uid, rule.after.names) if rule else {}
         upstream = {
             before: self._reader.instances(self.uid, task=before, statuses=UNRESOLVED, limit=EXPLAINED)
+            or self._reader.instances(self.uid, task=before, limit=EXPLAINED)
             for before in _before(name, rules)
         }
         return explain(name, rule, instances, happened, upstream, dict(_remarks(instances)))

@@ -1,4 +1,4 @@
-"""The commands that change a session: configure, fire, replay, skip, resolve-logs."""
+"""The commands that change a session: configure, fire, replay, skip."""
 
 from __future__ import annotations
 
@@ -266,37 +266,6 @@ def test_nothing_is_made_for_what_does_not_exist(place, command):
     assert place.error(command, "s", "t#0", code=1)["type"] == "UnknownInstanceError"
     assert place.error(command, "s", "t", code=1)["type"] == "UnknownInstanceError"
     assert [line["uid"] for line in place.lines("sessions")] == ["s"]
-
-
-# -- resolve-logs ---------------------------------------------------------------------------------------
-
-
-def test_a_review_is_kept(played):
-    """Who, why and through which record are kept with the instance, which no longer asks for a review."""
-    options = ["--by", "ada", "--reason", "known"]
-    document = played.json("resolve-logs", "respondent-17", "t_importSubject#0", *options)
-    assert document["through"] == 2
-    assert document["unresolved"] is None
-    shown = played.json("show", "respondent-17", "t_importSubject#0")
-    (review,) = shown["reviews"]
-    assert (review["by"], review["reason"], review["through"]) == ("ada", "known", 2)
-    assert shown["log"] == {
-        "level": "WARNING",
-        "unresolved": None,
-        "counts": {"INFO": 1, "WARNING": 1},
-        "dropped": 0,
-    }
-    assert (
-        "by ada, through record 2: known" in played.run("show", "respondent-17", "t_importSubject#0").stdout
-    )
-
-
-def test_a_review_up_to_a_record_leaves_the_rest(played):
-    """With --through what comes behind that record still asks for a review."""
-    document = played.json("resolve-logs", "respondent-17", "t_importSubject#0", "--through", "1")
-    assert document["unresolved"] == "WARNING"
-    text = played.run("resolve-logs", "respondent-17", "t_importSubject#0", "--through", "1").stdout
-    assert "still asks for a review" in text
 
 
 # -- managers -------------------------------------------------------------------------------------------

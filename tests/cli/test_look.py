@@ -1,4 +1,4 @@
-"""The commands that only read: sessions, show, logs, explain, check, schema."""
+"""The commands that only read: sessions, show, explain, check, schema."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 
 #: Looks like markup, format strings, an option, and is hard on every terminal; and still is a name.
 NASTY = "[red]x[/red] 'q\" %s {0} :a --json 日本 🎉"
-HIDDEN = {chr(code) for code in (*range(9), *range(11, 32), 127, *range(128, 160), 0x202E)}
 
 
 def squeezed(text):
@@ -162,79 +161,6 @@ def test_tables_fit_into_eighty_columns(place):
         assert max(map(len, table)) <= 80
     assert place.run("sessions").stdout.count("u") >= 255
     assert place.run("show", uid).stdout.replace(uid, "").count("t") >= 255
-
-
-# -- logs -----------------------------------------------------------------------------------------------
-
-
-def test_logs_have_message_context_and_exception(played):
-    """A record shows what was said, with what was known; an exception with its context and what caused it."""
-    text = played.run("logs", "respondent-17").stdout
-    assert "Missing [red]names[/red]" in text
-    assert "missing=2" in text
-    assert "ValueError: spam [bold] (score=3)" in text
-    assert "caused by KeyError: 'x'" in text
-    assert "Traceback" not in text
-    assert "Traceback" in played.run("logs", "respondent-17", "--traceback").stdout
-
-
-def test_control_characters_never_reach_the_terminal(played):
-    """What a task logged cannot move the cursor, clear the screen or fake a line of the log."""
-    for command in (
-        ["logs", "respondent-17"],
-        ["logs", "respondent-17", "--json"],
-        ["show", "respondent-17"],
-    ):
-        assert not HIDDEN & set(played.run(*command).stdout)
-    lines = played.run("logs", "respondent-17").stdout.splitlines()
-    assert "  | second \\x1b[31mline" in lines
-
-
-def test_a_record_is_a_line_of_json(played):
-    """Programs get each record with its cursor, its instance and every field that was stored."""
-    info, warning, error = played.lines("logs", "respondent-17")
-    assert [info["level"], warning["level"], error["level"]] == ["INFO", "WARNING", "ERROR"]
-    assert warning["context"] == {"page": "\x1b[2J", "missing": 2}
-    assert (warning["instance"], warning["number"], warning["attempt"]) == ("t_importSubject#0", 2, 1)
-    assert warning["resolved"] is False
-    assert error["exception"]["cause"]["type"] == "KeyError"
-    assert info["cursor"] < warning["cursor"] < error["cursor"]
-
-
-@pytest.mark.parametrize(
-    ("query", "levels"),
-    [
-        (["--level", "warning"], ["WARNING", "ERROR"]),
-        (["--level", "40"], ["ERROR"]),
-        (["--text", "missing"], ["WARNING"]),
-        (["t_bad#0"], ["ERROR"]),
-        (["--limit", "1"], ["INFO"]),
-        (["--text", "%"], []),
-    ],
-)
-def test_logs_can_be_asked_for(played, query, levels):
-    """Level, text, instance and limit leave out all other records."""
-    assert [record["level"] for record in played.lines("logs", "respondent-17", *query)] == levels
-
-
-def test_logs_are_paged_by_cursor(played):
-    """Page by page, each record comes exactly once, and a person is told the cursor."""
-    whole = played.lines("logs", "respondent-17")
-    walked, after = [], "0"
-    while page := played.lines("logs", "respondent-17", "--limit", "1", "--after", after):
-        walked += page
-        after = str(page[-1]["cursor"])
-    assert walked == whole
-    assert f"--after {whole[0]['cursor']}" in played.run("logs", "respondent-17", "--limit", "1").stdout
-    assert "--after" not in played.run("logs", "respondent-17", "--limit", "3").stdout
-
-
-def test_unresolved_leaves_out_what_was_reviewed(played):
-    """After a review only the records of other instances are left, and the reviewed ones say so."""
-    played.run("resolve-logs", "respondent-17", "t_importSubject#0")
-    left = played.lines("logs", "respondent-17", "--unresolved")
-    assert {record["instance"] for record in left} == {"t_bad#0"}
-    assert "(reviewed)" in played.run("logs", "respondent-17").stdout
 
 
 # -- explain --------------------------------------------------------------------------------------------

@@ -146,8 +146,8 @@ def test_no_command_is_answered_with_the_help(place):
 
 def test_each_command_has_help(place):
     """`triggers COMMAND --help` is exit code 0 and names the options that every command has."""
-    commands = ["check", "configure", "demo", "explain", "fire", "logs", "replay", "resolve-logs"]
-    for command in [*commands, "schema", "sessions", "show", "skip", "sweep", "work"]:
+    commands = ["check", "configure", "demo", "explain", "fire", "logs", "purge", "replay"]
+    for command in [*commands, "resolve-logs", "schema", "sessions", "show", "skip", "sweep", "work"]:
         text = place.run(command, "--help", storage=False).stdout
         assert all(option in text for option in ("--app", "--storage", "--json")), command
     assert all(command in place.run("--help", storage=False).stdout for command in commands)

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 from hypothesis import given
 
-from triggers.core.configuration import RESERVED, check_configuration, json_schema, near_miss
+from triggers.core.configuration import MAX_TERMS, RESERVED, check_configuration, json_schema, near_miss
 from triggers.core.rules import DIRECTIVES
 from triggers.core.values import Limits
 from triggers.exceptions import ConfigurationError, InvalidValueError
@@ -264,6 +264,16 @@ def test_conditions_nest_as_deep_as_they_can_be_kept():
     assert "cyclic reference" in problems(task(after=loop))[0][1]
 
 
+@pytest.mark.parametrize("kind", [list, tuple, set, frozenset])
+def test_a_condition_has_so_many_terms_and_no_more(kind):
+    """Whatever it is written as and wherever it stands; the limit and the number are told."""
+    names = [f"a{n}" for n in range(MAX_TERMS + 1)]
+    assert len(check_configuration(task(after=kind(names[1:]))).rules["t"].after.names) == MAX_TERMS
+    for directive in ("after", "unless"):
+        ((path, message),) = problems(task(**{directive: kind(names)}))
+        assert (path, message) == (f"t.{directive}", "10001 terms are more than the limit of 10000")
+
+
 def test_parameters_nest_as_deep_as_they_can_be_kept():
     """A value that is accepted on its own, but not inside of a configuration, is a problem, no other error."""
     value = {}
@@ -284,6 +294,25 @@ def test_a_configuration_that_is_too_large_as_a_whole_is_refused():
     ((path, message),) = problems(configuration)
     assert path == "$"
     assert "bytes are more than the limit of 67,108,864" in message
+
+
+class Remote(dict):
+    """Is read from somewhere when it is looked into."""
+
+    def __iter__(self):
+        message = "no connection"
+        raise OSError(message)
+
+    keys = items = __iter__
+
+
+@pytest.mark.parametrize("configuration", [Remote(t=1), {"t": Remote(after=["a"], run="r")}])
+def test_a_configuration_that_cannot_be_read_is_refused(configuration):
+    """What kept it from being read is told as its problem, and is the cause of the error."""
+    with pytest.raises(ConfigurationError, match="the configuration cannot be read: OSError") as error:
+        check_configuration(configuration)
+    assert [path for path, _ in error.value.problems] == ["$"]
+    assert isinstance(error.value.__cause__, OSError)
 
 
 # -- near misses and reserved words ---------------------------------------------------------------------------

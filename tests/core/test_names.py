@@ -75,3 +75,33 @@ def test_what_is_no_instances_name_is_refused(name):
     """The message shows what the names of instances look like; no number is too long to be told so."""
     with pytest.raises(UnknownInstanceError, match="look like 't_importSubject#0'"):
         split_instance_name(name)
+
+
+class Lying:
+    """Says that it is a string."""
+
+    @property
+    def __class__(self):
+        return str
+
+    def __repr__(self):
+        message = "no words"
+        raise RuntimeError(message)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [(None, "None"), (0, "0"), (b"t#0", "b't#0'"), (("t", 0), "('t', 0)")]
+)
+def test_what_is_no_string_is_no_instances_name(name, shown):
+    """It is refused in the words of every other one, not with an error of Python's."""
+    with pytest.raises(UnknownInstanceError) as error:
+        split_instance_name(name)
+    assert str(error.value).startswith(f"{shown} is not the name of an instance")
+
+
+def test_what_only_says_that_it_is_a_string_is_refused():
+    """As a name and as an instance's name; nothing of its own is asked, so nothing of its own is raised."""
+    with pytest.raises(InvalidNameError, match="must be a string, not Lying"):
+        check_name(Lying(), "UID")
+    with pytest.raises(UnknownInstanceError, match=r"^without a repr is not the name of an instance"):
+        split_instance_name(Lying())

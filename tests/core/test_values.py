@@ -6,7 +6,7 @@ import json
 import math
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta, timezone
+from datetime import UTC, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import IntEnum, StrEnum
 from uuid import UUID
@@ -128,6 +128,50 @@ def test_what_cannot_come_back_is_refused_with_its_place(value, message):
         encode({"v": value}, "kwargs")
     assert message in str(error.value)
     assert str(error.value).encode("utf-8", "replace")
+
+
+class Wordless:
+    """Can be a key, but not shown."""
+
+    def __repr__(self):
+        message = "no words"
+        raise RuntimeError(message)
+
+
+class Wordy:
+    """Has a lot to say."""
+
+    def __repr__(self):
+        return "w" * 1_000_000
+
+
+class NowhereZone(tzinfo):
+    """A time zone that cannot be asked."""
+
+    def utcoffset(self, moment):
+        message = f"no offset on {moment:%A}"
+        raise LookupError(message)
+
+
+def refusal(value):
+    with pytest.raises(InvalidValueError) as error:
+        encode({"v": value}, "kwargs")
+    return str(error.value)
+
+
+def test_a_key_that_cannot_be_shown_is_refused_all_the_same():
+    """What its repr raises is no concern of the caller's, and a repr without end is cut."""
+    assert refusal({Wordless(): 1}) == (
+        "kwargs.v: the key without a repr is of type Wordless; keys must be strings"
+    )
+    assert len(refusal({Wordy(): 1})) < 1_000
+
+
+@pytest.mark.parametrize("value", [datetime(2026, 11, 22, tzinfo=NowhereZone()), time(tzinfo=NowhereZone())])
+def test_a_time_whose_zone_fails_is_refused_with_its_place(value):
+    """A time zone may be anybody's code; what it raises is told, and never comes through as it is."""
+    kind = type(value).__name__
+    assert refusal([value]).startswith(f"kwargs.v[0]: this {kind} cannot be written: ")
 
 
 def test_containers_nest_up_to_the_limit():

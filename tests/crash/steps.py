@@ -207,6 +207,11 @@ def _hand_over(scene: Scene) -> None:
     assert scene.storage.due(100, grace=SECOND)
 
 
+def _resolve(scene: Scene) -> None:
+    scene.app.session(scene.uid).mark_instance_logs_resolved("t_failing#0", by="me")
+    scene.clock.advance(1)
+
+
 STEPS: dict[str, Step] = {
     "configure": Step(_nothing, Scene.configure),
     "fire into an unknown session": Step(_nothing, lambda scene: scene.fire(HELLO)),
@@ -285,16 +290,16 @@ STEPS: dict[str, Step] = {
         ),
     ),
     "reopen logs": Step(
-        _then(_failed("t_failing#0"), lambda scene: _resolve(scene)),
+        _then(_failed("t_failing#0"), _resolve),
         lambda scene: scene.app.session(scene.uid).reopen_instance_logs("t_failing#0", by="me"),
     ),
     "purge records": Step(
-        _then(_failed("t_failing#0"), lambda scene: _resolve(scene)),
+        _then(_failed("t_failing#0"), _resolve),
         lambda scene: scene.app.purge_logs(timedelta(0)),
         purged=True,
     ),
     "purge contexts": Step(
-        _then(_failed("t_failing#0"), lambda scene: _resolve(scene)),
+        _then(_failed("t_failing#0"), _resolve),
         lambda scene: scene.app.purge_logs(timedelta(0), contexts_only=True),
         purged=True,
     ),
@@ -309,11 +314,6 @@ STEPS: dict[str, Step] = {
     "hand over": Step(_then(Scene.fire_all, lambda scene: scene.clock.advance(31)), _hand_over),
     "run a task": Step(Scene.fire_all, lambda scene: scene.app.run(scene.uid, "t_subject", 0)),
 }
-
-
-def _resolve(scene: Scene) -> None:
-    scene.app.session(scene.uid).mark_instance_logs_resolved("t_failing#0", by="me")
-    scene.clock.advance(1)
 
 
 def _mend(scene: Scene, name: str) -> None:

@@ -330,8 +330,11 @@ def test_a_long_purge_goes_on_from_batch_to_batch(harness, session):
         said(session, *[20] * 100)
     harness.clock.advance(DAY)
     assert harness.triggers.purge_logs(DAY / 2, dry_run=True) == 600
-    assert harness.triggers.purge_logs(DAY / 2) == 600
+    told = []
+    assert harness.triggers.purge_logs(DAY / 2, progress=told.append) == 600
     assert session.storage.logs() == []
+    assert told == sorted(told)
+    assert (len(told) > 1, told[-1]) == (True, 600)
 
 
 # -- a storage in trouble while a task logs ---------------------------------------------------------------------

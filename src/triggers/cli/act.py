@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from triggers.cli import documents, render
-from triggers.cli.options import Where, common, own_manager, pass_where, settle
+from triggers.cli.options import Where, changing, common, own_manager, pass_where, wait
 from triggers.cli.values import NotJsonError, json_object, kwargs_of, kwargs_options, pair, parse
 from triggers.exceptions import ConfigurationError
 
@@ -16,28 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import IO
 
-    from triggers import Triggers
     from triggers.manager import FireResult, TriggerManager
     from triggers.session import SessionView
 
 manager_option = click.option(
     "--manager", metavar="NAME", help="The manager of a new session, with --storage."
 )
-
-
-@contextmanager
-def _changing(where: Where, uid: str) -> Iterator[tuple[Triggers, TriggerManager]]:
-    """A session that is there, with its own manager."""
-    with where.opened() as app:
-        app.session(uid)  # refuses what can be no UID
-        yield app, app.existing_session(uid)
-
-
-def _wait(where: Where, app: Triggers) -> None:
-    """Let the runners of this process run what was released."""
-    with render.progress(quiet=where.json) as bar:
-        bar.add_task("running what was released", total=None, left="")
-        settle(app)
 
 
 @click.command()
@@ -55,7 +38,7 @@ def configure(where: Where, uid: str, config: IO[bytes], *, catch_up: bool, mana
         raise ConfigurationError([("$", str(error))]) from None
     with where.opened(creating=True, manager=manager) as app:
         own_manager(app, uid, manager).update_configuration(read, catch_up=catch_up)
-        _wait(where, app)
+        wait(where, app)
     if where.json:
         documents.emit({"uid": uid, "tasks": len(read)})
     else:
@@ -90,7 +73,7 @@ def fire(
         controller = own_manager(app, uid, manager)
         fresh = not controller.storage.exists
         result = controller.fire(trigger, payload, key=key)
-        _wait(where, app)
+        wait(where, app)
         if where.json:
             documents.emit(_fire_document(uid, trigger, result, fresh=fresh))
         else:
@@ -155,9 +138,9 @@ def replay(
     if replacement is not None and not all(isinstance(value, dict) for value in replacement.values()):
         message = 'the kwargs of a replay are an object for each trigger: {"pageReceived": {"page": 3}}'
         raise click.UsageError(message)
-    with _changing(where, uid) as (app, manager):
+    with changing(where, uid) as (app, manager):
         new = manager.replay_failed_instance(instance, replacement)
-        _wait(where, app)
+        wait(where, app)
         if where.json:
             status = new.status.value
             documents.emit({"uid": uid, "replayed": instance, "instance": new.name, "status": status})
@@ -178,9 +161,9 @@ def skip(where: Where, uid: str, instance: str, *, cascade: bool, result: dict[s
     if result is not None and not cascade:
         message = "--result goes nowhere without --cascade"
         raise click.UsageError(message)
-    with _changing(where, uid) as (app, manager):
+    with changing(where, uid) as (app, manager):
         skipped = manager.skip_failed_instance(instance, cascade, result)
-        _wait(where, app)
+        wait(where, app)
     if where.json:
         status = skipped.status.value
         documents.emit({"uid": uid, "instance": instance, "status": status, "cascaded": cascade})
@@ -189,40 +172,4 @@ def skip(where: Where, uid: str, instance: str, *, cascade: bool, result: dict[s
         render.say(f"{render.visible(instance)} is skipped{on}")
 
 
-@click.command("resolve-logs")
-@click.argument("uid")
-@click.argument("instance")
-@click.option("--by", metavar="WHO", help="Who reviewed it.")
-@click.option("--reason", metavar="TEXT", help="What came of it.")
-@click.option(
-    "--through", type=click.IntRange(0), metavar="NUMBER", help="Up to this record; by default all."
-)
-@common
-@pass_where
-def resolve_logs(
-    where: Where, uid: str, instance: str, *, by: str | None, reason: str | None, through: int | None
-) -> None:
-    """Say that a person has reviewed what an INSTANCE said."""
-    with _changing(where, uid) as (app, manager):
-        manager.mark_instance_logs_resolved(instance, by=by, reason=reason, through=through)
-        _wait(where, app)
-        reviewed = manager.storage[instance]
-        finalized = manager.storage.finalized
-    review, left = reviewed.log_reviews[-1], documents.level(reviewed.unresolved_log_level)
-    if where.json:
-        documents.emit(
-            {
-                "uid": uid,
-                "instance": instance,
-                "through": review["through"],
-                "unresolved": left,
-                "finalized": finalized,
-            }
-        )
-        return
-    render.say(f"{render.visible(instance)} is reviewed through record {review['through']}")
-    if left:
-        render.say(f"a later record of level {left} still asks for a review")
-
-
-COMMANDS: Final = (configure, fire, replay, skip, resolve_logs)
+COMMANDS: Final = (configure, fire, replay, skip)

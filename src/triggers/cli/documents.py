@@ -158,6 +158,7 @@ def record_document(record: StoredRecord) -> dict[str, Any]:
         "pathname": entry.pathname,
         "lineno": entry.lineno,
         "function": entry.function,
+        "fingerprint": record.fingerprint,
         "truncated": list(entry.truncated),
         "late": entry.late,
         "resolved": record.resolved,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from triggers import __version__
-from triggers.cli import act, look, run
+from triggers.cli import act, logs, look, run
 from triggers.cli.options import common
 from triggers.cli.render import visible
 from triggers.exceptions import (
@@ -118,5 +118,5 @@ def main(context: click.Context) -> None:
         context.exit(WRONG_USE)
 
 
-for _command in (*look.COMMANDS, *act.COMMANDS, *run.COMMANDS):
+for _command in (*look.COMMANDS, *logs.COMMANDS, *act.COMMANDS, *run.COMMANDS):
     main.add_command(_command)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import logging
 import shlex
 from dataclasses import asdict
 from itertools import islice
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from triggers.core.rules import Rule
     from triggers.core.state import Instance, Session
     from triggers.session import SessionView
-    from triggers.storages.base import Reader, StoredRecord
+    from triggers.storages.base import Reader
 
 _T = TypeVar("_T")
 _Command = TypeVar("_Command", bound="Callable[..., Any]")
@@ -39,7 +38,8 @@ PAGE: Final = 500
 ORDER: Final = (Status.FAILED, Status.RUNNING, Status.SCHEDULED, Status.UNSTARTED)
 
 
-def _limit(default: int) -> Callable[[_Command], _Command]:
+def limit_option(default: int) -> Callable[[_Command], _Command]:
+    """Give a command ``--limit``."""
     return click.option(
         "--limit",
         type=click.IntRange(0),
@@ -59,7 +59,7 @@ def _cut(found: Iterator[_T], limit: int) -> tuple[list[_T], bool]:
 
 
 @click.command()
-@_limit(50)
+@limit_option(50)
 @click.option("--after", default="", metavar="UID", help="Go on behind this one.")
 @common
 @pass_where
@@ -105,7 +105,7 @@ def _list_sessions(shown: list[Session], *, more: bool) -> None:
     help="Only in it.",
 )
 @click.option("--unresolved-logs", is_flag=True, help="Only instances whose records ask for a review.")
-@_limit(50)
+@limit_option(50)
 @common
 @pass_where
 def show(where: Where, /, uid: str, instance: str | None, limit: int, **narrow: Any) -> None:
@@ -207,72 +207,6 @@ def _show_instance(where: Where, view: SessionView, name: str) -> None:
         render.say("", *lines)
 
 
-# -- logs -----------------------------------------------------------------------------------------------
-
-
-def _level(text: str) -> int:
-    """A level, by its name or as a number."""
-    known = logging.getLevelNamesMapping()
-    if text.upper() in known:
-        return known[text.upper()]
-    try:
-        return int(text)
-    except ValueError:
-        message = f"{text!r} is no level: a number, or one of {', '.join(known)}"
-        raise click.BadParameter(message) from None
-
-
-@click.command()
-@click.argument("uid")
-@click.argument("instance", required=False)
-@click.option("--level", "min_level", type=_level, default="0", metavar="LEVEL", help="From this level on.")
-@click.option("--text", help="Only messages with this in them.")
-@click.option("--unresolved", is_flag=True, help="Only what nobody has reviewed.")
-@click.option("--traceback", is_flag=True, help="Show the code that exceptions passed through.")
-@_limit(100)
-@click.option("--after", type=int, default=0, metavar="CURSOR", help="Go on behind this record.")
-@common
-@pass_where
-def logs(
-    where: Where, /, uid: str, instance: str | None, limit: int, *, traceback: bool, **query: Any
-) -> None:
-    """Show what tasks said, with context and exceptions."""
-    with where.opened() as app:
-        view = existing(app, uid)
-        if instance is not None:
-            view[instance]  # an instance that does not exist is an error, not an empty log
-        found = _records(view, instance, limit, **query)
-        if where.json:
-            for record in islice(found, limit or None):
-                documents.emit(documents.record_document(record))
-            return
-        last = None
-        for last in islice(found, limit or None):
-            render.say(*render.record_lines(last, traceback=traceback))
-        if last is None:
-            render.say("no records")
-        elif limit and next(found, None) is not None:
-            render.say(f"There are more: --after {last.cursor}")
-
-
-def _records(
-    view: SessionView,
-    instance: str | None,
-    limit: int,
-    *,
-    min_level: int,
-    text: str | None,
-    unresolved: bool,
-    after: int,
-) -> Iterator[StoredRecord]:
-    page_size = min(limit + 1, PAGE) if limit else PAGE
-    while page := view.logs(
-        instance, min_level=min_level, text=text, unresolved=unresolved or None, after=after, limit=page_size
-    ):
-        yield from page
-        after = page[-1].cursor
-
-
 # -- explain --------------------------------------------------------------------------------------------
 
 
@@ -359,4 +293,4 @@ def schema() -> None:
     click.echo(json.dumps(json_schema(), indent=2))
 
 
-COMMANDS: Final = (sessions, show, logs, explain, check, schema)
+COMMANDS: Final = (sessions, show, explain, check, schema)

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 import click
 
 from triggers import Triggers, plugins
+from triggers.cli.render import progress
 from triggers.exceptions import ManagerMismatchError, StorageError, TriggersError, UnknownSessionError
 from triggers.logs.redact import SecretKeys, hide
 
@@ -237,6 +238,27 @@ def existing(app: Triggers, uid: str) -> SessionView:
         message = f"there is no session {uid!r}"
         raise UnknownSessionError(message)
     return view
+
+
+@contextmanager
+def changing(where: Where, uid: str) -> Iterator[tuple[Triggers, TriggerManager]]:
+    """A session that is there, with its own manager.
+
+    Raises:
+        UnknownSessionError: there is none.
+        InvalidNameError: the UID is none.
+        ManagerMismatchError: this process lacks its manager.
+    """
+    with where.opened() as app:
+        app.session(uid)  # refuses what can be no UID
+        yield app, app.existing_session(uid)
+
+
+def wait(where: Where, app: Triggers) -> None:
+    """Let the runners of this process run what was released."""
+    with progress(quiet=where.json) as bar:
+        bar.add_task("running what was released", total=None, left="")
+        settle(app)
 
 
 def settle(app: Triggers, look: Callable[[], None] = lambda: None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import unicodedata
 from typing import TYPE_CHECKING, Any, Final
@@ -287,7 +288,7 @@ def details(instance: TaskInstance, rules: Mapping[str, Rule], now: int) -> Tabl
         made.add_row("metadata", visible(stored.metadata))
     made.add_row("log", _log(stored))
     for review in instance.log_reviews:
-        made.add_row("reviewed", _review(review))
+        made.add_row("review", _review(review))
     for at, status, remark in instance.history:
         made.add_row("history", f"{at:%Y-%m-%d %H:%M:%S.%f} {status} {visible(remark)}".rstrip())
     return made
@@ -311,7 +312,17 @@ def _log(stored: Instance) -> str:
 def _review(review: Mapping[str, Any]) -> str:
     by = f" by {visible(str(review['by']))}" if review.get("by") else ""
     reason = f": {visible(str(review['reason']))}" if review.get("reason") else ""
-    return f"{review['at']:%Y-%m-%d %H:%M:%S}{by}, through record {review['through']}{reason}"
+    return f"{review['at']:%Y-%m-%d %H:%M:%S}{by}, {reviewed(review)}{reason}"
+
+
+def reviewed(review: Mapping[str, Any]) -> str:
+    """What a review covered, or that it was taken back."""
+    if review.get("outcome") == "reopened":
+        return "reopened"
+    numbers = review.get("records")
+    if numbers is None:
+        return f"reviewed through record {review['through']}"
+    return f"reviewed in {'record' if len(numbers) == 1 else 'records'} {value(numbers).strip('[]')}"
 
 
 # -- logs -----------------------------------------------------------------------------------------------
@@ -322,6 +333,7 @@ def record_lines(record: StoredRecord, *, traceback: bool) -> Iterable[Text]:
     entry = record.entry
     first, *more = entry.message.split("\n")
     marks = "".join((" (reviewed)" if record.resolved else "", " (late)" if entry.late else ""))
+    marks += f" kind {record.fingerprint}" if entry.level >= logging.WARNING and not record.resolved else ""
     line = Text(to_datetime(entry.at).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + " ", "dim")
     line.append_text(level_text(entry.level))
     line.append(f" {visible(record.task)}#{record.instance} [{record.number}] ", "bold")

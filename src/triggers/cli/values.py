@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, TypeVar
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -128,6 +130,28 @@ def pair(text: str) -> tuple[str, Any]:
         return key, typed(read, key)
     except NotJsonError as error:
         raise click.BadParameter(str(error)) from None
+
+
+_UNITS: Final = {"w": 7 * 86_400, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
+
+
+def duration(text: str) -> timedelta:
+    """A span of time, such as ``30d``, ``12h``, ``90m`` or ``1d12h``: weeks, days, hours, minutes, seconds.
+
+    Raises:
+        click.BadParameter: it is something else, or too long.
+    """
+    if not re.fullmatch(r"([0-9]+[wdhms])+", text):
+        message = (
+            f"{text!r:.50} is no duration: write numbers with units, such as 30d, 12h, 90m, 45s or 1d12h"
+        )
+        raise click.BadParameter(message)
+    seconds = sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"([0-9]+)([wdhms])", text))
+    try:
+        return timedelta(seconds=seconds)
+    except OverflowError:
+        message = f"{text!r:.50} is too long"
+        raise click.BadParameter(message) from None
 
 
 _Command = TypeVar("_Command", bound="Callable[..., Any]")

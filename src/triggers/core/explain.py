@@ -20,10 +20,12 @@ class Waiting:
 
     Attributes:
         name: the instance, or the task.
-        lacks: the triggers that could still meet its condition.
+        lacks: the triggers that could still meet its condition; none for a task that was configured after
+            all that it needs had been fired, which starts as soon as any of that is fired again.
         needs: its condition in words.
-        upstream: lacked trigger → the instances of the task of that name whose end would fire it, as
-            (name, status); a failed one is what a person has to replay or skip.
+        upstream: lacked trigger → the instances of the task of that name, as (name, status): those whose end
+            would fire it, or, where there are none, the resolved ones, which did not. A failed one is what a
+            person has to replay or skip.
     """
 
     name: str
@@ -33,6 +35,11 @@ class Waiting:
 
     def sentence(self) -> str:
         """It in words."""
+        if not self.lacks:
+            return (
+                f"{self.name} was configured after what it needs had been fired ({self.needs}): "
+                "it starts when any of that is fired again"
+            )
         sentence = f"{self.name} waits for {_listed(self.lacks)} (it needs {self.needs})"
         for trigger, instances in self.upstream.items():
             states = ", ".join(f"{name} is {status}" for name, status in instances)
@@ -80,7 +87,8 @@ def explain(  # noqa: PLR0917 - what is known, in the order in which it is told
         rule: its rule, None where it is not configured.
         instances: its instances.
         happened: the triggers that it names and that have fired.
-        upstream: every task before it, directly or through others → that task's unresolved instances.
+        upstream: every task before it, directly or through others → that task's unresolved instances, or
+            the resolved ones where there are no others.
         remarks: instance → what the caller knows besides.
     """
     counts: dict[str, int] = {}
@@ -90,7 +98,7 @@ def explain(  # noqa: PLR0917 - what is known, in the order in which it is told
     vetoed = {i.name: i.vetoes for i in instances if i.status is Status.ABANDONED}
     own = [i.name for i in instances if i.status is Status.FAILED]
     before = [i.name for found in upstream.values() for i in found if i.status is Status.FAILED]
-    waits_for = tuple(dict.fromkeys([*own, *(before if waiting else ())]))
+    waits_for = (*own, *(before if waiting else ()))
     sentence = _sentence(task, rule, counts, waiting, vetoed, waits_for, remarks)
     return Explanation(task, rule is not None, counts, waiting, vetoed, waits_for, remarks, sentence)
 
@@ -111,8 +119,6 @@ def _wait(
     rule: Rule, name: str, taken: Collection[str], upstream: Mapping[str, Sequence[Instance]]
 ) -> Waiting:
     lacks = rule.after.lacking(taken)
-    if not lacks:  # everything fired before the task was configured
-        lacks = tuple(sorted(rule.after.names))
     sources = {trigger: _states(upstream[trigger]) for trigger in lacks if trigger in upstream}
     return Waiting(name, lacks, rule.after.sentence(), sources)
 
@@ -139,11 +145,16 @@ def _sentence(  # noqa: PLR0917 - the parts of one sentence, in their order
     elif rule is not None:
         parts.append(f"{task} has no instance yet")
     parts += [wait.sentence() for wait in waiting]
-    parts += [f"{name} was abandoned because of {_listed(names)}" for name, names in vetoed.items()]
+    parts += [f"{name} was abandoned {_because(vetoes)}" for name, vetoes in vetoed.items()]
     parts += [f"{name} {remark}" for name, remark in remarks.items()]
     if waits_for:
-        parts.append(f"replay or skip {_listed(waits_for)} to go on")
+        deed = "replay or skip" if rule else "skip"  # what is no longer configured cannot be replayed
+        parts.append(f"{deed} {_listed(waits_for)} to go on")
     return ". ".join(part.removesuffix(".") for part in parts) + "."
+
+
+def _because(vetoes: Sequence[str]) -> str:
+    return f"because of {_listed(vetoes)}" if vetoes else "by hand"
 
 
 def _listed(words: Sequence[str]) -> str:

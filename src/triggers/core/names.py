@@ -41,7 +41,16 @@ def check_name(name: object, what: str) -> str:
         raise InvalidNameError(message)
     if not name.isprintable():
         _check_characters(name, what)
-    return name
+    return name if type(name) is str else str.__str__(name)
+
+
+def is_name(name: object) -> bool:
+    """Whether anything can have this name."""
+    try:
+        check_name(name, "name")
+    except InvalidNameError:
+        return False
+    return True
 
 
 def _check_characters(name: str, what: str) -> None:

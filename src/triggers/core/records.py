@@ -33,6 +33,7 @@ class LogEntry:
         function: name of the calling function.
         truncated: paths of what was cut to fit (``context.page_data``).
         late: logged after its block, or its attempt, had ended.
+        counts: whether it counts towards the level of its instance, and asks for a review if that is high.
     """
 
     seq: int
@@ -48,6 +49,7 @@ class LogEntry:
     function: str
     truncated: tuple[str, ...] = ()
     late: bool = False
+    counts: bool = True
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from triggers.core.state import (
 )
 from triggers.core.status import RESOLVED, Status, check_move
 from triggers.core.terms import SECOND, Attempt, Policy, Terms
-from triggers.core.values import decode, encode
+from triggers.core.values import Limits, decode, encode
 from triggers.exceptions import ManagerMismatchError, UnknownInstanceError, UnknownSessionError
 
 if TYPE_CHECKING:
@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 
 #: Pauses before an instance is offered again that a worker without its task gave back, in microseconds.
 GIVE_BACK_BACKOFF = tuple(min(2**step, 900) * SECOND for step in range(11))
+
+
+#: So many reviews of an instance are kept, the first and the latest ones.
+MAX_AUDITS = 100
+
+#: How large they may be together.
+AUDITS = Limits(payload=16 * 1024 * 1024)
 
 
 class Work:
@@ -357,7 +364,10 @@ class Work:
             found = yield Need(instances=((instance.task, instance.number),), levels=beyond)
             instance.log_unresolved = found.level
         entry = {"outcome": "resolved", **audit, "at": self.session.now, "level": level}
-        instance.log_audit = encode([*decode(instance.log_audit), entry], "the audit", self.policy.limits)
+        audits = [*decode(instance.log_audit), entry]
+        if len(audits) > MAX_AUDITS:
+            del audits[MAX_AUDITS // 2]
+        instance.log_audit = encode(audits, "the audit", AUDITS)
         self.something_resolved = True
         yield from self.finalize()
         return self.done()

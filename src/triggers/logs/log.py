@@ -226,6 +226,7 @@ class InstanceLog(Sink):
         buffer, level = self._buffer, entry.level if counts else logging.NOTSET
         with self._lock:
             self._seq = entry.seq = self._seq + 1
+            entry.counts = counts
             buffer.add(entry, size, late=self.closed, counts=counts)
             self._highest = max(self._highest, level)
             urgent = self.closed or level >= self._next_step

@@ -44,7 +44,7 @@ _INTERNAL = frozenset({logging.addLevelName.__code__.co_filename, (lambda: None)
 #: Bytes that a record takes besides its texts.
 _OVERHEAD = 200
 #: Attributes of every LogRecord; what else stands on one was given as `extra`.
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 #: Levels above are taken for this one: what counts them has room for no more.
 MAX_LEVEL = 1_000_000
 #: Characters of the name of a logger, as it is stored.
@@ -209,7 +209,7 @@ class TriggersLogger(logging.Logger):
         TriggersLogger(mute, sink, self.bound, self.scope)._take_made(record)  # noqa: SLF001 - one of these
 
     def _take_made(self, record: logging.LogRecord) -> None:
-        extra = {key: item for key, item in record.__dict__.items() if key not in _STANDARD}
+        extra = {key: item for key, item in record.__dict__.items() if key not in STANDARD}
         args = record.args if isinstance(record.args, tuple) else (record.args,) if record.args else ()
         line = record.lineno if type(record.lineno) is int else 0
         place = (text_of(record.pathname), line, text_of(record.funcName or ""))
@@ -506,7 +506,7 @@ def _set_renamed(state: dict[str, Any], attributes: dict[str, Any]) -> None:
     """Put attributes on a LogRecord; one that would overwrite an attribute of its own gets another name."""
     for key, item in attributes.items():
         name = key
-        while name in state or name in _STANDARD:
+        while name in state or name in STANDARD:
             name = f"extra_{name}"
         state[name] = item
 

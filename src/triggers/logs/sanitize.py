@@ -68,7 +68,7 @@ class Sanitizer:
         return Plain({"context": text}, RESERVE, RESERVE, 1, flat=True, truncated=("context",))
 
     def _permitted(self, plain: Plain, allow: Callable[[Any], Any]) -> Plain:
-        kept = self._rewalked(allow(plain.data), ())
+        kept = self.refit(allow(plain.data))
         # The path of a cut tells the names of keys, which may not be allowed.
         return replace(kept, truncated=("context",) if plain.truncated or kept.truncated else ())
 
@@ -153,7 +153,7 @@ class Sanitizer:
     def _squeezed(self, under: Plain, over: Plain) -> Plain:
         limits = self.settings
         room = limits.max_context - self.measure(over.data) - RESERVE
-        walk = Walk(limits, self.keys, (), room, limits.max_nodes - over.nodes, limits.max_context)
+        walk = self._second_walk((), room, limits.max_nodes - over.nodes)
         walk.top_items = max(limits.max_items - len(over.data) - 1, 0)
         rest = walk.result(walk.value(under.data, 0))
         data = merged(rest.data, over.data)
@@ -163,23 +163,26 @@ class Sanitizer:
 
     def measure(self, data: Any) -> int:
         """Return the size of plain data as JSON, in bytes; at most, not exactly."""
-        walk = Walk(self.settings, self.keys, (), 2**40, 2**40, 2**40)
-        walk.top_items = walk.max_items = 2**40
+        walk = self._second_walk((), 2**40, 2**40)
         walk.value(data, 0)
         return 2**40 - walk.room
 
     def again(self, plain: Plain, secrets: tuple[str, ...]) -> Plain:
         """Return the context with values hidden that nobody knew to be secret when it was made."""
-        again = self._rewalked(plain.data, secrets)
+        again = self.refit(plain.data, secrets)
         return replace(again, truncated=plain.truncated + again.truncated)
 
-    def _rewalked(self, data: dict[str, Any], secrets: tuple[str, ...]) -> Plain:
-        """Make plain data fit again; the marks of its cuts get room that what was cut did not have."""
+    def refit(self, data: dict[str, Any], secrets: tuple[str, ...] = ()) -> Plain:
+        """Make plain data fit again; what has its marks of cuts in it is not cut a second time."""
         limits = self.settings
-        room = limits.max_context - RESERVE
-        walk = Walk(limits, self.keys, secrets, room, limits.max_nodes, limits.max_context)
-        walk.max_items = walk.top_items = limits.max_items + 1
+        walk = self._second_walk(secrets, limits.max_context - RESERVE, limits.max_nodes)
         return walk.result(walk.value(data, 0))
+
+    def _second_walk(self, secrets: tuple[str, ...], room: int, nodes: int) -> Walk:
+        """A walk over what is plain already, for which only all of it together can be too large."""
+        walk = Walk(self.settings, self.keys, secrets, room, nodes, 2**40)
+        walk.top_items = walk.max_items = walk.max_key = 2**40
+        return walk
 
     def argument(self, value: Any, secrets: tuple[str, ...]) -> Any:
         """Return an argument of a message: without its secrets if it has any, bounded if it is large."""

@@ -62,6 +62,7 @@ class Walk:
         "known_keys",
         "limits",
         "max_items",
+        "max_key",
         "max_string",
         "nodes",
         "open",
@@ -87,6 +88,7 @@ class Walk:
         self.nodes = nodes
         self.start = (room, nodes)
         self.max_string = max_string
+        self.max_key = MAX_KEY
         self.max_items = self.top_items = limits.max_items
         self.is_secret = keys.is_secret
         # A key that was harmless before may hold a value that has been declared secret since.
@@ -344,8 +346,8 @@ class Walk:
         """Return the key as a string, and whether it names a secret."""
         text = key if type(key) is str else self._key_text(key)
         secret = self.is_secret(text)
-        if len(text) > MAX_KEY or not text.isprintable() or self.secrets:
-            text = fit_text(text, MAX_KEY, self.secrets)[0]
+        if len(text) > self.max_key or not text.isprintable() or self.secrets:
+            text = fit_text(text, self.max_key, self.secrets)[0]
         if len(self.known_keys) >= MAX_KNOWN_KEYS:
             self.known_keys.clear()
         if text.isprintable():

@@ -384,7 +384,7 @@ def _load(kept: _Kept, need: Need) -> Slice:
 
 
 def _level(kept: _Kept, where: tuple[str, int], number: int, threshold: int, chosen: tuple[int, ...]) -> int:
-    own = (record for record in kept.logs if (record.task, record.instance) == where)
+    own = (r for r in kept.logs if (r.task, r.instance) == where and r.entry.counts)
     beyond = (record.entry.level for record in own if record.number > number and record.number not in chosen)
     return max((level for level in beyond if level >= threshold), default=0)
 
@@ -392,7 +392,8 @@ def _level(kept: _Kept, where: tuple[str, int], number: int, threshold: int, cho
 def _is_open(kept: _Kept, record: StoredRecord) -> bool:
     """Whether no review covers the record."""
     instance = kept.instances[record.task, record.instance]
-    return record.number > instance.log_resolved and record.number not in instance.log_chosen
+    beyond = record.number > instance.log_resolved and record.number not in instance.log_chosen
+    return record.entry.counts and beyond
 
 
 def _may_go(kept: _Kept, record: StoredRecord, purge: Purge) -> bool:

@@ -64,7 +64,7 @@ INSTANCE = ", ".join(
 
 #: A record that no review covers.
 OPEN = (
-    "(logs.number > instances.log_resolved"
+    "(logs.counts AND logs.number > instances.log_resolved"
     " AND logs.number NOT IN (SELECT value FROM json_each(instances.log_chosen)))"
 )
 
@@ -72,7 +72,7 @@ OPEN = (
 LOG = (
     "logs.id, instances.task, instances.number, logs.number, logs.fence, logs.attempt, "
     f"NOT {OPEN}, logs.seq, logs.at, logs.level, logs.logger, logs.message, logs.template, logs.context, "
-    "logs.exception, logs.pathname, logs.lineno, logs.function, logs.truncated, logs.late"
+    "logs.exception, logs.pathname, logs.lineno, logs.function, logs.truncated, logs.late, logs.counts"
 )
 
 _STATUS = {str(status): status for status in Status}
@@ -215,6 +215,7 @@ def new_record(session: int, record: Record) -> Row:
         dump(entry.truncated),
         fingerprint(entry),
         entry.late,
+        entry.counts,
     )
 
 
@@ -240,8 +241,9 @@ def record_from_row(row: Sequence[Any]) -> StoredRecord:
         function,
         truncated,
         late,
+        counts,
     ) = said
     tree = None if exception is None else decode(exception)
-    place = (pathname, lineno, function, tuple(from_json(truncated)), bool(late))
+    place = (pathname, lineno, function, tuple(from_json(truncated)), bool(late), bool(counts))
     entry = LogEntry(seq, at, level, logger, message, template, decode(context), tree, *place)
     return StoredRecord(cursor, task, instance, number, fence, attempt, bool(resolved), entry)

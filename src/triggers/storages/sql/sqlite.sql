@@ -173,13 +173,13 @@ SELECT
 -- name: log_insert
 INSERT INTO logs (
     session, instance, number, fence, attempt, seq, at, level, logger, message, template, context, exception,
-    pathname, lineno, function, truncated, fingerprint, late
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    pathname, lineno, function, truncated, fingerprint, late, counts
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: log_level
 -- The highest level, from a threshold on, of what a review does not cover.
 SELECT coalesce(max(level), 0) FROM logs
-WHERE instance = ? AND number > ? AND level >= ? AND number NOT IN (SELECT value FROM json_each(?))
+WHERE instance = ? AND counts AND number > ? AND level >= ? AND number NOT IN (SELECT value FROM json_each(?))
 
 -- name: logs
 -- A page of records, the first or (DESC) the last ones; parameters that are NULL ask for nothing.

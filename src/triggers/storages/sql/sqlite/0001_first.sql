@@ -127,7 +127,8 @@ CREATE TABLE logs (
     function TEXT NOT NULL,
     truncated TEXT NOT NULL,
     fingerprint TEXT NOT NULL,
-    late INTEGER NOT NULL
+    late INTEGER NOT NULL,
+    counts INTEGER NOT NULL
 );
 CREATE UNIQUE INDEX logs_number ON logs (instance, number);
 CREATE INDEX logs_session ON logs (session, id);

@@ -1,0 +1,357 @@
+"""What tasks said: reading it, following it, reviewing it, letting it go."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import click
+
+from triggers.cli import documents, render
+from triggers.cli.look import PAGE, limit_option
+from triggers.cli.options import Where, changing, common, existing, pass_where, wait
+from triggers.cli.values import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import timedelta
+
+    from triggers import Triggers
+    from triggers.manager import TriggerManager
+    from triggers.session import SessionView
+    from triggers.storages.base import StoredRecord
+
+
+def level_number(text: str) -> int:
+    """A level, by its name or as a number.
+
+    Raises:
+        click.BadParameter: it is neither.
+    """
+    known = logging.getLevelNamesMapping()
+    if text.upper() in known:
+        return known[text.upper()]
+    try:
+        return int(text)
+    except ValueError:
+        message = f"{text!r} is no level: a number, or one of {', '.join(known)}"
+        raise click.BadParameter(message) from None
+
+
+# -- logs -----------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("uid")
+@click.argument("instance", required=False)
+@click.option(
+    "--level", "min_level", type=level_number, default="0", metavar="LEVEL", help="From this level on."
+)
+@click.option("--text", help="Only messages with this in them.")
+@click.option("--unresolved", is_flag=True, help="Only what nobody has reviewed.")
+@click.option("--fingerprint", metavar="KIND", help="Only records of this kind.")
+@click.option("--traceback", is_flag=True, help="Show the code that exceptions passed through.")
+@click.option("--latest", is_flag=True, help="The last ones instead of the first ones.")
+@click.option("--follow", is_flag=True, help="Go on with what comes, until Ctrl-C; begins like --latest.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0, min_open=True),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often --follow looks.",
+)
+@limit_option(100)
+@click.option("--after", type=int, default=0, metavar="CURSOR", help="Go on behind this record.")
+@common
+@pass_where
+def logs(
+    where: Where,
+    /,
+    uid: str,
+    instance: str | None,
+    limit: int,
+    after: int,
+    *,
+    traceback: bool,
+    latest: bool,
+    follow: bool,
+    interval: float,
+    **query: Any,
+) -> None:
+    """Show what tasks said, with context and exceptions."""
+    query["unresolved"] = query["unresolved"] or None
+    show = _show_json if where.json else _show_lines(traceback=traceback)
+    with where.opened() as app:
+        view = existing(app, uid)
+        if instance is not None:
+            view[instance]  # an instance that does not exist is an error, not an empty log
+        log = _Log(view, show, {**query, "instance": instance})
+        if follow:
+            log.follow(log.catch_up(after) if after else log.catch_up(0, limit), interval)
+        last, more = log.page(limit, after, latest=latest)
+        if last is None and not where.json:
+            render.say("no records")
+        elif last is not None and more and not where.json:
+            render.say(f"There are more: --after {last.cursor}")
+
+
+def _show_json(record: StoredRecord) -> None:
+    documents.emit(documents.record_document(record))
+
+
+def _show_lines(*, traceback: bool) -> Callable[[StoredRecord], None]:
+    return lambda record: render.say(*render.record_lines(record, traceback=traceback))
+
+
+@dataclass(frozen=True, slots=True)
+class _Log:
+    """The records of a session that were asked for.
+
+    Attributes:
+        view: the session.
+        show: prints a record.
+        query: what narrows them down.
+    """
+
+    view: SessionView
+    show: Callable[[StoredRecord], None]
+    query: dict[str, Any]
+
+    def page(self, limit: int, after: int, *, latest: bool = False) -> tuple[StoredRecord | None, bool]:
+        """Show so many, 0 for all; returns the last of them, and whether there are more behind it."""
+        found = self._latest(limit, after) if latest and limit else self._all(limit, after)
+        last = None
+        for last in islice(found, limit or None):
+            self.show(last)
+        return last, bool(limit) and next(found, None) is not None
+
+    def _latest(self, limit: int, after: int) -> Iterator[StoredRecord]:
+        return iter(self.view.logs(**self.query, after=after, limit=limit, latest=True))
+
+    def _all(self, limit: int, after: int) -> Iterator[StoredRecord]:
+        page_size = min(limit + 1, PAGE) if limit else PAGE
+        while page := self.view.logs(**self.query, after=after, limit=page_size):
+            yield from page
+            after = page[-1].cursor
+
+    def catch_up(self, after: int, limit: int = 0) -> int:
+        """Show what there is by now, at most so many of the latest; returns the cursor behind it.
+
+        What a filter leaves out need not be looked at again. Where that ends is asked first: a record that is
+        stored in between is beyond it.
+        """
+        ahead = self.view.logs(after=after, limit=1, latest=True)
+        last, _ = self.page(limit, after, latest=True)
+        return max([after, *(record.cursor for record in (*ahead, last) if record is not None)])
+
+    def follow(self, seen: int, interval: float) -> NoReturn:
+        """Show what comes, until the process is interrupted."""
+        while True:
+            time.sleep(interval)
+            seen = self.catch_up(seen)
+
+
+# -- resolve-logs ---------------------------------------------------------------------------------------
+
+
+@click.command("resolve-logs")
+@click.argument("uid", required=False)
+@click.argument("instance", required=False)
+@click.option("--by", metavar="WHO", help="Who reviewed it.")
+@click.option("--reason", metavar="TEXT", help="What came of it.")
+@click.option(
+    "--through", type=click.IntRange(0), metavar="NUMBER", help="Up to this record; by default all."
+)
+@click.option(
+    "--record",
+    "records",
+    type=click.IntRange(1),
+    multiple=True,
+    metavar="NUMBER",
+    help="Just this record; may be given several times.",
+)
+@click.option("--reopen", is_flag=True, help="Take every review of the instance back.")
+@click.option("--fingerprint", metavar="KIND", help="Every record of this kind, in the whole session.")
+@click.option("--all-sessions", is_flag=True, help="With --fingerprint: in every session.")
+@common
+@pass_where
+def resolve_logs(
+    where: Where,
+    /,
+    uid: str | None,
+    instance: str | None,
+    fingerprint: str | None,
+    *,
+    all_sessions: bool,
+    by: str | None,
+    reason: str | None,
+    **chosen: Any,
+) -> None:
+    """Say that a person has reviewed what an INSTANCE said, or every record of a kind."""
+    audit = {"by": by, "reason": reason}
+    _check_scope(uid, instance, fingerprint, all_sessions=all_sessions, **chosen)
+    if fingerprint is not None and uid is None:
+        with where.opened() as app:
+            with render.progress(quiet=where.json) as bar:
+                bar.add_task("reviewing", total=None, left="")
+                count = app.mark_logs_resolved(fingerprint, **audit)
+            wait(where, app)
+        _say_kind(where, None, fingerprint, count)
+        return
+    with changing(where, str(uid)) as (app, manager):
+        if fingerprint is not None:
+            count = manager.mark_logs_resolved(fingerprint, **audit)
+            wait(where, app)
+            _say_kind(where, uid, fingerprint, count)
+        else:
+            _review(manager, str(instance), audit, **chosen)
+            wait(where, app)
+            _say_review(where, manager, str(instance))
+
+
+def _check_scope(
+    uid: str | None,
+    instance: str | None,
+    fingerprint: str | None,
+    *,
+    all_sessions: bool,
+    through: int | None,
+    records: tuple[int, ...],
+    reopen: bool,
+) -> None:
+    """Refuse options that contradict one another."""
+    ways = (through is not None) + bool(records) + reopen
+    if all_sessions and (uid is not None or fingerprint is None):
+        message = "--all-sessions goes with --fingerprint, and without UID"
+    elif uid is None and not all_sessions:
+        message = "say which session: UID, or --all-sessions with --fingerprint"
+    elif fingerprint is not None and (instance is not None or ways):
+        message = "--fingerprint reviews every record of the kind: say no INSTANCE and no records"
+    elif fingerprint is None and instance is None:
+        message = "say what was reviewed: INSTANCE, or --fingerprint KIND"
+    elif ways > 1:
+        message = "--through, --record and --reopen exclude each other"
+    else:
+        return
+    raise click.UsageError(message)
+
+
+def _review(
+    manager: TriggerManager,
+    instance: str,
+    audit: dict[str, str | None],
+    *,
+    through: int | None,
+    records: tuple[int, ...],
+    reopen: bool,
+) -> None:
+    stored = manager.storage[instance].stored
+    strange = [number for number in records if number > stored.log_count]
+    if strange:
+        message = f"{instance} has no record {strange[0]}; its last one is {stored.log_count}"
+        raise click.UsageError(message)
+    if reopen:
+        manager.reopen_instance_logs(instance, **audit)
+    else:
+        manager.mark_instance_logs_resolved(instance, **audit, through=through, records=records or None)
+
+
+def _say_kind(where: Where, uid: str | None, fingerprint: str, count: int) -> None:
+    if where.json:
+        documents.emit({"uid": uid, "fingerprint": fingerprint, "resolved": count})
+    else:
+        render.say(f"{render.plural(count, 'record')} of kind {render.visible(fingerprint)} reviewed")
+
+
+def _say_review(where: Where, manager: TriggerManager, instance: str) -> None:
+    reviewed = manager.storage[instance]
+    review, left = reviewed.log_reviews[-1], documents.level(reviewed.unresolved_log_level)
+    if where.json:
+        told = {key: review.get(key) for key in ("outcome", "through", "records")}
+        finalized = manager.storage.finalized
+        documents.emit(
+            {"uid": manager.uid, "instance": instance, **told, "unresolved": left, "finalized": finalized}
+        )
+        return
+    render.say(f"{render.visible(instance)} is {render.reviewed(review)}")
+    if left:
+        render.say(f"a record of level {left} still asks for a review")
+
+
+# -- purge ----------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.option("--logs-older-than", type=duration, metavar="AGE", help="Remove records, such as 30d or 12h.")
+@click.option("--contexts-older-than", type=duration, metavar="AGE", help="Remove contexts; messages stay.")
+@click.option(
+    "--level",
+    "max_level",
+    type=level_number,
+    default="CRITICAL",
+    metavar="LEVEL",
+    help="Only up to this level; by default any.",
+)
+@click.option("--dry-run", is_flag=True, help="Change nothing; say how many there are.")
+@common
+@pass_where
+def purge(
+    where: Where,
+    *,
+    logs_older_than: timedelta | None,
+    contexts_older_than: timedelta | None,
+    max_level: int,
+    dry_run: bool,
+) -> None:
+    """Remove old records of every session; never one that asks for a review and has none."""
+    if logs_older_than is None and contexts_older_than is None:
+        message = "say what is to go: --logs-older-than AGE, --contexts-older-than AGE, or both"
+        raise click.UsageError(message)
+    if None not in {logs_older_than, contexts_older_than} and contexts_older_than >= logs_older_than:  # type: ignore[operator]
+        message = (
+            "--contexts-older-than must be shorter than --logs-older-than: records take their contexts along"
+        )
+        raise click.UsageError(message)
+    with where.opened() as app:
+        # The contexts first, so that a dry run, which removes nothing, counts as the purge itself does.
+        contexts = _purge(where, app, contexts_older_than, max_level, dry_run=dry_run, contexts_only=True)
+        records = _purge(where, app, logs_older_than, max_level, dry_run=dry_run, contexts_only=False)
+    if where.json:
+        documents.emit({"dry_run": dry_run, "contexts": contexts, "records": records})
+        return
+    went = "would go" if dry_run else "removed"
+    if contexts is not None:
+        render.say(f"contexts of {render.plural(contexts, 'record')} {went}")
+    if records is not None:
+        render.say(f"{render.plural(records, 'record')} {went}")
+
+
+def _purge(
+    where: Where,
+    app: Triggers,
+    older_than: timedelta | None,
+    max_level: int,
+    *,
+    dry_run: bool,
+    contexts_only: bool,
+) -> int | None:
+    """How many there were; None if nobody asked."""
+    if older_than is None:
+        return None
+    with render.progress(quiet=where.json) as bar:
+        what = "contexts" if contexts_only else "records"
+        job = bar.add_task(f"{'counting' if dry_run else 'removing'} {what}", total=None, left="")
+        return app.purge_logs(
+            older_than,
+            max_level=max_level,
+            contexts_only=contexts_only,
+            dry_run=dry_run,
+            progress=lambda count: bar.update(job, left=f"{count:,}"),
+        )
+
+
+COMMANDS: Final = (logs, resolve_logs, purge)
