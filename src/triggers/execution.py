@@ -121,13 +121,21 @@ class Executor:
         return True
 
     def release_all(self) -> None:
-        """Let every running instance of this process go, so that others can run it at once."""
+        """Let every running instance of this process go, so that others can run it at once.
+
+        What cannot be let go because the storage is away is found once its lease has run out.
+        """
         for held in self.heartbeat.held:
             held.lost = True
             self.heartbeat.drop(held)
             lease = held.lease
             attempt = law.Attempt(lease.task, lease.number, lease.fence)
-            self.storage.commit(lease.uid, partial(self._release, attempt))
+            try:
+                self.storage.commit(lease.uid, partial(self._release, attempt))
+            except StorageError:
+                _log.warning(
+                    "%s#%d of session %r was not let go", lease.task, lease.number, lease.uid, exc_info=True
+                )
 
     def _release(self, attempt: law.Attempt, session: Session) -> Decision:
         return law.release(session, self._policy(session), attempt)

@@ -181,11 +181,11 @@ def play(path: Path, seed: int, *, processes: int = 2, threads: int = 3, acts: i
         Steps(storage, uid).configure(CONFIGURATION)
     storage.close()
     notes = [path.with_suffix(f".{number}.json") for number in range(processes)]
+    first = seed * 1_000
     waiting, starting = os.pipe()
+    gate = (waiting, starting)
     children = [
-        begin(
-            partial(_play_here, path, note, seed * 1_000 + number * 100, threads, acts, (waiting, starting))
-        )
+        begin(partial(_play_here, path, note, gate, seed=first + number * 100, threads=threads, acts=acts))
         for number, note in enumerate(notes)
     ]
     os.close(starting)
@@ -194,7 +194,7 @@ def play(path: Path, seed: int, *, processes: int = 2, threads: int = 3, acts: i
     return [Call(**call) for note in notes for call in json.loads(note.read_text("utf-8"))]
 
 
-def _play_here(path: Path, note: Path, seed: int, threads: int, acts: int, gate: tuple[int, int]) -> None:
+def _play_here(path: Path, note: Path, gate: tuple[int, int], *, seed: int, threads: int, acts: int) -> None:
     """What one process does, once all of them are there."""
     storage = open_storage(path)
     clients = [Client(f"{note.stem}-{number}", storage, seed + number) for number in range(threads)]

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.simulation.world import Ground, World, check
+from tests.simulation.ending import check
+from tests.simulation.world import Ground, World
 from triggers import execution, heartbeat
 from triggers.core import law
 from triggers.core.status import Status

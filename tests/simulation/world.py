@@ -9,15 +9,14 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from tests.simulation.ledger import FINALIZING, Ledger
+from tests.simulation.ending import Fire
+from tests.simulation.ledger import Ledger
 from tests.simulation.process import INTERLEAVED, Life
 from tests.simulation.tasks import configuration, make_registry
 from triggers.core.status import Status
-from triggers.core.values import decode
 from triggers.exceptions import (
     IdempotencyConflictError,
     InvalidStatusError,
@@ -82,29 +81,6 @@ class Ground(NamedTuple):
 
     open: Callable[[Callable[[], int], Faults], Storage]
     points: int
-
-
-@dataclass(slots=True, eq=False)
-class Fire:
-    """Something that happens once in the outside world, and is fired until that is acknowledged.
-
-    Attributes:
-        what: an identity of its own, in the kwargs.
-        numbers: what was acknowledged.
-        tries: how often it was tried.
-    """
-
-    uid: str
-    trigger: str
-    what: int
-    key: str | None
-    numbers: list[int] = field(default_factory=list)
-    tries: int = 0
-
-    @property
-    def kwargs(self) -> dict[str, Any]:
-        """What is fired."""
-        return {"id": self.what}
 
 
 class Time:
@@ -465,38 +441,3 @@ class World:
             for hint in arrived:
                 self.hints.remove(hint)
                 life.triggers.run(*hint[1][:3])
-
-
-def check(world: World) -> None:
-    """What must be true at the end of every simulation."""
-    base = world.lives[0].base
-    for uid, model in world.ledger.models.items():
-        stored = base.reader.firings(uid, limit=10_000)
-        assert [firing.number for firing in stored] == [*range(1, len(stored) + 1)]
-        fired = Counter(decode(firing.kwargs).get("id") for firing in stored if firing.source == "")
-        for fire in (fire for fire in world.fires if fire.uid == uid):
-            _check_fire(fire, fired[fire.what], {f.number: f for f in stored})
-        cascades = Counter(
-            firing.source for firing in stored if firing.source.rpartition("#")[0] == firing.trigger
-        )
-        instances = base.reader.instances(uid, limit=10_000)
-        for instance in instances:
-            where = f"{uid}: {instance.name}"
-            cascaded = instance.status is Status.FINISHED or instance.result is not None
-            assert cascades.pop(instance.name, 0) == cascaded, f"{where} is {instance.status}"
-            assert instance.status not in {Status.SCHEDULED, Status.RUNNING}, f"{where} is stuck"
-            if instance.status is Status.FINISHED:
-                assert world.starts[uid, instance.name, instance.fence], f"{where} finished and never ran"
-            records = base.reader.logs(uid, instance=(instance.task, instance.number), limit=10_000)
-            assert [record.number for record in records] == [*range(1, instance.log_count + 1)], where
-        assert not cascades, f"{uid}: cascades of nobody: {cascades}"
-        ended = [firing for firing in stored if firing.trigger == FINALIZING]
-        assert len(ended) == model.finalized, f"{uid}: finalised {len(ended)} times"
-    assert set(world.ledger.ends.values()) <= {1}, "one end for each claim"
-
-
-def _check_fire(fire: Fire, times: int, stored: dict[int, Any]) -> None:
-    assert times == 1 or (times == 0 and not fire.numbers), f"{fire} was stored {times} times"
-    assert len(set(fire.numbers)) <= 1, f"{fire} was acknowledged with several numbers"
-    for number in fire.numbers:
-        assert decode(stored[number].kwargs) == fire.kwargs

@@ -236,6 +236,8 @@ class InstanceLog(Sink):
             due = urgent or (bool(ready) and self._gathered_enough(len(ready), entry.at))
         if due:
             self._store(entry.at, urgent=urgent)
+        for told in _listeners:
+            told(self.identity, entry)
 
     def _begin_again(self) -> None:
         """Go on in a forked process: what waits is the parent's to write, what comes is written at once."""
@@ -282,6 +284,22 @@ class InstanceLog(Sink):
             report_once("a log could not be written; it is kept in memory and tried again", problem)
         else:
             self._delay = 0
+
+
+#: Who is told of every record of this process.
+_listeners: tuple[Callable[[LogIdentity, LogEntry], None], ...] = ()
+
+
+def listen(told: Callable[[LogIdentity, LogEntry], None]) -> None:
+    """Tell somebody of every record of this process, from now on; the caller's task waits for him."""
+    global _listeners  # noqa: PLW0603 - replaced as a whole, so that no lock is needed to read it
+    _listeners = (*_listeners, told)
+
+
+def unlisten(told: Callable[[LogIdentity, LogEntry], None]) -> None:
+    """Tell him no longer."""
+    global _listeners  # noqa: PLW0603 - as above
+    _listeners = tuple(other for other in _listeners if other != told)
 
 
 #: Logs of this process; one that is forked in the middle of a task inherits them, with their locks.

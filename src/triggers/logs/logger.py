@@ -199,13 +199,26 @@ class TriggersLogger(logging.Logger):
             self._take_made(record)
 
     def capture(self, record: logging.LogRecord) -> None:
-        """Keep what another logger of the application said, if this block listens to it; forward nothing."""
+        """Keep what another logger of the application said, if this block listens to it."""
         scope = captured_by(self.scope, record.name)
-        if scope is None or _forwarding.active or self._sink.is_writing():
+        if scope is not None:
+            self.keep(record, counts=scope.capture_counts)
+
+    def keep(self, record: logging.LogRecord, *, counts: bool = True) -> None:
+        """Keep a LogRecord that goes its own way through the application: it is not handed over once more.
+
+        What a handler of the application says about a record of this log, and what is said while this log is
+        written, is not kept.
+
+        Args:
+            record: of any logger.
+            counts: whether it counts towards the level of the instance.
+        """
+        if _forwarding.active or self._sink.is_writing():
             return
-        mute = logging.Logger(record.name)  # noqa: LOG001 - the application's own has handed it on already
+        mute = logging.Logger(record.name)  # noqa: LOG001 - the application's own has the record already
         mute.disabled = True
-        sink = _Ear(self._sink, counts=scope.capture_counts)
+        sink = _Ear(self._sink, counts=counts)
         TriggersLogger(mute, sink, self.bound, self.scope)._take_made(record)  # noqa: SLF001 - one of these
 
     def _take_made(self, record: logging.LogRecord) -> None:

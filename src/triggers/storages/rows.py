@@ -68,6 +68,17 @@ OPEN = (
     " AND logs.number NOT IN (SELECT value FROM json_each(instances.log_chosen)))"
 )
 
+#: A record said before ?1, at most at level ?2, that does not ask for a review by the threshold ?3 or by that
+#: of its instance; with ?4 only one that has a context, or whose exception, its causes and members among it,
+#: has one: as a key, "context" never has a backslash before its end.
+PURGEABLE = (
+    "logs.at < ?1 AND logs.level <= ?2"
+    f" AND NOT (instances.log_unresolved > 0 AND logs.level >= min(?3, instances.log_unresolved) AND {OPEN}"
+    " AND instances.status NOT IN ('replayed', 'skipped', 'abandoned'))"
+    " AND (?4 = 0 OR logs.context <> '{}'"
+    """ OR instr(replace(coalesce(logs.exception, ''), '"context":{}', ''), '"context":') > 0)"""
+)
+
 #: The columns of a record, in the order in which :func:`record_from_row` reads them.
 LOG = (
     "logs.id, instances.task, instances.number, logs.number, logs.fence, logs.attempt, "

@@ -38,7 +38,12 @@ if TYPE_CHECKING:
 #: So many rule sets are kept read in memory.
 RULES_KEPT: Final = 1_000
 
-_PARTS: Final = {"{instance}": rows.INSTANCE, "{log}": rows.LOG, "{open}": rows.OPEN}
+_PARTS: Final = {
+    "{instance}": rows.INSTANCE,
+    "{log}": rows.LOG,
+    "{open}": rows.OPEN,
+    "{purgeable}": rows.PURGEABLE,
+}
 
 
 def _filled_in(text: str) -> str:
@@ -143,17 +148,26 @@ class SqliteStorage:
             return [Due(row[1], row[2], row[3], self._using(run, row[4], row[2])) for row in found]
 
     def purge_logs(self, purge: Purge, *, after: int = 0, limit: int = 500) -> Purged:
-        """Remove a batch of old records, or their contexts."""
+        """Remove a batch of old records, or their contexts.
+
+        Looking for them, which may take a while, holds nobody up: only what was found is looked at again with
+        the lock for writing, since a person may have opened a review again.
+        """
+        rule = (purge.before, purge.max_level, purge.threshold, purge.contexts_only)
+        with self._file.reading() as run:
+            found = [row[0] for row in run(SQL["purge_find"], (*rule, after, limit))]
+        following = found[-1] if len(found) == limit else None
+        if purge.dry_run or not found:
+            return Purged(len(found), following)
         with self._file.transaction() as run:
-            given = (after, purge.before, purge.max_level, purge.threshold, purge.contexts_only, limit)
-            found = [row[0] for row in run(SQL["purge_find"], given)]
-            for ref in () if purge.dry_run else found:
+            still = [row[0] for row in run(SQL["purge_check"], (*rule, rows.dump(found)))]
+            for ref in still:
                 if purge.contexts_only:
                     tree = run(SQL["log_exception"], (ref,)).fetchone()[0]
                     run(SQL["purge_context"], (rows.without_context(tree), ref))
                 else:
                     run(SQL["purge_record"], (ref,))
-        return Purged(len(found), found[-1] if len(found) == limit else None)
+        return Purged(len(still), following)
 
     def expired(self, limit: int) -> list[Expired]:
         """The claims that ran out."""

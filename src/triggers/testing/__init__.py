@@ -6,6 +6,7 @@ The suites for storages and runners, and the strategies for Hypothesis, are in m
 """
 
 from triggers.testing.assertions import SessionAssertions
+from triggers.testing.captured import CapturedLogs, captured_logs
 from triggers.testing.clock import VirtualClock
 from triggers.testing.faults import (
     Faults,
@@ -22,6 +23,7 @@ from triggers.testing.play import PlayDifference, PlayReport, end_state, play
 from triggers.testing.tasks import FailingError, ready_made
 
 __all__ = [
+    "CapturedLogs",
     "FailingError",
     "Faults",
     "FaultyDriver",
@@ -34,6 +36,7 @@ __all__ = [
     "TriggersHarness",
     "VirtualClock",
     "by_chance",
+    "captured_logs",
     "end_state",
     "kill_process",
     "orders",

@@ -193,19 +193,16 @@ WHERE logs.session = ?1 AND logs.id > ?2
 ORDER BY logs.id {order} LIMIT ?9
 
 -- name: purge_find
--- Records older than a time and not above a level, but none that asks for a review: a batch of them. An exception
--- has contexts of its own, where it was chained or grouped; as a key, "context" never has a backslash before its end.
+-- Records that may go: a batch of them.
 SELECT logs.id FROM logs JOIN instances ON instances.id = logs.instance
-WHERE logs.id > ?1 AND logs.at < ?2 AND logs.level <= ?3
-  AND NOT (
-    instances.log_unresolved > 0 AND logs.level >= min(?4, instances.log_unresolved) AND {open}
-    AND instances.status NOT IN ('replayed', 'skipped', 'abandoned')
-  )
-  AND (
-    ?5 = 0 OR logs.context <> '{}'
-    OR instr(replace(coalesce(logs.exception, ''), '"context":{}', ''), '"context":') > 0
-  )
+WHERE logs.id > ?5 AND {purgeable}
 ORDER BY logs.id LIMIT ?6
+
+-- name: purge_check
+-- Those of the given records that still may go.
+SELECT logs.id FROM json_each(?5)
+JOIN logs ON logs.id = json_each.value JOIN instances ON instances.id = logs.instance
+WHERE {purgeable}
 
 -- name: purge_record
 DELETE FROM logs WHERE id = ?
