@@ -189,7 +189,11 @@ def structlog_handler():
     return Strict(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_log_level, allowed],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                render,
+            ],
         )
     )
 
@@ -211,7 +215,8 @@ def outputs(application):
 
         def got():
             texts = {name: handler.stream.getvalue() for name, handler in handlers.items()}
-            exported = [data.log_record for data in exporter.get_finished_logs()]
+            said = [data.log_record for data in exporter.get_finished_logs()]
+            exported = [(record.body, dict(record.attributes)) for record in said]
             others = {
                 "loguru": "".join(loguru),
                 "sentry": json.dumps(sentry),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -74,8 +75,12 @@ class LogBatch:
 def fingerprint(entry: LogEntry) -> str:
     """What records of one kind share: 16 digits of SHA-256, of logger, level, template, type of exception."""
     kind = (entry.exception or {}).get("qualified_type", "")
-    parts = (entry.logger, str(entry.level), entry.template, str(kind))
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:16]
+    return _fingerprint(entry.logger, entry.level, entry.template, str(kind))
+
+
+@lru_cache(maxsize=1_024)
+def _fingerprint(*parts: object) -> str:
+    return hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def without_contexts(tree: Any) -> Any:

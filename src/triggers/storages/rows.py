@@ -223,7 +223,7 @@ def new_record(session: int, record: Record) -> Row:
         entry.pathname,
         entry.lineno,
         entry.function,
-        dump(entry.truncated),
+        dump(entry.truncated) if entry.truncated else "[]",
         fingerprint(entry),
         entry.late,
         entry.counts,
