@@ -7,12 +7,16 @@ them out in batches (to a list) and the hand-over at the end, spread over the re
 
 from __future__ import annotations
 
+import functools
+import io
 import json
 import logging
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from triggers.logs import InstanceLog, LogIdentity, LogSettings
+from triggers.logs.formatters import JsonFormatter
 from triggers.logs.sanitize import sanitizer
 
 if TYPE_CHECKING:
@@ -47,6 +51,10 @@ def run() -> list[tuple[str, float, str]]:
     )
     standard = best["standard"]
     worst, size = _worst()
+    return [*_own(best, standard, worst, size), *beside(standard)]
+
+
+def _own(best: dict[str, float], standard: float, worst: float, size: int) -> list[tuple[str, float, str]]:
     return [
         ("stdlib info into NullHandler", standard * 1e6, "us"),
         ("stdlib filtered call", best["filtered standard"] * 1e6, "us"),
@@ -58,6 +66,162 @@ def run() -> list[tuple[str, float, str]]:
         ("worst context, time", worst * 1e3, "ms, <= 1"),
         ("worst context, size", size / 1024, "KiB of JSON, <= 16"),
     ]
+
+
+def beside(standard: float) -> list[tuple[str, float, str]]:
+    """Measure the same work in several ways: a bound context, one of the call, merged, as a line of JSON.
+
+    Ours writes that line by way of the application's logger, and keeps the record besides; none of the others
+    keeps anything. Those that are not installed are left out.
+    """
+    makers = {
+        "triggers, kept and as JSON": _by_triggers,
+        "triggers, JSON of the formatter alone": _by_formatter,
+        "LoggerAdapter with json.dumps": _by_adapter,
+        "python-json-logger": _by_json_logger,
+        "structlog, JSONRenderer": _by_structlog,
+        "loguru, serialize": _by_loguru,
+    }
+    works = {}
+    for name, make in makers.items():
+        try:
+            works[name] = functools.partial(_timed, make())
+        except ImportError:
+            print(f"{name}: not installed", file=sys.stderr)
+    best = _best(works)
+    figures = [(name, best[name] / standard, "x stdlib into NullHandler") for name in works]
+    return [*figures, ("bytes of JSON of such a record, otel shape", float(_line_size()), "bytes")]
+
+
+def _timed(call: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    for _ in range(RECORDS):
+        call()
+    return (time.perf_counter() - began) / RECORDS
+
+
+def _stream_of(name: str, formatter: logging.Formatter) -> tuple[logging.Logger, io.StringIO]:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(formatter)
+    logger = logging.getLogger(name)
+    logger.propagate = False
+    logger.setLevel(logging.INFO)
+    logger.handlers[:] = [handler]
+    return logger, stream
+
+
+def _fresh(stream: io.StringIO) -> None:
+    """Keep the stream from growing, so that no measurement is about memory."""
+    stream.seek(0)
+
+
+def _by_triggers() -> Callable[[], None]:
+    application, stream = _stream_of("bench.beside.triggers", JsonFormatter("otel"))
+    log = _log([])
+    block = log.block(BOUND, logger=application)
+    logger = block.__enter__()  # it stays open for as long as the process measures
+
+    def call() -> None:
+        _fresh(stream)
+        logger.info("Missing %s", "givenNames", context=CALL)
+
+    return call
+
+
+def _by_formatter() -> Callable[[], None]:
+    logger, stream = _stream_of("bench.beside.formatter", JsonFormatter("otel"))
+
+    def call() -> None:
+        _fresh(stream)
+        logger.info("Missing %s", "givenNames", extra={**BOUND, **CALL})
+
+    return call
+
+
+class _Json(logging.Formatter):
+    """What one writes by hand."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {"time": record.created, "level": record.levelname, "logger": record.name}
+        line |= {"message": record.getMessage(), "line": record.lineno, "function": record.funcName}
+        return json.dumps(line | record.__dict__["context"])
+
+
+class _Adapter(logging.LoggerAdapter[logging.Logger]):
+    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
+        kwargs["extra"] = {"context": {**(self.extra or {}), **kwargs.pop("context", {})}}
+        return msg, kwargs
+
+
+def _by_adapter() -> Callable[[], None]:
+    plain, stream = _stream_of("bench.beside.adapter", _Json())
+    logger = _Adapter(plain, BOUND)
+
+    def call() -> None:
+        _fresh(stream)
+        logger.info("Missing %s", "givenNames", context=CALL)
+
+    return call
+
+
+def _by_json_logger() -> Callable[[], None]:
+    from pythonjsonlogger.json import JsonFormatter as Other  # noqa: PLC0415 - if it is installed
+
+    fields = "%(asctime)s %(levelname)s %(name)s %(message)s %(lineno)d %(funcName)s"
+    logger, stream = _stream_of("bench.beside.jsonlogger", Other(fields))
+
+    def call() -> None:
+        _fresh(stream)
+        logger.info("Missing %s", "givenNames", extra={**BOUND, **CALL})
+
+    return call
+
+
+def _by_structlog() -> Callable[[], None]:
+    import structlog  # noqa: PLC0415 - if it is installed
+
+    stream = io.StringIO()
+    callsite = structlog.processors.CallsiteParameter
+    logger = structlog.wrap_logger(
+        structlog.WriteLogger(stream),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.CallsiteParameterAdder([callsite.LINENO, callsite.FUNC_NAME]),
+            structlog.processors.JSONRenderer(),
+        ],
+    ).bind(**BOUND)
+
+    def call() -> None:
+        _fresh(stream)
+        logger.info("Missing %s", "givenNames", **CALL)
+
+    return call
+
+
+def _by_loguru() -> Callable[[], None]:
+    import loguru  # noqa: PLC0415 - if it is installed
+
+    stream = io.StringIO()
+    loguru.logger.remove()
+    loguru.logger.add(stream, serialize=True, level="INFO")
+    logger = loguru.logger.bind(**BOUND)
+
+    def call() -> None:
+        _fresh(stream)
+        logger.bind(**CALL).info("Missing {}", "givenNames")
+
+    return call
+
+
+def _line_size() -> int:
+    application, stream = _stream_of("bench.beside.size", JsonFormatter("otel"))
+    with _log([]).block(BOUND, logger=application) as logger:
+        logger.info("Missing %s", "givenNames", context=CALL)
+    return len(stream.getvalue().encode())
 
 
 def _application() -> logging.Logger:

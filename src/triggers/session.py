@@ -217,7 +217,7 @@ class TaskInstance:
 
     @property
     def log_reviews(self) -> list[dict[str, Any]]:
-        """Who resolved its records, when, why, through which, and from which level."""
+        """Who resolved or reopened its records, when and why, which of them, and from which level."""
         reviews: list[dict[str, Any]] = decode(self._stored.log_audit)
         return [{**review, "at": to_datetime(review["at"])} for review in reviews]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -97,6 +98,25 @@ def test_every_branch_of_an_exception_is_shown(place):
     assert any(line.startswith("while handling KeyError: 'first'") for line in lines)
 
 
+def test_a_captured_record_is_marked(place):
+    """It was neither reviewed nor does it ask for that, so nobody is told its kind."""
+
+    def body(context):
+        with context.get_logger_context(capture=["survey.library"]) as logger:
+            logging.getLogger("survey.library").error("Too slow")
+            logger.info("Begun")
+
+    run_once(place, body)
+    captured, own = place.lines("logs", "s")
+    assert [(each["message"], each["counts"]) for each in (captured, own)] == [
+        ("Too slow", False),
+        ("Begun", True),
+    ]
+    first, *_ = place.run("logs", "s").stdout.splitlines()
+    assert first.endswith("Too slow (captured)")
+    assert place.json("show", "s", "t#0")["log"]["level"] == "INFO"
+
+
 def test_a_long_value_is_cut_for_people_only(place):
     """A long value is cut with how much is missing; programs get all of it."""
     run_once(place, lambda _: {})
@@ -104,19 +124,18 @@ def test_a_long_value_is_cut_for_people_only(place):
     assert place.json("show", "s", "t#0")["kwargs"]["x"]["text"] == "y" * 1_000
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
-def test_long_work_has_a_bar_on_a_terminal(place):
-    """Where standard error is a terminal a bar shows how much is left, and standard output stays clean."""
+def on_a_terminal(place, *command):
+    """What a command prints, and what it shows on standard error where that is a terminal."""
     import pty  # noqa: PLC0415 - not on Windows
 
-    place.run("configure", "s", "-", stdin='{"t": {"andEvery": "x", "run": "survey.ok"}}')
-    for _ in range(5):
-        place.run("fire", "s", "x")
     terminal, end = pty.openpty()
-    command = [sys.executable, "-m", "triggers", "sweep", "--app", "survey_app:threads"]
     environment = {**os.environ, "SURVEY_URL": place.url, "TERM": "xterm"}
     with subprocess.Popen(
-        command, cwd=place.folder, env=environment, stdout=subprocess.PIPE, stderr=end
+        [sys.executable, "-m", "triggers", *command],
+        cwd=place.folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=end,
     ) as process:
         os.close(end)
         seen = b""
@@ -127,7 +146,42 @@ def test_long_work_has_a_bar_on_a_terminal(place):
             pass
         out = process.stdout.read().decode()
     os.close(terminal)
-    assert process.returncode == 0
-    assert b"running" in seen or b"sweeping" in seen
+    assert process.returncode == 0, seen
+    return out, seen.decode()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_long_work_has_a_bar_on_a_terminal(place):
+    """Where standard error is a terminal a bar shows how much is left, and standard output stays clean."""
+    place.run("configure", "s", "-", stdin='{"t": {"andEvery": "x", "run": "survey.ok"}}')
+    for _ in range(5):
+        place.run("fire", "s", "x")
+    out, seen = on_a_terminal(place, "sweep", "--app", "survey_app:threads")
+    assert "running" in seen or "sweeping" in seen
     assert "left: 0 ready" in out
+    assert "\x1b" not in out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+@pytest.mark.parametrize(
+    ("command", "doing", "done"),
+    [
+        (["purge", "--logs-older-than", "0s"], "removing records", "1 record removed\n"),
+        (
+            ["purge", "--contexts-older-than", "0s", "--dry-run"],
+            "counting contexts",
+            "of 1 record would go\n",
+        ),
+        (
+            ["resolve-logs", "--all-sessions", "--fingerprint", "k"],
+            "reviewing",
+            "0 records of kind k reviewed\n",
+        ),
+    ],
+)
+def test_what_goes_over_all_sessions_has_a_bar(played, command, doing, done):
+    """On a terminal it says what it is doing, and the result stands alone on standard output."""
+    out, seen = on_a_terminal(played, *command, "--app", "survey_app:threads")
+    assert doing in seen
+    assert out.endswith(done)
     assert "\x1b" not in out

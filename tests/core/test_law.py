@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from triggers.core import law
@@ -285,6 +287,21 @@ def test_a_task_that_comes_back_is_not_caught_up(steps):
     steps.configure({})
     steps.configure({**EVERY, "new": {"andEvery": "a", "run": "r"}}, catch_up=True)
     assert steps.statuses() == {"t#0": "finished", "new#0": "scheduled"}
+
+
+def test_catching_up_is_as_if_the_task_had_been_there(steps):
+    """The new task's one instance takes the first firing of each trigger, in their order, and waits for the rest."""
+    configuration = {"t": {"after": ["a", "b", "c"], "run": "r"}}
+    late = Steps(steps.storage, "late")
+    steps.configure(configuration)
+    for each in (steps, late):
+        for trigger, n in [("a", 1), ("a", 2), ("b", 3), ("x", 4), ("a", 5)]:
+            each.fire(trigger, {"n": n})
+    late.configure(configuration, catch_up=True)
+    assert late.instances() == [replace(steps["t#0"], ref=late["t#0"].ref)]
+    assert late["t#0"].taken == {"a": 1, "b": 3}
+    assert late.waiting("c") == {"t#0"}
+    assert late.waiting("a") == late.waiting("b") == set()
 
 
 def test_unchanged_rules_are_not_stored_again(steps):

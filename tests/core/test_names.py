@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triggers.core.names import MAX_NAME, check_name, instance_name, split_instance_name
+from triggers.core.names import MAX_NAME, check_name, instance_name, is_name, split_instance_name
 from triggers.exceptions import InvalidNameError, UnknownInstanceError
 from triggers.testing.conformance.fixtures import NAMES
 
@@ -41,6 +43,24 @@ def test_what_nobody_can_see_is_no_name(name, message):
     with pytest.raises(InvalidNameError) as error:
         check_name(name, "UID")
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("name", [None, 7, b"a", "", "x" * 256, "a\n", "\ud800", "a\u202e"])
+def test_what_nothing_can_be_called_can_be_told_without_an_error(name):
+    """The same names that are refused elsewhere; whoever only looks for something need not catch anything."""
+    assert not is_name(name)
+    assert all(map(is_name, NAMES))
+
+
+class Page(StrEnum):
+    FIRST = "firstPageReceived"
+
+
+def test_a_name_is_kept_as_a_plain_string():
+    """A member of an enumeration is as good as its value, and its class is not kept with it."""
+    name = check_name(Page.FIRST, "trigger")
+    assert type(name) is str
+    assert name == "firstPageReceived"
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=MAX_NAME), st.integers(0, 10**18 - 1))

@@ -10,6 +10,7 @@ from triggers.core.state import Changes, Instance, Need, Session, Slice
 from triggers.core.status import Status
 from triggers.core.terms import Finalizing, Policy
 from triggers.core.values import decode
+from triggers.core.work import MAX_AUDITS
 from triggers.exceptions import UnknownInstanceError
 from triggers.storages.memory import MemoryStorage
 from triggers.testing.clock import VirtualClock
@@ -135,6 +136,16 @@ def test_a_review_taken_back_holds_the_end_again(ending):
     assert ending.head.finalized is None
     ending.resolve_logs("t#0", ME)
     assert ending.head.finalized is not None
+
+
+def test_the_first_and_the_latest_reviews_are_kept(ending):
+    """Of so many that they would fill the instance, those in the middle are left out, the oldest of them first."""
+    ending.keep_logs(ending.start("t#0"), batch(entry(level=30)))
+    for number in range(MAX_AUDITS + 20):
+        ending.resolve_logs("t#0", {"by": "ada", "reason": f"look {number}"})
+    half = MAX_AUDITS // 2
+    kept = [int(each["reason"].removeprefix("look ")) for each in decode(ending["t#0"].log_audit)]
+    assert kept == [*range(half), *range(half + 20, MAX_AUDITS + 20)]
 
 
 def test_a_kind_has_a_short_name_that_lasts():

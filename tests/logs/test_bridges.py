@@ -202,7 +202,7 @@ def events():
         include_local_variables=False,
     )
     yield sent
-    sentry.init()
+    sentry.get_global_scope().set_client(None)
 
 
 def test_sentry_gets_our_records(kit, application, events):

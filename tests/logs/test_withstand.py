@@ -275,7 +275,7 @@ class _sentry:  # noqa: N801 - used as a function
         return sent
 
     def __exit__(self, *_):
-        self.sdk.init()
+        self.sdk.get_global_scope().set_client(None)
 
 
 class _opentelemetry:  # noqa: N801 - used as a function

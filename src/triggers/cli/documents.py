@@ -161,6 +161,7 @@ def record_document(record: StoredRecord) -> dict[str, Any]:
         "fingerprint": record.fingerprint,
         "truncated": list(entry.truncated),
         "late": entry.late,
+        "counts": entry.counts,
         "resolved": record.resolved,
     }
 

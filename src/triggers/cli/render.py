@@ -332,7 +332,9 @@ def record_lines(record: StoredRecord, *, traceback: bool) -> Iterable[Text]:
     """A record: a line, then its context and its exception, each line behind a margin."""
     entry = record.entry
     first, *more = entry.message.split("\n")
-    marks = "".join((" (reviewed)" if record.resolved else "", " (late)" if entry.late else ""))
+    marks = "" if entry.counts else " (captured)"
+    marks += " (reviewed)" if record.resolved and entry.counts else ""
+    marks += " (late)" if entry.late else ""
     marks += f" kind {record.fingerprint}" if entry.level >= logging.WARNING and not record.resolved else ""
     line = Text(to_datetime(entry.at).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + " ", "dim")
     line.append_text(level_text(entry.level))

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from triggers.logs.settings import LogSettings
 
+#: Types of which it is known beforehand that they do not become a mapping.
+_NO_MAPPINGS = frozenset({list, tuple, set, frozenset, str})
 #: Templates of messages that are remembered.
 MAX_TEMPLATES = 256
 
@@ -112,7 +114,7 @@ class Sanitizer:
 
     def _walked(self, value: Any, secrets: tuple[str, ...]) -> Plain:
         walk = self._walk(secrets)
-        data = walk.value(value, 0)
+        data = walk.value({"context": value} if type(value) in _NO_MAPPINGS else value, 0)
         if type(data) is not dict:
             # Anew, as what is put into a context stands one deeper than that context.
             walk = self._walk(secrets)

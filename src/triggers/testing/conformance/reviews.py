@@ -3,21 +3,33 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from triggers.core.records import fingerprint
 from triggers.core.terms import Attempt, RetryTerms
 from triggers.core.values import decode
 from triggers.storages.base import Purge
-from triggers.testing.conformance.fixtures import StorageFixtures, batch, entry
+from triggers.testing.conformance.fixtures import StorageFixtures, at_once, batch, entry
 from triggers.testing.steps import Steps
 
 if TYPE_CHECKING:
     from triggers.core.records import LogEntry
     from triggers.storages.base import Storage, StoredRecord
+    from triggers.testing.place import Place
+
+#: Something is said, at these levels; or reviewed, up to a record or some of them; or reviews are taken back.
+TURNS = st.one_of(
+    st.tuples(st.just("say"), st.lists(st.sampled_from([10, 20, 29, 30, 40, 50]), min_size=1, max_size=4)),
+    st.tuples(st.just("through"), st.none() | st.integers(0, 12)),
+    st.tuples(st.just("records"), st.frozensets(st.integers(-1, 12), max_size=4)),
+    st.tuples(st.just("reopen"), st.none()),
+)
 
 #: When the records of these tests were said, unless it matters.
 SAID = entry().at
@@ -74,8 +86,25 @@ class Reviews(StorageFixtures):
         assert said["t_page#0"].log_unresolved == 0
         said.keep_logs(_attempt(0), batch(entry(level=40)))
         assert said["t_page#0"].log_unresolved == 40
-        assert [record.number for record in _all(storage, said, unresolved=True)] == [6, 8]
+        assert _numbers(_all(storage, said, unresolved=True)) == [6, 8]
         assert [each.number for each in storage.reader.instances(said.uid, flagged=30)] == [0]
+
+    def test_a_record_that_does_not_count_asks_for_nothing(self, steps: Steps, storage: Storage) -> None:
+        """Promise 6: whatever its level; after a review of a part and after reopening, too; and it may be purged."""
+        _start(steps, 1)
+        captured = replace(entry(level=50), counts=False)
+        said = [captured, entry(level=30), captured, entry(level=40)]
+        steps.keep_logs(_attempt(0), batch(*said, counts={30: 1, 40: 1}))
+        assert _entries(storage, steps) == said
+        assert _numbers(_all(storage, steps, unresolved=True)) == [2, 4]
+        steps.resolve_logs("t_page#0", ME, records=[4])
+        assert steps["t_page#0"].log_unresolved == 30
+        steps.reopen_logs("t_page#0", ME)
+        assert steps["t_page#0"].log_unresolved == 40
+        steps.resolve_logs("t_page#0", ME, through=1)
+        assert steps["t_page#0"].log_unresolved == 40
+        assert storage.purge_logs(EVERYTHING).taken == 2
+        assert _entries(storage, steps) == [said[1], said[3]]
 
     def test_a_review_can_be_taken_back(self, said: Steps, storage: Storage) -> None:
         """Promise 6: all reviews of the instance are, and it asks with the highest level that it ever had."""
@@ -152,6 +181,42 @@ class Reviews(StorageFixtures):
         assert storage.reader.logs(said.uid, after=last.cursor) == []
         said.keep_logs(_attempt(0), batch(entry("next")))
         assert [each.message for each in storage.reader.logs(said.uid, after=last.cursor)] == ["next"]
+
+    def test_any_sequence_of_reviews_adds_up(self, storage: Storage) -> None:
+        """Promise 6: whatever is said, reviewed and taken back, in any order, exactly what no review covers is open."""
+        uids = itertools.count()
+
+        @given(turns=st.lists(TURNS, max_size=12))
+        def check(turns: list[tuple[str, Any]]) -> None:
+            steps = Steps(storage, f"session {next(uids)}")
+            _start(steps, 1)
+            said: list[int] = []
+            covered: set[int] = set()
+            for what, told in turns:
+                _take_turn(steps, said, covered, what, told)
+                everything = range(1, len(said) + 1)
+                assert _resolved(storage, steps) == [n for n in everything if n in covered]
+                left = [said[n - 1] for n in everything if n not in covered and said[n - 1] >= 30]
+                assert steps["t_page#0"].log_unresolved == max(left, default=0)
+                assert steps["t_page#0"].log_level == max(said, default=0)
+
+        check()
+
+
+def _take_turn(steps: Steps, said: list[int], covered: set[int], what: str, given: Any) -> None:
+    """Do it, and keep what the records are, and which of them reviews cover."""
+    if what == "say":
+        steps.keep_logs(_attempt(0), batch(*(entry(level=level) for level in given)))
+        said += given
+    elif what == "through":
+        steps.resolve_logs("t_page#0", ME, through=given)
+        covered |= set(range(1, (len(said) if given is None else min(given, len(said))) + 1))
+    elif what == "records":
+        steps.resolve_logs("t_page#0", ME, records=given)
+        covered |= given & set(range(1, len(said) + 1))
+    else:
+        steps.reopen_logs("t_page#0", ME)
+        covered.clear()
 
 
 class Purges(StorageFixtures):
@@ -271,6 +336,35 @@ class Purges(StorageFixtures):
         for uid in ("one", "two", "three"):
             assert [each.level for each in storage.reader.logs(uid)] == [30]
 
+    def test_whoever_follows_misses_nothing(self, place: Place) -> None:
+        """Promise 6: while others write, and purge behind, each record is seen once, in the order of the cursors."""
+        first, second, reading = place.open(), place.open(), place.open()
+        _start(Steps(first), 2)
+        running = [0, 1]
+        seen: list[StoredRecord] = []
+
+        def write(number: int, handle: Storage) -> None:
+            for n in range(15):
+                steps = Steps(handle)
+                steps.keep_logs(_attempt(number), batch(entry(f"{n}", level=20), entry(f"{n}", level=30)))
+            running.remove(number)
+
+        def follow() -> None:
+            more = True
+            while more or running:
+                more = bool(running)
+                while page := reading.reader.logs(
+                    "session", min_level=30, after=seen[-1].cursor if seen else 0, limit=4
+                ):
+                    seen.extend(page)
+                reading.purge_logs(EVERYTHING)
+
+        at_once([lambda: write(0, first), lambda: write(1, second), follow])
+        for number in (0, 1):
+            assert [each.message for each in seen if each.instance == number] == [str(n) for n in range(15)]
+        assert [each.cursor for each in seen] == sorted({each.cursor for each in seen})
+        assert {each.level for each in reading.reader.logs("session", limit=1_000)} == {30}
+
     def test_a_cursor_outlives_what_it_names(self, steps: Steps, storage: Storage) -> None:
         """Promise 6: whoever follows a log misses nothing and sees nothing twice, also where all of it was purged."""
         _start(steps, 1)
@@ -305,10 +399,14 @@ def _all(storage: Storage, steps: Steps, **query: Any) -> list[StoredRecord]:
     return found
 
 
+def _numbers(records: list[StoredRecord]) -> list[int]:
+    return [record.number for record in records]
+
+
 def _resolved(storage: Storage, steps: Steps) -> list[int]:
     """The numbers of the records that a review covers; a filter and the records themselves agree on them."""
     found = [record.number for record in storage.reader.logs(steps.uid) if record.resolved]
-    assert [record.number for record in _all(storage, steps, unresolved=False)] == found
+    assert _numbers(_all(storage, steps, unresolved=False)) == found
     return found
 
 
