@@ -375,3 +375,15 @@ def collector_of_a_queue(application):
     yield listener, logging.handlers.QueueHandler(waiting), target
     if listener._thread is not None:
         listener.stop()
+
+
+def test_a_context_is_not_cut_or_hidden_a_second_time(make, application):
+    """What the settings of a manager let through, a formatter writes."""
+    kit = make(max_string=10_000, max_items=500, redact=())
+    with kit.log.block({"text": "x" * 9_000, "password": "not hidden here"}) as logger:
+        logger.warning("Long", context={"items": [0] * 300})
+    assert line("google", application.collector.records[0])["context"] == {
+        "text": "x" * 9_000,
+        "password": "not hidden here",
+        "items": [0] * 300,
+    }

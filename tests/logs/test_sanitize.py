@@ -490,3 +490,39 @@ def test_pydantic_extras_and_hidden_fields():
         "page": 1,
         "password": "[redacted]",
     }
+
+
+class Money:
+    def __init__(self, amount):
+        self.amount = amount
+
+
+class Tip(Money):
+    pass
+
+
+def test_types_of_ones_own_have_converters():
+    """A converter is asked for a type and its subclasses, at any depth; what it gives is made fit in its turn."""
+    settings = {"converters": ((Money, lambda money: {"amount": money.amount, "password": SECRET}),)}
+    assert data([Tip(Decimal("1.5"))], **settings) == [{"amount": Decimal("1.5"), "password": "[redacted]"}]
+    assert data(Money(Money(1)), **settings)["amount"]["amount"] == 1
+    broken = {"converters": ((Money, lambda money: money.missing),)}
+    assert data(Money(1), **broken) == f"<{__name__}.Money: unreadable, AttributeError>"
+    assert data(Money(1)) == f"<{__name__}.Money>"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"redact": "password"},
+        {"redact": ["password"]},
+        {"redact": (1,)},
+        {"converters": ((Money, None),)},
+        {"converters": (("Money", str),)},
+        {"converters": ((Money,),)},
+    ],
+)
+def test_registries_that_are_none_are_refused(wrong):
+    """A single word would be taken for its letters, and hide nearly everything."""
+    with pytest.raises(ValueError, match="LogSettings"):
+        LogSettings(**wrong)

@@ -34,8 +34,16 @@ IDENTIFIERS = ("triggers.uid", "triggers.task", "triggers.instance", "triggers.a
 ECS_VERSION = "1.6.0"
 
 _SETTINGS = LogSettings()
+_PLENTY = 4 * 1024 * 1024
 #: A context that was made plain for a log keeps to the limits of that log; this is for what came on top.
-_ROOMY = LogSettings(max_depth=MAX_DEPTH, max_nodes=100_000, max_context=4 * 1024 * 1024)
+_ROOMY = LogSettings(
+    max_depth=MAX_DEPTH,
+    max_items=_PLENTY,
+    max_nodes=_PLENTY,
+    max_string=_PLENTY,
+    max_context=_PLENTY,
+    redact=(),
+)
 
 #: Names of the shapes of JSON lines.
 Shape = Literal["otel", "ecs", "google"]
@@ -84,7 +92,7 @@ def facts_of(record: logging.LogRecord) -> Facts:
     )
     context = state.get("context")
     if identifiers and type(context) is dict:
-        plain = sanitizer(_ROOMY).refit(context)
+        plain = sanitizer(_ROOMY).context(context)
     else:
         plain = sanitizer(_SETTINGS).context(
             {key: item for key, item in state.items() if key not in STANDARD and key not in IDENTIFIERS}
@@ -221,6 +229,8 @@ def _written(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else text_of(value)
 
 
+_encode = json.JSONEncoder(default=_written, separators=(",", ":")).encode
+
 # -- for log systems --
 
 
@@ -256,7 +266,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         line = self._make(facts_of(record), self._fields, self._project)
-        return json.dumps(line, default=_written, separators=(",", ":"))
+        return _encode(line)
 
 
 def _otel(facts: Facts, fields: dict[str, Any], _project: str | None) -> dict[str, Any]:

@@ -89,6 +89,20 @@ class LogSettings:
             raise ValueError(message)
         object.__setattr__(self, "capture", names_of(self.capture))
         self._check_policy()
+        self._check_registries()
+
+    def _check_registries(self) -> None:
+        words: Any = self.redact
+        if type(words) is not tuple or not all(isinstance(word, str) for word in words):
+            message = (
+                f"LogSettings.redact is {words!r}; it must be a tuple of words: (*SECRET_WORDS, 'salary')"
+            )
+            raise ValueError(message)
+        pairs: Any = self.converters
+        for pair in pairs:
+            if len(pair) != 2 or not isinstance(pair[0], type) or not callable(pair[1]):  # noqa: PLR2004 - a pair
+                message = f"LogSettings.converters has {pair!r}; it must have pairs of a type and a function"
+                raise ValueError(message)
 
     def _check_policy(self) -> None:
         if self.context_policy not in get_args(ContextPolicy):

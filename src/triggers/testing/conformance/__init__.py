@@ -29,8 +29,9 @@ from __future__ import annotations
 
 from triggers.testing.conformance.claims import Claims
 from triggers.testing.conformance.commits import Commits
+from triggers.testing.conformance.purges import Purges
 from triggers.testing.conformance.reads import Logs, Reads
-from triggers.testing.conformance.reviews import Purges, Reviews
+from triggers.testing.conformance.reviews import Reviews
 from triggers.testing.conformance.values import Values
 
 __all__ = ["StorageConformance"]

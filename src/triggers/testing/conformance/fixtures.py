@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import pytest
 
 from triggers.core.records import LogBatch, LogEntry
+from triggers.core.terms import Attempt
 from triggers.testing.steps import Steps
 
 if TYPE_CHECKING:
@@ -168,3 +169,21 @@ def batch(*entries: LogEntry, dropped: int = 0, counts: dict[int, int] | None = 
     levels = [each.level for each in entries]
     counted = {level: levels.count(level) for level in levels} if counts is None else counts
     return LogBatch(list(entries), counted, dropped)
+
+
+def start_pages(steps: Steps, count: int) -> None:
+    """Configure the session, and let the instances t_page#0, t_page#1 and so on run, so many of them."""
+    steps.configure({"t_page": {"andEvery": "page", "run": "page"}})
+    for n in range(count):
+        steps.fire("page")
+        steps.start(f"t_page#{n}")
+
+
+def page_attempt(number: int) -> Attempt:
+    """The first attempt of the instance of that number, as :func:`start_pages` starts it."""
+    return Attempt("t_page", number, fence=1, attempt=1)
+
+
+def entries(storage: Storage, steps: Steps) -> list[LogEntry]:
+    """What the session's log has."""
+    return [record.entry for record in storage.reader.logs(steps.uid)]
