@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 #: Marks a file as ours (PRAGMA application_id): "Trig".
 APPLICATION_ID: Final = 0x54726967
 
-#: Bytes of a page of a new file. A commit writes each page that it touches, so small pages are cheaper than
-#: SQLite's 4096; yet most rows fit into one.
-PAGE_SIZE: Final = 2048
-
 #: Longest path in a message, in characters.
 MAX_SHOWN: Final = 300
 
@@ -235,7 +231,6 @@ class SqliteFile:
     def _set_up(self, connection: Any) -> None:
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA mmap_size = 0")
-        connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
         if self._safe:
             self._patiently(connection, "PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA synchronous = {self._parts.synchronous}")
