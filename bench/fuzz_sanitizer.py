@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import collections
 import importlib
+import json
+import logging
 import os
 import random
 import sys
@@ -31,6 +33,7 @@ from triggers.core.values import encode
 from triggers.exceptions import with_context
 from triggers.logs import LogSettings, Sensitive
 from triggers.logs.exceptions_tree import describe
+from triggers.logs.formatters import ConsoleFormatter, JsonFormatter
 from triggers.logs.messages import worded
 from triggers.logs.sanitize import Sanitizer
 
@@ -56,6 +59,9 @@ SETTINGS = (
     LogSettings(context_policy="allowed", allowed_keys=("a", "page")),
     LogSettings(converters=((Fraction, lambda value: value), (complex, lambda value: [value]))),
 )
+
+
+FORMATTERS = (ConsoleFormatter(), JsonFormatter("otel"), JsonFormatter("ecs"), JsonFormatter("google"))
 
 
 class Bytes:
@@ -271,6 +277,7 @@ def check(data: bytes) -> None:
     for each in (with_secret, sanitizer.again(both, masked)):
         _bounded(sanitizer, each)
     _message(source, sanitizer, one, open_text)
+    _lines(source, one, plain.data)
     error = with_context(ValueError(open_text), {"value": one, "open": open_text})
     error.__cause__ = with_context(KeyError(open_text), {"value": other})
     error.add_note(open_text)
@@ -285,6 +292,29 @@ def _message(source: Bytes, sanitizer: Sanitizer, value: Any, open_text: str) ->
     message, kept, send, send_args, _ = worded(template, args, sanitizer, (CANARY,))
     encode([message, kept], "message")
     _intact((message, kept, send % send_args if send_args else send))
+
+
+def _lines(source: Bytes, value: Any, context: dict[str, Any]) -> None:
+    """Format a record of another logger and one of a task."""
+    said = {"msg": source.text(), "name": source.text(), "levelname": "INFO", "levelno": 20}
+    for extra in ({"any": value}, {"triggers.uid": source.text(), "context": context}):
+        record = logging.makeLogRecord({**said, **extra})
+        lines = [*(formatter.format(record) for formatter in FORMATTERS)]
+        _intact(lines)
+        for line in lines[1:]:
+            json.loads(line, parse_constant=_no_json)
+        if (
+            len(lines[0].splitlines()) > 1
+            or not lines[0].isprintable()
+            or any("\n" in line for line in lines)
+        ):
+            message = "a record took more than one line"
+            raise AssertionError(message)
+
+
+def _no_json(constant: str) -> None:
+    message = f"{constant} is not JSON"
+    raise AssertionError(message)
 
 
 def _random(until: float, seed: int) -> None:

@@ -114,7 +114,7 @@ class Triggers:
         micros = 0 if runner is None else round(grace.total_seconds() * 1e6)
         self._around = Surroundings(
             storage=self._backend,
-            hand_over=self._hand_over,
+            hand_over=None if runner is None else self._hand_over,
             expect=self._expect,
             tasks=registry.names if complete_registry else None,
             runners=plugins.names(plugins.RUNNERS) | self._given.keys(),
@@ -125,8 +125,7 @@ class Triggers:
         self._executor = Executor(
             self._backend, registry, self._manager_of, self._policy_of, lease.total_seconds(), max_crashes
         )
-        hand_over = None if runner is None else self._hand_over
-        self._sweep = Sweep(self._backend, hand_over, self._policy_of, micros)
+        self._sweep = Sweep(self._backend, self._around.hand_over, self._policy_of, micros)
         self._sweeper = Sweeper(self._sweep, sweep_interval.total_seconds())
 
     def __repr__(self) -> str:
@@ -346,7 +345,7 @@ class Triggers:
 
     def _hand_over(self, ready: Sequence[Due]) -> None:
         """Offer instances to their runners. A hint that gets lost is repeated by the sweep."""
-        if self._closed or self._default is None:
+        if self._closed:
             return
         for due in ready:
             try:

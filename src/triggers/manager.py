@@ -62,7 +62,7 @@ class Surroundings:
 
     Attributes:
         storage: where sessions are kept.
-        hand_over: offers released instances to their runners; must not raise.
+        hand_over: offers released instances to their runners, and must not raise; None where there are none.
         expect: is told that something will be due later.
         tasks: every task that a `run` may name, or None where other processes may have more.
         runners: every runner that a `using` may name, or None for any.
@@ -71,7 +71,7 @@ class Surroundings:
     """
 
     storage: Storage
-    hand_over: Callable[[Sequence[Due]], None] = lambda _: None
+    hand_over: Callable[[Sequence[Due]], None] | None = None
     expect: Callable[[], None] = lambda: None
     tasks: Collection[str] | None = None
     runners: Collection[str] | None = None
@@ -453,6 +453,8 @@ class TriggerManager:
         return changes
 
     def _hand_over(self, changes: Changes) -> None:
+        if self._around.hand_over is None:
+            return
         uid, now, rules = self.uid, changes.session.now, changes.session.rules.rules
         scheduled = changes.scheduled()
         ready = [
@@ -509,6 +511,8 @@ def _where(instance: TaskInstance | str) -> tuple[str, int]:
 
 
 def _payload(value: object, what: str, limits: Limits) -> str:
+    if type(value) is dict:
+        return encode(value, what, limits)
     if value is not None and not isinstance(value, Mapping):
         message = f"{what}: a mapping is needed, not a {type(value).__name__}"
         raise InvalidValueError(message)
@@ -542,11 +546,12 @@ def _fire_result(changes: Changes) -> FireResult:
     finalized = changes.session.finalized is not None
     if changes.keyed is not None:
         return FireResult(changes.keyed.number, duplicate=True, finalized=finalized)
-    touched = [*changes.taken, *changes.created]
+    created = [(instance.name, instance.status) for instance in changes.created]
+    touched = [(instance.name, instance.status) for instance in changes.taken] + created
     return FireResult(
         number=changes.fired[0].number,
-        created=tuple([instance.name for instance in changes.created]),
-        scheduled=tuple([instance.name for instance in touched if instance.status is Status.SCHEDULED]),
-        abandoned=tuple([instance.name for instance in touched if instance.status is Status.ABANDONED]),
+        created=tuple([name for name, _ in created]),
+        scheduled=tuple([name for name, status in touched if status is Status.SCHEDULED]),
+        abandoned=tuple([name for name, status in touched if status is Status.ABANDONED]),
         finalized=finalized,
     )

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import logging.config
 import threading
 
 import pytest
 
+from triggers import Registry, Triggers, task
 from triggers.exceptions import with_context
 from triggers.logs import LogSettings, mask_secret, propagate
 from triggers.logs.capture import CAPTURER
@@ -49,7 +51,8 @@ def test_it_does_not_count(kit, library):
         logger.info("fine")
     assert messages(kit) == ["broken", "fine"]
     assert kit.log.current_log_level == logging.INFO
-    assert kit.counts == {logging.INFO: 1}
+    assert kit.counts == {logging.NOTSET: 1, logging.INFO: 1}
+    assert [entry.counts for entry in kit.entries] == [False, True]
 
 
 def test_it_counts_if_asked_to(make, library):
@@ -59,7 +62,7 @@ def test_it_counts_if_asked_to(make, library):
         library.warning("not this one")
     with kit.log.block():
         library.warning("this one")
-    assert kit.counts == {logging.WARNING: 1}
+    assert kit.counts == {logging.NOTSET: 1, logging.WARNING: 1}
     assert kit.log.current_log_level == logging.WARNING
 
 
@@ -75,6 +78,27 @@ def test_a_flood_of_it_takes_no_room_from_warnings_of_the_task(make, library):
     assert [text for text in said if "mine" in text] == [f"mine {number}" for number in range(10)]
     assert len(said) == 20
     assert kit.dropped == 40
+
+
+def test_a_storage_asks_for_no_review_of_it(library):
+    """Stored, it keeps its level, and neither the instance nor the record waits for anybody."""
+    registry = Registry()
+
+    @task(name="work", registry=registry)
+    def work(context):
+        with context.get_logger_context(capture=[library.name]) as logger:
+            library.error("broken")
+            logger.info("fine")
+
+    with Triggers("memory://", runner="inline", registry=registry) as triggers:
+        session = triggers.session("s")
+        session.update_configuration({"t_work": {"after": ["go"], "run": "work"}})
+        session.fire("go")
+        view = session.storage
+        assert view["t_work#0"].log_level_name == "INFO"
+        assert view.get_instances_with_unresolved_logs() == []
+        assert [record.entry.message for record in view.logs(min_level=logging.ERROR)] == ["broken"]
+        assert view.logs(min_level=logging.ERROR, unresolved=True) == []
 
 
 def test_nothing_is_kept_twice(kit, application, library):
@@ -103,7 +127,8 @@ def test_the_flag_of_the_innermost_block_that_captures_it_decides(kit, library):
             library.warning("counts")
         with kit.log.block(capture=[library.name]):
             library.error("does not")
-    assert kit.counts == {logging.WARNING: 1}
+    assert len(kit.finish()) == 2
+    assert kit.counts == {logging.NOTSET: 1, logging.WARNING: 1}
 
 
 def test_only_the_context_of_the_block_is_heard(make, library):
@@ -196,6 +221,43 @@ def test_blocks_that_overlap_end_one_by_one(make, library):
     library.info("heard")
     outer.__exit__(None, None, None)
     assert messages(one) == ["heard"]
+
+
+def test_records_of_a_class_of_the_applications_own(kit, library):
+    """Records that can be neither compared nor hashed are kept, too, and nothing is raised into their logger."""
+
+    class Odd(logging.LogRecord):
+        __hash__ = None
+
+        def __eq__(self, other):
+            raise OSError
+
+    factory = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(Odd)
+    try:
+        with kit.log.block(capture=[library.name]):
+            library.info("odd")
+    finally:
+        logging.setLogRecordFactory(factory)
+    assert messages(kit) == ["odd"]
+
+
+def test_a_configuration_in_the_middle_of_a_block(kit, library):
+    """`dictConfig` closes and removes handlers; what comes then is no error, and later blocks hear again."""
+    with kit.log.block(capture=[library.name]):
+        logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})
+        library.info("one")
+    with kit.log.block(capture=[library.name]):
+        library.info("two")
+    assert messages(kit) == ["one", "two"]
+
+
+def test_a_policy_holds_for_it(make, library):
+    """What the settings of the manager say about contexts, they say about captured records."""
+    kit = make(context_policy="keys")
+    with kit.log.block(capture=[library.name]):
+        library.info("SELECT", extra={"who": "Eve"})
+    assert kit.finish()[0].context == {"who": "<str>"}
 
 
 @pytest.mark.parametrize("wrong", ["sqlalchemy", [logging.getLogger("x")], [1]])

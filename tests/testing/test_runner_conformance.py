@@ -29,9 +29,13 @@ class Blocking(ThreadsRunner):
 
 
 class Forgetful(ThreadsRunner):
+    def submit(self, due):
+        due.task != "t_3" and super().submit(due)
+
     def start(self, work):
-        self._work = work
-        work.pull = lambda limit: []
+        super().start(work)
+        pull = work.pull
+        work.pull = lambda limit: [due for due in pull(limit) if due.task != "t_3"]
 
 
 class Hasty(ThreadsRunner):
@@ -45,9 +49,8 @@ class Undead(ThreadsRunner):
 
 
 class Childless(ThreadsRunner):
-    def submit(self, due):
-        self._pid = os.getpid()
-        super().submit(due)
+    def after_fork(self):
+        hasattr(self, "_threads") or super().after_fork()
 
 
 class Stubborn(ThreadsRunner):

@@ -59,7 +59,8 @@ class LogBatch:
 
     Attributes:
         entries: records to store, in the order of their numbers.
-        counts: how many records of each level there were since the batch before, those left out too.
+        counts: how many records of each level there were since the batch before, those left out too; those
+            that do not count towards the level are under 0.
         dropped: how many of them were left out for want of room.
     """
 

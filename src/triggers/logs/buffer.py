@@ -57,18 +57,14 @@ class RecordBuffer:
         self.counts: dict[int, int] = {}
         self.dropped = 0
 
-    def add(self, entry: LogEntry, size: int, *, late: bool, counts: bool = True) -> None:
-        """Keep a record if there is room, and count it.
+    def add(self, entry: LogEntry, size: int, *, late: bool) -> None:
+        """Count a record, and keep it if there is room; `late` means after the end of the attempt.
 
-        Args:
-            entry: the record.
-            size: of it, in bytes.
-            late: whether the attempt has ended.
-            counts: otherwise it is not counted, and takes no room from those that somebody should look at.
+        One that does not count towards the level is counted under 0, and takes no room from those that
+        somebody should look at.
         """
-        level = entry.level if counts else 0
-        if counts:
-            self.counts[level] = self.counts.get(level, 0) + 1
+        level = entry.level if entry.counts else 0
+        self.counts[level] = self.counts.get(level, 0) + 1
         room = self._late_room if late else self._important_room if level >= ATTENTION else self._first_room
         if room[0] > 0 and room[1] >= size:
             room[0] -= 1

@@ -8,9 +8,13 @@ import weakref
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from triggers.fork import renew_after_fork
+from triggers.logs.sink import Sink
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from triggers.core.records import LogEntry
     from triggers.logs.sink import Scope
 
 
@@ -35,7 +39,7 @@ class _Capturer(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Record it, unless it came from recording."""
-        if getattr(self._busy, "yes", False) or record in self._seen:
+        if getattr(self._busy, "yes", False):
             return True
         self._busy.yes = True
         try:
@@ -48,9 +52,18 @@ class _Capturer(logging.Handler):
         from triggers.logs.block import CURRENT  # noqa: PLC0415 - blocks need this module
 
         logger = CURRENT.get()
-        if logger is not None:
-            self._seen.add(record)
+        if logger is not None and self._is_new(record):
             logger.capture(record)
+
+    def _is_new(self, record: logging.LogRecord) -> bool:
+        try:
+            if record in self._seen:
+                return False
+            self._seen.add(record)
+        except TypeError:
+            # A class of the application's own whose records cannot be remembered; then one may be kept twice.
+            return True
+        return True
 
     def begin(self, names: Iterable[str]) -> None:
         """Listen to these loggers; as often as this was asked for, `end` ends it."""
@@ -68,8 +81,43 @@ class _Capturer(logging.Handler):
                     del self._wanted[name]
                     logging.getLogger(name).removeHandler(self)
 
+    def after_fork(self) -> None:
+        """Have a lock of its own."""
+        self._changing = threading.Lock()
+
 
 CAPTURER = _Capturer()
+renew_after_fork(CAPTURER)
+
+
+class Ear(Sink):
+    """Takes records that go their own way through the application into the log of a block.
+
+    Args:
+        sink: where the records of the block go.
+        counts: whether these count towards the level of the instance, too.
+    """
+
+    __slots__ = ("_counts", "_sink")
+
+    def __init__(self, sink: Sink, *, counts: bool) -> None:
+        super().__init__(sink.sanitizer)
+        self.closed, self.keeps = sink.closed, sink.keeps
+        self._sink = sink
+        self._counts = counts
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return the values that are hidden in the log."""
+        return self._sink.secrets()
+
+    def now(self) -> int:
+        """Return the time of the log."""
+        return self._sink.now()
+
+    def record(self, entry: LogEntry, size: int) -> None:
+        """Hand a record on, as one that counts or does not."""
+        entry.counts = self._counts
+        self._sink.record(entry, size)
 
 
 def captured_by(scope: Scope | None, name: str) -> Scope | None:

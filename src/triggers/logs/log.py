@@ -215,19 +215,17 @@ class InstanceLog(Sink):
         """Whether the calling thread is just writing the records of this log."""
         return self._writer == threading.get_ident()
 
-    def record(self, entry: LogEntry, size: int, *, counts: bool = True) -> None:
+    def record(self, entry: LogEntry, size: int) -> None:
         """Number, count and keep a record; write if it is time to.
 
         Args:
             entry: without its number, which it gets here.
             size: of it, in bytes, roughly.
-            counts: whether it counts towards the level of the instance.
         """
-        buffer, level = self._buffer, entry.level if counts else logging.NOTSET
+        buffer, level = self._buffer, entry.level if entry.counts else logging.NOTSET
         with self._lock:
             self._seq = entry.seq = self._seq + 1
-            entry.counts = counts
-            buffer.add(entry, size, late=self.closed, counts=counts)
+            buffer.add(entry, size, late=self.closed)
             self._highest = max(self._highest, level)
             urgent = self.closed or level >= self._next_step
             if level >= self._next_step:

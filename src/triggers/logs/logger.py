@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from triggers.core.records import LogEntry
 from triggers.exceptions import StatusChange, context_of
-from triggers.logs.capture import captured_by
+from triggers.logs.capture import Ear, captured_by
 from triggers.logs.exceptions_tree import describe
 from triggers.logs.messages import text_of, worded
 from triggers.logs.plain import NOTHING, Plain
@@ -218,7 +218,7 @@ class TriggersLogger(logging.Logger):
             return
         mute = logging.Logger(record.name)  # noqa: LOG001 - the application's own has the record already
         mute.disabled = True
-        sink = _Ear(self._sink, counts=counts)
+        sink = Ear(self._sink, counts=counts)
         TriggersLogger(mute, sink, self.bound, self.scope)._take_made(record)  # noqa: SLF001 - one of these
 
     def _take_made(self, record: logging.LogRecord) -> None:
@@ -459,27 +459,6 @@ class TriggersLogger(logging.Logger):
             context: Mapping[str, Any] | None = None,
             extras: Mapping[str, object] | None = None,
         ) -> None: ...
-
-
-class _Ear(Sink):
-    """Takes captured records into the log of a block."""
-
-    __slots__ = ("_counts", "_sink")
-
-    def __init__(self, sink: Sink, *, counts: bool) -> None:
-        super().__init__(sink.sanitizer)
-        self.closed, self.keeps = sink.closed, sink.keeps
-        self._sink = sink
-        self._counts = counts
-
-    def secrets(self) -> tuple[str, ...]:
-        return self._sink.secrets()
-
-    def now(self) -> int:
-        return self._sink.now()
-
-    def record(self, entry: LogEntry, size: int, *, counts: bool = True) -> None:
-        self._sink.record(entry, size, counts=counts and self._counts)
 
 
 def _level_of(record: logging.LogRecord) -> int:

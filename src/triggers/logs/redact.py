@@ -60,7 +60,8 @@ KEY_ENDS = 1_024
 #: What may stand between two words of a key; an s is a plural.
 _GAP = r"s?[\W_]{0,9}"
 _WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|[^\W\d_A-Za-z]+")
-_URL_PASSWORD = re.compile(r"(://[^\s/:@]{0,256}:)[^\s/]{1,1024}(?=@)")
+# One that is hidden already is left alone, so that hiding twice is hiding once.
+_URL_PASSWORD = re.compile(rf"(://[^\s/:@]{{0,256}}:)(?!{re.escape(REDACTED)}@)[^\s/]{{1,1024}}(?=@)")
 
 
 class SecretKeys:

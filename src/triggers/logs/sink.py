@@ -44,8 +44,8 @@ class Sink:
         """Return the time, in microseconds since the Unix epoch."""
         return 0
 
-    def record(self, entry: LogEntry, size: int, *, counts: bool = True) -> None:
-        """Take a record and give it its number; one that does not count leaves the level as it is."""
+    def record(self, entry: LogEntry, size: int) -> None:
+        """Take a record and give it its number."""
 
     def is_writing(self) -> bool:
         """Whether the calling thread is just writing its records."""
