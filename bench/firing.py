@@ -24,7 +24,7 @@ CONFIGURATION = {"t_import": {"after": ["ready"], "andEvery": "pageReceived", "r
 KWARGS = {"responses": {"age": 36, "educ": 3, "income": 1}}
 
 #: Firings of one round, and rounds.
-FIRINGS, ROUNDS = 20, 200
+FIRINGS, ROUNDS = 5, 600
 
 
 def run() -> list[tuple[str, float, str]]:

@@ -22,7 +22,7 @@ SIZES = (10, 1_000, 100_000)
 #: Unstarted instances of one task, all waiting for a trigger that does not fire.
 WAITING = 10_000
 
-FIRINGS, ROUNDS = 20, 100
+FIRINGS, ROUNDS = 5, 400
 
 
 def run() -> list[tuple[str, float, str]]:
