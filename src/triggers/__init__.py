@@ -21,7 +21,7 @@ from triggers.exceptions import (
     WorkerLost,
     with_context,
 )
-from triggers.logs import LogSettings, current_logger, mask_secret, propagate
+from triggers.logs import LogSettings, Sensitive, current_logger, mask_secret, propagate
 from triggers.manager import FinalizingTriggerManager, FireResult, TriggerManager
 from triggers.session import SessionView, TaskInstance
 from triggers.sweep import SweepReport
@@ -40,6 +40,7 @@ __all__ = [
     "LogSettings",
     "Registry",
     "Rule",
+    "Sensitive",
     "SessionView",
     "Status",
     "StatusChange",

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 GIVE_BACK_BACKOFF = tuple(min(2**step, 900) * SECOND for step in range(11))
 
 
+NOTHING: frozenset[str] = frozenset()
+
 #: So many reviews of an instance are kept, the first and the latest ones.
 MAX_AUDITS = 100
 
@@ -72,7 +74,7 @@ class Work:
         self.instances: dict[tuple[str, int], Instance] = {}
         self.latest: dict[str, Latest] = {}
         self.before: dict[tuple[str, int], frozenset[str]] = {}
-        self.exempt = frozenset[str]()
+        self.exempt = NOTHING
         if policy.finalizing is not None:
             self.exempt = session.rules.waiting_for(policy.finalizing.trigger)
         self.something_resolved = False
@@ -118,7 +120,10 @@ class Work:
 
     def counter(self, task: str) -> Counter:
         """The task's counter, zero where it has no instance yet."""
-        return self.counters.setdefault(task, Counter())
+        counter = self.counters.get(task)
+        if counter is None:
+            counter = self.counters[task] = Counter()
+        return counter
 
     # firing
 
@@ -424,9 +429,7 @@ class Work:
             instance = self.instances[where]
             rule = rules.get(instance.task)
             waits = instance.status is Status.UNSTARTED and rule is not None
-            after = (
-                frozenset(rule.lacks(instance.taken, instance.vetoes)) if waits and rule else frozenset[str]()
-            )
+            after = frozenset(rule.lacks(instance.taken, instance.vetoes)) if waits and rule else NOTHING
             if before - after:
                 self.changes.gained.append((instance, before - after))
             if after - before:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import weakref
 from typing import TYPE_CHECKING, Any
 
+from triggers.fork import renew_after_fork
 from triggers.logs.block import PROCESS_SECRETS, LogBlock
 from triggers.logs.buffer import RecordBuffer
 from triggers.logs.capture import names_of
@@ -116,7 +116,7 @@ class InstanceLog(Sink):
         self._at = 0
         self._delay = 0
         self._seen: list[BaseException] = []
-        _logs.add(self)
+        renew_after_fork(self)
 
     @property
     def current_log_level(self) -> int:
@@ -237,7 +237,7 @@ class InstanceLog(Sink):
         for told in _listeners:
             told(self.identity, entry)
 
-    def _begin_again(self) -> None:
+    def after_fork(self) -> None:
         """Go on in a forked process: what waits is the parent's to write, what comes is written at once."""
         self._lock = threading.Lock()
         self._writing = threading.Lock()
@@ -300,19 +300,8 @@ def unlisten(told: Callable[[LogIdentity, LogEntry], None]) -> None:
     _listeners = tuple(other for other in _listeners if other != told)
 
 
-#: Logs of this process; one that is forked in the middle of a task inherits them, with their locks.
-_logs: weakref.WeakSet[InstanceLog] = weakref.WeakSet()
 #: Records of a forked process have numbers of their own: beyond this many times its process id.
 CHILD_NUMBERS = 1_000_000
-
-
-def _after_fork() -> None:
-    for log in list(_logs):
-        log._begin_again()  # noqa: SLF001 - the same module
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _attributes(identity: LogIdentity) -> dict[str, Any]:
