@@ -30,10 +30,20 @@ from triggers.core.records import fingerprint
 from triggers.exceptions import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from triggers.core.records import LogEntry
-    from triggers.core.state import Changes, Counter, Decide, Firing, Instance, Session
+    from triggers.core.state import (
+        Changes,
+        Counter,
+        Decide,
+        Decision,
+        Firing,
+        Instance,
+        Need,
+        Session,
+        Slice,
+    )
     from triggers.core.status import Status
 
 #: How often a decision is made anew because a guard no longer held, before that counts as an error.
@@ -326,6 +336,17 @@ class Reader(Protocol):
     def backlog(self) -> Backlog:
         """What is still to do in the whole storage."""
         ...
+
+
+def answer(decision: Decision, load: Callable[[Need], Slice]) -> Changes:
+    """Run a decision to its end: `load` gives it what it asks to see."""
+    need = next(decision)
+    while True:
+        try:
+            need = decision.send(load(need))
+        except StopIteration as end:
+            changes: Changes = end.value
+            return changes
 
 
 class StorageFactory(Protocol):

@@ -27,6 +27,7 @@ from triggers.storages.base import (
     Purge,
     Purged,
     StoredRecord,
+    answer,
 )
 from triggers.storages.clock import wall_clock
 
@@ -117,14 +118,7 @@ class MemoryStorage:
     def _decide(self, uid: str, decide: Decide) -> Changes:
         kept = self._sessions.get(uid)
         head = replace(kept.head, now=self._clock()) if kept else Session(uid, self._clock())
-        decision = decide(head)
-        need = next(decision)
-        while True:
-            try:
-                need = decision.send(_load(kept, need) if kept else Slice())
-            except StopIteration as end:
-                changes: Changes = end.value
-                return changes
+        return answer(decide(head), lambda need: _load(kept, need) if kept else Slice())
 
     def _holds_all(self, changes: Changes) -> bool:
         """Whether every guard still holds; the lock makes it so, whoever made the changes."""

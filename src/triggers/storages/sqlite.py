@@ -7,6 +7,7 @@ other, from however many threads and processes. Reads are snapshots and wait for
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from triggers.core.rules import RuleSet, read_rules
@@ -22,6 +23,7 @@ from triggers.storages.base import (
     Lease,
     Purge,
     Purged,
+    answer,
 )
 from triggers.storages.clock import wall_clock
 from triggers.storages.sql import statements
@@ -112,14 +114,7 @@ class SqliteStorage:
 
     def _decide(self, run: Run, uid: str, decide: Decide) -> Changes:
         session = self._load_session(run, uid)
-        decision = decide(session)
-        need = next(decision)
-        while True:
-            try:
-                need = decision.send(self._load(run, session, need))
-            except StopIteration as end:
-                changes: Changes = end.value
-                break
+        changes = answer(decide(session), partial(self._load, run, session))
         self._apply(run, changes)
         return changes
 
