@@ -94,7 +94,8 @@ def test_opentelemetry(said):
         13,
         "Missing givenNames",
     )
-    assert first["Timestamp"] == f"{round(said[0].created * 1e6)}000"
+    since = datetime.fromtimestamp(said[0].created, UTC) - datetime.fromtimestamp(0, UTC)
+    assert first["Timestamp"] == f"{since // timedelta(microseconds=1)}000"
     assert first["InstrumentationScope"] == {"Name": said[0].name}
     assert first["Resource"]["service.name"] == "survey"
     attributes = first["Attributes"]
