@@ -648,3 +648,25 @@ def ignored_warning():
 def _nothing(session):
     raise AssertionError("nothing is decided while somebody else writes")
     yield session
+
+
+def test_a_file_that_is_closed_amid_a_commit_of_another_thread_waits_for_no_one_and_breaks_nothing(tmp_path):
+    """A thread that is in the middle of a commit when the storage is closed ends it, and it is stored."""
+    path = tmp_path / "a.db"
+    storage = SqliteStorage(f"sqlite:///{path}")
+    inside, closed = threading.Event(), threading.Event()
+
+    def commit() -> None:
+        with storage._file.transaction() as run:
+            inside.set()
+            assert closed.wait(60)
+            run("INSERT INTO rule_sets (digest, body) VALUES ('d', '{}')")
+
+    thread = threading.Thread(target=commit)
+    thread.start()
+    assert inside.wait(60)
+    storage.close()
+    closed.set()
+    thread.join(60)
+    with storage._file.reading() as run:
+        assert run("SELECT digest FROM rule_sets").fetchall() == [("d",)]

@@ -190,11 +190,14 @@ class SqliteFile:
         except self._driver.Error as error:
             raise self._translated(error) from error
 
+    # To close a connection while another thread uses it would crash the process: the others are let go of,
+    # and close when their threads have done with them.
     def close(self) -> None:
-        """Close the connections of this process; a later call opens new ones."""
+        """Close this thread's connection, and let go of the others; a later call opens new ones."""
         mine, self._mine = self._mine, _Mine()
-        for connection in mine.connections:
-            connection.close()
+        own = getattr(mine.local, "connection", None)
+        if own is not None:
+            own.close()
 
     # A connection must not be used in a process that was forked from the one that opened it, not even
     # to be closed there: closing would release the parent's locks. What a child inherits is left alone.
