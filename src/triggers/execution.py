@@ -131,7 +131,7 @@ class Executor:
             lease = held.lease
             attempt = law.Attempt(lease.task, lease.number, lease.fence)
             try:
-                self.storage.commit(lease.uid, partial(self._release, attempt))
+                self.storage.commit(lease.uid, partial(self._release, attempt), alone=False)
             except StorageError:
                 _log.warning(
                     "%s#%d of session %r was not let go", lease.task, lease.number, lease.uid, exc_info=True
@@ -150,7 +150,7 @@ class Executor:
             terms = self._terms if self.policy_of(session.manager) else _none
             return law.claim(session, self._policy(session), task, number, owner, terms)
 
-        return self.storage.commit(uid, decide)
+        return self.storage.commit(uid, decide, alone=False)
 
     def _terms(self, rule: Rule | None) -> law.Terms | None:
         if rule is None:  # removed from the configuration: claimed, and then failed by name
@@ -293,7 +293,7 @@ class _Run:
     def _write_log(self, batch: LogBatch) -> None:
         attempt = self._attempt(logs=batch)
         keep: Decide = lambda session: law.keep_logs(session, self.policy, attempt)  # noqa: E731 - typed
-        self.executor.storage.commit(self.uid, keep, patience=LOG_PATIENCE)
+        self.executor.storage.commit(self.uid, keep, patience=LOG_PATIENCE, alone=False)
 
     # -- how it ended -----------------------------------------------------------------------------------
 

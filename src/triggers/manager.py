@@ -455,15 +455,10 @@ class TriggerManager:
     def _hand_over(self, changes: Changes) -> None:
         if self._around.hand_over is None:
             return
-        uid, now, rules = self.uid, changes.session.now, changes.session.rules.rules
+        uid, now, rules = self.uid, changes.session.now, changes.session.rules
         scheduled = changes.scheduled()
         ready = [
-            Due(
-                uid,
-                instance.task,
-                instance.number,
-                rules[instance.task].using if instance.task in rules else None,
-            )
+            Due.by(rules, uid, instance.task, instance.number)
             for instance in scheduled
             if instance.run_at <= now
         ]

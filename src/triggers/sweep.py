@@ -97,7 +97,9 @@ class Sweep:
         """Rescue one claim; returns the status that it has then, "" if it was not to be rescued."""
         policy = self.policy_of(lost.manager) or law.Policy(lost.manager)
         where = (lost.task, lost.number, lost.fence)
-        changes = self.storage.commit(lost.uid, lambda session: law.recover(session, policy, *where, _error))
+        changes = self.storage.commit(
+            lost.uid, lambda session: law.recover(session, policy, *where, _error), alone=False
+        )
         if changes.refused:
             return ""
         instance = changes.moved[0][0]

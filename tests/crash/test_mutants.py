@@ -291,7 +291,7 @@ def deferred_begin() -> None:
 def no_session_lock() -> None:
     """A decision is made from what was read before the lock is taken."""
 
-    def commit(storage, uid, decide, *, patience=None):
+    def commit(storage, uid, decide, *, patience=None, alone=True):
         with storage._file.reading() as run:
             session = storage._load_session(run, uid)
             decision = decide(session)

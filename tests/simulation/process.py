@@ -101,7 +101,9 @@ class WatchedStorage:
         """Let go of the connections."""
         self._storage.close()
 
-    def commit(self, uid: str, decide: Decide, *, patience: float | None = None) -> Changes:
+    def commit(
+        self, uid: str, decide: Decide, *, patience: float | None = None, alone: bool = True
+    ) -> Changes:
         """Commit, and note what was committed even where the process dies before it learns of it."""
         made: list[tuple[str, dict[str, Any], Changes]] = []
 
@@ -118,7 +120,7 @@ class WatchedStorage:
 
         self._between(may_be_away=True)
         try:
-            changes = self._storage.commit(uid, watched, patience=patience)
+            changes = self._storage.commit(uid, watched, patience=patience, alone=alone)
         except InjectedCrash:
             if self._is_after_commit:
                 self._world.ledger.note(*made[0])

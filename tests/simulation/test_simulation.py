@@ -196,10 +196,10 @@ MUTANTS = {
 def _without_keys(commit):
     """A storage that forgets under which keys was fired."""
 
-    def commit_without(storage, uid, decide, *, patience=None):
+    def commit_without(storage, uid, decide, *, patience=None, alone=True):
         for kept in storage._sessions.values():
             kept.keys.clear()
-        return commit(storage, uid, decide, patience=patience)
+        return commit(storage, uid, decide, patience=patience, alone=alone)
 
     return commit_without
 

@@ -5,7 +5,8 @@ changes is decided in :mod:`triggers.core.law`, and the storage applies it. Ever
 stranger's, keeps these promises, and the suite in :mod:`triggers.testing.conformance` proves them:
 
  1. A commit is atomic: all changes of a decision are stored, or none, whenever the process dies.
- 2. Commits into one session happen one after the other: a decision sees all that came before it.
+ 2. Commits into one session happen one after the other: a decision sees all that came before it. One that
+    does not ask for that (`alone`) sees its one instance as it is when the change is applied.
  3. A commit that returned is kept, as durably as the storage is configured to keep anything.
  4. A change of an instance is applied only while its guard (status, fence, lease) still holds; else the
     whole decision is made again from what is stored now.
@@ -15,6 +16,7 @@ stranger's, keeps these promises, and the suite in :mod:`triggers.testing.confor
  8. A commit that failed changed nothing, and says why by a :class:`~triggers.exceptions.StorageError`.
  9. A scheduled instance is found by `due` from the moment it is due until it is claimed.
 10. A running instance is found by `expired` from the moment its lease ran out until its claim is gone.
+11. A commit is never made twice, even where the answer to it was lost.
 
 Times are microseconds since the Unix epoch, UTC; durations are microseconds.
 """
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from triggers.core.records import LogEntry
+    from triggers.core.rules import RuleSet
     from triggers.core.state import (
         Changes,
         Counter,
@@ -74,12 +77,20 @@ class Due(NamedTuple):
         task: its task.
         number: its number.
         using: name of the runner that its task wants now, None for the default.
+        run: name of what its task runs now, None where the task is no longer configured.
     """
 
     uid: str
     task: str
     number: int
-    using: str | None
+    using: str | None = None
+    run: str | None = None
+
+    @classmethod
+    def by(cls, rules: RuleSet, uid: str, task: str, number: int) -> Due:
+        """An instance that is to be handed over as these rules want it."""
+        rule = rules.rules.get(task)
+        return cls(uid, task, number, rule.using, rule.run) if rule else cls(uid, task, number)
 
 
 class Expired(NamedTuple):
@@ -202,13 +213,17 @@ class Storage(Protocol):
         """The storage's time."""
         ...
 
-    def commit(self, uid: str, decide: Decide, *, patience: float | None = None) -> Changes:
+    def commit(
+        self, uid: str, decide: Decide, *, patience: float | None = None, alone: bool = True
+    ) -> Changes:
         """Let a decision be made about a session and apply it, in one transaction.
 
         Args:
             uid: the session; it need not exist.
             decide: begins the decision; called once for each try with a head loaded for that try.
             patience: how long to wait for the storage, in seconds; None for its own setting.
+            alone: whether nobody else may decide about the session meanwhile. False for decisions that
+                change one instance and nothing else, so that claims and logs do not wait for firings.
 
         Returns:
             The changes, as stored.

@@ -99,7 +99,14 @@ class MemoryStorage:
 
     # -- writing ----------------------------------------------------------------------------------------
 
-    def commit(self, uid: str, decide: Decide, *, patience: float | None = None) -> Changes:
+    def commit(
+        self,
+        uid: str,
+        decide: Decide,
+        *,
+        patience: float | None = None,
+        alone: bool = True,  # noqa: ARG002 - one lock is for all
+    ) -> Changes:
         """Let a decision be made about a session and apply it."""
         if not self._lock.acquire(timeout=-1 if patience is None else patience):
             message = f"the storage stayed locked for {patience:g} s; nothing was changed"
@@ -155,7 +162,11 @@ class MemoryStorage:
             for _, instance in ready[:limit]:
                 instance.dispatch_after = now + grace * min(2**instance.handovers, MAX_PAUSE)
                 instance.handovers += 1
-            return [Due(uid, i.task, i.number, self._using(uid, i.task)) for uid, i in ready[:limit]]
+            heads = (self._sessions[uid].head for uid, _ in ready)
+            return [
+                Due.by(head.rules, uid, i.task, i.number)
+                for head, (uid, i) in zip(heads, ready[:limit], strict=False)
+            ]
 
     def purge_logs(self, purge: Purge, *, after: int = 0, limit: int = 500) -> Purged:
         """Remove a batch of old records, or their contexts."""
@@ -189,10 +200,6 @@ class MemoryStorage:
 
     def _all(self, index: dict[tuple[str, str, int], None]) -> Iterator[tuple[str, Instance]]:
         return ((uid, self._sessions[uid].instances[task, number]) for uid, task, number in index)
-
-    def _using(self, uid: str, task: str) -> str | None:
-        rule = self._sessions[uid].head.rules.rules.get(task)
-        return rule.using if rule else None
 
     # -- changes ----------------------------------------------------------------------------------------
 

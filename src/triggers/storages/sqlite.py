@@ -101,7 +101,14 @@ class SqliteStorage:
 
     # -- writing ----------------------------------------------------------------------------------------
 
-    def commit(self, uid: str, decide: Decide, *, patience: float | None = None) -> Changes:
+    def commit(
+        self,
+        uid: str,
+        decide: Decide,
+        *,
+        patience: float | None = None,
+        alone: bool = True,  # noqa: ARG002 - a file has one lock for all
+    ) -> Changes:
         """Let a decision be made about a session and apply it, in one transaction."""
         for _ in range(MAX_CONFLICTS):
             try:
@@ -140,7 +147,7 @@ class SqliteStorage:
             for ref, _, _, _, _, handovers in found:
                 pause = grace * min(2**handovers, MAX_PAUSE)
                 run(SQL["handed_over"], (now + pause, handovers + 1, ref))
-            return [Due(row[1], row[2], row[3], self._using(run, row[4], row[2])) for row in found]
+            return [Due.by(self._read_rules(run, row[4]), *row[1:4]) for row in found]
 
     def purge_logs(self, purge: Purge, *, after: int = 0, limit: int = 500) -> Purged:
         """Remove a batch of old records, or their contexts.
@@ -186,10 +193,6 @@ class SqliteStorage:
                 self._rules.clear()
             self._rules[ref] = rules
         return rules
-
-    def _using(self, run: Run, rules: int, task: str) -> str | None:
-        rule = self._read_rules(run, rules).rules.get(task)
-        return rule.using if rule else None
 
     def _load(self, run: Run, session: Session, need: Need) -> Slice:
         found = Slice()

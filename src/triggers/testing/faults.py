@@ -131,7 +131,9 @@ class FaultyStorage:
         """The storage's time."""
         return self._storage.now()
 
-    def commit(self, uid: str, decide: Decide, *, patience: float | None = None) -> Changes:
+    def commit(
+        self, uid: str, decide: Decide, *, patience: float | None = None, alone: bool = True
+    ) -> Changes:
         """Commit; the points are named after the decision: fire, claim, finish, fail, and so on."""
         self._faults.check()
         name = "nothing"
@@ -143,7 +145,7 @@ class FaultyStorage:
             self._faults.reach(f"before commit of {name}")
             return (yield from decision)
 
-        changes = self._storage.commit(uid, watched, patience=patience)
+        changes = self._storage.commit(uid, watched, patience=patience, alone=alone)
         self._faults.reach(f"after commit of {name}")
         return changes
 

@@ -52,9 +52,9 @@ class Steps:
     uid: str = "session"
     policy: Policy = field(default_factory=Policy)
 
-    def commit(self, decide: Decide) -> Changes:
+    def commit(self, decide: Decide, *, alone: bool = True) -> Changes:
         """Let any decision be made about the session."""
-        return self.storage.commit(self.uid, decide)
+        return self.storage.commit(self.uid, decide, alone=alone)
 
     # -- the application ---------------------------------------------------------------------------------
 
@@ -128,7 +128,7 @@ class Steps:
         task, number = split_instance_name(name)
         terms = Terms(lease, crash_budget) if able else None
         return self.commit(
-            lambda session: law.claim(session, self.policy, task, number, owner, lambda _: terms)
+            lambda session: law.claim(session, self.policy, task, number, owner, lambda _: terms), alone=False
         )
 
     def start(
@@ -161,12 +161,12 @@ class Steps:
 
     def release(self, attempt: Attempt) -> Changes:
         """Let an attempt go."""
-        return self.commit(lambda session: law.release(session, self.policy, attempt))
+        return self.commit(lambda session: law.release(session, self.policy, attempt), alone=False)
 
     def keep_logs(self, attempt: Attempt, logs: LogBatch) -> Changes:
         """Store what an attempt has said so far."""
         said = Attempt(attempt.task, attempt.number, attempt.fence, attempt.attempt, logs)
-        return self.commit(lambda session: law.keep_logs(session, self.policy, said))
+        return self.commit(lambda session: law.keep_logs(session, self.policy, said), alone=False)
 
     def recover(self, name: str, fence: int) -> Changes:
         """Take an instance from whoever lost its lease."""
@@ -174,7 +174,8 @@ class Steps:
         return self.commit(
             lambda session: law.recover(
                 session, self.policy, task, number, fence, lambda _: encode("lost", "")
-            )
+            ),
+            alone=False,
         )
 
     def renew(self, *attempts: Attempt, lease: int = LEASE) -> set[Lease]:

@@ -169,7 +169,7 @@ class Claims(StorageFixtures):
         instance = pages["t_page#0"]
         assert (instance.status.value, instance.owner, instance.lease_until) == ("scheduled", "", None)
         assert (instance.crashes, instance.fence) == (0, attempt.fence + 1)
-        assert storage.due(10, grace=GRACE) == [Due("session", "t_page", 0, None)]
+        assert storage.due(10, grace=GRACE) == [Due("session", "t_page", 0, None, "page")]
         assert pages.start("t_page#0").attempt == 2
 
     # -- leases --------------------------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ class Claims(StorageFixtures):
             place.advance(timedelta(microseconds=pause * GRACE - 1))
             assert storage.due(10, grace=GRACE) == []
             place.advance(timedelta(microseconds=1))
-            assert storage.due(10, grace=GRACE) == [Due("session", "t_page", 0, None)]
+            assert storage.due(10, grace=GRACE) == [Due("session", "t_page", 0, None, "page")]
             assert storage.due(10, grace=GRACE) == [], "it was just handed over"
         assert pages["t_page#0"].status.value == "scheduled"
 
@@ -303,7 +303,7 @@ class Claims(StorageFixtures):
         place.advance(timedelta(hours=1, microseconds=-1))
         assert storage.due(10, grace=GRACE) == []
         place.advance(timedelta(microseconds=1))
-        assert storage.due(10, grace=GRACE) == [Due("session", "t_page", 1, None)]
+        assert storage.due(10, grace=GRACE) == [Due("session", "t_page", 1, None, "page")]
 
     def test_those_that_waited_longest_come_first(self, place: Place, storage: Storage) -> None:
         """Promise 9: within the limit, in the order of their times, from whatever session."""
@@ -326,15 +326,17 @@ class Claims(StorageFixtures):
         pages.release(attempt)
         assert len(storage.due(10, grace=GRACE)) == 1
 
-    def test_a_hand_over_names_the_runner_of_the_present_rules(self, pages: Steps, storage: Storage) -> None:
-        """Promise 9: `using` is read when it is handed over; a task that is gone has the default."""
+    def test_a_hand_over_names_what_the_present_rules_name(self, pages: Steps, storage: Storage) -> None:
+        """Promise 9: `using` and `run` are read when it is handed over; a task that is gone has neither."""
         for using in ("celery", None, "threads"):
             pages.configure(
                 {"t_page": {"andEvery": "page", "run": "page", **({"using": using} if using else {})}}
             )
-            assert storage.due(10, grace=GRACE, everything=True) == [Due("session", "t_page", 0, using)]
+            assert storage.due(10, grace=GRACE, everything=True) == [
+                Due("session", "t_page", 0, using, "page")
+            ]
         pages.configure({})
-        assert storage.due(10, grace=GRACE, everything=True) == [Due("session", "t_page", 0, None)]
+        assert storage.due(10, grace=GRACE, everything=True) == [Due("session", "t_page", 0)]
 
     def test_sweeps_at_once_share_the_work(self, place: Place) -> None:
         """Promise 9: four sweeps that look at the same moment hand each instance over once, all together."""
