@@ -165,6 +165,11 @@ class FaultyStorage:
         """Remove old records; dying after it loses the answer."""
         return self._around("purge_logs", lambda: self._storage.purge_logs(purge, after=after, limit=limit))
 
+    def joined(self, connection: Any) -> FaultyStorage:
+        """A view that takes part in an open transaction, and dies at the same points."""
+        self._faults.check()
+        return FaultyStorage(self._storage.joined(connection), self._faults)
+
     def close(self) -> None:
         """Let go of the connections; the dead do that, too."""
         self._storage.close()

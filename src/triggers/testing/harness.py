@@ -189,7 +189,7 @@ class TriggersHarness:
                     break
 
     def _next_at(self) -> int | None:
-        return self._storage.reader.backlog().next_at
+        return self._storage.reader.next_at()
 
     def _move_to(self, moment: int) -> None:
         self.clock.advance(max(moment - self.clock(), 0) * _MICROSECOND)

@@ -104,8 +104,11 @@ class RunnerConformance:
 
     #: Whether `submit` runs the instance itself, before it returns.
     synchronous: ClassVar[bool] = False
-    #: Whether tasks run in the process of the test, so that they can meet it there.
+    #: Whether tasks run in the process of the test, so that they can meet it there. Where they do not, `storage`
+    #: and the registry of `stage` must be those of the processes where they run.
     in_process: ClassVar[bool] = True
+    #: How long a hint has before the sweep repeats it; longer where a message takes a while.
+    grace: ClassVar[timedelta] = timedelta(microseconds=1)
 
     # -- what a subclass supplies -----------------------------------------------------------------------
 
@@ -142,8 +145,7 @@ class RunnerConformance:
     @pytest.fixture
     def triggers(self, unreliable: FaultyRunner, storage: Storage, stage: Stage) -> Iterator[Triggers]:
         """An application with the runner, which sweeps only when it is told to."""
-        grace = timedelta(microseconds=1)
-        triggers = Triggers(storage, runner=unreliable, registry=stage.registry, grace=grace)
+        triggers = Triggers(storage, runner=unreliable, registry=stage.registry, grace=self.grace)
         yield triggers
         stage.gate.set()
         triggers.close(PATIENCE)

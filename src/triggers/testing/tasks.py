@@ -109,6 +109,8 @@ class LayeredRegistry(Registry):
         super().__init__()
         layers = (other._tasks for other in below)  # noqa: SLF001 - a registry looks into others of its kind
         self._tasks = ChainMap({}, *layers)  # type: ignore[assignment]  # a view, where the others have a dict
+        for other in below:
+            other.watch(self._tell)
 
     def replace(self, task: TriggerTask) -> None:
         """Put a task in the place of whichever has its name."""

@@ -351,19 +351,24 @@ class Claims(StorageFixtures):
     def test_the_backlog_counts_what_is_to_do(self, place: Place, pages: Steps, storage: Storage) -> None:
         """Promise 7: due, for later and running are counted, with the time at which the next one wants attention."""
         now = storage.now()
-        assert storage.reader.backlog() == Backlog(1, 0, 0, now + pages.policy.grace)
+        assert storage.reader.backlog() == Backlog(1, 0, 0)
+        assert storage.reader.next_at() == now + pages.policy.grace
         for _ in range(3):
             pages.fire("page")
         pages.start("t_page#0", lease=7 * SECOND)
-        assert storage.reader.backlog() == Backlog(3, 0, 1, now + 7 * SECOND)
+        assert storage.reader.backlog() == Backlog(3, 0, 1)
+        assert storage.reader.next_at() == now + 7 * SECOND
         pages.fail(pages.start("t_page#1"), "boom", RetryTerms(5 * SECOND, 3, "{}"))
-        assert storage.reader.backlog() == Backlog(2, 1, 1, now + 5 * SECOND)
+        assert storage.reader.backlog() == Backlog(2, 1, 1)
+        assert storage.reader.next_at() == now + 5 * SECOND
         place.advance(timedelta(seconds=5))
-        assert storage.reader.backlog() == Backlog(3, 0, 1, now + 5 * SECOND)
+        assert storage.reader.backlog() == Backlog(3, 0, 1)
+        assert storage.reader.next_at() == now + 5 * SECOND
 
     def test_an_empty_storage_has_nothing_to_do(self, storage: Storage) -> None:
         """Promise 7: without any instance there is no next time."""
-        assert storage.reader.backlog() == Backlog(0, 0, 0, None)
+        assert storage.reader.backlog() == Backlog(0, 0, 0)
+        assert storage.reader.next_at() is None
         assert storage.due(10, grace=GRACE, everything=True) == []
         assert storage.expired(10) == []
 

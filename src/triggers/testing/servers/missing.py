@@ -1,0 +1,33 @@
+"""Which servers cannot be started on this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from triggers.testing.servers.base import MissingServerError
+from triggers.testing.servers.pgbouncer import PgBouncer
+from triggers.testing.servers.postgres import PostgresServer
+from triggers.testing.servers.rabbit import RabbitServer
+from triggers.testing.servers.redis import RedisServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def missing_servers() -> dict[str, str]:
+    """What cannot be started here: the name of each such server, and what to install."""
+    start: dict[str, Callable[[], Path]] = {
+        "PostgreSQL": PostgresServer()._program,  # noqa: SLF001 - of this package
+        "Redis": RedisServer(kind="redis")._program,  # noqa: SLF001 - of this package
+        "Valkey": RedisServer(kind="valkey")._program,  # noqa: SLF001 - of this package
+        "RabbitMQ": RabbitServer()._program,  # noqa: SLF001 - of this package
+        "PgBouncer": PgBouncer(PostgresServer())._program,  # noqa: SLF001 - of this package
+    }
+    missing = {}
+    for name, program in start.items():
+        try:
+            program()
+        except MissingServerError as error:
+            missing[name] = str(error)
+    return missing
