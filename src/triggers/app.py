@@ -14,6 +14,7 @@ from triggers.core.values import DEFAULT_LIMITS, Limits
 from triggers.exceptions import ManagerMismatchError, UnknownSessionError
 from triggers.execution import Executor
 from triggers.manager import FinalizingTriggerManager, Surroundings, TriggerManager
+from triggers.runners.base import BY_ITSELF
 from triggers.session import SessionView
 from triggers.storages.base import Purge
 from triggers.sweep import Sweep, Sweeper, SweepReport
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from triggers.core.law import Policy
     from triggers.core.rules import RuleSet
-    from triggers.runners.base import Runner
+    from triggers.runners.base import Delivery, Runner
     from triggers.storages.base import Backlog, Due, Storage
     from triggers.task import Registry
 
@@ -108,6 +109,8 @@ class Triggers:
         self._default = runner
         self._runners: dict[str, Runner] = {}
         self._given = dict(runners or {})
+        if runner is not None and not isinstance(runner, str) and hasattr(runner, "name"):
+            self._given.setdefault(runner.name, runner)
         self._registry = registry
         self._closed = False
         # Nobody hands over what is released here, so it is due for the sweeps of others at once.
@@ -127,6 +130,10 @@ class Triggers:
         )
         self._sweep = Sweep(self._backend, self._around.hand_over, self._policy_of, micros)
         self._sweeper = Sweeper(self._sweep, sweep_interval.total_seconds())
+        if runner is not None:
+            self._runner(None)
+        for name in self._given:
+            self._runner(name)
 
     def __repr__(self) -> str:
         return f"<Triggers on {self._backend!r}>"
@@ -209,6 +216,10 @@ class Triggers:
         if self._default is not None:
             self._sweeper.start()
 
+    def rest(self) -> None:
+        """Sweep no more in the background, until the next :meth:`start`; a second call does nothing."""
+        self._sweeper.close()
+
     def sweep(self, *, everything: bool = False) -> SweepReport:
         """Sweep once, now: rescue lost claims and, if there is a runner, hand over what is due.
 
@@ -229,9 +240,57 @@ class Triggers:
         """Whether the runners of this process run nothing and have no hint to follow."""
         return all(runner.is_idle() for runner in list(self._runners.values()))
 
-    def run(self, uid: str, task: str, number: int) -> bool:
-        """Run an instance here, now, if it can be claimed; what a worker calls for each message."""
-        return self._executor.run(uid, task, number)
+    def run(self, uid: str, task: str, number: int, delivery: Delivery = BY_ITSELF) -> bool:
+        """Run an instance here, now, if it can be claimed; what a worker calls for each message.
+
+        Args:
+            uid: its session.
+            task: its task.
+            number: its number.
+            delivery: how the message came, for runners that must be able to take it back.
+
+        Returns:
+            Whether it was claimed.
+
+        Raises:
+            StorageError: the storage is away; nothing was claimed, or the sweep finds what was.
+        """
+        return self._executor.run(uid, task, number, delivery)
+
+    def abort(
+        self,
+        uid: str,
+        task: str,
+        number: int,
+        label: str,
+        error: BaseException,
+        *,
+        patience: float | None = None,
+    ) -> bool:
+        """Fail an instance for a worker that cannot: killed at a time limit, say, or its message was revoked.
+
+        That is, if it runs under a claim that the message of this label led to, or is still scheduled.
+        Anything else is left alone. A worker that goes on regardless is refused in the end.
+
+        Args:
+            uid: its session.
+            task: its task.
+            number: its number.
+            label: of the message, as :class:`~triggers.runners.base.Delivery` had it.
+            error: what the instance is failed with.
+            patience: how long to wait for the storage, in seconds; None for the storage's setting.
+
+        Returns:
+            Whether it was failed.
+
+        Raises:
+            StorageError: the storage is away; nothing was changed.
+        """
+        return self._executor.abort(uid, task, number, label, error, patience=patience)
+
+    def watch_tasks(self, learn: Callable[[str], None]) -> None:
+        """Call `learn`, a bound method, with the name of every task here, and with each that comes."""
+        self._registry.watch(learn)
 
     def pull(self, limit: int) -> list[Due]:
         """Take instances that are ready from the storage, for the default runner; others go to theirs."""
@@ -258,7 +317,8 @@ class Triggers:
             backlog = self.backlog()
             if not (backlog.running or backlog.ready or (delayed and backlog.later)):
                 return True
-            if backlog.next_at is not None and backlog.next_at <= self._backend.now():
+            next_at = self._backend.reader.next_at()
+            if next_at is not None and next_at <= self._backend.now():
                 self._sweeper.run_once()
             now = time.monotonic()
             if until is not None and now >= until:
@@ -366,7 +426,8 @@ class Triggers:
         label = name or (self._default if isinstance(self._default, str) else "")
         if label not in self._runners:
             made = plugins.load(plugins.RUNNERS, wanted)() if isinstance(wanted, str) else wanted
-            made.start(self)
+            if made not in self._runners.values():
+                made.start(self)
             self._runners[label] = made
         return self._runners[label]
 

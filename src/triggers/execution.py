@@ -33,12 +33,14 @@ from triggers.exceptions import (
     Skip,
     StorageError,
     TaskTimeoutError,
+    TriggersError,
     UnknownTaskError,
 )
 from triggers.fork import renew_after_fork
 from triggers.heartbeat import Heartbeat, Held
-from triggers.logs import InstanceLog, LogIdentity, detached, exception_record
+from triggers.logs import InstanceLog, LogIdentity, LogSettings, detached, exception_record
 from triggers.manager import Source
+from triggers.runners.base import BY_ITSELF
 from triggers.session import TaskInstance
 from triggers.storages.base import Lease
 from triggers.task import TaskContext
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from triggers.core.rules import Rule
     from triggers.core.state import Changes, Decide, Decision, Instance, Session
     from triggers.manager import TriggerManager
+    from triggers.runners.base import Delivery
     from triggers.storages.base import Storage
     from triggers.task import Registry, TriggerTask
 
@@ -107,18 +110,40 @@ class Executor:
     def __post_init__(self) -> None:
         self.heartbeat = Heartbeat(self.storage)
 
-    def run(self, uid: str, task: str, number: int) -> bool:
+    def run(self, uid: str, task: str, number: int, delivery: Delivery = BY_ITSELF) -> bool:
         """Run an instance, if it can be claimed; returns whether it was.
 
-        What the task raises ends up in the instance, never here, but for KeyboardInterrupt, which is raised
-        again once it is stored.
+        What the task raises ends up in the instance, never here, but for KeyboardInterrupt, and for what the
+        delivery calls a stop: those are raised again once what they come to is stored.
         """
         before = time.monotonic()
-        claimed = self._claim(uid, task, number)
+        claimed = self._claim(uid, task, number, delivery.label)
         if claimed.claimed is None:
             return False
-        _Run(self, claimed, claimed.claimed, before).perform()
+        _Run(self, claimed, claimed.claimed, before, delivery).perform()
         return True
+
+    def abort(
+        self,
+        uid: str,
+        task: str,
+        number: int,
+        label: str,
+        error: BaseException,
+        *,
+        patience: float | None = None,
+    ) -> bool:
+        """Fail what a message was to run, see :func:`triggers.core.law.abort`; returns whether it did.
+
+        Raises:
+            StorageError: the storage is away; nothing was changed.
+        """
+        payload = encode(dict(exception_record(error, LogSettings())), "the error", ROOMY)
+
+        def decide(session: Session) -> Decision:
+            return law.abort(session, self._policy(session), task, number, label, payload)
+
+        return not self.storage.commit(uid, decide, patience=patience, alone=False).refused
 
     def release_all(self) -> None:
         """Let every running instance of this process go, so that others can run it at once.
@@ -143,8 +168,8 @@ class Executor:
     def _policy(self, session: Session) -> law.Policy:
         return self.policy_of(session.manager) or law.Policy(session.manager)
 
-    def _claim(self, uid: str, task: str, number: int) -> Changes:
-        owner = self._owner.next()
+    def _claim(self, uid: str, task: str, number: int, label: str = "") -> Changes:
+        owner = law.labelled(self._owner.next(), label)
 
         def decide(session: Session) -> Decision:
             terms = self._terms if self.policy_of(session.manager) else _none
@@ -182,8 +207,16 @@ class Ending:
 class _Run:
     """One run of one claimed instance."""
 
-    def __init__(self, executor: Executor, changes: Changes, claimed: Instance, claimed_at: float) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        changes: Changes,
+        claimed: Instance,
+        claimed_at: float,
+        delivery: Delivery = BY_ITSELF,
+    ) -> None:
         self.executor = executor
+        self.delivery = delivery
         self.claimed = claimed
         self.payloads = changes.payloads
         self.uid = changes.session.uid
@@ -221,9 +254,11 @@ class _Run:
         except (Skip, Retry) as signal:
             return self._signalled(signal)
         except BaseException as error:  # noqa: BLE001 - whatever a task raises ends up in its instance
-            if isinstance(error, KeyboardInterrupt):
+            stop = self.delivery.is_stop(error)
+            if stop or isinstance(error, KeyboardInterrupt):
                 self.interrupted = error
-            return self._failed(error)
+            again = self.task is None or self.task.on_lost == "retry"
+            return Ending(law.release) if stop and again else self._failed(error)
 
     def _call(self) -> object:
         limit = self.policy.limits.cascade_depth
@@ -234,7 +269,8 @@ class _Run:
                 f"{self.claimed.cascade_depth} firings led to one another, more than the limit of {limit}"
             )
             raise CascadeDepthError(message)
-        with detached():  # where one task runs within another's block, as the inline runner can have it
+        # Detached: where one task runs within another's block, as the inline runner can have it.
+        with detached(), self.delivery.around():
             returned = self.task.run(self._context(self.rule))
             return self._await(returned) if inspect.isawaitable(returned) else returned
 
@@ -345,24 +381,44 @@ class _Run:
     def _end(self, ending: Ending) -> None:
         """Store the end, with the log, trying again while the storage is away and the claim still is ours."""
         name, attempt = self.claimed.name, self._attempt(ending.metadata, self.log.drain())
-        for pause in itertools.chain(END_BACKOFF, itertools.repeat(END_BACKOFF[-1])):
+        for pause in itertools.chain((0.0,), END_BACKOFF, itertools.repeat(END_BACKOFF[-1])):
             try:
-                changes = self.manager.apply(partial(self._decide, ending, attempt))
-            except StorageError:
+                if pause:
+                    time.sleep(pause)
+                changes = self.manager.store(partial(self._decide, ending, attempt))
+            except InvalidValueError as error:  # what it adds to the metadata makes that too large
+                ending, attempt = self._failed(error), self._attempt(logs=attempt.logs)
+            except BaseException as error:
+                if not self._is_passing(error):
+                    raise
                 if self.held.is_lost():
                     _log.exception("the end of %s was not stored before its lease ran out", name)
                     return
                 _log.warning("the end of %s could not be stored; it is tried again", name, exc_info=True)
-                time.sleep(pause)
-            except InvalidValueError as error:  # what it adds to the metadata makes that too large
-                ending, attempt = self._failed(error), self._attempt(logs=attempt.logs)
-            except Exception:  # noqa: BLE001 - a hook's; the end of the run is stored
-                _log.exception("a hook of session %r raised after %s had ended", self.uid, name)
-                return
             else:
-                if changes.refused:
-                    _log.warning("session %r: %s", self.uid, changes.refused)
+                self._follow_up(changes)
                 return
+
+    def _is_passing(self, error: BaseException) -> bool:
+        """Whether the end can be stored after this: the storage was away, or something struck meanwhile.
+
+        A time limit of the runner can strike anywhere. What tells the process to go is raised again later.
+        """
+        if isinstance(error, Exception):
+            return isinstance(error, StorageError) or not isinstance(error, TriggersError)
+        if isinstance(error, KeyboardInterrupt | SystemExit) or self.delivery.is_stop(error):
+            self.interrupted = error
+            return True
+        return False
+
+    def _follow_up(self, changes: Changes) -> None:
+        """Hand over what the end released, and call the hooks; whatever they raise, the end is stored."""
+        if changes.refused:
+            _log.warning("session %r: %s", self.uid, changes.refused)
+        try:
+            self.manager.tell(changes)
+        except Exception:  # noqa: BLE001 - a hook's
+            _log.exception("a hook of session %r raised after %s had ended", self.uid, self.claimed.name)
 
     def _decide(self, ending: Ending, attempt: law.Attempt, session: Session) -> Decision:
         return ending.decide(session, self.policy, attempt, *ending.given)

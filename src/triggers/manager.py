@@ -12,8 +12,10 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from triggers.core import law
 from triggers.core.configuration import check_configuration
@@ -25,12 +27,14 @@ from triggers.exceptions import InvalidStatusError, InvalidValueError
 from triggers.logs import LogSettings
 from triggers.session import SessionView, TaskInstance
 from triggers.storages.base import Due
+from triggers.storages.joining import Here
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
+    from typing import Self
 
     from triggers.core.state import Changes, Decide
-    from triggers.storages.base import Storage
+    from triggers.storages.base import Reader, Storage
 
 _log = logging.getLogger(__name__)
 
@@ -110,7 +114,6 @@ class TriggerManager:
         finalize_max_level: see :class:`FinalizingTriggerManager`.
         uid: the session.
         storage: the session as it is stored.
-        policy: what the settings above come to.
     """
 
     name: ClassVar[str] = "default"
@@ -131,11 +134,18 @@ class TriggerManager:
         self.uid = check_name(uid, "UID")
         self._around = around
         self._source = source or Source()
-        self.storage = SessionView(uid, around.storage.reader)
-        self.policy = self.policy_for(around.grace, around.limits)
+        self._here = Here(around.storage)
+        self.storage = SessionView(uid, cast("Reader", self._here))
+        self._policy = self.policy_for(around.grace, around.limits)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.uid!r}>"
+
+    @property
+    def policy(self) -> law.Policy:
+        """What its settings come to; where nobody here will hand over, what it releases is due at once."""
+        block = self._here.block
+        return self._policy if block is None or block.is_told else replace(self._policy, grace=0)
 
     @classmethod
     def policy_for(cls, grace: int, limits: Limits) -> law.Policy:
@@ -144,6 +154,29 @@ class TriggerManager:
         if cls.finalize_trigger is not None:
             finalizing = law.Finalizing(cls.finalize_trigger, cls.finalize_max_level)
         return law.Policy(cls.name, grace, finalizing, cls.review_level, limits)
+
+    @contextmanager
+    def joined(self, connection: object) -> Iterator[Self]:
+        """Work within the application's own transaction: both are committed together, or rolled back.
+
+        The manager, this very object, never commits and never rolls back there. Each of its calls is a
+        savepoint, so that one that raises leaves the transaction as it was. It reads what the transaction
+        sees. Hooks are called, and instances handed over, after the outermost commit, as SQLAlchemy or Django
+        tell it; with a driver's own connection hooks are not called, and the next sweep hands over.
+
+        The block counts for the thread and the asyncio task that opened it, and for one transaction: once
+        that has ended the manager raises StorageError until the end of the block. Of blocks within one
+        another the innermost counts.
+
+        Args:
+            connection: to the storage's own database: a driver's (sqlite3, psycopg), SQLAlchemy's
+                `Connection` or `Session`, or Django's, inside of `atomic()`.
+
+        Raises:
+            StorageError: it cannot be joined, and why; the transaction is as it was.
+        """
+        with self._here.joined(connection):
+            yield self
 
     # -- what an application does -----------------------------------------------------------------------
 
@@ -343,7 +376,8 @@ class TriggerManager:
 
     def _reviewed(self, decide: Decide) -> None:
         changes = self.apply(decide)
-        self._post_resolve_logs(TaskInstance(self.storage, changes.moved[0][0]))
+        instance = TaskInstance(self.storage, changes.moved[0][0])
+        self._afterwards(partial(self._post_resolve_logs, instance))
 
     # -- the same for async applications ----------------------------------------------------------------
 
@@ -445,12 +479,28 @@ class TriggerManager:
             decide: begins the decision.
             patience: how long to wait for the storage, in seconds; None for the storage's setting.
         """
-        changes = self._around.storage.commit(self.uid, decide, patience=patience)
+        changes = self.store(decide, patience=patience)
+        self._afterwards(partial(self.tell, changes))
+        return changes
+
+    def store(self, decide: Decide, *, patience: float | None = None) -> Changes:
+        """The first half of :meth:`apply`: commit a decision, and tell nobody yet."""
+        return self._here.storage.commit(self.uid, decide, patience=patience)
+
+    def _afterwards(self, call: Callable[[], None]) -> None:
+        """Call it now, or when the transaction that was joined is committed."""
+        block = self._here.block
+        if block is None:
+            call()
+        else:
+            block.after_commit(call)
+
+    def tell(self, changes: Changes) -> None:
+        """The second half of :meth:`apply`: call the hooks and hand over what was released."""
         try:
             self._call_hooks(changes)
         finally:
             self._hand_over(changes)
-        return changes
 
     def _hand_over(self, changes: Changes) -> None:
         if self._around.hand_over is None:

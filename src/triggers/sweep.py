@@ -170,7 +170,7 @@ class Sweeper:
         storage = self._sweep.storage
         try:
             self._sweep.once(everything=everything)
-            next_at = storage.reader.backlog().next_at
+            next_at = storage.reader.next_at()
         except Exception:  # noqa: BLE001 - whatever it is, the next sweep starts from what is stored
             _log.warning("a sweep failed; the next one tries again", exc_info=True)
             return full

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
+from weakref import WeakMethod
 
 from triggers.core.names import check_name
 from triggers.exceptions import DuplicateTaskError, Retry, Skip, StatusChange
@@ -33,6 +34,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._tasks: dict[str, TriggerTask] = {}
+        self._watchers: list[WeakMethod[Callable[[str], None]]] = []
 
     def __contains__(self, name: object) -> bool:
         return name in self._tasks
@@ -62,6 +64,26 @@ class Registry:
             )
             raise DuplicateTaskError(message)
         self._tasks[task.name] = task
+        self._tell(task.name)
+
+    def watch(self, learn: Callable[[str], None]) -> None:
+        """Call `learn` with every name there is, and with each that comes, after it has come.
+
+        Args:
+            learn: a bound method; it is forgotten with its object. What it raises reaches whoever registers.
+        """
+        self._watchers = [*self._living(), WeakMethod(learn)]
+        for name in list(self.names):
+            learn(name)
+
+    def _tell(self, name: str) -> None:
+        for watcher in self._living():
+            learn = watcher()
+            if learn is not None:
+                learn(name)
+
+    def _living(self) -> list[WeakMethod[Callable[[str], None]]]:
+        return [watcher for watcher in self._watchers if watcher() is not None]
 
 
 #: Where classes and functions of a process are registered unless they name another registry.

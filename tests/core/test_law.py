@@ -8,6 +8,7 @@ import pytest
 
 from triggers.core import law
 from triggers.core.law import CRASH_BACKOFF
+from triggers.core.names import split_instance_name
 from triggers.core.state import MAX_HISTORY, Changes, Counter, Firing, Instance, Need, Session, Slice, copy_of
 from triggers.core.status import Status
 from triggers.core.terms import Attempt, Finalizing, Policy, RetryTerms
@@ -397,6 +398,61 @@ def test_a_recovery_of_what_is_gone_is_refused(steps):
     steps.configure(EVERY)
     steps.fire("a")
     assert steps.recover("t#0", 0).refused == "it no longer is as it was seen"
+
+
+def abort(steps, name="t#0", label="m1"):
+    """Fail what the message of that label was to run."""
+    task, number = split_instance_name(name)
+    error = encode("taken back", "error")
+    return steps.commit(lambda session: law.abort(session, Policy(), task, number, label, error), alone=False)
+
+
+def test_a_runner_fails_what_runs_under_its_label(steps):
+    """The claim is gone, the late end of its worker is refused, and the history says who lost it."""
+    steps.configure(EVERY)
+    steps.fire("a")
+    held = steps.start("t#0", owner=law.labelled("worker", "m1"))
+    assert not abort(steps).refused
+    instance = steps["t#0"]
+    assert (instance.status, decode(instance.error)) == (Status.FAILED, "taken back")
+    assert (instance.owner, instance.lease_until, instance.fence) == ("", None, held.fence + 1)
+    assert "failed taken from worker@m1" in instance.history
+    assert steps.finish(held).refused
+
+
+def test_a_runner_fails_what_nobody_has_claimed(steps):
+    """From scheduled it is one claim and one failure, in one commit, as the table of moves has it."""
+    steps.configure(EVERY)
+    steps.fire("a")
+    assert abort(steps).claimed is None
+    instance = steps["t#0"]
+    assert (instance.status, decode(instance.error)) == (Status.FAILED, "taken back")
+    assert (instance.attempt, instance.fence, instance.owner) == (1, 1, "")
+    said = [line.split(" ", 1)[1] for line in instance.history.splitlines()]
+    assert said[-2:] == ["running claimed by nobody@m1", "failed taken from nobody@m1"]
+    steps.replay("t#0")
+    assert steps.run("t#1").claimed is None
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status is not Status.SCHEDULED])
+def test_a_runner_fails_nothing_else(steps, status):
+    """What runs under another label, or none, or is over, is left alone; so is what is not there."""
+    name = in_status(steps, status)
+    before = steps.instances()
+    assert abort(steps, name, "m1").refused == f"t#0 is {status}, and not by this message"
+    assert abort(steps, name, "").refused
+    assert abort(steps, "t#7").refused == "there is no such instance"
+    assert abort(Steps(steps.storage, "nobody")).refused == "there is no such instance"
+    assert steps.instances() == before
+
+
+def test_labels_are_told_apart():
+    """A label is found at the end of a claim's name, whole; an empty one never is."""
+    assert law.labelled("worker", "") == "worker"
+    assert law.is_labelled(law.labelled("worker", "m1"), "m1")
+    assert not law.is_labelled(law.labelled("worker", "m11"), "m1")
+    assert not law.is_labelled(law.labelled("worker", "m1"), "1")
+    assert not law.is_labelled("worker", "")
 
 
 def test_an_attempt_ends_with_metadata_and_without_records(steps):

@@ -428,7 +428,8 @@ class World:
             backlog = life.base.reader.backlog()
             if not (self.hints or backlog.ready or backlog.later or backlog.running):
                 return
-            span = 1_000_000 if backlog.next_at is None else max(backlog.next_at - self.now(), 0) + 1
+            next_at = life.base.reader.next_at()
+            span = 1_000_000 if next_at is None else max(next_at - self.now(), 0) + 1
             self.clock.advance(timedelta(microseconds=span))
         message = f"stuck: {life.base.reader.backlog()}, {len(self.hints)} hints"
         raise AssertionError(message)

@@ -29,6 +29,7 @@ __all__ = [
     "Policy",
     "RetryTerms",
     "Terms",
+    "abort",
     "add_metadata",
     "add_session_metadata",
     "claim",
@@ -36,7 +37,9 @@ __all__ = [
     "fail",
     "finish",
     "fire",
+    "is_labelled",
     "keep_logs",
+    "labelled",
     "recover",
     "release",
     "reopen_logs",
@@ -410,6 +413,51 @@ def recover(  # noqa: PLR0917 - session, policy and instance, and what is wanted
         pause = CRASH_BACKOFF[min(instance.crashes, len(CRASH_BACKOFF)) - 1]
         instance.run_at = instance.dispatch_after = session.now + pause
     return work.done()
+
+
+def abort(  # noqa: PLR0917 - session, policy and instance, and what is wanted
+    session: Session, policy: Policy, task: str, number: int, label: str, error: str
+) -> Decision:
+    """A runner fails what a message was to run: the claim made under its label, or what nobody has claimed.
+
+    From scheduled it is as if the message had claimed the instance and failed at once. An instance that
+    another message runs, or that needs no run any more, is left alone. The worker is shut out.
+
+    Args:
+        session: the head of the session.
+        policy: the manager's.
+        task: the instance's task.
+        number: the instance's number.
+        label: of the message; a claim made for it is :func:`labelled <labelled>` with it.
+        error: payload.
+    """
+    work = Work(session, policy, head=False)
+    found = yield Need(instances=((task, number),))
+    if not found.instances:
+        return work.refuse("there is no such instance")
+    instance = found.instances[0]
+    waits = instance.status is Status.SCHEDULED
+    if not waits and not (instance.status is Status.RUNNING and is_labelled(instance.owner, label)):
+        return work.refuse(f"{instance.name} is {instance.status}, and not by this message")
+    owner = labelled("nobody", label) if waits else instance.owner
+    work.keep(instance)
+    instance.fence += 1
+    if waits:
+        instance.attempt += 1
+        work.move(instance, Status.RUNNING, f"claimed by {owner}")
+    work.move(instance, Status.FAILED, f"taken from {owner}")
+    instance.error = error
+    return work.done()
+
+
+def labelled(owner: str, label: str) -> str:
+    """The name of a claim that a message led to; without a label, the name as it is."""
+    return f"{owner}@{label}" if label else owner
+
+
+def is_labelled(owner: str, label: str) -> bool:
+    """Whether a message of that label led to the claim of that name."""
+    return bool(label) and owner.endswith(f"@{label}")
 
 
 def _must_be_failed(instance: Instance, what: str) -> None:

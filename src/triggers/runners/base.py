@@ -10,17 +10,92 @@ runner may lose a hint, repeat it or deliver it late, and nothing is lost or don
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
     from triggers.storages.base import Due
+
+
+def _never(_: BaseException) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How a hint came to where it is followed, for runners that must be able to take it back.
+
+    Attributes:
+        label: of the message that brought it; goes into the name of the claim, so that
+            :meth:`Work.abort` finds the claim by it. "" for none.
+        around: makes a context that is entered around the user's code alone.
+        is_stop: whether an exception out of the user's code only means that the process, or the thread, is to
+            go: the instance is let go, due at once, and the exception raised again.
+    """
+
+    label: str = ""
+    around: Callable[[], AbstractContextManager[object]] = nullcontext
+    is_stop: Callable[[BaseException], bool] = _never
+
+
+#: A hint that came by itself.
+BY_ITSELF = Delivery()
 
 
 class Work(Protocol):
     """What an application gives its runners."""
 
-    def run(self, uid: str, task: str, number: int) -> bool:
+    def run(self, uid: str, task: str, number: int, delivery: Delivery = BY_ITSELF) -> bool:
         """Run an instance if it can be claimed."""
+        ...
+
+    def abort(
+        self,
+        uid: str,
+        task: str,
+        number: int,
+        label: str,
+        error: BaseException,
+        *,
+        patience: float | None = None,
+    ) -> bool:
+        """Fail what a message was to run: the claim that it led to, or a scheduled instance.
+
+        Returns:
+            Whether it did; False if another message runs it, or it needs no run any more.
+
+        Raises:
+            StorageError: the storage is away; nothing was changed.
+        """
+        ...
+
+    def watch_tasks(self, learn: Callable[[str], None]) -> None:
+        """Call `learn` with the name of every task that runs here, and with each that comes, when it comes.
+
+        Args:
+            learn: a bound method; it is forgotten with its object. What it raises reaches whoever defines
+                the task.
+        """
+        ...
+
+    def start(self) -> None:
+        """Begin to sweep in the background; again after a :meth:`rest`."""
+        ...
+
+    def rest(self) -> None:
+        """Sweep no more in the background, until the next :meth:`start`."""
+        ...
+
+    def sweep(self) -> object:
+        """Sweep once, here and now.
+
+        Raises:
+            StorageError: the storage is away.
+        """
         ...
 
     def pull(self, limit: int) -> list[Due]:
@@ -32,7 +107,7 @@ class Runner(Protocol):
     """The plug for running."""
 
     def start(self, work: Work) -> None:
-        """Learn what to call; called once, before the first hint. Nothing need start yet."""
+        """Learn what to call; called once, when the application is made. Nothing need start yet."""
         ...
 
     def submit(self, due: Due) -> None:

@@ -41,11 +41,13 @@ class InlineRunner:
         here.draining = True
         try:
             while here.hints:
-                hint = here.hints.popleft()
-                self._work.run(hint.uid, hint.task, hint.number)
+                self._follow(here.hints.popleft())
         finally:
             here.hints.clear()
             here.draining = False
+
+    def _follow(self, due: Due) -> None:
+        self._work.run(due.uid, due.task, due.number)
 
     def is_idle(self) -> bool:
         """Whether this thread has nothing to run."""

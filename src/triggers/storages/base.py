@@ -17,6 +17,8 @@ stranger's, keeps these promises, and the suite in :mod:`triggers.testing.confor
  9. A scheduled instance is found by `due` from the moment it is due until it is claimed.
 10. A running instance is found by `expired` from the moment its lease ran out until its claim is gone.
 11. A commit is never made twice, even where the answer to it was lost.
+12. What is committed through a view that has `joined` a transaction of the application's is kept if that is
+    committed and gone if it is rolled back; one that failed leaves that transaction as it found it.
 
 Times are microseconds since the Unix epoch, UTC; durations are microseconds.
 """
@@ -110,13 +112,11 @@ class Backlog(NamedTuple):
         ready: scheduled instances that are due.
         later: scheduled instances that are not due yet.
         running: running instances.
-        next_at: when the next one is to be handed over or its lease runs out, None without any.
     """
 
     ready: int
     later: int
     running: int
-    next_at: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +264,22 @@ class Storage(Protocol):
         """
         ...
 
+    def joined(self, connection: Any) -> Storage:
+        """A view of the storage that takes part in the transaction that is open on a connection.
+
+        Each commit through it is a savepoint in that transaction, which is never committed or rolled back
+        here; its reader sees what the transaction sees. It is for the thread that calls this, and until its
+        `close`, which leaves the connection open.
+
+        Args:
+            connection: the driver's own, to the database of this storage.
+
+        Raises:
+            StorageError: it cannot be joined, and why; the transaction is as it was. Some storages have no
+                transactions that could be joined.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of every connection; a second call does nothing."""
         ...
@@ -349,7 +365,14 @@ class Reader(Protocol):
         ...
 
     def backlog(self) -> Backlog:
-        """What is still to do in the whole storage."""
+        """What is still to do in the whole storage, counted."""
+        ...
+
+    def next_at(self) -> int | None:
+        """When the next instance is to be handed over, or the next lease runs out; None without any.
+
+        It costs the same however much there is to do: a sweep asks it each time.
+        """
         ...
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from triggers.core.records import without_contexts
 from triggers.core.state import Changes, Counter, Firing, Instance, Latest, Need, Session, Slice, copy_of
 from triggers.core.status import Status
 from triggers.core.values import decode, encode
-from triggers.exceptions import StorageBusyError
+from triggers.exceptions import StorageBusyError, StorageError
 from triggers.fork import renew_after_fork
 from triggers.storages.base import (
     MAX_CONFLICTS,
@@ -96,6 +96,14 @@ class MemoryStorage:
 
     def close(self) -> None:
         """Nothing is held that must be let go; what is kept stays."""
+
+    def joined(self, connection: object) -> NoReturn:
+        """Raise StorageError: memory has no transactions that others could take part in."""
+        message = (
+            f"memory:// cannot join a transaction on {type(connection).__name__}: use sqlite:/// or "
+            f"postgresql://, in the application's own database"
+        )
+        raise StorageError(message)
 
     # -- writing ----------------------------------------------------------------------------------------
 
@@ -345,11 +353,15 @@ class MemoryStorage:
         with self._lock:
             now = self._clock()
             scheduled = [instance for _, instance in self._all(self._scheduled)]
-            running = [instance for _, instance in self._all(self._running)]
-            times = [instance.dispatch_after for instance in scheduled]
-            times += [instance.lease_until for instance in running if instance.lease_until is not None]
             ready = sum(instance.run_at <= now for instance in scheduled)
-            return Backlog(ready, len(scheduled) - ready, len(running), min(times, default=None))
+            return Backlog(ready, len(scheduled) - ready, len(self._running))
+
+    def next_at(self) -> int | None:
+        """When the next one wants attention."""
+        with self._lock:
+            times = [instance.dispatch_after for _, instance in self._all(self._scheduled)]
+            leases = [instance.lease_until for _, instance in self._all(self._running)]
+            return min([*times, *filter(None, leases)], default=None)
 
     def _of(self, uid: str) -> _Kept:
         return self._sessions.get(uid) or _Kept(Session(uid, 0))

@@ -6,6 +6,7 @@ other, from however many threads and processes. Reads are snapshots and wait for
 
 from __future__ import annotations
 
+import copy
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +29,7 @@ from triggers.storages.base import (
 from triggers.storages.clock import wall_clock
 from triggers.storages.sql import statements
 from triggers.storages.sqlite_file import SqliteFile
+from triggers.storages.sqlite_joined import JoinedFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -64,7 +66,8 @@ class SqliteStorage:
 
     Args:
         url: ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, with the options
-            ``driver=auto|pysqlite3|sqlite3``, ``synchronous=full|normal`` and ``busy_timeout=`` (seconds).
+            ``driver=auto|pysqlite3|sqlite3``, ``synchronous=full|normal``, ``busy_timeout=`` (seconds), and
+            ``shared=yes`` where the file has the application's own tables already.
         clock: gives the time; the system's by default.
         driver: a module of the form of :mod:`sqlite3` in place of the one that the URL names.
 
@@ -73,10 +76,11 @@ class SqliteStorage:
     """
 
     def __init__(self, url: str, *, clock: Callable[[], int] = wall_clock, driver: Any = None) -> None:
-        self._file = SqliteFile.from_url(url, driver)
+        file = SqliteFile.from_url(url, driver)
+        self._file: SqliteFile | JoinedFile = file
         self._clock = clock
         self._rules: dict[int, RuleSet] = {}
-        self._file.prepare()
+        file.prepare()
 
     @classmethod
     def from_url(cls, url: str) -> SqliteStorage:
@@ -98,6 +102,12 @@ class SqliteStorage:
     def close(self) -> None:
         """Close every connection."""
         self._file.close()
+
+    def joined(self, connection: Any) -> SqliteStorage:
+        """A view that takes part in the transaction that is open on a connection to the same file."""
+        view = copy.copy(self)
+        view._file = JoinedFile(self._file.root, connection)  # noqa: SLF001 - it is of this class
+        return view
 
     # -- writing ----------------------------------------------------------------------------------------
 
@@ -189,6 +199,8 @@ class SqliteStorage:
         rules = self._rules.get(ref)
         if rules is None:
             rules = read_rules(run(SQL["rules"], (ref,)).fetchone()[0])
+            if self._file.is_joined:  # rolled back, the next rules may have the same number
+                return rules
             if len(self._rules) >= RULES_KEPT:
                 self._rules.clear()
             self._rules[ref] = rules
@@ -366,8 +378,13 @@ class SqliteStorage:
     def backlog(self) -> Backlog:
         """What is still to do."""
         with self._file.reading() as run:
-            ready, later, running, *times = run(SQL["backlog"], (self._clock(),)).fetchone()
-        return Backlog(ready, later, running, min(filter(None, times), default=None))
+            return Backlog(*run(SQL["backlog"], (self._clock(),)).fetchone())
+
+    def next_at(self) -> int | None:
+        """When the next one wants attention."""
+        with self._file.reading() as run:
+            times = run(SQL["next_at"]).fetchone()
+        return min(filter(None, times), default=None)
 
     @contextmanager
     def _session_of(self, uid: str) -> Iterator[tuple[Run, int]]:

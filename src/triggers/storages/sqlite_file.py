@@ -82,15 +82,22 @@ class SqliteFile:
         url: as :class:`SqliteStorage` takes it, for messages.
         parts: the same, taken apart.
         driver: a module of the form of :mod:`sqlite3`.
+
+    Attributes:
+        path: of the file, absolute.
     """
+
+    #: Whether what is read here may still be rolled back.
+    is_joined: Final = False
 
     def __init__(self, url: str, parts: SqliteUrl, driver: Any) -> None:
         self.url = url
-        self._path = str(Path(parts.path).absolute())
+        self.path = str(Path(parts.path).absolute())
         self._parts = parts
-        self._driver = driver
+        self.driver = driver
         self._safe = is_safe(driver.sqlite_version_info)
         self._mine = _Mine()
+        self._joined = threading.local()
         renew_after_fork(self)
 
     @classmethod
@@ -106,21 +113,21 @@ class SqliteFile:
             StorageError: it cannot be used; the file is as it was.
         """
         try:
-            _check_file_system(self._path)
-            _create(self._path)
+            _check_file_system(self.path)
+            _create(self.path)
         except OSError as error:
-            message = f"{self._path[:MAX_SHOWN]} cannot be opened: {error.strerror}"
+            message = f"{self.path[:MAX_SHOWN]} cannot be opened: {error.strerror}"
             raise StorageError(message) from error
         if not self._safe:
             message = (
-                f"SQLite {self._driver.sqlite_version} can corrupt a file in WAL mode, so {self._path} is "
+                f"SQLite {self.driver.sqlite_version} can corrupt a file in WAL mode, so {self.path} is "
                 f"used in journal_mode=DELETE, which is slower: install pysqlite3, or a newer Python"
             )
             warnings.warn(message, RuntimeWarning, stacklevel=4)
         try:
             self._migrate()
-        except self._driver.Error as error:
-            raise self._translated(error) from error
+        except self.driver.Error as error:
+            raise self.translated(error) from error
 
     @contextmanager
     def transaction(self, patience: float | None = None) -> Iterator[Run]:
@@ -135,6 +142,12 @@ class SqliteFile:
         wait = self._parts.busy_timeout if patience is None else patience
         until = time.monotonic() + wait
         mine = self._mine
+        if any(joined.in_transaction for joined in self.joined_here):
+            message = (
+                f"this thread has joined a transaction that holds the lock of {self.path}, and would wait "
+                f"for itself: inside the block use the manager that has joined; nothing was changed"
+            )
+            raise StorageBusyError(message)
         if not mine.lock.acquire(timeout=wait):
             raise StorageBusyError(self._busy(wait))
         try:
@@ -147,8 +160,8 @@ class SqliteFile:
                     connection.execute("ROLLBACK")
                 raise
             self._commit(connection, until)
-        except self._driver.Error as error:
-            raise self._translated(error, wait) from error
+        except self.driver.Error as error:
+            raise self.translated(error, wait) from error
         finally:
             mine.lock.release()
 
@@ -169,7 +182,7 @@ class SqliteFile:
         while True:
             try:
                 connection.execute("COMMIT")
-            except self._driver.OperationalError as error:
+            except self.driver.OperationalError as error:
                 if "locked" in str(error) and connection.in_transaction and time.monotonic() < until:
                     continue
                 if connection.in_transaction:
@@ -187,8 +200,22 @@ class SqliteFile:
                 yield Run(connection)
             finally:
                 connection.execute("ROLLBACK")
-        except self._driver.Error as error:
-            raise self._translated(error) from error
+        except self.driver.Error as error:
+            raise self.translated(error) from error
+
+    @property
+    def root(self) -> SqliteFile:
+        """The file itself."""
+        return self
+
+    @property
+    def joined_here(self) -> list[Any]:
+        """The application's connections whose transactions this thread has joined."""
+        try:
+            joined: list[Any] = self._joined.connections
+        except AttributeError:
+            joined = self._joined.connections = []
+        return joined
 
     # To close a connection while another thread uses it would crash the process: the others are let go of,
     # and close when their threads have done with them.
@@ -215,8 +242,8 @@ class SqliteFile:
         return connection
 
     def _open(self) -> Any:
-        connection = self._driver.connect(
-            self._path,
+        connection = self.driver.connect(
+            self.path,
             timeout=self._parts.busy_timeout,
             isolation_level=None,
             check_same_thread=False,
@@ -247,7 +274,7 @@ class SqliteFile:
         while True:
             try:
                 connection.execute(statement)
-            except self._driver.OperationalError as error:
+            except self.driver.OperationalError as error:
                 if "locked" not in str(error) or time.monotonic() >= until:
                     raise
                 time.sleep(0.005)
@@ -273,29 +300,41 @@ class SqliteFile:
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         version: int = connection.execute("PRAGMA user_version").fetchone()[0]
         if occupied and application != APPLICATION_ID:
-            message = (
-                f"{self._path} is a file of another application: choose another path; nothing was changed"
-            )
-            raise StorageCorruptError(message)
+            self._check_shared(application, version)
         if version > known:
             message = (
-                f"{self._path} has schema version {version}, and this version of Triggers knows {known}: "
+                f"{self.path} has schema version {version}, and this version of Triggers knows {known}: "
                 f"upgrade Triggers; nothing was changed"
             )
             raise SchemaVersionError(message)
         return version
 
-    def _busy(self, wait: float) -> str:
-        return f"{self._path} stayed locked by another writer for {wait:g} s; nothing was changed: try again"
+    def _check_shared(self, application: int, version: int) -> None:
+        if self._parts.shared != "yes":
+            message = (
+                f"{self.path} is a file of another application: choose another path, or say ?shared=yes if "
+                f"the application is yours; nothing was changed"
+            )
+            raise StorageCorruptError(message)
+        if application or version:
+            message = (
+                f"{self.path} cannot be shared: its application uses PRAGMA application_id or user_version, "
+                f"which Triggers needs for itself; nothing was changed"
+            )
+            raise StorageCorruptError(message)
 
-    def _translated(self, error: Exception, wait: float = BUSY_TIMEOUT) -> StorageError:
+    def _busy(self, wait: float) -> str:
+        return f"{self.path} stayed locked by another writer for {wait:g} s; nothing was changed: try again"
+
+    def translated(self, error: Exception, wait: float = BUSY_TIMEOUT) -> StorageError:
+        """Our error for one of the driver's."""
         name = getattr(error, "sqlite_errorname", "") or ""
         text = str(error)
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or "locked" in text:
             return StorageBusyError(self._busy(wait))
         if name.startswith("SQLITE_FULL") or "disk is full" in text:
             return StorageFullError(
-                f"no space left for {self._path}; nothing was changed: make room and try again"
+                f"no space left for {self.path}; nothing was changed: make room and try again"
             )
         if (
             name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
@@ -303,9 +342,9 @@ class SqliteFile:
             or "not a database" in text
         ):
             return StorageCorruptError(
-                f"{self._path} is damaged or no SQLite file ({text}): restore it from a copy"
+                f"{self.path} is damaged or no SQLite file ({text}): restore it from a copy"
             )
-        return StorageError(f"{self._path}: {text}; nothing was changed")
+        return StorageError(f"{self.path}: {text}; nothing was changed")
 
 
 class _Mine:

@@ -22,6 +22,7 @@ LONGEST_TIMEOUT: Final = 1_000_000.0
 _OPTIONS: Final = {
     "driver": ("auto", "pysqlite3", "sqlite3"),
     "synchronous": ("full", "normal"),
+    "shared": ("no", "yes"),
 }
 
 
@@ -58,6 +59,7 @@ class SqliteUrl:
     driver: str = "auto"
     synchronous: str = "full"
     busy_timeout: float = BUSY_TIMEOUT
+    shared: str = "no"
 
     @classmethod
     def parse(cls, url: str) -> SqliteUrl:

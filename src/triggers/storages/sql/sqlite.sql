@@ -166,7 +166,11 @@ WHERE instances.status = 'running' AND instances.lease_until < ? ORDER BY instan
 SELECT
     (SELECT count(*) FROM instances WHERE status = 'scheduled' AND run_at <= ?1),
     (SELECT count(*) FROM instances WHERE status = 'scheduled' AND run_at > ?1),
-    (SELECT count(*) FROM instances WHERE status = 'running'),
+    (SELECT count(*) FROM instances WHERE status = 'running')
+
+-- name: next_at
+-- The first entry of each of the two small indexes.
+SELECT
     (SELECT min(dispatch_after) FROM instances WHERE status = 'scheduled'),
     (SELECT min(lease_until) FROM instances WHERE status = 'running')
 
