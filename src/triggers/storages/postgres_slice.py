@@ -1,0 +1,347 @@
+"""Decisions in a PostgreSQL transaction: what a decision is shown, and the statements that its changes are.
+
+Nothing here knows of connections: a :data:`Run` sends statements together and brings their rows, in
+whatever transaction it is in, which it neither begins nor ends.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from triggers.core.records import fingerprint
+from triggers.core.rules import RuleSet, read_rules
+from triggers.core.state import Changes, Counter, Latest, Need, Session, Slice
+from triggers.storages import rows
+from triggers.storages.base import answer
+from triggers.storages.sql import statements
+
+if TYPE_CHECKING:
+    from triggers.core.state import Decide, Record
+    from triggers.storages.base import StoredRecord
+
+Row = tuple[Any, ...]
+
+#: A statement's name and its parameters: None, bool, int, str, or a list of one of them.
+Step = tuple[str, Sequence[Any]]
+
+#: Runs statements together, in this order, and returns the rows of each.
+Run = Callable[[Sequence[Step]], list[list[Row]]]
+
+#: So many rule sets are kept read in memory.
+RULES_KEPT: Final = 1_000
+
+#: A record that no review covers.
+OPEN: Final = (
+    "(logs.counts AND logs.number > instances.log_resolved"
+    " AND NOT instances.log_chosen::jsonb @> to_jsonb(logs.number))"
+)
+
+#: As :data:`triggers.storages.rows.PURGEABLE`.
+PURGEABLE: Final = (
+    "logs.at < $1 AND logs.level <= $2"
+    f" AND NOT (instances.log_unresolved > 0 AND logs.level >= least($3, instances.log_unresolved) AND {OPEN}"
+    " AND instances.status NOT IN ('replayed', 'skipped', 'abandoned'))"
+    " AND (NOT $4::boolean OR logs.context <> '{}'"
+    """ OR position('"context":' IN replace(coalesce(logs.exception, ''), '"context":{}', '')) > 0)"""
+)
+
+_PARTS: Final = {
+    "{instance}": rows.INSTANCE.replace("instances.id", "instances.session"),
+    "{log}": rows.LOG.replace(rows.OPEN, OPEN),
+    "{open}": OPEN,
+    "{purgeable}": PURGEABLE,
+    "{session}": "(SELECT id FROM {schema}.sessions WHERE uid = $1)",
+}
+
+
+def quoted(name: str) -> str:
+    """The name as an identifier in SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """The text as a string in SQL, whatever the server takes a backslash for."""
+    return " E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def in_schema(text: str, schema: str) -> str:
+    """The SQL, for tables in that schema."""
+    text = text.replace("{session_numbers}", literal(f"{quoted(schema)}.session_numbers"))
+    text = text.replace("{log_lock}", literal(f"triggers {schema} logs"))
+    text = text.replace("{migration_lock}", literal(f"triggers {schema} schema"))
+    return text.replace("{schema}", quoted(schema))
+
+
+def texts(schema: str) -> dict[str, str]:
+    """Name → statement, for tables in that schema; parameters are $1, $2 and so on."""
+    found = {}
+    for name, text in statements("postgres").items():
+        for part, meaning in _PARTS.items():
+            text = text.replace(part, meaning)  # noqa: PLW2901 - filled in step by step
+        if "{order}" in text:
+            found[f"{name}_latest"] = in_schema(text.replace("{order}", "DESC"), schema)
+        found[name] = in_schema(text.replace("{order}", "ASC"), schema)
+    return found
+
+
+class Decided(NamedTuple):
+    """What was decided, and not yet stored.
+
+    Attributes:
+        changes: the changes.
+        steps: what stores them, to be sent together with the end of the transaction.
+        transaction: the transaction's number.
+    """
+
+    changes: Changes
+    steps: list[Step]
+    transaction: str
+
+
+class Decisions:
+    """Makes decisions in transactions that are begun and ended elsewhere.
+
+    It keeps the rule sets that it has read; they never change. One serves any number of threads.
+    """
+
+    def __init__(self) -> None:
+        self._rules: dict[int, RuleSet] = {}
+        self._stored: set[str] = set()
+
+    def decide(
+        self, run: Run, uid: str, decide: Decide, *, alone: bool = True, before: Sequence[Step] = ()
+    ) -> Decided:
+        """Load the session, let the decision be made, and say what is to be stored.
+
+        Args:
+            run: runs statements in an open transaction, or in one that `before` begins.
+            uid: the session.
+            decide: begins the decision.
+            alone: lock the session first.
+            before: statements to be sent along with the first one.
+        """
+        head = run([*before, ("head_alone" if alone else "head", (uid,))])[-1][0]
+        now, transaction, fresh, ref, *rest = head
+        if ref is None:
+            session = Session(uid, now)
+        else:
+            (rules,) = self.rules(run, [rest[0]])
+            session = Session(uid, now, ref, rules, *rest[1:])
+        changes = answer(decide(session), lambda need: _load(run, session, need))
+        return Decided(changes, list(self._steps(changes, ref, fresh)), transaction)
+
+    def sessions(self, run: Run, found: list[Row]) -> list[Session]:
+        """The heads in these rows, as `session` and `sessions` select them."""
+        every = self.rules(run, [row[2] for row in found])
+        return [
+            Session(row[-1], row[0], row[1], rules, *row[3:-1])
+            for row, rules in zip(found, every, strict=True)
+        ]
+
+    def rules(self, run: Run, refs: Sequence[int]) -> list[RuleSet]:
+        """The rule sets of these numbers; those that were never seen are read, in one exchange."""
+        kept = self._rules
+        known = {ref: kept[ref] for ref in refs if ref in kept}
+        missing = [ref for ref in dict.fromkeys(refs) if ref not in known]
+        if missing:
+            read = {ref: read_rules(body) for ref, body in run([("rules", (missing,))])[0]}
+            self._keep(read)
+            known |= read
+        return [known[ref] for ref in refs]
+
+    def _keep(self, read: dict[int, RuleSet]) -> None:
+        if len(self._rules) + len(read) > RULES_KEPT:
+            self._rules, self._stored = {}, set()
+        self._rules |= read
+        self._stored |= {rules.digest for rules in read.values()}
+
+    def _steps(self, changes: Changes, ref: int | None, fresh: int | None) -> Iterator[Step]:
+        head = changes.session
+        if changes.head and (head.ref is None or changes.new_rules) and head.rules.digest not in self._stored:
+            yield "rules_insert", (head.rules.digest, head.rules.body)
+        if changes.head:
+            yield from _head(changes, fresh)
+        if head.ref is None:
+            head.ref = fresh if changes.head else None
+            ref = head.ref
+        if ref is not None:
+            yield from _body(changes, ref)
+
+
+def _head(changes: Changes, fresh: int | None) -> Iterator[Step]:
+    head = changes.session
+    numbers = (head.manager, head.firings, head.pending, head.finalized, head.metadata)
+    if head.ref is None:
+        made = (head.uid, *numbers, head.created_at, head.modified_at, fresh, head.rules.digest)
+        yield "session_insert", made
+        return
+    yield "session_update", (*numbers, head.modified_at, head.ref)
+    if changes.new_rules:
+        yield "session_rules", (head.rules.digest, head.ref)
+
+
+def _body(changes: Changes, ref: int) -> Iterator[Step]:
+    for firing in changes.fired:
+        yield "firing_insert", rows.new_firing(ref, firing)
+        yield "latest_upsert", (ref, firing.trigger, firing.number, firing.depth)
+    for made in changes.created:
+        made.ref = ref
+        yield "instance_insert", rows.new_instance(ref, made)
+    for taken in changes.taken:
+        yield "instance_take", (*rows.taken_instance(taken)[:-1], ref, taken.task, taken.number)
+    for moved, guard in changes.moved:
+        given = rows.moved_instance(moved, guard)
+        yield "instance_move", (*given[:24], ref, *given[25:], moved.task, moved.number)
+    for name, entries in (("waiting_delete", changes.gained), ("waiting_insert", changes.lacks)):
+        for instance, triggers in entries:
+            yield name, (ref, instance.task, instance.number, sorted(triggers))
+    for task, counter in changes.counters.items():
+        yield "counter_upsert", (ref, task, counter.created, counter.unresolved)
+    # Last, so that who waits for this turn waits for nothing but the end of the transaction.
+    if changes.logs:
+        yield "log_turn", (ref,)
+    for record in changes.logs:
+        yield "log_insert", new_record(ref, record)
+
+
+# -- a slice ---------------------------------------------------------------------------------------------
+
+
+def _load(run: Run, session: Session, need: Need) -> Slice:
+    """All of it in one exchange."""
+    found = Slice()
+    if session.ref is None:
+        return found
+    steps = [*_questions(session.ref, need), *_rare_questions(session.ref, need)]
+    if steps:
+        for (name, _), answered in zip(steps, run(steps), strict=True):
+            _KEEP[name](found, need, answered)
+    return found
+
+
+def _questions(ref: int, need: Need) -> Iterator[Step]:
+    if need.key:
+        yield "keyed", (ref, *need.key)
+    if need.tasks is None:
+        yield "counters_all", (ref,)
+    elif need.tasks or need.latest:
+        yield "names", (ref, [*need.tasks, *need.latest])
+    for trigger in need.waiting:
+        yield "waiting", (ref, trigger)
+    for where in need.instances:
+        yield "instance_locked", (ref, *where)
+        if need.payloads:
+            yield "payloads", (ref, *where)
+
+
+def _rare_questions(ref: int, need: Need) -> Iterator[Step]:
+    if need.unstarted:
+        yield "unstarted", (ref, [*need.unstarted])
+    if need.history:
+        yield "history", (ref, [*need.history])
+    if need.flagged is not None:
+        yield "flagged", (ref, need.flagged, need.flagged_limit)
+    if need.levels:
+        beyond, threshold, chosen = need.levels
+        yield "log_level", (ref, *need.instances[0], beyond, threshold, chosen)
+
+
+def _keep_keyed(found: Slice, _: Need, answered: list[Row]) -> None:
+    for row in answered:
+        found.keyed = rows.firing_from_row(row)
+
+
+def _keep_names(found: Slice, need: Need, answered: list[Row]) -> None:
+    tasks = need.tasks or ()
+    for name, created, unresolved, latest, depth in answered:
+        if created and name in tasks:
+            found.counters[name] = Counter(created, unresolved)
+        if latest and name in need.latest:
+            found.latest[name] = Latest(latest, depth)
+
+
+def _keep_counters(found: Slice, _: Need, answered: list[Row]) -> None:
+    found.counters = {name: Counter(*counted) for name, *counted in answered}
+
+
+def _keep_instances(found: Slice, _: Need, answered: list[Row]) -> None:
+    found.instances += map(rows.instance_from_row, answered)
+
+
+def _keep_payloads(found: Slice, _: Need, answered: list[Row]) -> None:
+    found.payloads.update({number: kwargs for number, kwargs in answered})  # noqa: C416 - rows are of any type
+
+
+def _keep_history(found: Slice, _: Need, answered: list[Row]) -> None:
+    found.history = [rows.firing_from_row(row) for row in answered]
+
+
+def _keep_flagged(found: Slice, _: Need, answered: list[Row]) -> None:
+    found.flagged = [(task, number) for task, number in answered]
+
+
+def _keep_level(found: Slice, _: Need, answered: list[Row]) -> None:
+    ((found.level,),) = answered
+
+
+_KEEP: Final[dict[str, Callable[[Slice, Need, list[Row]], None]]] = {
+    "keyed": _keep_keyed,
+    "counters_all": _keep_counters,
+    "names": _keep_names,
+    "waiting": _keep_instances,
+    "instance_locked": _keep_instances,
+    "payloads": _keep_payloads,
+    "unstarted": _keep_instances,
+    "history": _keep_history,
+    "flagged": _keep_flagged,
+    "log_level": _keep_level,
+}
+
+
+# -- records ---------------------------------------------------------------------------------------------
+
+# PostgreSQL's texts have no NUL. It is written with two characters that hardly any text has, and which are
+# then written with them, too. No word begins within another, or across two: a search finds what it should.
+_E, _F = "\ufdd0", "\ufdd1"
+_ESCAPES: Final = {"\0": _E + _E + _E + _F, _E: _E + _E + _F + _F, _F: _E + _F + _F + _F}
+_BACK: Final = {word: character for character, word in _ESCAPES.items()}
+_TABLE: Final = str.maketrans(_ESCAPES)
+_WORD: Final = re.compile(f"[{_E}{_F}]{{4}}")
+
+#: Where `logs` selects texts that somebody said.
+_SAID: Final = (10, 11, 12, 15, 17)
+
+
+def escaped(text: str) -> str:
+    """A text that may have NUL characters, as one that has none."""
+    return text.translate(_TABLE)
+
+
+def unescaped(text: str) -> str:
+    """The text that was escaped."""
+    return _WORD.sub(lambda word: _BACK[word[0]], text) if _E in text else text
+
+
+def new_record(ref: int, record: Record) -> Row:
+    """What `log_insert` takes."""
+    entry = record.entry
+    said = (entry.logger, entry.message, entry.template, entry.pathname, entry.function)
+    if any(not text.isascii() or "\0" in text for text in said):
+        logger, message, template, pathname, function = map(escaped, said)
+        entry = replace(
+            entry, logger=logger, message=message, template=template, pathname=pathname, function=function
+        )
+    row = rows.new_record(ref, record._replace(entry=entry))
+    instance = record.instance
+    return (ref, instance.task, instance.number, *row[2:17], fingerprint(record.entry), *row[18:])
+
+
+def record_from_row(row: Row) -> StoredRecord:
+    """Read what `logs` selects."""
+    values = list(row)
+    for place in _SAID:
+        values[place] = unescaped(values[place])
+    return rows.record_from_row(values)

@@ -1,0 +1,366 @@
+-- Every statement that PostgresStorage runs, by name. Statements are sent several at a time and answered together, so
+-- each is complete by itself: none needs a value that another one sent along with it returns.
+
+-- name: begin
+-- Whatever the server's defaults are.
+BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE
+
+-- name: commit
+COMMIT
+
+-- name: rollback
+ROLLBACK
+
+-- name: patience
+-- How long to wait for a lock, in milliseconds, until the end of the transaction.
+SELECT set_config('lock_timeout', $1, true)
+
+-- name: manners
+-- How this storage uses a connection; for the transaction ($5) or for good. Every statement is meant to go through an
+-- index, whatever the statistics, which lag behind in a young table, say; plans are made once.
+SELECT set_config('lock_timeout', $1, $5), set_config('statement_timeout', $2, $5),
+    set_config('idle_in_transaction_session_timeout', $3, $5), set_config('search_path', 'pg_catalog', $5),
+    set_config('enable_seqscan', 'off', $5), set_config('jit', 'off', $5), set_config('plan_cache_mode', $4, $5)
+
+-- name: walk
+-- For what walks along an index and stops early: in a generic plan the planner cannot know how early.
+SELECT set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true),
+    set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)
+
+-- name: server
+-- What a database must be like.
+SELECT current_setting('server_version_num')::integer / 10000, current_setting('server_encoding'),
+    current_setting('fsync'), current_setting('synchronous_commit')
+
+-- name: has_schema
+SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)
+
+-- name: has_version
+-- Whether the schema is one of ours, by what is committed: to_regclass() may not know yet what is new.
+SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'version'
+    AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1))
+
+-- name: version
+SELECT number FROM {schema}.version
+
+-- name: version_set
+INSERT INTO {schema}.version (number) VALUES ($1) ON CONFLICT (one) DO UPDATE SET number = excluded.number
+
+-- name: migration_turn
+-- One process migrates a schema, the others wait until it has.
+SELECT pg_advisory_xact_lock(hashtextextended({migration_lock}, 0))
+
+-- name: unhurried
+-- For what may have a whole table to go through.
+SELECT set_config('statement_timeout', '0', true)
+
+-- name: incarnation
+SELECT mark FROM {schema}.incarnation
+
+-- name: incarnate
+INSERT INTO {schema}.incarnation DEFAULT VALUES ON CONFLICT DO NOTHING
+
+-- name: fate
+-- What became of a transaction.
+SELECT pg_xact_status($1::text::xid8)
+
+-- name: stop
+-- End the connection that still holds a transaction, whose client is gone.
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE pid <> pg_backend_pid() AND backend_xid::text::bigint = $1::text::bigint & 4294967295
+
+-- name: evidence
+-- Whether what a commit would have written stands in a session: its first firing ($2, made at $4), and else an
+-- instance ($5, $6) or a head that was last changed at that very time.
+SELECT EXISTS (SELECT FROM {schema}.firings WHERE session = $1 AND number = $2 AND at = $4),
+    EXISTS (SELECT FROM {schema}.instances WHERE session = $1 AND task = $5 AND number = $6 AND modified_at = $4)
+    OR EXISTS (SELECT FROM {schema}.sessions WHERE uid = $3 AND modified_at = $4)
+
+-- name: clock
+SELECT {schema}.clock()
+
+-- name: head_alone
+-- The head of a session, locked, once nobody else decides about it; the time and the transaction's number go with it,
+-- and the id that it would get if it is new. In a subquery, so that the time is that of having the lock.
+SELECT {schema}.clock(), pg_current_xact_id()::text,
+    CASE WHEN found.id IS NULL THEN nextval({session_numbers}) END, found.*
+FROM (SELECT) AS always LEFT JOIN (
+    SELECT id, rules, manager, firings, pending, finalized, metadata, created_at, modified_at
+    FROM {schema}.sessions WHERE uid = $1 FOR NO KEY UPDATE
+) AS found ON true
+
+-- name: head
+-- The same without the lock, for what changes a single instance.
+SELECT {schema}.clock(), pg_current_xact_id()::text, NULL::bigint, found.*
+FROM (SELECT) AS always LEFT JOIN (
+    SELECT id, rules, manager, firings, pending, finalized, metadata, created_at, modified_at
+    FROM {schema}.sessions WHERE uid = $1
+) AS found ON true
+
+-- name: session
+-- The head of a session, to be read.
+SELECT {schema}.clock(), id, rules, manager, firings, pending, finalized, metadata, created_at, modified_at
+FROM {schema}.sessions WHERE uid = $1
+
+-- name: sessions
+-- A page of heads.
+SELECT {schema}.clock(), id, rules, manager, firings, pending, finalized, metadata, created_at, modified_at, uid
+FROM {schema}.sessions WHERE uid > $1 ORDER BY uid LIMIT $2
+
+-- name: session_insert
+-- Of two that make the same session at once, the second waits for the first, fails here, and decides anew.
+INSERT INTO {schema}.sessions (
+    uid, manager, firings, pending, finalized, metadata, created_at, modified_at, id, rules
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, (SELECT id FROM {schema}.rule_sets WHERE digest = $10))
+
+-- name: session_update
+UPDATE {schema}.sessions SET manager = $1, firings = $2, pending = $3, finalized = $4, metadata = $5, modified_at = $6
+WHERE id = $7
+
+-- name: session_rules
+-- Point a session at another rule set.
+UPDATE {schema}.sessions SET rules = (SELECT id FROM {schema}.rule_sets WHERE digest = $1) WHERE id = $2
+
+-- name: rules
+SELECT id, body FROM {schema}.rule_sets WHERE id = ANY($1::bigint[])
+
+-- name: rules_insert
+-- Store a rule set unless it is there.
+INSERT INTO {schema}.rule_sets (digest, body) VALUES ($1, $2) ON CONFLICT (digest) DO NOTHING
+
+-- name: keyed
+-- The firing that used an idempotency key before.
+SELECT number, trigger, kwargs, at, depth, source, key, fingerprint
+FROM {schema}.firings WHERE session = $1 AND trigger = $2 AND key = $3
+
+-- name: names
+-- What is known at once of tasks and triggers.
+SELECT name, created, unresolved, latest, depth FROM {schema}.names WHERE session = $1 AND name = ANY($2::text[])
+
+-- name: counters_all
+SELECT name, created, unresolved FROM {schema}.names WHERE session = $1 AND created > 0
+
+-- name: counter_upsert
+INSERT INTO {schema}.names (session, name, created, unresolved) VALUES ($1, $2, $3, $4)
+ON CONFLICT (session, name) DO UPDATE SET created = excluded.created, unresolved = excluded.unresolved
+
+-- name: latest_upsert
+INSERT INTO {schema}.names (session, name, latest, depth) VALUES ($1, $2, $3, $4)
+ON CONFLICT (session, name) DO UPDATE SET latest = excluded.latest, depth = excluded.depth
+
+-- name: waiting
+-- The unstarted instances that lack a trigger. Only who holds the session changes them.
+SELECT {instance} FROM {schema}.waiting JOIN {schema}.instances USING (session, task, number)
+WHERE waiting.session = $1 AND waiting.trigger = $2 ORDER BY waiting.task, waiting.number
+
+-- name: waiting_insert
+INSERT INTO {schema}.waiting (session, task, number, trigger) SELECT $1, $2, $3, unnest($4::text[])
+ON CONFLICT DO NOTHING
+
+-- name: waiting_delete
+DELETE FROM {schema}.waiting WHERE session = $1 AND task = $2 AND number = $3 AND trigger = ANY($4::text[])
+
+-- name: history
+-- Every firing of some triggers, without the payloads: for tasks that catch up.
+SELECT number, trigger, '', at, depth, source, key, fingerprint FROM {schema}.firings
+WHERE session = $1 AND trigger = ANY($2::text[]) ORDER BY number
+
+-- name: payloads
+-- Of the firings that an instance took, as it stands now, locked.
+SELECT firings.number, firings.kwargs
+FROM {schema}.instances, json_each_text(instances.taken::json) AS took
+    JOIN {schema}.firings ON firings.session = $1 AND firings.number = took.value::bigint
+WHERE instances.session = $1 AND instances.task = $2 AND instances.number = $3
+
+-- name: firing_insert
+INSERT INTO {schema}.firings (session, number, trigger, kwargs, at, depth, source, key, fingerprint)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+
+-- name: instance_locked
+-- An instance, once nobody else changes it.
+SELECT {instance} FROM {schema}.instances WHERE session = $1 AND task = $2 AND number = $3 FOR NO KEY UPDATE
+
+-- name: unstarted
+-- Every unstarted instance of some tasks, to be decided again by new rules.
+SELECT {instance} FROM {schema}.instances
+WHERE session = $1 AND status = 'unstarted' AND task = ANY($2::text[]) ORDER BY created_at, task, number
+
+-- name: instance_insert
+INSERT INTO {schema}.instances (
+    session, task, number, status, created_at, modified_at, run_at, dispatch_after,
+    parent, root, depth, retries, cascade_depth, taken, vetoes, kwargs, history
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+
+-- name: instance_take
+-- An unstarted instance got triggers, and may be scheduled or abandoned by them.
+WITH changed AS (
+    UPDATE {schema}.instances SET status = $1, modified_at = $2, run_at = $3, dispatch_after = $4, cascade_depth = $5,
+        taken = $6, vetoes = $7, history = $8
+    WHERE session = $9 AND task = $10 AND number = $11 AND status = 'unstarted' RETURNING 1
+) SELECT {schema}.guard(count(*) = 1) FROM changed
+
+-- name: instance_move
+-- All that can change of an instance, under its guard.
+WITH changed AS (
+    UPDATE {schema}.instances SET status = $1, modified_at = $2, fence = $3, attempt = $4, crashes = $5,
+        crash_budget = $6, given_back = $7, run_at = $8, dispatch_after = $9, handovers = $10, lease_until = $11,
+        owner = $12, result = $13, error = $14, metadata = $15, history = $16, log_count = $17, log_level = $18,
+        log_unresolved = $19, log_counts = $20, log_dropped = $21, log_resolved = $22, log_chosen = $23,
+        log_audit = $24
+    WHERE session = $25 AND status = $26 AND fence = $27 AND ($28::bigint IS NULL OR lease_until = $28::bigint)
+        AND task = $29 AND number = $30 RETURNING 1
+) SELECT {schema}.guard(count(*) = 1) FROM changed
+
+-- name: flagged
+-- Finished instances that a person still has to look at.
+SELECT task, number FROM {schema}.instances
+WHERE session = $1 AND log_unresolved > 0 AND log_unresolved >= $2 AND status = 'finished' LIMIT $3
+
+-- name: renew
+-- Heartbeats: each counts only while the fence is the claim's own. In one order, so that two never wait for each other.
+WITH held AS MATERIALIZED (
+    SELECT instances.session, instances.task, instances.number, beat.uid, beat.fence
+    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS beat (uid, task, number, fence)
+        JOIN {schema}.sessions ON sessions.uid = beat.uid
+        JOIN {schema}.instances ON instances.session = sessions.id AND instances.task = beat.task
+            AND instances.number = beat.number
+    WHERE instances.status = 'running' AND instances.fence = beat.fence
+    ORDER BY instances.session, instances.task, instances.number
+    FOR NO KEY UPDATE OF instances
+)
+UPDATE {schema}.instances SET lease_until = (SELECT {schema}.clock()) + $5::bigint FROM held
+WHERE instances.session = held.session AND instances.task = held.task AND instances.number = held.number
+RETURNING held.uid, held.task, held.number, held.fence
+
+-- name: due
+-- Take what is due and not lately handed over; what another sweep is taking at this moment is left to it.
+WITH moment AS MATERIALIZED (
+    SELECT {schema}.clock() AS now
+), found AS MATERIALIZED (
+    SELECT session, task, number, dispatch_after FROM {schema}.instances
+    WHERE status = 'scheduled' AND dispatch_after <= (SELECT now FROM moment) + $1::bigint
+        AND run_at <= (SELECT now FROM moment)
+    ORDER BY dispatch_after LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED
+), taken AS (
+    UPDATE {schema}.instances SET handovers = handovers + 1,
+        dispatch_after = (SELECT now FROM moment) + $3::bigint * least(2 ^ least(handovers, 30), $4::bigint)::bigint
+    FROM found
+    WHERE instances.session = found.session AND instances.task = found.task AND instances.number = found.number
+    RETURNING found.session, found.task, found.number, found.dispatch_after
+)
+SELECT sessions.rules, sessions.uid, taken.task, taken.number
+FROM taken JOIN {schema}.sessions ON sessions.id = taken.session ORDER BY taken.dispatch_after
+
+-- name: expired
+SELECT sessions.uid, instances.task, instances.number, instances.fence, sessions.manager
+FROM {schema}.instances JOIN {schema}.sessions ON sessions.id = instances.session
+WHERE instances.status = 'running' AND instances.lease_until < (SELECT {schema}.clock())
+ORDER BY instances.lease_until LIMIT $1
+
+-- name: backlog
+-- What is still to do, counted over the two small indexes.
+SELECT
+    (SELECT count(*) FROM {schema}.instances WHERE status = 'scheduled' AND run_at <= (SELECT {schema}.clock())),
+    (SELECT count(*) FROM {schema}.instances WHERE status = 'scheduled' AND run_at > (SELECT {schema}.clock())),
+    (SELECT count(*) FROM {schema}.instances WHERE status = 'running')
+
+-- name: next_at
+-- The first entries of the two small indexes.
+SELECT least(
+    (SELECT min(dispatch_after) FROM {schema}.instances WHERE status = 'scheduled'),
+    (SELECT min(lease_until) FROM {schema}.instances WHERE status = 'running'))
+
+-- name: instance
+SELECT {instance} FROM {schema}.instances WHERE session = {session} AND task = $2 AND number = $3
+
+-- name: instances
+-- A page of instances in the order of their names; parameters that are NULL ask for nothing.
+SELECT {instance} FROM {schema}.instances
+WHERE session = {session} AND (task, number) > ($2, $3::bigint)
+  AND ($4::text IS NULL OR task = $4::text)
+  AND ($5::text[] IS NULL OR status = ANY($5::text[]))
+ORDER BY task, number LIMIT $6
+
+-- name: instances_flagged
+-- A page of those with unresolved records at or above a level.
+SELECT {instance} FROM {schema}.instances
+WHERE session = {session} AND (task, number) > ($2, $3::bigint) AND log_unresolved > 0 AND log_unresolved >= $7
+  AND ($4::text IS NULL OR task = $4::text)
+  AND ($5::text[] IS NULL OR status = ANY($5::text[]))
+  AND status NOT IN ('replayed', 'skipped', 'abandoned')
+ORDER BY task, number LIMIT $6
+
+-- name: counters
+SELECT name, created, unresolved FROM {schema}.names WHERE session = {session} AND created > 0
+
+-- name: firings
+SELECT number, trigger, kwargs, at, depth, source, key, fingerprint FROM {schema}.firings
+WHERE session = {session} AND number > $2 ORDER BY number LIMIT $3
+
+-- name: firings_numbered
+SELECT number, trigger, kwargs, at, depth, source, key, fingerprint FROM {schema}.firings
+WHERE session = {session} AND number = ANY($2::bigint[]) ORDER BY number
+
+-- name: latest
+-- The latest firings of some triggers.
+SELECT firings.number, trigger, kwargs, at, firings.depth, source, key, fingerprint
+FROM {schema}.names JOIN {schema}.firings ON firings.session = names.session AND firings.number = names.latest
+WHERE names.session = {session} AND names.name = ANY($2::text[])
+
+-- name: log_turn
+-- Records of one session are committed in the order of their ids: whoever stores some goes first until it commits.
+SELECT pg_advisory_xact_lock(hashtextextended({log_lock}, $1))
+
+-- name: log_insert
+INSERT INTO {schema}.logs (
+    session, task, instance, number, fence, attempt, seq, at, level, logger, message, template, context, exception,
+    pathname, lineno, function, truncated, fingerprint, late, counts
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
+
+-- name: log_level
+-- The highest level, from a threshold on, of what a review does not cover.
+SELECT coalesce(max(level), 0) FROM {schema}.logs
+WHERE session = $1 AND task = $2 AND instance = $3 AND counts AND number > $4 AND level >= $5
+  AND number <> ALL($6::bigint[])
+
+-- name: logs
+-- A page of records, the first or (DESC) the last ones; parameters that are NULL ask for nothing.
+SELECT {log} FROM {schema}.logs JOIN {schema}.instances
+    ON instances.session = logs.session AND instances.task = logs.task AND instances.number = logs.instance
+WHERE logs.session = {session} AND logs.id > $2 AND logs.level >= $3
+  AND ($4::text = '' OR position(lower($4::text COLLATE "C") IN lower(logs.message COLLATE "C")) > 0)
+  AND ($5::boolean IS NULL OR {open} = $5::boolean)
+  AND ($6::text IS NULL OR logs.fingerprint = $6::text)
+ORDER BY logs.id {order} LIMIT $7
+
+-- name: logs_of_instance
+-- The same of one instance, whose records have ids in the order of their numbers.
+SELECT {log} FROM {schema}.logs JOIN {schema}.instances
+    ON instances.session = logs.session AND instances.task = logs.task AND instances.number = logs.instance
+WHERE logs.session = {session} AND logs.id > $2 AND logs.level >= $3
+  AND ($4::text = '' OR position(lower($4::text COLLATE "C") IN lower(logs.message COLLATE "C")) > 0)
+  AND ($5::boolean IS NULL OR {open} = $5::boolean)
+  AND ($6::text IS NULL OR logs.fingerprint = $6::text)
+  AND logs.task = $8 AND logs.instance = $9
+ORDER BY logs.number {order} LIMIT $7
+
+-- name: purge_find
+-- Records that may go: a batch of them.
+SELECT logs.id FROM {schema}.logs JOIN {schema}.instances
+    ON instances.session = logs.session AND instances.task = logs.task AND instances.number = logs.instance
+WHERE logs.id > $5 AND {purgeable}
+ORDER BY logs.id LIMIT $6
+
+-- name: purge_check
+-- Those of the given records that still may go, once nobody is reviewing them.
+SELECT logs.id, logs.exception FROM {schema}.logs JOIN {schema}.instances
+    ON instances.session = logs.session AND instances.task = logs.task AND instances.number = logs.instance
+WHERE logs.id = ANY($5::bigint[]) AND {purgeable}
+ORDER BY instances.session, instances.task, instances.number FOR NO KEY UPDATE OF instances
+
+-- name: purge_records
+DELETE FROM {schema}.logs WHERE id = ANY($1::bigint[])
+
+-- name: purge_context
+-- The message lives on.
+UPDATE {schema}.logs SET context = '{}', exception = $2 WHERE id = $1

@@ -1,0 +1,166 @@
+-- The first schema. Times are microseconds since the Unix epoch; payloads are the core's encoded text.
+-- What belongs to a session is found under the session's number first: there is no other key, so what a firing
+-- writes needs no answer from what it wrote just before, and every table could be split by sessions.
+-- There are no foreign keys: a row is written only by who holds its session or its instance, and a key would look up
+-- and lock the session's row once more for every row, those of claims and logs, too, which never wait for a firing.
+-- Names compare by their bytes (COLLATE "C"), whatever the database's language is.
+
+-- How far the schema is.
+CREATE TABLE {schema}.version (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    number integer NOT NULL
+);
+
+-- A server that recovered from a crash begins with this table empty, and may give a transaction's number that it lost
+-- to another transaction: what it says of a number is proof only while the mark in here is the same.
+CREATE UNLOGGED TABLE {schema}.incarnation (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    mark text NOT NULL DEFAULT gen_random_uuid()::text
+);
+
+-- The only clock, in microseconds.
+CREATE FUNCTION {schema}.clock() RETURNS bigint LANGUAGE sql VOLATILE
+    AS 'SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint';
+
+-- Ends the transaction of a change whose guard no longer holds, before the COMMIT that was sent along with it.
+CREATE FUNCTION {schema}.guard(held boolean) RETURNS void LANGUAGE plpgsql
+    AS 'BEGIN IF NOT held THEN RAISE EXCEPTION ''a guard no longer holds'' USING ERRCODE = ''TR001''; END IF; END';
+
+-- A rule set that a million sessions share is stored once, under the SHA-256 of its canonical text.
+CREATE TABLE {schema}.rule_sets (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    digest text COLLATE "C" NOT NULL UNIQUE,
+    body text NOT NULL
+);
+
+CREATE SEQUENCE {schema}.session_numbers;
+
+-- The head of a session: small, and of a size that never grows. The room left in its pages lets a firing replace it
+-- in its own page, without touching an index.
+CREATE TABLE {schema}.sessions (
+    id bigint PRIMARY KEY,
+    uid text COLLATE "C" NOT NULL CONSTRAINT sessions_uid UNIQUE,
+    rules bigint NOT NULL,
+    manager text COLLATE "C" NOT NULL,
+    firings bigint NOT NULL,
+    pending bigint NOT NULL,
+    finalized bigint,
+    metadata text NOT NULL,
+    created_at bigint NOT NULL,
+    modified_at bigint NOT NULL
+) WITH (fillfactor = 70);
+
+-- Every firing once, with its payload; instances refer to firings by number. Never changed.
+CREATE TABLE {schema}.firings (
+    session bigint NOT NULL,
+    number bigint NOT NULL,
+    trigger text COLLATE "C" NOT NULL,
+    kwargs text NOT NULL,
+    at bigint NOT NULL,
+    depth bigint NOT NULL,
+    source text NOT NULL,
+    key text COLLATE "C",
+    fingerprint text,
+    PRIMARY KEY (session, number)
+);
+CREATE UNIQUE INDEX firings_key ON {schema}.firings (session, trigger, key) WHERE key IS NOT NULL;
+
+-- What a session must know of a name at once. Of a task: how many instances it has, of which the next one gets the
+-- number `created`. Of a trigger: the number and the depth of its latest firing. A task's name is both.
+CREATE TABLE {schema}.names (
+    session bigint NOT NULL,
+    name text COLLATE "C" NOT NULL,
+    created bigint NOT NULL DEFAULT 0,
+    unresolved bigint NOT NULL DEFAULT 0,
+    latest bigint,
+    depth bigint,
+    PRIMARY KEY (session, name)
+) WITH (fillfactor = 70);
+
+CREATE TABLE {schema}.instances (
+    session bigint NOT NULL,
+    task text COLLATE "C" NOT NULL,
+    number bigint NOT NULL,
+    status text COLLATE "C" NOT NULL,
+    created_at bigint NOT NULL,
+    modified_at bigint NOT NULL,
+    fence bigint NOT NULL DEFAULT 0,
+    attempt bigint NOT NULL DEFAULT 0,
+    crashes bigint NOT NULL DEFAULT 0,
+    crash_budget bigint NOT NULL DEFAULT 3,
+    given_back bigint NOT NULL DEFAULT 0,
+    run_at bigint NOT NULL DEFAULT 0,
+    dispatch_after bigint NOT NULL DEFAULT 0,
+    handovers bigint NOT NULL DEFAULT 0,
+    lease_until bigint,
+    owner text NOT NULL DEFAULT '',
+    parent bigint,
+    root bigint NOT NULL,
+    depth bigint NOT NULL,
+    retries bigint NOT NULL,
+    cascade_depth bigint NOT NULL,
+    taken text NOT NULL,
+    vetoes text NOT NULL,
+    kwargs text,
+    result bigint,
+    error text,
+    metadata text NOT NULL DEFAULT '{}',
+    history text NOT NULL,
+    log_count bigint NOT NULL DEFAULT 0,
+    log_level bigint NOT NULL DEFAULT 0,
+    log_unresolved bigint NOT NULL DEFAULT 0,
+    log_counts text NOT NULL DEFAULT '{}',
+    log_dropped bigint NOT NULL DEFAULT 0,
+    log_resolved bigint NOT NULL DEFAULT 0,
+    log_chosen text NOT NULL DEFAULT '[]',
+    log_audit text NOT NULL DEFAULT '[]',
+    PRIMARY KEY (session, task, number)
+) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000);
+
+-- The outbox: a scheduled instance is its own entry, and leaves it by being claimed. Entries that have left stand at
+-- its beginning until a vacuum takes them away, and a sweep walks over them: hence more vacuums than is usual.
+CREATE INDEX instances_due ON {schema}.instances (dispatch_after, run_at) WHERE status = 'scheduled';
+
+-- Claims, by the moment at which they run out.
+CREATE INDEX instances_leased ON {schema}.instances (lease_until) WHERE status = 'running';
+
+-- What a person still has to look at.
+CREATE INDEX instances_flagged ON {schema}.instances (session, task, number) WHERE log_unresolved > 0;
+
+-- Which unstarted instance still lacks which trigger: what makes a firing cost what it touches.
+CREATE TABLE {schema}.waiting (
+    session bigint NOT NULL,
+    trigger text COLLATE "C" NOT NULL,
+    task text COLLATE "C" NOT NULL,
+    number bigint NOT NULL,
+    PRIMARY KEY (session, trigger, task, number)
+);
+
+-- In one session, records get their ids in the order in which they are committed, so that whoever follows a log
+-- misses nothing.
+CREATE TABLE {schema}.logs (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    session bigint NOT NULL,
+    task text COLLATE "C" NOT NULL,
+    instance bigint NOT NULL,
+    number bigint NOT NULL,
+    fence bigint NOT NULL,
+    attempt bigint NOT NULL,
+    seq bigint NOT NULL,
+    at bigint NOT NULL,
+    level bigint NOT NULL,
+    logger text NOT NULL,
+    message text NOT NULL,
+    template text NOT NULL,
+    context text NOT NULL,
+    exception text,
+    pathname text NOT NULL,
+    lineno bigint NOT NULL,
+    function text NOT NULL,
+    truncated text NOT NULL,
+    fingerprint text COLLATE "C" NOT NULL,
+    late boolean NOT NULL,
+    counts boolean NOT NULL
+);
+CREATE UNIQUE INDEX logs_number ON {schema}.logs (session, task, instance, number);
+CREATE INDEX logs_session ON {schema}.logs (session, id);

@@ -1,0 +1,43 @@
+"""PostgreSQL keeps the promises that every storage keeps, with and without PgBouncer."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from tests.storages.postgres_place import PostgresPlace
+from triggers.testing.conformance import StorageConformance
+
+_numbers = itertools.count()
+
+
+def postgres_places(url, direct_url=""):
+    """Gives the function that the suite asks for: each place is a schema of its own."""
+    places = []
+
+    def make():
+        place = PostgresPlace(f"{url}_{next(_numbers)}", direct_url)
+        places.append(place)
+        return place
+
+    yield make
+    for place in places:
+        place.close()
+
+
+class TestPostgres(StorageConformance):
+    """The suite, as PostgreSQL is used by default."""
+
+    @pytest.fixture
+    def make_place(self, postgres_url):
+        yield from postgres_places(postgres_url)
+
+
+class TestPostgresThroughPgBouncer(StorageConformance):
+    """The suite, through a PgBouncer that lends a connection for the length of a transaction."""
+
+    @pytest.fixture
+    def make_place(self, pgbouncer_url, postgres_server):
+        options = pgbouncer_url.partition("schema=")[2]
+        yield from postgres_places(pgbouncer_url, f"{postgres_server.url}&schema={options}")
