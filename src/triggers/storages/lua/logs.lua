@@ -1,0 +1,50 @@
+#!lua flags=no-writes
+-- A page of a session's records; at most so many are looked at.
+--
+-- KEYS 1 world  string: what the partition belongs to
+--      2 s  hash: the session; l cursor → a record (see slice.lua)
+--      3 x  sorted set: what is found in an order (see slice.lua); o cursor NUL instance NUL number level counts
+--           kind → the log, q instance NUL cursor NUL number level counts kind → that of an instance
+-- ARGV 1 what `world` must be
+--      2 how many to return at most
+--      3 how many to look at at most
+--      4 and 5 the range of members, as ZRANGEBYLEX takes it, or as ZREVRANGEBYLEX does where
+--      6 is 1: from the last one backwards; else 0
+--      7 the lowest level
+--      8 1 for those that no review covers, 0 for those that one does, '' for both
+--      9 the kind, '' for any
+--      10 1 to return the states of the instances, too
+-- Returns the last member that was looked at, '' at the end; then for each record found: its member, its payload,
+-- whether a review covers it, and the state of its instance where that was asked for.
+
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'GONE' end
+local s, most = KEYS[2], tonumber(ARGV[2])
+local command = ARGV[6] == '1' and 'ZREVRANGEBYLEX' or 'ZRANGEBYLEX'
+local lowest, unresolved, kind = tonumber(ARGV[7]), ARGV[8], ARGV[9]
+local page = redis.call(command, KEYS[3], ARGV[4], ARGV[5], 'LIMIT', 0, ARGV[3])
+local found, count, states = {''}, 0, {}
+
+for _, member in ipairs(page) do
+  local number, level, counts, its = string.match(member, '(%d+) (%-?%d+) (%d) (%S*)$')
+  if tonumber(level) >= lowest and (kind == '' or its == kind) then
+    local cursor, name = string.match(member, '^o(%d+)%z(.*)%z')
+    if not cursor then name, cursor = string.match(member, '^q(.*%z%d+)%z(%d+)%z') end
+    states[name] = states[name] or redis.call('HGET', s, 'H' .. name)
+    local through, chosen = string.match(states[name], '(%d+) (%S+) %S+$')
+    local open = counts == '1' and tonumber(number) > tonumber(through)
+      and not string.find(',' .. chosen .. ',', ',' .. number .. ',', 1, true)
+    if unresolved == '' or (unresolved == '1') == open then
+      count = count + 1
+      found[#found + 1] = member
+      found[#found + 1] = redis.call('HGET', s, 'l' .. cursor)
+      found[#found + 1] = open and 0 or 1
+      if ARGV[10] == '1' then found[#found + 1] = states[name] end
+      if count == most then
+        found[1] = member
+        return found
+      end
+    end
+  end
+end
+if #page == tonumber(ARGV[3]) then found[1] = page[#page] end
+return found

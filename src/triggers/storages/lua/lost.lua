@@ -1,0 +1,24 @@
+#!lua flags=no-writes
+-- Running instances of a partition whose lease ran out; nothing is changed.
+--
+-- KEYS 1 world  string: what the partition belongs to
+--      2 lease  sorted set: running instances of the partition, by when their lease runs out
+--      The hashes of the sessions cannot be known before: ARGV 3 followed by the first part of a member names one.
+-- ARGV 1 what `world` must be
+--      2 how many at most
+--      3 what the keys of sessions begin with
+-- Returns time, member, fence and the session's manager, for each.
+
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'GONE' end
+local till = string.format('(%.0f', @clock@)
+local page = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', till, 'WITHSCORES', 'LIMIT', 0, ARGV[2])
+local found = {}
+for n = 1, #page, 2 do
+  local uid, name = string.match(page[n], '^([^|]*)|(.*)$')
+  local kept = redis.call('HMGET', ARGV[3] .. uid, 'H' .. name, 'g')
+  local fence = string.match(kept[1] or '', '^%d+ running (%d+)')
+  if fence then
+    for _, part in ipairs({page[n + 1], page[n], fence, kept[2]}) do found[#found + 1] = part end
+  end
+end
+return found

@@ -1,0 +1,29 @@
+#!lua
+-- A heartbeat: leases that still hold are extended.
+--
+-- KEYS 1 world  string: what the partition belongs to
+--      2 lease  sorted set: running instances of the partition, by when their lease runs out
+--      3 …      hashes: the sessions of the leases, each once
+-- ARGV 1 what `world` must be
+--      2 how long the leases are extended
+--      3 … for each lease: which of the sessions, its member of `lease`, its instance, its fence
+-- Returns which of the leases are lost, counted from 1.
+
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'GONE' end
+local till = string.format('%.0f', @clock@ + ARGV[2])
+local lost, held = {}, {}
+for n = 3, #ARGV, 4 do
+  local state = redis.call('HGET', KEYS[2 + ARGV[n]], 'H' .. ARGV[n + 2])
+  local before, fence, after = string.match(state or '', '^(%d+ running (%d+)) %S+ (.*)$')
+  if fence == ARGV[n + 3] then
+    held[#held + 1] = {n, before .. ' ' .. till .. ' ' .. after}
+  else
+    lost[#lost + 1] = (n + 1) / 4
+  end
+end
+for _, one in ipairs(held) do
+  local n = one[1]
+  redis.call('HSET', KEYS[2 + ARGV[n]], 'H' .. ARGV[n + 2], one[2])
+  redis.call('ZADD', KEYS[2], till, ARGV[n + 1])
+end
+return lost

@@ -1,0 +1,141 @@
+#!lua flags=no-writes
+-- What a decision needs to see of one session, and nothing else.
+--
+-- KEYS 1 world  string: what the partition belongs to
+--      2 s      hash: the session; fields: k trigger NUL key → number of a firing, f and p number → a firing and
+--               its payload, t trigger → its latest firing, H and B instance → its state and the rest of it
+--      3 c      hash: task → its counter
+--      4 x      sorted set, all scores 0, in the order of its members: w trigger NUL instance → who lacks what,
+--               u instance → who is unstarted, g instance → who asks for a review,
+--               q instance NUL cursor NUL number level counts kind → its records
+-- ARGV 1 what `world` must be
+--      2 the version that the session must still have, '-' for any
+--      3 the field of an idempotency key, '' for none
+--      4 how many counters, -1 for all; then the tasks
+--      … how many latest firings, then the fields; how many waited-for triggers, then they;
+--        how many instances, then they; how many tasks whose unstarted instances are wanted, then they;
+--        1 for the payloads of the firings that the instances took, else 0;
+--        the level of flagged instances, '' for none, and how many of them;
+--        1 for the level of what is left to review of the only instance, else 0; then beyond which number,
+--        from which level, and ',' number ',' for each of those chosen
+-- An instance is task NUL number, of 18 digits. Its state is text of eleven parts: version, status, fence, lease,
+-- run_at, dispatch_after, handovers, unresolved level, reviewed up to, chosen beyond, firings it took.
+-- Returns key's firing, counters, latest, instances as triples, payloads as pairs, flagged, level.
+
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'GONE' end
+local s, c, x = KEYS[2], KEYS[3], KEYS[4]
+if ARGV[2] ~= '-' and redis.call('HGET', s, 'v') ~= ARGV[2] then return 'CHANGED' end
+
+local at = 4
+local function list()
+  local from, count = at + 1, tonumber(ARGV[at])
+  at = from + math.max(count, 0)
+  return from, at - 1, count
+end
+
+local keyed = {}
+if ARGV[3] ~= '' then
+  local number = redis.call('HGET', s, ARGV[3])
+  if number then
+    local found = redis.call('HMGET', s, 'f' .. number, 'p' .. number)
+    keyed = {number, found[1], found[2]}
+  end
+end
+
+local counters = {}
+local from, last, count = list()
+if count < 0 then
+  counters = redis.call('HGETALL', c)
+else
+  for first = from, last, 1000 do
+    local till = math.min(first + 999, last)
+    local found = redis.call('HMGET', c, unpack(ARGV, first, till))
+    for n = first, till do
+      if found[n - first + 1] then
+        counters[#counters + 1] = ARGV[n]
+        counters[#counters + 1] = found[n - first + 1]
+      end
+    end
+  end
+end
+
+local latest = {}
+from, last = list()
+for first = from, last, 1000 do
+  local till = math.min(first + 999, last)
+  for _, found in ipairs(redis.call('HMGET', s, unpack(ARGV, first, till))) do
+    latest[#latest + 1] = found
+  end
+end
+
+local names = {}
+from, last = list()
+for n = from, last do
+  local begin = 'w' .. ARGV[n]
+  for _, member in ipairs(redis.call('ZRANGEBYLEX', x, '[' .. begin .. '\0', '(' .. begin .. '\1')) do
+    names[#names + 1] = string.sub(member, #begin + 2)
+  end
+end
+from, last = list()
+for n = from, last do names[#names + 1] = ARGV[n] end
+from, last = list()
+for n = from, last do
+  local begin = 'u' .. ARGV[n]
+  for _, member in ipairs(redis.call('ZRANGEBYLEX', x, '[' .. begin .. '\0', '(' .. begin .. '\1')) do
+    names[#names + 1] = string.sub(member, 2)
+  end
+end
+
+local instances, payloads, numbers = {}, {}, {}
+local wants_payloads = ARGV[at] == '1'
+for _, name in ipairs(names) do
+  local found = redis.call('HMGET', s, 'H' .. name, 'B' .. name)
+  if found[1] then
+    instances[#instances + 1] = name
+    instances[#instances + 1] = found[1]
+    instances[#instances + 1] = found[2]
+    if wants_payloads then
+      for number in string.gmatch(string.match(found[1], '%S+$'), '%d+') do
+        if not numbers[number] then
+          numbers[number] = true
+          payloads[#payloads + 1] = number
+          payloads[#payloads + 1] = redis.call('HGET', s, 'p' .. number)
+        end
+      end
+    end
+  end
+end
+
+local flagged = {}
+local threshold, most = ARGV[at + 1], tonumber(ARGV[at + 2])
+if threshold ~= '' then
+  threshold = tonumber(threshold)
+  local begin = '[g'
+  while #flagged < most do
+    local page = redis.call('ZRANGEBYLEX', x, begin, '(h', 'LIMIT', 0, 500)
+    for _, member in ipairs(page) do
+      local name = string.sub(member, 2)
+      local status, level = string.match(redis.call('HGET', s, 'H' .. name), '^%d+ (%S+) %d+ %S+ %S+ %S+ %d+ (%d+)')
+      if status == 'finished' and tonumber(level) >= threshold and #flagged < most then
+        flagged[#flagged + 1] = name
+      end
+    end
+    if #page < 500 then break end
+    begin = '(' .. page[#page]
+  end
+end
+
+local level = 0
+if ARGV[at + 3] == '1' and #names > 0 then
+  local beyond, lowest, chosen = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5]), ARGV[at + 6]
+  local begin = 'q' .. names[1]
+  for _, member in ipairs(redis.call('ZRANGEBYLEX', x, '[' .. begin .. '\0', '(' .. begin .. '\1')) do
+    local number, said, counts = string.match(member, '(%d+) (%-?%d+) (%d) %S*$')
+    said = tonumber(said)
+    if counts == '1' and said >= lowest and said > level and tonumber(number) > beyond
+      and not string.find(chosen, ',' .. number .. ',', 1, true) then
+      level = said
+    end
+  end
+end
+return {keyed, counters, latest, instances, payloads, flagged, level}
