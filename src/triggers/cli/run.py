@@ -7,7 +7,7 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -177,23 +177,41 @@ def _close(app: Triggers, patience: float) -> None:
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
-    default="triggers-demo",
-    show_default=True,
-    help="Gets the files of the demonstration.",
+    help="Gets the files of the demonstration.  [default: triggers-demo]",
 )
 @click.option("--seed", type=int, default=1996, show_default=True, help="Of everything that is made up.")
 @click.option(
-    "--workers", type=click.IntRange(1, 64), default=4, show_default=True, help="Threads that run tasks."
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="Threads, or processes of Celery's two workers, that run tasks.",
 )
 @click.option(
     "--respondents", type=click.IntRange(1, 944), default=944, show_default=True, help="How many of them."
 )
+@click.option(
+    "--runner",
+    type=click.Choice(["threads", "celery"]),
+    default="threads",
+    show_default=True,
+    help="What runs the tasks.",
+)
+@click.option(
+    "--broker",
+    default="redis",
+    show_default=True,
+    metavar="URL",
+    help="Celery's; redis or rabbitmq: a private one.",
+)
+@click.option("--kill-workers", is_flag=True, help="Kill a random process of the workers every second.")
 @common
 @pass_where
-def demo(where: Where, folder: Path, seed: int, workers: int, respondents: int) -> None:
+def demo(where: Where, /, **options: Any) -> None:
     """Play a real questionnaire, from page arrivals in no order to scores.
 
-    It may be killed and started again: the counts are the same. With --storage the sessions are kept there.
+    It may be killed and started again: the counts are the same. With --storage the sessions are kept there;
+    instead of a URL, postgresql and redis stand for private servers, which are there as long as this runs.
     """
     from triggers.demo.results import OtherSurveyError  # noqa: PLC0415 - nothing else needs the survey
     from triggers.demo.show import show  # noqa: PLC0415
@@ -202,14 +220,7 @@ def demo(where: Where, folder: Path, seed: int, workers: int, respondents: int) 
         message = "the demonstration is an application itself: say --storage, or nothing"
         raise click.UsageError(message)
     try:
-        show(
-            folder,
-            storage_url=where.storage,
-            seed=seed,
-            workers=workers,
-            respondents=respondents,
-            as_json=where.json,
-        )
+        show(storage=where.storage, as_json=where.json, **options)
     except OtherSurveyError as error:
         raise click.UsageError(str(error)) from error
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from triggers.manager import TriggerManager
+    from triggers.runners.base import Runner
     from triggers.session import TaskInstance
 
     #: Told what is being done, how much of it is done, and how much there is.
@@ -105,6 +106,7 @@ def run(
     results_path: Path,
     seed: int = SEED,
     workers: int = WORKERS,
+    runner: Runner | None = None,
     respondents: int = RESPONDENTS,
     progress: Progress = lambda *_: None,
     lease: timedelta = LEASE,
@@ -117,8 +119,9 @@ def run(
         results_path: where the survey's own table is kept.
         seed: of everything that is made up.
         workers: threads that run tasks.
+        runner: what runs tasks instead of those threads.
         respondents: how many of them, from the first.
-        progress: told how it goes.
+        progress: told how it goes; what it raises ends the run.
         lease: see :class:`~triggers.app.Triggers`.
         grace: see :class:`~triggers.app.Triggers`.
 
@@ -131,17 +134,7 @@ def run(
     """
     started = time.monotonic()
     results = results_in(str(results_path.resolve()))
-    triggers = Triggers(
-        storage_url,
-        runner=ThreadsRunner(workers),
-        manager=FinalizingTriggerManager,
-        registry=survey,
-        complete_registry=True,
-        lease=lease,
-        grace=grace,
-        sweep_interval=SWEEP_INTERVAL,
-        max_crashes=CRASHES,
-    )
+    triggers = application(storage_url, runner or ThreadsRunner(workers), lease=lease, grace=grace)
     with closing(results), triggers:
         results.prepare(seed)
         managers = [triggers.session(uid_of(number)) for number in range(1, respondents + 1)]
@@ -151,6 +144,33 @@ def run(
             review(managers, step)
             settle(triggers, "reviewing", progress)
         return count(managers, results.count(), started)
+
+
+def application(
+    storage_url: str, runner: Runner, *, lease: timedelta = LEASE, grace: timedelta = GRACE
+) -> Triggers:
+    """The survey's application: the same in each of its processes.
+
+    Args:
+        storage_url: where the sessions are kept.
+        runner: what runs tasks.
+        lease: see :class:`~triggers.app.Triggers`.
+        grace: see :class:`~triggers.app.Triggers`.
+
+    Raises:
+        StorageError: the storage cannot be used.
+    """
+    return Triggers(
+        storage_url,
+        runner=runner,
+        manager=FinalizingTriggerManager,
+        registry=survey,
+        complete_registry=True,
+        lease=lease,
+        grace=grace,
+        sweep_interval=SWEEP_INTERVAL,
+        max_crashes=CRASHES,
+    )
 
 
 def receive(

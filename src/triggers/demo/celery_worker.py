@@ -1,0 +1,59 @@
+"""The survey's Celery application and its worker (`python -m triggers.demo.celery_worker NAME PROCESSES GRACE`).
+
+
+Needs Celery; only :mod:`triggers.demo.workers` imports it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from datetime import timedelta
+from typing import Final
+
+from celery import Celery
+
+from triggers.demo.main import application
+from triggers.runners.celery import CeleryRunner
+
+#: The variables of the environment with the URLs: a command line could be read by everybody.
+STORAGE: Final = "TRIGGERS_DEMO_STORAGE"
+BROKER: Final = "TRIGGERS_DEMO_BROKER"
+
+#: A queue of its own, for brokers that are also used otherwise.
+QUEUE: Final = "triggers-demo"
+
+
+def celery_app(broker_url: str) -> Celery:
+    """The Celery application; nothing is connected yet."""
+    app = Celery("triggers-demo", broker=broker_url)
+    app.conf.update(
+        broker_connection_retry_on_startup=True,
+        task_default_queue=QUEUE,
+        worker_enable_remote_control=False,
+    )
+    return app
+
+
+def main(name: str, processes: str, grace: str) -> None:
+    """Work until killed: also, at once, with the process at the other end of the standard input."""
+    threading.Thread(target=_end_with_starter, name="demo-lifeline", daemon=True).start()
+    app = celery_app(os.environ[BROKER])
+    application(os.environ[STORAGE], CeleryRunner(app), grace=timedelta(seconds=float(grace)))
+    options = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=WARNING"]
+    app.worker_main(
+        ["worker", "--pool=prefork", f"--concurrency={processes}", f"--hostname={name}@%h", *options]
+    )
+
+
+def _end_with_starter() -> None:
+    # Not through sys.stdin, which a forked child closes: that would wait for a lock that is held here.
+    while os.read(0, 1):
+        pass
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,134 @@
+"""Where the survey is played: at a URL, or on a private server that its name stands for."""
+
+from __future__ import annotations
+
+import importlib.util
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote, urlsplit
+
+from triggers.exceptions import PluginError
+from triggers.testing.servers import (
+    MissingServerError,
+    PostgresServer,
+    RabbitServer,
+    RedisServer,
+    Server,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+#: What can be named instead of a URL. A storage on a server is told to keep what it has said it keeps.
+STORAGES: Final[Mapping[str, Callable[[], Server]]] = {
+    "postgresql": lambda: PostgresServer(fsync=True, private=True),
+    "redis": lambda: RedisServer(private=True),
+}
+BROKERS: Final[Mapping[str, Callable[[], Server]]] = {
+    "redis": lambda: RedisServer(private=True),
+    "rabbitmq": lambda: RabbitServer(private=True),
+}
+
+#: What a URL, or a name, begins with → the package that is needed, and the extra that brings it.
+_PACKAGES: Final = {"postgres": ("psycopg", "postgres"), "redis": ("redis", "redis")}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run keeps what it has.
+
+    Attributes:
+        url: of the storage.
+        results: the file with the survey's own table.
+        shown: the storage, for people: without a password.
+        private: whether all of it is gone at the end.
+    """
+
+    url: str
+    results: Path
+    shown: str
+    private: bool = False
+
+
+@contextmanager
+def storage_at(where: str | None, folder: Path) -> Iterator[Place]:
+    """A storage, which is there until the end of the context.
+
+    Args:
+        where: a URL; or ``postgresql`` or ``redis`` for a private server; or None, or ``sqlite``, for a file.
+        folder: gets the files; those of a private server are its own, and are gone with it.
+
+    Raises:
+        PluginError: there is no storage of that name, or its package is not installed.
+        MissingServerError: this machine has no such server.
+    """
+    if where is None or where == "sqlite":
+        url = f"sqlite:///{quote((folder / 'survey.db').as_posix())}"
+        yield Place(url, folder / "results.db", url)
+    elif ":" in where:
+        _require_package("--storage", where)
+        yield Place(where, folder / "results.db", without_password(where))
+    else:
+        with _private("--storage", where, STORAGES, "sqlite") as server:
+            shown = f"a private {server.name} of this run's own"
+            yield Place(server.url, server.folder / "results.db", shown, private=True)
+
+
+@contextmanager
+def broker_at(where: str) -> Iterator[str]:
+    """The URL of a broker for Celery, which is there until the end of the context.
+
+    Args:
+        where: a URL; or ``redis`` or ``rabbitmq`` for a private server.
+
+    Raises:
+        PluginError: there is no broker of that name, or Celery or the broker's package is not installed.
+        MissingServerError: this machine has no such server.
+    """
+    _require("--runner celery", "celery", "celery")
+    if ":" in where:
+        _require_package("--broker", where)
+        yield where
+    else:
+        with _private("--broker", where, BROKERS) as server:
+            yield server.url
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    password = urlsplit(url).password
+    return url.replace(f":{password}@", ":***@") if password else url
+
+
+@contextmanager
+def _private(
+    option: str, name: str, known: Mapping[str, Callable[[], Server]], *more: str
+) -> Iterator[Server]:
+    if name not in known:
+        names = ", ".join([*more, *known])
+        raise PluginError(f"{option} {name} is neither a URL nor one of {names}")
+    _require_package(option, name)
+    server = known[name]()
+    try:
+        server.start()
+    except MissingServerError as error:
+        server.close()
+        raise MissingServerError(f"{error}; or use one that runs: {option} URL") from None
+    with server:
+        yield server
+
+
+def _require_package(option: str, where: str) -> None:
+    for begin, (package, extra) in _PACKAGES.items():
+        if where.startswith(begin):
+            _require(f"{option} {where.partition(':')[0]}", package, extra)
+
+
+def _require(what: str, package: str, extra: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise PluginError(
+            f"{what} needs the package {package}, which is not installed: "
+            f"pip install 'session-triggers[{extra}]'"
+        )

@@ -1,0 +1,144 @@
+"""Celery's workers as processes of their own: started, started again, and killed if that is wanted."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Self
+
+from triggers.demo.celery_worker import BROKER, STORAGE, celery_app
+from triggers.exceptions import TriggersError
+from triggers.runners.celery import CeleryRunner
+from triggers.testing.servers.keeper import family
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from triggers.demo.main import Progress
+
+#: Workers, each with processes of its own that run tasks.
+WORKERS = 2
+
+#: Pause between two looks at whether all workers are there, in seconds.
+LOOK = 0.1
+
+#: Pause between two kills, in seconds, on average.
+KILL_PAUSE = 1.0
+
+#: How long a message may take until the sweep repeats it: in the queue it may have to wait.
+GRACE = timedelta(seconds=10)
+GRACE_AMONG_KILLS = timedelta(seconds=2)
+
+#: A worker that so often ends by itself has something the matter with it.
+ENDS = 3
+
+
+class WorkersError(TriggersError, RuntimeError):
+    """The workers end by themselves; the message has the end of what they printed."""
+
+
+class Workers:
+    """The workers, as a context manager. They end with it, and with this process, however that ends.
+
+    Args:
+        storage_url: where the sessions are kept.
+        broker_url: of Celery's broker.
+        log: the file that what they print is added to.
+        processes: how many processes run tasks, of all the workers together.
+        kill: whether to kill a random one of all the processes about once a second.
+
+    Attributes:
+        runner: hands over to them.
+        grace: how long a hand-over to them has until it is repeated.
+        killed: how many processes were killed so far.
+    """
+
+    def __init__(
+        self, storage_url: str, broker_url: str, log: Path, *, processes: int, kill: bool = False
+    ) -> None:
+        self._environment = {**os.environ, STORAGE: storage_url, BROKER: broker_url}
+        self._log = log
+        self._each = max(processes // WORKERS, 1)
+        self._kill = kill
+        self._over = threading.Event()
+        self._workers: list[subprocess.Popen[bytes]] = []
+        self._keeper = threading.Thread(target=self._keep, name="demo-workers", daemon=True)
+        self._ends = 0
+        self.killed = 0
+        self.grace = GRACE_AMONG_KILLS if kill else GRACE
+        self.runner = CeleryRunner(celery_app(broker_url))
+
+    def __enter__(self) -> Self:
+        self._workers = [self._begin(number) for number in range(WORKERS)]
+        self._keeper.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._keeper.join()
+        for worker in self._workers:
+            _end(worker)
+
+    def watched(self, progress: Progress) -> Progress:
+        """The same progress, which raises :class:`WorkersError` if they end by themselves."""
+
+        def watched(what: str, done: int, total: int) -> None:
+            self._check()
+            progress(what, done, total)
+
+        return watched
+
+    def _check(self) -> None:
+        if self._ends >= ENDS:
+            said = self._log.read_text("utf-8", "replace").strip().splitlines()[-10:]
+            raise WorkersError("\n".join([f"the Celery workers end by themselves; {self._log} says:", *said]))
+
+    def _begin(self, number: int) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "triggers.demo.celery_worker"]
+        with self._log.open("ab") as log:
+            return subprocess.Popen(  # noqa: S603 - our own program
+                [*command, f"demo{number}", str(self._each), str(self.grace.total_seconds())],
+                stdin=subprocess.PIPE,  # the worker's lifeline
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                start_new_session=True,
+            )
+
+    def _keep(self) -> None:
+        """In a thread: start the workers that have ended again, and kill."""
+        kill_at = time.monotonic() + KILL_PAUSE
+        while not self._over.wait(LOOK):
+            for number, worker in enumerate(self._workers):
+                if worker.poll() is not None and self._ends < ENDS:
+                    self._ends += worker.returncode != -signal.SIGKILL
+                    _end(worker)
+                    self._workers[number] = self._begin(number)
+            if self._kill and time.monotonic() >= kill_at:
+                self._kill_one()
+                kill_at = time.monotonic() + KILL_PAUSE * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+
+    def _kill_one(self) -> None:
+        """Kill a process of a worker that has begun; on a slow machine none of them ever would, otherwise."""
+        families = [family(worker.pid) for worker in self._workers if worker.poll() is None]
+        everybody = [pid for pids in families if len(pids) > 1 for pid in pids]
+        if everybody:
+            with suppress(ProcessLookupError):
+                os.kill(random.choice(everybody), signal.SIGKILL)  # noqa: S311 - no secret
+                self.killed += 1
+
+
+def _end(worker: subprocess.Popen[bytes]) -> None:
+    """End what is left of a worker, its children included; killing does no harm, as the demo shows."""
+    with suppress(ProcessLookupError):
+        os.killpg(worker.pid, signal.SIGKILL)
+    worker.wait()
+    if worker.stdin is not None:
+        worker.stdin.close()
