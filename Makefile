@@ -1,17 +1,21 @@
 # Every verb does its own set-up. The machine needs Python >= 3.11 (with venv) and make; all else goes into .venv.
 #
-#   make demo     the questionnaire, from scrambled page arrivals to computed scores
+#   make demo     the questionnaire, from scrambled page arrivals to computed scores; on private servers of its own with
+#                 STORAGE=postgresql (or redis, sqlite, a URL) RUNNER=celery (or threads), and KILL=1 kills workers
 #   make test     the tests            (ARGS="-k cascade" or ARGS="-n auto" reach pytest)
 #   make check    everything that a change must pass: lint, format, types, floors, tests, coverage of the core
 #   make soak     the tests that take minutes
+#   make chaos    kill, restart, pause and cut off whatever can be, and prove that nothing was lost: the short form
+#                 (KILLS=1000 the long one; STORAGE=postgresql,redis,valkey,sqlite BROKER=redis,rabbitmq: which)
 #   make docs     the README's and docs' examples, run; their links, followed
 #   make format   rewrite the code in the house's form
 #   make bench    the figures
 #   make clean    remove what the others left behind (but not .venv)
 
-.PHONY: demo test check soak docs format bench clean
+.PHONY: demo test check soak chaos docs format bench clean
 .NOTPARALLEL:
 
+comma := ,
 BIN := .venv/bin
 RUNS := .venv/.installed-to-run
 DEV := .venv/.installed-to-develop
@@ -22,8 +26,10 @@ PYTHON = $(shell for name in python3 python3.14 python3.13 python3.12 python3.11
 	"$$name" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
 	&& { echo "$$name"; break; }; done)
 
-demo: $(RUNS)
-	@$(BIN)/triggers demo $(ARGS)
+# Servers and Celery come with what developing needs.
+demo: $(if $(STORAGE)$(RUNNER),$(DEV),$(RUNS))
+	@$(BIN)/triggers demo $(if $(STORAGE),--storage '$(STORAGE)') $(if $(RUNNER),--runner '$(RUNNER)') \
+		$(if $(KILL),--kill-workers) $(ARGS)
 
 test: $(DEV)
 	@$(BIN)/python $(MEASURE) -m pytest $(ARGS)
@@ -38,6 +44,15 @@ check: $(DEV)
 
 soak: $(DEV)
 	@$(BIN)/python -m pytest -m slow --timeout=3600 $(ARGS)
+
+# The counts are printed, each storm's as a line of JSON.
+chaos: $(DEV)
+ifdef KILLS
+	@TRIGGERS_CHAOS_KILLS=$(KILLS) $(if $(STORAGE),TRIGGERS_CHAOS_STORAGES=$(STORAGE)) $(if $(BROKER),TRIGGERS_CHAOS_BROKERS=$(BROKER)) \
+	$(BIN)/python -m pytest tests/chaos -m slow --timeout=14400 -s $(ARGS)
+else
+	@$(BIN)/python -m pytest tests/chaos -s $(if $(STORAGE),-k "$(subst $(comma), or ,$(STORAGE))") $(ARGS)
+endif
 
 docs: $(DEV)
 	@$(BIN)/python -m pytest tests/docs $(ARGS)

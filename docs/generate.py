@@ -21,6 +21,7 @@ from triggers import exceptions, logs
 from triggers.core.status import MOVES, RESOLVED, Status
 from triggers.core.values import Limits
 from triggers.logs import LogSettings
+from triggers.runners.celery import CeleryRunner
 from triggers.runners.threads import ThreadsRunner
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ PART = re.compile(r"(?P<begin><!-- generated: (?P<what>[\w. ]+) -->\n).*?(?P<end
 INTERNAL = {
     "SessionView": {"head", "payloads", "reader"},
     "TaskInstance": {"stored"},
-    "TriggerManager": {"apply", "of_task", "policy", "policy_for"},
-    "Triggers": {"is_idle", "pull", "run"},
+    "TriggerManager": {"apply", "of_task", "policy", "policy_for", "store", "tell"},
+    "Triggers": {"abort", "is_idle", "pull", "rest", "run", "watch_tasks"},
 }
 
 
@@ -91,7 +92,7 @@ WORDED = {
 def _defaults(owner: Any, meanings: dict[str, str]) -> Iterator[tuple[str, str]]:
     if owner in {Limits, LogSettings}:
         yield from ((field.name, _value(getattr(owner(), field.name))) for field in dataclasses.fields(owner))
-    elif owner in {triggers.Triggers, ThreadsRunner}:
+    elif owner in {triggers.Triggers, ThreadsRunner, CeleryRunner}:
         for name, parameter in inspect.signature(owner).parameters.items():
             yield name, "" if parameter.default is parameter.empty else _value(parameter.default)
     else:
@@ -180,7 +181,8 @@ def _named(name: str) -> Any:
     for module in (triggers, logs, exceptions):
         if hasattr(module, name):
             return getattr(module, name)
-    return {"Limits": Limits, "LogSettings": LogSettings, "ThreadsRunner": ThreadsRunner}[name]
+    more = {kind.__name__: kind for kind in (CeleryRunner, Limits, LogSettings, ThreadsRunner)}
+    return more[name]
 
 
 def _first(text: str) -> str:

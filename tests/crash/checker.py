@@ -1,9 +1,10 @@
-"""What must be true of a file once everything has come to rest, whatever was done to the processes that wrote it.
+"""What must be true of a storage once everything has come to rest, whatever was done to the processes that wrote it.
 
-Everything is read through a connection of the checker's own. What a session holds is compared with the reference
-model, which is taken through the stored firings and moves in their order; counters and indexes are computed again.
+Everything is read through a connection of the checker's own, by the plug for reading. What a session holds is compared
+with the reference model, which is taken through the stored firings and moves in their order; counters and indexes are
+computed again.
 
-As a program: ``python -m tests.crash.checker FOLDER NOTES ALLOWANCE BACKOFF`` prints the report as a line of JSON.
+As a program: ``python -m tests.crash.checker FOLDER NOTES ALLOWANCE BACKOFF [URL]`` prints the report as a line of JSON.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.crash.world import CONFIGURATION, COOLDOWN, World, expected_statuses
 from triggers.core import law
+from triggers.core.state import Changes, Firing, Instance, Need, Session
 from triggers.core.values import decode
 from triggers.storages.sqlite_url import load_driver
 from triggers.testing.machine import shown
@@ -26,12 +28,18 @@ from triggers.testing.model import RESOLVED, RUNNING, UNSTARTED, Model, awaited,
 from triggers.testing.steps import Steps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator
+
+    from triggers.core.state import Decision
+    from triggers.storages.base import Storage, StoredRecord
 
 FINALIZING = "sessionFinalized"
 
 #: Remarks in a history that tell of no move.
 _REMARKS = ("refused a late end", "given back")
+
+#: Remarks of moves that are a commit of their own, and change one instance and nothing else.
+_SINGLE = ("claimed by", "lease lost", "let go")
 
 
 @dataclass(slots=True)
@@ -43,6 +51,7 @@ class Report:
         sessions: how many there are.
         firings: how many are stored.
         instances: how many there are.
+        acknowledged: how many firings were confirmed to whoever fired.
         runs: how many runs of tasks began.
         wasted: how many of them did not end the attempt that they were.
         crashes: how many claims were taken from lost workers.
@@ -53,6 +62,7 @@ class Report:
     sessions: int = 0
     firings: int = 0
     instances: int = 0
+    acknowledged: int = 0
     runs: int = 0
     wasted: int = 0
     crashes: int = 0
@@ -64,7 +74,32 @@ class Report:
             self.problems.append(problem)
 
 
-Row = dict[str, Any]
+@dataclass(slots=True)
+class Stored:
+    """All that a storage shows of one session."""
+
+    steps: Steps
+    head: Session
+    instances: list[Instance]
+    firings: list[Firing]
+
+    @property
+    def uid(self) -> str:
+        """The session."""
+        return self.head.uid
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """Its rules, as they are stored."""
+        rules: dict[str, Any] = decode(self.head.rules.body)
+        return rules
+
+    def records(self, page: int = 500) -> Iterator[StoredRecord]:
+        """All records of its log."""
+        cursor = 0
+        while found := self.steps.storage.reader.logs(self.uid, after=cursor, limit=page):
+            yield from found
+            cursor = found[-1].cursor
 
 
 def check(
@@ -81,7 +116,7 @@ def check(
     """Check everything.
 
     Args:
-        world: the file and what was written down outside of it.
+        world: the storage and what was written down outside of it.
         notes: how many notes were fired into each session, at most; those without a key may be missing.
         allowance: how many runs may have been wasted, None for any number.
         expect: whether each session had all that the plan has, so that it must have come to its planned end.
@@ -91,73 +126,66 @@ def check(
         max_crashes: at so many crashes an instance is failed.
     """
     report = Report()
-    tables = _tables(world.path, report)
-    sessions = {row["id"]: row["uid"] for row in tables["sessions"]}
-    uids = sorted(sessions.values())
-    _check_acknowledged(world, tables, sessions, report)
-    _check_counters(tables, report)
-    _check_waiting(tables, report)
-    if not purged:
-        _check_logs(tables, report)
-    _check_ends(world, tables, sessions, report)
-    storage = world.storage()
-    try:
-        for row in tables["sessions"] if modelled else ():
-            model = Model(FINALIZING, max_crashes, backoff, now=row["created_at"])
-            _check_history(Steps(storage, row["uid"]), model, _of(tables, row["id"]), report)
-    finally:
-        storage.close()
-    if expect:
-        for row in tables["sessions"]:
-            _check_expected(row["uid"], notes, _of(tables, row["id"]), report)
+    with closing(world.storage()) as storage:
+        sessions = list(_sessions(storage))
+        _check_acknowledged(world, sessions, report)
+        for session in sessions:
+            _check_counters(session, report)
+            _check_waiting(session, report)
+            if not purged:
+                _check_logs(session, report)
+            if modelled:
+                model = Model(FINALIZING, max_crashes, backoff, now=session.head.created_at)
+                _check_history(session, model, report)
+            if expect:
+                _check_expected(session, notes, report)
+        _check_ends(world, sessions, report)
+        backlog = storage.reader.backlog()
+        report.require(not (backlog.ready or backlog.later or backlog.running), f"left to do: {backlog}")
+    if world.is_file:
+        _check_file(world.path, sessions, report)
     report.require(
         allowance is None or report.wasted <= (allowance or 0),
         f"{report.wasted} runs wasted, {allowance} allowed",
     )
-    report.sessions, report.firings, report.instances = (
-        len(uids),
-        len(tables["firings"]),
-        len(tables["instances"]),
-    )
+    report.sessions = len(sessions)
+    report.firings = sum(len(session.firings) for session in sessions)
+    report.instances = sum(len(session.instances) for session in sessions)
     return report
 
 
-def _tables(path: Path, report: Report) -> dict[str, list[Row]]:
+def _sessions(storage: Storage) -> Iterator[Stored]:
+    after = ""
+    while page := storage.reader.sessions(after):
+        for head in page:
+            steps = Steps(storage, head.uid)
+            yield Stored(steps, head, steps.instances(), steps.firings())
+        after = page[-1].uid
+
+
+def _check_file(path: Path, sessions: list[Stored], report: Report) -> None:
+    """What only SQLite has: a file that may be torn, and an index whose dead entries no reader would see."""
     with closing(load_driver("auto").connect(str(path))) as connection:
         found = connection.execute("PRAGMA integrity_check").fetchall()
         report.require(found == [("ok",)], f"integrity_check: {found}")
         found = connection.execute("PRAGMA foreign_key_check").fetchall()
         report.require(found == [], f"foreign_key_check: {found}")
-        names = [
-            row[0]
-            for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
-        ]
-        tables: dict[str, list[Row]] = {}
-        for name in names:
-            cursor = connection.execute(f"SELECT * FROM {name}")  # noqa: S608 - names from the schema
-            columns = [column[0] for column in cursor.description]
-            tables[name] = [dict(zip(columns, row, strict=True)) for row in cursor]
-    return tables
-
-
-def _of(tables: Mapping[str, list[Row]], session: int) -> dict[str, list[Row]]:
-    return {
-        name: [row for row in tables[name] if row["session"] == session]
-        for name in ("firings", "instances", "logs")
-    }
+        (count,) = connection.execute("SELECT count(*) FROM waiting").fetchone()
+    expected = sum(len(_waiting(session)) for session in sessions)
+    report.require(count == expected, f"waiting: {count} rows, should be {expected}")
 
 
 # -- what was acknowledged is there, once ---------------------------------------------------------------------
 
 
-def _check_acknowledged(
-    world: World, tables: Mapping[str, list[Row]], sessions: Mapping[int, str], report: Report
-) -> None:
+def _check_acknowledged(world: World, sessions: list[Stored], report: Report) -> None:
     stored: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for row in tables["firings"]:
-        if row["source"] == "" and row["trigger"] != FINALIZING:
-            stored[sessions[row["session"]], decode(row["kwargs"]).get("id")].append(row["number"])
+    for session in sessions:
+        for firing in session.firings:
+            if firing.source == "" and firing.trigger != FINALIZING:
+                stored[session.uid, decode(firing.kwargs).get("id")].append(firing.number)
     acks = world.acks.read()
+    report.acknowledged = len(acks)
     for ack in acks:
         numbers = stored[ack["uid"], ack["id"]]
         report.require(
@@ -168,200 +196,208 @@ def _check_acknowledged(
     for what, numbers in stored.items():
         report.require(len(numbers) <= 1, f"{what} was fired {len(numbers)} times")
         report.require(what in intended or not numbers, f"{what} was fired by nobody")
+    for said in world.refusals.read():
+        if said["key"] is None:  # nobody fired it again
+            numbers = stored[said["uid"], said["id"]]
+            report.require(not numbers, f"{said['uid']}: {said['id']} was refused, stored as {numbers}")
 
 
 # -- what can be computed is what is stored -------------------------------------------------------------------
 
 
-def _check_counters(tables: Mapping[str, list[Row]], report: Report) -> None:
-    counted: Counter[tuple[int, str]] = Counter()
-    unresolved: Counter[tuple[int, str]] = Counter()
-    rules = {row["id"]: decode(row["body"]) for row in tables["rule_sets"]}
-    for row in tables["instances"]:
-        counted[row["session"], row["task"]] += 1
-        unresolved[row["session"], row["task"]] += row["status"] not in RESOLVED
+def _check_counters(session: Stored, report: Report) -> None:
+    uid, head = session.uid, session.head
+    counted = Counter(each.task for each in session.instances)
+    unresolved = Counter(each.task for each in session.instances if each.status not in RESOLVED)
     stored = {
-        (row["session"], row["name"]): (row["created"], row["unresolved"])
-        for row in tables["names"]
-        if row["created"]
+        task: (counter.created, counter.unresolved)
+        for task, counter in session.steps.storage.reader.counters(uid).items()
     }
-    expected = {key: (count, unresolved[key]) for key, count in counted.items()}
+    expected = {task: (count, unresolved[task]) for task, count in counted.items()}
+    report.require(stored == expected, f"{uid}: counters are {stored}, should be {expected}")
+    newest = {firing.trigger: firing.number for firing in session.firings}
+    latest = session.steps.storage.reader.latest(uid, newest.keys())
+    found = {trigger: firing.number for trigger, firing in latest.items()}
+    report.require(found == newest, f"{uid}: the latest firings are {found}, should be {newest}")
+    numbers = [firing.number for firing in session.firings]
     report.require(
-        stored == expected, f"counters are {stored}, should be {expected}" if stored != expected else ""
+        numbers == [*range(1, head.firings + 1)], f"{uid}: firings {numbers}, head says {head.firings}"
     )
-    latest = {
-        (row["session"], row["name"]): (row["latest"], row["depth"])
-        for row in tables["names"]
-        if row["latest"]
+    model = Model(FINALIZING)
+    model.configure(session.configuration)
+    open_tasks = {
+        task
+        for task in session.configuration.keys() - model.waiting_for_finalizing()
+        if not counted[task] or unresolved[task]
     }
-    fired = sorted(tables["firings"], key=lambda row: row["number"])
-    newest = {(row["session"], row["trigger"]): (row["number"], row["depth"]) for row in fired}
+    report.require(head.pending == len(open_tasks), f"{uid}: pending {head.pending}, should be {open_tasks}")
+
+
+def _waiting(session: Stored) -> set[tuple[str, str]]:
+    """Which unstarted instance lacks which trigger."""
+    rules = session.configuration
+    return {
+        (trigger, each.name)
+        for each in session.instances
+        if each.status == UNSTARTED and each.task in rules
+        for trigger in (awaited(rules[each.task]) - each.taken.keys())
+        | (vetoing(rules[each.task]) - {*each.vetoes})
+    }
+
+
+def _check_waiting(session: Stored, report: Report) -> None:
+    named = {name for rule in session.configuration.values() for name in awaited(rule) | vetoing(rule)}
+    stored: set[tuple[str, str]] = set()
+
+    def look(head: Session) -> Decision:
+        for trigger in sorted(named):
+            found = yield Need(waiting=(trigger,))
+            stored.update((trigger, each.name) for each in found.instances)
+        return Changes(head, head=False)
+
+    if named:
+        session.steps.commit(look)
+    expected = _waiting(session)
     report.require(
-        latest == newest, f"the latest firings are {latest}, should be {newest}" if latest != newest else ""
+        stored == expected,
+        f"{session.uid}: waiting: {stored - expected} too much, {expected - stored} missing",
     )
-    firings: dict[int, list[int]] = defaultdict(list)
-    for row in tables["firings"]:
-        firings[row["session"]].append(row["number"])
-    for row in tables["sessions"]:
-        numbers = sorted(firings[row["id"]])
-        report.require(
-            numbers == [*range(1, row["firings"] + 1)],
-            f"{row['uid']}: firings {numbers}, head says {row['firings']}",
-        )
-        configuration = rules[row["rules"]]
-        model = Model(FINALIZING)
-        model.configure(configuration)
-        open_tasks = {
-            task
-            for task in configuration.keys() - model.waiting_for_finalizing()
-            if not counted[row["id"], task] or unresolved[row["id"], task]
-        }
-        report.require(
-            row["pending"] == len(open_tasks),
-            f"{row['uid']}: pending {row['pending']}, should be {open_tasks}",
-        )
 
 
-def _check_waiting(tables: Mapping[str, list[Row]], report: Report) -> None:
-    rules = {row["id"]: decode(row["body"]) for row in tables["rule_sets"]}
-    of_session = {row["id"]: rules[row["rules"]] for row in tables["sessions"]}
-    expected = set()
-    for row in tables["instances"]:
-        rule = of_session[row["session"]].get(row["task"])
-        if row["status"] == UNSTARTED and rule is not None:
-            lacks = awaited(rule) - json.loads(row["taken"]).keys() | vetoing(rule) - set(
-                json.loads(row["vetoes"])
-            )
-            expected |= {(row["session"], trigger, row["id"]) for trigger in lacks}
-    stored = {(row["session"], row["trigger"], row["instance"]) for row in tables["waiting"]}
-    report.require(stored == expected, f"waiting: {stored - expected} too much, {expected - stored} missing")
-
-
-def _check_logs(tables: Mapping[str, list[Row]], report: Report) -> None:
-    logs: dict[int, list[Row]] = defaultdict(list)
-    for row in tables["logs"]:
-        logs[row["instance"]].append(row)
-    for row in tables["instances"]:
-        said = logs[row["id"]]
+def _check_logs(session: Stored, report: Report) -> None:
+    said: dict[str, list[int]] = defaultdict(list)
+    for record in session.records():
+        said[record.name].append(record.level)
+    for each in session.instances:
+        levels = said[each.name]
+        where = f"{session.uid}: {each.name}"
         report.require(
-            len(said) + row["log_dropped"] == row["log_count"],
-            f"{_name(row)}: {len(said)} records of {row['log_count']}",
+            len(levels) + each.log_dropped == each.log_count,
+            f"{where}: {len(levels)} records of {each.log_count}",
         )
-        report.require(
-            row["log_level"] == max((each["level"] for each in said), default=0),
-            f"{_name(row)}: log level {row['log_level']}",
-        )
+        report.require(each.log_level == max(levels, default=0), f"{where}: log level {each.log_level}")
 
 
 # -- every end was accepted once, with what follows from it ---------------------------------------------------
 
 
-def _check_ends(
-    world: World, tables: Mapping[str, list[Row]], sessions: Mapping[int, str], report: Report
-) -> None:
+def _check_ends(world: World, sessions: list[Stored], report: Report) -> None:
     runs = world.runs.read()
     starts = Counter((run["uid"], run["instance"], run["fence"]) for run in runs if run["what"] == "start")
     report.runs = sum(starts.values())
     for claim, count in starts.items():
         report.require(count == 1, f"claim {claim} ran {count} times")
-    cascades: dict[tuple[int, str], list[Row]] = defaultdict(list)
-    for row in tables["firings"]:
-        if row["trigger"] == row["source"].rpartition("#")[0]:
-            cascades[row["session"], row["source"]].append(row)
+    ended = sum(_check_ends_of(session, starts, report) for session in sessions)
+    report.wasted = report.runs - ended
+
+
+def _check_ends_of(session: Stored, starts: Counter[tuple[str, str, int]], report: Report) -> int:
+    """Check the ends of one session's instances; how many runs ended their attempt."""
+    cascades: dict[str, list[Firing]] = defaultdict(list)
+    for firing in session.firings:
+        if firing.trigger == firing.source.rpartition("#")[0]:
+            cascades[firing.source].append(firing)
     ended = 0
-    for row in tables["instances"]:
-        name, status = _name(row), row["status"]
-        where = f"{sessions[row['session']]}: {name}"
-        moves = [what for _, what, remark in _history(row) if not remark.startswith(_REMARKS)]
+    for each in session.instances:
+        name, status = each.name, each.status.value
+        where = f"{session.uid}: {name}"
+        moves = [what for _, what, remark in _history(each) if not remark.startswith(_REMARKS)]
         report.require(status not in ("scheduled", RUNNING), f"{where} is still {status}")
         report.require(moves.count("finished") <= 1, f"{where} finished {moves.count('finished')} times")
-        own = cascades.pop((row["session"], name), [])
-        cascaded = status == "finished" or (status == "skipped" and row["result"] is not None)
+        own = cascades.pop(name, [])
+        cascaded = status == "finished" or (status == "skipped" and each.result is not None)
         report.require(len(own) == cascaded, f"{where} is {status} and cascaded {len(own)} times")
         ended += sum(move in ("finished", "failed", "skipped") for move in moves) - (
             "failed" in moves and "skipped" in moves
         )
         if status == "finished" and own:
-            fence = decode(own[0]["kwargs"]).get("fence")
-            report.require(row["result"] == own[0]["number"], f"{where} has another result than its cascade")
+            fence = decode(own[0].kwargs).get("fence")
+            report.require(each.result == own[0].number, f"{where} has another result than its cascade")
             report.require(
-                fence == row["fence"], f"{where} has fence {row['fence']}, the accepted end was of {fence}"
+                fence == each.fence, f"{where} has fence {each.fence}, the accepted end was of {fence}"
             )
-            report.require(
-                starts[sessions[row["session"]], name, row["fence"]], f"{where} finished and never ran"
-            )
-        report.crashes += row["crashes"]
-        report.late += sum(remark.startswith(_REMARKS[0]) for _, _, remark in _history(row))
-    report.require(not cascades, f"cascades of what never finished: {list(cascades)}")
-    report.wasted = report.runs - ended
+            report.require(starts[session.uid, name, each.fence], f"{where} finished and never ran")
+        report.crashes += each.crashes
+        report.late += sum(remark.startswith(_REMARKS[0]) for _, _, remark in _history(each))
+    report.require(not cascades, f"{session.uid}: cascades of what never finished: {list(cascades)}")
+    return ended
 
 
-def _name(row: Row) -> str:
-    return f"{row['task']}#{row['number']}"
-
-
-def _history(row: Row) -> list[tuple[int, str, str]]:
-    lines = (line.split(" ", 2) for line in row["history"].splitlines())
+def _history(instance: Instance) -> list[tuple[int, str, str]]:
+    lines = (line.split(" ", 2) for line in instance.history.splitlines())
     return [(int(line[0]), line[1], line[2] if line[2:] else "") for line in lines]
 
 
 # -- a session is what the model says -------------------------------------------------------------------------
 
 
-def _check_history(steps: Steps, model: Model, rows: Mapping[str, list[Row]], report: Report) -> None:
+def _check_history(session: Stored, model: Model, report: Report) -> None:
     """Take the model through all that happened and compare."""
     try:
-        model.configure(CONFIGURATION)
-        for at, moves, fired in _commits(rows):
+        model.configure(session.configuration)
+        for at, moves, fired in _commits(session):
             model.advance(at - model.now)
             _step(model, moves, fired)
-        found, expected = _comparable(shown(steps)), _comparable(model.snapshot())
+        found, expected = _comparable(shown(session.steps)), _comparable(model.snapshot())
     except Exception as error:  # noqa: BLE001 - a history that cannot be is a finding, not an accident
-        report.problems.append(f"{steps.uid}: impossible history: {type(error).__name__}: {error}")
+        report.problems.append(f"{session.uid}: impossible history: {type(error).__name__}: {error}")
         return
     for part in expected:
         if found[part] != expected[part]:
-            report.problems.append(f"{steps.uid}: {part}: {_difference(found[part], expected[part])}")
+            report.problems.append(f"{session.uid}: {part}: {_difference(found[part], expected[part])}")
 
 
-def _commits(rows: Mapping[str, list[Row]]) -> list[tuple[int, list[tuple[Row, str, str]], list[Row]]]:
-    """Moves and firings by commit: no two commits of a session have the same time."""
-    moves: dict[int, list[tuple[Row, str, str]]] = defaultdict(list)
-    fired: dict[int, list[Row]] = defaultdict(list)
-    for row in sorted(rows["instances"], key=lambda row: row["id"]):
-        for at, what, remark in _history(row):
+Moved = tuple[Instance, str, str]
+
+
+def _commits(session: Stored) -> Iterator[tuple[int, list[Moved], list[Firing]]]:
+    """Moves and firings by commit.
+
+    No two commits that were made alone in a session have the same time. Others change one instance each, which
+    nothing else changes at that time, so they may be taken first.
+    """
+    moves: dict[int, list[Moved]] = defaultdict(list)
+    fired: dict[int, list[Firing]] = defaultdict(list)
+    for each in sorted(session.instances, key=lambda each: (each.created_at, each.task, each.number)):
+        for at, what, remark in _history(each):
             if not remark.startswith(_REMARKS):
-                moves[at].append((row, what, remark))
-    for row in sorted(rows["firings"], key=lambda row: row["number"]):
-        fired[row["at"]].append(row)
-    return [(at, moves[at], fired[at]) for at in sorted(moves.keys() | fired.keys())]
+                moves[at].append((each, what, remark))
+    for firing in session.firings:
+        fired[firing.at].append(firing)
+    for at in sorted(moves.keys() | fired.keys()):
+        single = [move for move in moves[at] if move[2].startswith(_SINGLE)]
+        for move in single:
+            yield at, [move], []
+        rest = [move for move in moves[at] if move not in single]
+        if rest or fired[at]:
+            yield at, rest, fired[at]
 
 
-def _step(model: Model, moves: list[tuple[Row, str, str]], fired: list[Row]) -> None:
+def _step(model: Model, moves: list[Moved], fired: list[Firing]) -> None:
     """Do on the model what one commit did: its one cause; all else in it follows."""
-    retried = {_name(row) for row, _, remark in moves if remark == "by its own retry"}
-    for row, what, remark in moves:
-        if _name(row) in retried:
-            fence = model.instances[_name(row)].fence
-            assert model.retry(_name(row), fence, COOLDOWN // timedelta(microseconds=1), RETRY_LIMIT), moves
+    retried = {each.name for each, _, remark in moves if remark == "by its own retry"}
+    for each, what, remark in moves:
+        if each.name in retried:
+            fence = model.instances[each.name].fence
+            assert model.retry(each.name, fence, COOLDOWN // timedelta(microseconds=1), RETRY_LIMIT), moves
             return
-        if _by_worker(model, row, what, remark, fired) or _by_person(model, row, what, fired):
+        if _by_worker(model, each, what, remark, fired) or _by_person(model, each, what, fired):
             return
     if fired:
-        model.fire(fired[0]["trigger"], decode(fired[0]["kwargs"]), fired[0]["key"])
+        model.fire(fired[0].trigger, decode(fired[0].kwargs), fired[0].key)
 
 
-def _by_worker(model: Model, row: Row, what: str, remark: str, fired: list[Row]) -> bool:
+def _by_worker(model: Model, instance: Instance, what: str, remark: str, fired: list[Firing]) -> bool:
     """Whether a worker, or the sweep in its place, made this move; it is done, and the model allows it."""
-    name = _name(row)
+    name = instance.name
     held = model.instances.get(name)
     fence = held.fence if held else 0
     if what == RUNNING:
         done: object = model.claim(name) is not None
     elif what == "finished":
-        done = model.finish(name, fence, decode(fired[0]["kwargs"]))
+        done = model.finish(name, fence, decode(fired[0].kwargs))
     elif remark.startswith("lease lost"):
-        done = model.expire(name, fail_at_once=what == "failed" and row["crash_budget"] == 1)
+        done = model.expire(name, fail_at_once=what == "failed" and instance.crash_budget == 1)
     elif remark.startswith("let go"):
         done = model.release(name, fence)
     elif what == "failed":
@@ -374,13 +410,13 @@ def _by_worker(model: Model, row: Row, what: str, remark: str, fired: list[Row])
     return True
 
 
-def _by_person(model: Model, row: Row, what: str, fired: list[Row]) -> bool:
+def _by_person(model: Model, instance: Instance, what: str, fired: list[Firing]) -> bool:
     """Whether a person made this move; it is done."""
     if what == "replayed":
-        model.replay(_name(row))
+        model.replay(instance.name)
     elif what == "skipped":
-        cascade = row["result"] is not None
-        model.skip(_name(row), cascade=cascade, result=decode(fired[0]["kwargs"]) if cascade else None)
+        cascade = instance.result is not None
+        model.skip(instance.name, cascade=cascade, result=decode(fired[0].kwargs) if cascade else None)
     else:
         return False
     return True
@@ -404,29 +440,29 @@ def _difference(found: Any, expected: Any) -> str:
     return f"{found!r} instead of {expected!r}"
 
 
-def _check_expected(uid: str, notes: int, rows: Mapping[str, list[Row]], report: Report) -> None:
-    found: dict[str, list[str]] = defaultdict(list)
-    for row in rows["instances"]:
-        found[row["task"]].append(row["status"])
-    found = {task: sorted(statuses) for task, statuses in found.items()}
-    fired = len({decode(row["kwargs"])["id"] for row in rows["firings"] if row["trigger"] == "note"})
+def _check_expected(session: Stored, notes: int, report: Report) -> None:
+    uid = session.uid
+    statuses: dict[str, list[str]] = defaultdict(list)
+    for each in session.instances:
+        statuses[each.task].append(each.status.value)
+    found = {task: sorted(each) for task, each in statuses.items()}
+    fired = len({decode(firing.kwargs)["id"] for firing in session.firings if firing.trigger == "note"})
     report.require(fired <= notes, f"{uid}: {fired} notes")
-    for task, statuses in expected_statuses(uid, notes=fired).items():
+    for task, wanted in expected_statuses(uid, notes=fired).items():
         report.require(
-            found.get(task) == statuses,
-            f"{uid}: {task} is {found.get(task)} at the end, should be {statuses}",
+            found.get(task) == wanted, f"{uid}: {task} is {found.get(task)} at the end, should be {wanted}"
         )
     report.require(
         found.keys() == CONFIGURATION.keys(), f"{uid}: no instance of {CONFIGURATION.keys() - found.keys()}"
     )
 
 
-def main(folder: str, notes: str, allowance: str, backoff: str) -> None:
+def main(folder: str, notes: str, allowance: str, backoff: str, url: str = "") -> None:
     """Print the report."""
     found = check(
-        World(Path(folder)),
+        World(Path(folder), url=url),
         notes=int(notes),
-        allowance=int(allowance),
+        allowance=int(allowance) if allowance else None,
         backoff=[int(backoff)],
         max_crashes=1_000_000,
     )

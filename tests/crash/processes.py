@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import signal
+import sys
 import traceback
 import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_PR_SET_PDEATHSIG = 1
 
 #: How :func:`end` names the end of a process that was killed.
 KILLED = -signal.SIGKILL
@@ -24,10 +28,15 @@ def fork() -> int:
 
 
 def begin(act: Callable[[], object]) -> int:
-    """Do it in a child of its own, and return its process id."""
+    """Do it in a child of its own, and return its process id; on Linux it dies with its parent."""
+    parent = os.getpid()
     pid = fork()
     if pid:
         return pid
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
     gc.disable()  # a collection would copy every page that the child shares with its parent
     code = 1
     try:

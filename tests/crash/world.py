@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from triggers import FinalizingTriggerManager, Triggers
+from triggers import FinalizingTriggerManager, Triggers, plugins
 from triggers.core.status import Status
-from triggers.exceptions import InvalidStatusError, UnknownInstanceError, with_context
+from triggers.exceptions import InvalidStatusError, StorageError, UnknownInstanceError, with_context
 from triggers.storages.sqlite import SqliteStorage
 from triggers.task import Registry, TaskContext, task
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from triggers.runners.base import Runner
+    from triggers.storages.base import Storage
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
@@ -115,39 +116,53 @@ def wall_clock() -> int:
 
 
 class World:
-    """One file of sessions, the tasks that run there, and what was written down outside of it.
+    """One storage of sessions, the tasks that run there, and what was written down outside of it.
 
     Args:
         folder: where everything is.
         busy: how long a run of a task takes, in seconds, given (instance, fence); nothing at all by default.
+        url: of the storage; a SQLite file in the folder by default.
         synchronous: when SQLite waits for the disk; what a killed process wrote is there either way.
     """
 
     def __init__(
-        self, folder: Path, busy: Callable[[str, int], float] | None = None, *, synchronous: str = "normal"
+        self,
+        folder: Path,
+        busy: Callable[[str, int], float] | None = None,
+        *,
+        url: str = "",
+        synchronous: str = "normal",
     ) -> None:
         self.folder = folder
         self.path = folder / "sessions.db"
-        self.url = f"sqlite:///{self.path}?synchronous={synchronous}"
+        self.url = url or f"sqlite:///{self.path}?synchronous={synchronous}"
         self.intents = Journal(folder / "intents")
         self.acks = Journal(folder / "acks")
+        self.refusals = Journal(folder / "refusals")
         self.runs = Journal(folder / "runs")
         self.busy = busy
         self.registry = _tasks(self)
 
-    def storage(self, clock: Callable[[], int] = wall_clock, driver: Any = None) -> SqliteStorage:
-        """A handle on the file."""
-        return SqliteStorage(self.url, clock=clock, driver=driver)
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a SQLite file, which goes by the clock of its reader; a server has its own."""
+        return self.url.startswith("sqlite:")
+
+    def storage(self, clock: Callable[[], int] = wall_clock, driver: Any = None) -> Storage:
+        """A handle on it."""
+        if self.is_file:
+            return SqliteStorage(self.url, clock=clock, driver=driver)
+        return plugins.storage_from_url(self.url)
 
     def app(
         self,
         runner: str | Runner | None = "inline",
         *,
-        storage: SqliteStorage | None = None,
+        storage: Storage | None = None,
         clock: Callable[[], int] = wall_clock,
         **settings: Any,
     ) -> Triggers:
-        """An application on the file, as another process would have it."""
+        """An application on it, as another process would have it."""
         return Triggers(
             storage or self.storage(clock),
             runner=runner,
@@ -157,10 +172,18 @@ class World:
         )
 
     def fire(self, app: Triggers, fire: Fire) -> None:
-        """Fire, having written down the intention, and write down that it was acknowledged."""
+        """Fire, having written down the intention, and write down whether it was acknowledged or refused.
+
+        Raises:
+            StorageError: it was refused.
+        """
         said = {"uid": fire.uid, "id": fire.identity, "key": fire.key}
         self.intents.write(**said)
-        result = app.session(fire.uid).fire(fire.trigger, fire.kwargs, key=fire.key)
+        try:
+            result = app.session(fire.uid).fire(fire.trigger, fire.kwargs, key=fire.key)
+        except StorageError as error:
+            self.refusals.write(**said, error=f"{type(error).__name__}: {error}")
+            raise
         self.acks.write(**said, number=result.number, duplicate=result.duplicate)
 
     def run(self, context: TaskContext) -> dict[str, Any]:
@@ -252,7 +275,7 @@ def _tasks(world: World) -> Registry:
         with context.get_logger_context({"kind": "subject"}, logger=logging.getLogger(__name__)) as logger:
             logger.warning("no given name", extra={"context": {"page": context.trigger_kwargs["first"]}})
             result = world.run(context)
-            context.manager.fire("subjectKnown", {"id": "subjectKnown"}, key=context.idempotency_key)
+            _insist(context, "subjectKnown")
         return result
 
     @task(name="flaky", registry=registry)
@@ -271,6 +294,19 @@ def _tasks(world: World) -> Registry:
         return result
 
     return registry
+
+
+def _insist(context: TaskContext, trigger: str) -> None:
+    """Fire from within a task; while the storage is away, and the claim is ours, again."""
+    while True:
+        try:
+            context.manager.fire(trigger, {"id": trigger}, key=context.idempotency_key)
+        except StorageError:
+            if context.lease_lost:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 def wait_for(what: str, condition: Callable[[], object], seconds: float = 60) -> None:

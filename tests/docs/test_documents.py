@@ -43,7 +43,7 @@ def named(paths: list[Path]) -> list[object]:
 @pytest.mark.parametrize("document", named([d for d in DOCUMENTS if script(d.read_text("utf-8")).strip()]))
 def test_the_examples_run(document, tmp_path):
     """The examples of a document, taken together, run to their end without an error or a warning of Python's."""
-    program = tmp_path / document.with_suffix(".py").name
+    program = tmp_path / f"{document.stem}-example.py"  # never the name of a module
     program.write_text(script(document.read_text("utf-8")), encoding="utf-8")
     folder = tmp_path / "empty"
     folder.mkdir()

@@ -1,7 +1,8 @@
-"""Clients of one file, in several threads of several processes, each of which writes down what it asked and what it got.
+"""Clients of one storage, in several threads of several processes, each of which writes down what it asked and got.
 
-The clock is the system's monotonic one, the same for all of them: it says when a client asked, when it was answered,
-and, as the clock of the storage, when in between the commit was made.
+There is one clock for all of them: it says when a client asked, when it was answered, and, as the clock of the storage,
+when in between the commit was made. For a file it is the system's monotonic one; a server on this machine shows the time
+of the day.
 """
 
 from __future__ import annotations
@@ -17,14 +18,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tests.crash.processes import begin, end
+from triggers import plugins
 from triggers.core.status import Status
 from triggers.core.terms import Attempt, Policy
 from triggers.storages.sqlite import SqliteStorage
 from triggers.testing.steps import Steps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from triggers.storages.base import Storage
 
 SESSIONS = ("one", "two")
 TRIGGERS = ("a", "b", "c", "d")
@@ -41,8 +45,18 @@ CONFIGURATION = {
 
 
 def now() -> int:
-    """The time that all clients share, in microseconds."""
+    """The time that all clients of a file share, in microseconds."""
     return time.monotonic_ns() // 1_000
+
+
+def time_of_day() -> int:
+    """The time that a server on this machine shows, in microseconds."""
+    return time.time_ns() // 1_000
+
+
+def clock_of(url: str) -> Callable[[], int]:
+    """The clock that all clients of a storage share, and the storage goes by."""
+    return now if url.startswith("sqlite:") else time_of_day
 
 
 @dataclass(slots=True)
@@ -79,30 +93,41 @@ class Client:
         name: who it is.
         storage: what it asks.
         seed: decides what it does.
+        clock: the storage's.
+        sessions: in which of them.
     """
 
-    def __init__(self, name: str, storage: SqliteStorage, seed: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        storage: Storage,
+        seed: int,
+        clock: Callable[[], int] = now,
+        sessions: Sequence[str] = SESSIONS,
+    ) -> None:
         self.name = name
         self.calls: list[Call] = []
         self._storage = storage
+        self._clock = clock
+        self._sessions = sessions
         self._dice = random.Random(seed)
         self._held: list[tuple[str, Attempt]] = []
 
     def act(self) -> None:
         """Do one thing."""
-        uid = self._dice.choice(SESSIONS)
+        uid = self._dice.choice(self._sessions)
         steps = Steps(self._storage, uid, Policy())
         name = self._dice.choices(("fire", "claim", "end", "read", "count"), (6, 8, 7, 4, 2))[0]
         getattr(self, f"_{name}")(steps)
 
     @contextmanager
     def _call(self, op: str, steps: Steps, **given: Any) -> Iterator[Call]:
-        call = Call(self.name, op, steps.uid, given, invoked=now())
+        call = Call(self.name, op, steps.uid, given, invoked=self._clock())
         try:
             yield call
         except Exception as error:  # noqa: BLE001 - whatever it is, the checker is to see it
             call.error = f"{type(error).__name__}: {error}"
-        call.returned = now()
+        call.returned = self._clock()
         self.calls.append(call)
 
     def _fire(self, steps: Steps) -> None:
@@ -161,43 +186,74 @@ class Client:
             call.result = steps.head.firings
 
 
-def open_storage(path: Path, driver: Any = None) -> SqliteStorage:
-    """A handle on the file, by the clock that all clients share."""
-    return SqliteStorage(f"sqlite:///{path}?synchronous=normal&busy_timeout=60", clock=now, driver=driver)
+def url_of(path: Path) -> str:
+    """The URL of a file, as these clients open it."""
+    return f"sqlite:///{path}?synchronous=normal&busy_timeout=60"
 
 
-def play(path: Path, seed: int, *, processes: int = 2, threads: int = 3, acts: int = 80) -> list[Call]:
-    """Let clients loose on a file; returns what all of them wrote down.
+def open_storage(where: Path | str, driver: Any = None) -> Storage:
+    """A handle on a file or, by its URL, a server, by the clock that all clients share."""
+    url = where if isinstance(where, str) else url_of(where)
+    if url.startswith("sqlite:"):
+        return SqliteStorage(url, clock=now, driver=driver)
+    return plugins.storage_from_url(url)
+
+
+def play(
+    path: Path,
+    seed: int,
+    *,
+    url: str = "",
+    processes: int = 2,
+    threads: int = 3,
+    acts: int = 80,
+    sessions: Sequence[str] = SESSIONS,
+    until: Path | None = None,
+) -> list[Call]:
+    """Let clients loose on a storage; returns what all of them wrote down.
 
     Args:
-        path: of the file, which is made.
+        path: of the file, which is made; for another storage, beside which its clients take notes.
         seed: decides what each client does, not when.
+        url: of a storage that is no such file.
         processes: how many processes.
         threads: how many clients in each of them.
         acts: how many things each client does.
+        sessions: where they do it.
+        until: they go on until this file is there.
     """
-    storage = open_storage(path)
-    for uid in SESSIONS:
+    url = url or url_of(path)
+    storage = open_storage(url)
+    for uid in sessions:
         Steps(storage, uid).configure(CONFIGURATION)
     storage.close()
     notes = [path.with_suffix(f".{number}.json") for number in range(processes)]
     first = seed * 1_000
-    waiting, starting = os.pipe()
-    gate = (waiting, starting)
-    children = [
-        begin(partial(_play_here, path, note, gate, seed=first + number * 100, threads=threads, acts=acts))
-        for number, note in enumerate(notes)
-    ]
-    os.close(starting)
-    os.close(waiting)
+    gate = os.pipe()
+    alike = partial(_play_here, url, gate, threads=threads, acts=acts, sessions=sessions, until=until)
+    children = [begin(partial(alike, note, seed=first + number * 100)) for number, note in enumerate(notes)]
+    for side in gate:
+        os.close(side)
     assert [end(child) for child in children] == [0] * processes
     return [Call(**call) for note in notes for call in json.loads(note.read_text("utf-8"))]
 
 
-def _play_here(path: Path, note: Path, gate: tuple[int, int], *, seed: int, threads: int, acts: int) -> None:
+def _play_here(
+    url: str,
+    gate: tuple[int, int],
+    note: Path,
+    *,
+    seed: int,
+    threads: int,
+    acts: int,
+    sessions: Sequence[str],
+    until: Path | None,
+) -> None:
     """What one process does, once all of them are there."""
-    storage = open_storage(path)
-    clients = [Client(f"{note.stem}-{number}", storage, seed + number) for number in range(threads)]
+    storage, clock = open_storage(url), clock_of(url)
+    clients = [
+        Client(f"{note.stem}-{number}", storage, seed + number, clock, sessions) for number in range(threads)
+    ]
     waiting, starting = gate
     os.close(starting)
     os.read(waiting, 1)  # ends when nobody holds the other end any more
@@ -205,8 +261,10 @@ def _play_here(path: Path, note: Path, gate: tuple[int, int], *, seed: int, thre
 
     def run(client: Client) -> None:
         together.wait()
-        for _ in range(acts):
+        done = 0
+        while done < acts or (until is not None and not until.exists()):
             client.act()
+            done += 1
 
     running = [threading.Thread(target=run, args=(client,)) for client in clients]
     for thread in running:

@@ -57,6 +57,11 @@ class RecordBuffer:
         self.counts: dict[int, int] = {}
         self.dropped = 0
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits to be written."""
+        return not (self.ready or self._latest or self.counts or self.dropped)
+
     def add(self, entry: LogEntry, size: int, *, late: bool) -> None:
         """Count a record, and keep it if there is room; `late` means after the end of the attempt.
 

@@ -183,7 +183,11 @@ class InstanceLog(Sink):
 
     def flush(self) -> None:
         """Write what is ready to be written, unless a write has just failed; it never raises."""
-        self._store(self.now(), urgent=True)
+        with self._lock:
+            nothing = self._buffer.is_empty
+        # Asking the time costs a round trip where the clock is a server's.
+        if not nothing or self._writing.locked():
+            self._store(self.now(), urgent=True)
 
     # What loggers and blocks ask of it.
 
