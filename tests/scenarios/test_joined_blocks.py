@@ -131,6 +131,44 @@ def test_another_asyncio_task_is_outside_of_the_block(application, manager):
     assert asyncio.run(main()) == 0
 
 
+def test_what_outlives_the_block_is_outside_of_it(application, manager):
+    """A task of asyncio that was begun inside a block finds the manager as it was, once the block has ended."""
+    not_for_django(application)
+
+    async def later(ended):
+        await ended.wait()
+        return manager.fire("pageReceived", {"number": 2}).number
+
+    async def main():
+        ended = asyncio.Event()
+        with application.transaction() as connection, manager.joined(connection):
+            manager.fire("pageReceived", {"number": 1})
+            task = asyncio.create_task(later(ended))
+        ended.set()
+        return await task
+
+    assert asyncio.run(main()) == 2
+    assert numbers(manager) == [1, 2]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_is_outside_of_the_block(application, manager):
+    """A child that inherits an open block is refused: the connection is its parent's."""
+    with application.transaction() as connection, manager.joined(connection):
+        manager.fire("pageReceived", {"number": 1})
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                manager.fire("pageReceived", {"number": 2})
+            except StorageError:
+                code = 17
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 17
+    assert numbers(manager) == [1]
+
+
 # -- one transaction --------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.scenarios.applications import without_schema
 from triggers import Registry, Triggers
-from triggers.exceptions import StorageBusyError, StorageError
+from triggers.exceptions import IdempotencyConflictError, StorageBusyError, StorageError
 from triggers.task import task
 
 psycopg = pytest.importorskip("psycopg")
@@ -150,6 +150,31 @@ def test_what_rows_and_values_are_to_the_application_does_not_matter(connect, ma
         assert manager.fire("pageReceived", {"number": 1}, key="k").duplicate
         assert manager.storage["t_page#0"].kwargs == {"pageReceived": {"number": 1}}
     connection.commit()
+
+
+def test_a_connection_through_pgbouncer_can_be_joined(pgbouncer_url, triggers):
+    """The application's connection may be one that PgBouncer lends for a transaction, and so may be ours."""
+    own = Triggers(pgbouncer_url, runner=None)
+    manager = own.session("respondent-17")
+    for _ in range(3):
+        with psycopg.connect(**without_schema(pgbouncer_url)) as connection, manager.joined(connection):
+            manager.fire("pageReceived")
+        connection.close()
+    assert firings(manager) == 3
+    own.close()
+
+
+def test_no_savepoint_is_left_behind(connect, manager):
+    """Whether a call worked or raised, its savepoint is gone."""
+    connection = connect()
+    with manager.joined(connection):
+        manager.fire("pageReceived", {"number": 1}, key="k")
+        with pytest.raises(IdempotencyConflictError):
+            manager.fire("pageReceived", {"number": 2}, key="k")
+        assert manager.storage.head.firings == 1
+        with pytest.raises(psycopg.errors.InvalidSavepointSpecification):
+            connection.execute("RELEASE SAVEPOINT triggers")
+    connection.rollback()
 
 
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])

@@ -183,6 +183,18 @@ def test_what_rows_and_texts_are_to_the_application_does_not_matter(connect, man
     connection.commit()
 
 
+def test_a_connection_that_is_closed_inside_the_block_is_of_no_use(connect, triggers, manager):
+    """The manager says so; others are not hindered."""
+    connection = connect()
+    with manager.joined(connection):
+        manager.fire("pageReceived")
+        connection.close()
+        with pytest.raises(StorageError, match="has ended"):
+            manager.fire("pageReceived")
+        triggers.session("respondent-18").fire("pageReceived")
+    assert manager.storage.head.firings == 0
+
+
 def test_a_full_disk_is_told_and_the_transaction_goes_on(connect, manager):
     """What did not fit is undone, and what did can be committed."""
     connection = connect()

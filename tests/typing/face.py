@@ -53,4 +53,6 @@ def the_whole_face() -> None:
         assert_type(instance.log_level_name, str)
         manager.skip_failed_instance(instance, cascade=True, result={"subjectId": 17})
         manager.replay_failed_instance("t_importSubject#1")
+        with manager.joined(object()) as joined:
+            assert_type(joined, TriggerManager)
         assert_type(triggers.join(timeout=timedelta(seconds=10)), bool)

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 import threading
-import weakref
 from collections.abc import Callable, Coroutine
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from triggers.exceptions import StorageError
+from triggers.storages.sqlalchemy_commits import pending_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,15 +29,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 Call = Callable[[], None]
-
-#: Where a SQLAlchemy connection keeps what is to follow its commit, as long as it is not in the pool.
-PENDING: Final = "triggers.pending"
-
-_SAVEPOINT: Final = re.compile(
-    r"\s*(?:(?P<made>savepoint)|(?P<back>rollback(?:\s+(?:work|transaction))?\s+to(?:\s+savepoint)?)"
-    r"|release(?:\s+savepoint)?)\s+(?P<name>[^\s;]+)\s*;?\s*",
-    re.IGNORECASE,
-)
 
 
 def _nothing() -> None:
@@ -249,7 +239,7 @@ def _of_sqlalchemy(given: Any) -> Joining | None:
     if connection is None:
         return None
     if not connection.in_transaction() or connection.dialect.is_async:
-        connection.exec_driver_sql("SELECT 1")  # SQLAlchemy, and then the driver, begin with a first statement
+        connection.exec_driver_sql("SELECT 1")  # with the first statement SQLAlchemy, and its driver, begin
     transaction = connection.get_transaction()
 
     def check() -> None:
@@ -266,7 +256,7 @@ def _of_sqlalchemy(given: Any) -> Joining | None:
     driver = connection.connection.driver_connection
     if connection.dialect.is_async:
         driver = Awaited(driver, sys.modules["sqlalchemy.util"].await_only)
-    return Joining(driver, check, _pending_of(connection).note)
+    return Joining(driver, check, pending_of(connection).note)
 
 
 def _refuse_async(given: Any) -> None:
@@ -274,9 +264,7 @@ def _refuse_async(given: Any) -> None:
     kinds = (module.AsyncSession, module.AsyncConnection, module.async_scoped_session) if module else ()
     if isinstance(given, kinds):
         name = type(given).__name__
-        message = (
-            f"open the block in a function that gets what is in the {name}: await it.run_sync(function)"
-        )
+        message = f"open the block in a function that gets what is in the {name}: await it.run_sync(function)"
         raise StorageError(message)
 
 
@@ -290,129 +278,3 @@ def _connection_of(given: Any) -> Any:
     if orm is not None and isinstance(given, orm.Session):
         return given.connection()
     return None
-
-
-class Pending:
-    """What is to follow the commit of a SQLAlchemy connection, with its savepoints.
-
-    There is an event before a commit, and none after it. That one has happened is known when the connection
-    goes back to its pool without having been rolled back, or begins another transaction.
-    """
-
-    def __init__(self, connection: Any) -> None:
-        self._connection = weakref.ref(connection)
-        self._thread = threading.get_ident()
-        self._notes: list[Call] = []
-        self._savepoints: list[tuple[str, int]] = []
-        self._committing = False
-
-    def note(self, call: Call) -> None:
-        """Call this after the commit."""
-        self._notes.append(call)
-
-    def begun(self, *_: object) -> None:
-        """Another transaction begins: the one before has ended."""
-        self.ended()
-
-    def executed(self, _: object, __: object, statement: str, *___: object) -> None:
-        """A statement was executed; it may have been about a savepoint, SQLAlchemy's or the application's."""
-        found = _SAVEPOINT.fullmatch(statement)
-        if found is None:
-            return
-        name = found["name"].lower()
-        if found["made"]:
-            self._savepoints.append((name, len(self._notes)))
-            return
-        noted = self._back_to(name)
-        if found["back"]:
-            del self._notes[noted:]
-            self._savepoints.append((name, noted))  # it is still there
-
-    def _back_to(self, name: str) -> int:
-        """Forget a savepoint and those within it; returns how many notes there were when it was made."""
-        while self._savepoints:
-            known, noted = self._savepoints.pop()
-            if known == name:
-                return noted
-        return 0  # made before anything was noted
-
-    def commits(self, *_: object) -> None:
-        """A commit is about to be tried."""
-        self._committing = True
-
-    def rolled_back(self, *_: object) -> None:
-        """Nothing of it has happened."""
-        self._committing = False
-        self._notes.clear()
-        self._savepoints.clear()
-
-    def failed(self) -> None:
-        """What was tried last has failed."""
-        if self._committing:
-            self.rolled_back()
-
-    def ended(self) -> None:
-        """The transaction has ended; it was committed if that was tried and did not fail.
-
-        The collector of garbage, which closes a connection that was forgotten, is no place to call anything.
-        """
-        here = threading.get_ident() == self._thread and self._connection() is not None
-        notes = self._notes if self._committing and here else []
-        self._notes = []
-        self.rolled_back()
-        for call in notes:
-            call()
-
-
-def _pending_of(connection: Any) -> Pending:
-    """What is to follow this connection's commit; it begins to listen the first time."""
-    pending: Pending | None = connection.info.get(PENDING)
-    if pending is None:
-        from sqlalchemy import event  # noqa: PLC0415 - it is imported already, with the connection
-
-        _listen_to_all()
-        pending = connection.info[PENDING] = Pending(connection)
-        for name, listener in (
-            ("begin", pending.begun),
-            ("begin_twophase", pending.begun),
-            ("after_cursor_execute", pending.executed),
-            ("commit", pending.commits),
-            ("commit_twophase", pending.commits),
-            ("rollback", pending.rolled_back),
-            ("rollback_twophase", pending.rolled_back),
-        ):
-            event.listen(connection, name, listener)
-    return pending
-
-
-_listening = threading.Lock()
-
-
-def _listen_to_all() -> None:
-    """Hear when any connection goes back to its pool, and when a statement or a commit has failed."""
-    from sqlalchemy import event  # noqa: PLC0415 - it is imported already, with the connection
-    from sqlalchemy.engine import Engine  # noqa: PLC0415 - as above
-    from sqlalchemy.pool import Pool  # noqa: PLC0415 - as above
-
-    with _listening:
-        if not event.contains(Pool, "reset", _reset):
-            event.listen(Engine, "handle_error", _failed)
-            event.listen(Pool, "reset", _reset)
-
-
-def _reset(_: object, record: Any, state: Any) -> None:
-    pending = record.info.pop(PENDING, None) if record is not None else None
-    if pending is None:
-        return
-    if state.transaction_was_reset:  # it was still open: it was rolled back
-        pending.rolled_back()
-    pending.ended()
-
-
-def _failed(context: Any) -> None:
-    connection = context.connection
-    if context.statement is not None or connection is None or connection.closed or connection.invalidated:
-        return
-    pending = connection.info.get(PENDING)
-    if pending is not None:
-        pending.failed()

@@ -142,7 +142,7 @@ class SqliteFile:
         wait = self._parts.busy_timeout if patience is None else patience
         until = time.monotonic() + wait
         mine = self._mine
-        if any(joined.in_transaction for joined in self.joined_here):
+        if any(joined.is_in_transaction for joined in self.joined_here):
             message = (
                 f"this thread has joined a transaction that holds the lock of {self.path}, and would wait "
                 f"for itself: inside the block use the manager that has joined; nothing was changed"
@@ -210,7 +210,7 @@ class SqliteFile:
 
     @property
     def joined_here(self) -> list[Any]:
-        """The application's connections whose transactions this thread has joined."""
+        """What this thread has joined: objects that say by `is_in_transaction` whether they hold the lock."""
         try:
             joined: list[Any] = self._joined.connections
         except AttributeError:

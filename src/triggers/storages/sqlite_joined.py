@@ -47,9 +47,10 @@ class JoinedFile:
                 self._begin(run)
                 run(LOCK)
             except file.driver.OperationalError as error:
-                late = file.translated(error)
-                raise type(late)(self._late() if isinstance(late, StorageBusyError) else str(late)) from error
-        file.joined_here.append(connection)
+                if isinstance(file.translated(error), StorageBusyError):
+                    raise StorageBusyError(self._late()) from error
+                raise
+        file.joined_here.append(self)
 
     @contextmanager
     def transaction(self, patience: float | None = None) -> Iterator[Run]:  # noqa: ARG002 - its timeout counts
@@ -64,9 +65,10 @@ class JoinedFile:
         with self._errors(), self._open() as run:
             run("SAVEPOINT triggers")
             try:
+                run(LOCK)  # it may be another transaction than the one that was open when the block began
                 yield run
             except BaseException as error:
-                if not self._connection.in_transaction:
+                if not self.is_in_transaction:
                     message = f"{error}: SQLite has rolled your whole transaction back; run it again"
                     raise StorageError(message) from error
                 run("ROLLBACK TO triggers")
@@ -85,17 +87,23 @@ class JoinedFile:
         """The file itself."""
         return self._file
 
+    @property
+    def is_in_transaction(self) -> bool:
+        """Whether the application's transaction is open."""
+        try:
+            return bool(self._connection.in_transaction)
+        except self._file.driver.Error:  # closed
+            return False
+
     def close(self) -> None:
         """Let go of the connection, which is the application's."""
-        if self._connection in self._file.joined_here:
-            self._file.joined_here.remove(self._connection)
+        if self in self._file.joined_here:
+            self._file.joined_here.remove(self)
 
     @contextmanager
     def _open(self) -> Iterator[Run]:
-        if not self._connection.in_transaction:
-            message = (
-                "the transaction that this block has joined has ended: open a block for each transaction"
-            )
+        if not self.is_in_transaction:
+            message = "the transaction that was joined has ended: open a block for each transaction"
             raise StorageError(message)
         with self._plain() as run:
             yield run
@@ -156,7 +164,7 @@ class JoinedFile:
 
     def _begin(self, run: Run) -> None:
         """Do what the driver would do before the next write, but take the lock for writing at once."""
-        if self._connection.in_transaction:
+        if self.is_in_transaction:
             return
         autocommit = getattr(self._connection, "autocommit", None)
         if self._connection.isolation_level is None or autocommit is True:
