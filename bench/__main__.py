@@ -6,7 +6,18 @@ import importlib
 import sys
 
 #: The parts, in the order in which they run.
-PARTS = ("firing", "growth", "gate", "running", "memory", "storing", "logging_bench")
+PARTS = (
+    "firing",
+    "growth",
+    "gate",
+    "running",
+    "memory",
+    "storing",
+    "logging_bench",
+    "postgres",
+    "redis_bench",
+    "celery_bench",
+)
 
 
 def main(names: list[str]) -> None:

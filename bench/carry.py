@@ -2,7 +2,8 @@
 
 Not one of the figures that ``make bench`` compares: these are of one machine, and its clients and its server
 share it. ``python -m bench carry`` takes some minutes. The servers wait for their disk: PostgreSQL for every
-commit; Redis writes its append-only file once a second (``appendfsync everysec``), or for every commit (``always``).
+commit; Redis writes its append-only file once a second (``appendfsync everysec``), or for every commit
+(``always``).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ PAGE = {"agent": "x" * 48, "responses": {f"answer_{number:02}": number for numbe
 PROCESSES = (1, 2, 4)
 
 #: They fire for so many windows of a second, of which the best one counts: other work only takes away.
-WINDOWS = 10
+WINDOWS = 6
 
 #: Sessions that one process fires into in turn.
 SESSIONS = 50

@@ -88,8 +88,8 @@ def _fill(connection: Any) -> None:
 def _make_due(connection: Any) -> None:
     """As when they had come in within an hour, in no order of their sessions."""
     connection.execute(
-        "UPDATE instances SET handovers = 0, run_at = 0, dispatch_after = clock() - (random() * 3600000000)::bigint"
-        " WHERE status = 'scheduled'"
+        "UPDATE instances SET handovers = 0, run_at = 0,"
+        " dispatch_after = clock() - (random() * 3600000000)::bigint WHERE status = 'scheduled'"
     )
     connection.execute("VACUUM instances")
     connection.execute("CHECKPOINT")

@@ -19,12 +19,15 @@ import redis
 
 from bench.rounds import in_turns
 from triggers import Triggers
+from triggers.core.state import Firing
+from triggers.core.work import Work
 from triggers.storages.redis_nodes import packed
 from triggers.testing.servers import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from triggers.core.state import Decision, Session
     from triggers.storages.redis_nodes import Command
 
 CONFIGURATION = {"t_import": {"after": ["ready"], "andEvery": "pageReceived", "run": "bench.NoOp"}}
@@ -37,12 +40,15 @@ GROWTH = {
 }
 
 #: Firings of one round, and rounds.
-FIRINGS = 5
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "300"))
+FIRINGS = 1
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "1500"))
 
 #: Instances in the session before it is measured, and unstarted ones that all wait for the same trigger.
 SIZES = (10, 1_000, 100_000)
 WAITING = 10_000
+
+#: So many firings make a session grow by one decision, which no manager would do, and is the same in the end.
+BATCH = 250
 
 
 def run() -> list[tuple[str, float, str]]:
@@ -100,8 +106,11 @@ def _session(url: str, configuration: dict[str, Any], uid: str = "respondent-17"
     return triggers, manager
 
 
-def _recorded(server: RedisServer, count: int) -> list[list[Command]]:
-    """The commands of so many firings in database 1; databases 2 and 4 are as it was before them."""
+def _recorded(server: RedisServer, count: int) -> list[list[list[Command]]]:
+    """The commands of so many firings in database 1, those sent together in one list.
+
+    Databases 2 and 4 are as database 1 was before them.
+    """
     triggers, manager = _session(_database(server, 1), CONFIGURATION)
     client = redis.Redis.from_url(_database(server, 1))
     for key in client.keys("*"):
@@ -111,7 +120,7 @@ def _recorded(server: RedisServer, count: int) -> list[list[Command]]:
     ask_all, recorded = store.server.ask_all, []
 
     def ask(commands: list[Command], until: float) -> Any:
-        recorded.append(commands[0])
+        recorded.append(list(commands))
         return ask_all(commands, until)
 
     store.server.ask_all = ask
@@ -123,26 +132,34 @@ def _recorded(server: RedisServer, count: int) -> list[list[Command]]:
     return each
 
 
-def _by_client(url: str, recorded: list[list[Command]]) -> Callable[[], None]:
+def _by_client(url: str, recorded: list[list[list[Command]]]) -> Callable[[], None]:
     client = redis.Redis.from_url(url)
-    calls = iter([[command.words[1:] for command in commands] for commands in recorded])
+    calls = iter([[[one.words[1:] for one in together] for together in each] for each in recorded])
 
     def loop() -> None:
         for _ in range(FIRINGS):
-            for words in next(calls):
-                answer = client.evalsha(*words)
+            for together in next(calls):
+                if len(together) == 1:
+                    answer = client.evalsha(*together[0])
+                else:
+                    pipeline = client.pipeline(transaction=False)
+                    for words in together:
+                        pipeline.evalsha(*words)
+                    pipeline.execute()
         _check(answer)
 
     return loop
 
 
-def _by_socket(server: RedisServer, database: int, recorded: list[list[Command]]) -> Callable[[], None]:
+def _by_socket(server: RedisServer, database: int, recorded: list[list[list[Command]]]) -> Callable[[], None]:
     connection = socket.create_connection(("127.0.0.1", server.port))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for words in (("AUTH", server.password), ("SELECT", database)):
         connection.sendall(packed(words))
         connection.recv(64)
-    calls: Iterator[list[bytes]] = iter([[packed(one.words) for one in commands] for commands in recorded])
+    calls: Iterator[list[bytes]] = iter(
+        [[b"".join(packed(one.words) for one in together) for together in each] for each in recorded]
+    )
 
     def loop() -> None:
         for _ in range(FIRINGS):
@@ -179,10 +196,19 @@ def _growth(server: RedisServer) -> list[tuple[str, float, str]]:
 
 
 def _grown(url: str, uid: str, trigger: str, size: int) -> Callable[[], None]:
-    _, manager = _session(url, GROWTH, uid)
+    triggers, manager = _session(url, GROWTH, uid)
 
-    for number in range(size):
-        manager.fire(trigger, {"page": number})
+    def many(session: Session) -> Decision:
+        work = Work(session, manager.policy)
+        work.learn((yield work.need(trigger)))
+        for _ in range(BATCH):
+            work.fire(Firing(0, trigger, '{"page":0}', 0))
+        return work.done()
+
+    for _ in range(size // BATCH):
+        triggers.storage.commit(uid, many)
+    for _ in range(size % BATCH):
+        manager.fire(trigger, {"page": 0})
 
     def fire() -> None:
         for number in range(FIRINGS):

@@ -1,11 +1,12 @@
-"""The sweep at the scale of a billion sessions, simulated: many due indexes, many sweepers, chance with a seed.
+"""The sweep at the scale of a billion sessions, simulated: many due indexes, many sweepers, seeded chance.
 
-``python -m bench.sweep_simulation`` prints a table in less than a minute. The sweepers do what `triggers.sweep`
-does: take up to 200 of what is due, again while there are as many; then look when the next is due, and pause until
-then, but for `sweep_interval` at most, a quarter more or less. What a call costs was measured (see :class:`Costs`).
+``python -m bench.sweep_simulation`` prints a table in less than a minute. The sweepers do what
+`triggers.sweep` does: take up to 200 of what is due, again while there are as many; then look when the next
+is due, and pause until then, but for `sweep_interval` at most, a quarter more or less. What things take was
+measured, or is assumed: docs/explanation/scaling.md says which.
 
-Of what comes due, a part is foreseen: the end of a cooldown, which a sweeper knows when it begins its pause. The
-rest is due at the moment at which it appears, as when a process that only fires releases an instance.
+Of what comes due, a part is foreseen: the end of a cooldown, which a sweeper knows when it begins its pause.
+The rest is due at the moment at which it appears, as when a process that only fires releases an instance.
 
 A delay is from the moment at which something is due until its message has been sent to the broker.
 """
@@ -51,10 +52,10 @@ class Costs:
     """
 
     call: float = 0.000_25
-    row: float = 0.000_03
+    row: float = 0.000_05
     skip: float = 0.000_002
     trip: float = 0.000_5
-    publish: float = 0.000_25
+    publish: float = 0.000_8
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,8 @@ class World:
         sweepers: how many processes sweep.
         sees: how many of the indexes each of them looks after, one after the other.
         foreseen: the part of what comes due that was known before.
-        taking: what a call does where another one is taking rows: skip them, wait for it and find them gone, or (a
-            server that does one thing at a time) come after it.
+        taking: what a call does where another one is taking rows: skip them, wait for it and find them gone,
+            or (a server that does one thing at a time) come after it.
         cores: how many calls an index's server works on at the same time.
         outage: at first nobody sweeps for so long, in seconds.
         hot: the part of everything that the first index gets, beyond its share.
@@ -90,7 +91,7 @@ class World:
 
 
 ONE = World("one index: half of it unforeseen", 50)
-ALL = replace(ONE, name="one index: everything", rate=13_500)
+ALL = replace(ONE, name="one index: everything", rate=13_500, sweepers=16)
 MANY = World("64 indexes, 8 for each sweeper", 13_500, indexes=64, sweepers=64, sees=8)
 
 WORLDS = (
@@ -100,6 +101,7 @@ WORLDS = (
     replace(ONE, sweepers=200),
     replace(ONE, name="one index: more", rate=1_000),
     ALL,
+    replace(ALL, sweepers=8),
     replace(ALL, name="one index: calls wait for each other", taking="wait"),
     replace(ALL, name="one index: one call at a time", taking="turns"),
     MANY,

@@ -24,7 +24,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from triggers.core import law
+from triggers.core.state import Foreseen, Need
 from triggers.core.values import Limits, decode, encode
+from triggers.core.work import need_of_one
 from triggers.exceptions import (
     CascadeDepthError,
     InvalidValueError,
@@ -175,7 +177,8 @@ class Executor:
             terms = self._terms if self.policy_of(session.manager) else _none
             return law.claim(session, self._policy(session), task, number, owner, terms)
 
-        return self.storage.commit(uid, decide, alone=False)
+        need = Need(instances=((task, number),), payloads=True)
+        return self.storage.commit(uid, Foreseen(decide, need), alone=False)
 
     def _terms(self, rule: Rule | None) -> law.Terms | None:
         if rule is None:  # removed from the configuration: claimed, and then failed by name
@@ -220,7 +223,8 @@ class _Run:
         self.claimed = claimed
         self.payloads = changes.payloads
         self.uid = changes.session.uid
-        self.rule = changes.session.rules.rules.get(claimed.task)
+        self.rules = changes.session.rules
+        self.rule = self.rules.rules.get(claimed.task)
         self.task = executor.tasks.get(self.rule.run) if self.rule else None
         manager = executor.manager_of(changes.session.manager, self.uid)
         self.manager = manager.of_task(Source(claimed.name, claimed.cascade_depth + 1))
@@ -329,7 +333,8 @@ class _Run:
     def _write_log(self, batch: LogBatch) -> None:
         attempt = self._attempt(logs=batch)
         keep: Decide = lambda session: law.keep_logs(session, self.policy, attempt)  # noqa: E731 - typed
-        self.executor.storage.commit(self.uid, keep, patience=LOG_PATIENCE, alone=False)
+        need = need_of_one(self.rules, self.claimed.task, self.claimed.number, cascade=False)
+        self.executor.storage.commit(self.uid, Foreseen(keep, need), patience=LOG_PATIENCE, alone=False)
 
     # -- how it ended -----------------------------------------------------------------------------------
 
@@ -385,7 +390,7 @@ class _Run:
             try:
                 if pause:
                     time.sleep(pause)
-                changes = self.manager.store(partial(self._decide, ending, attempt))
+                changes = self.manager.store(self._foreseen(ending, attempt))
             except InvalidValueError as error:  # what it adds to the metadata makes that too large
                 ending, attempt = self._failed(error), self._attempt(logs=attempt.logs)
             except BaseException as error:
@@ -419,6 +424,12 @@ class _Run:
             self.manager.tell(changes)
         except Exception:  # noqa: BLE001 - a hook's
             _log.exception("a hook of session %r raised after %s had ended", self.uid, self.claimed.name)
+
+    def _foreseen(self, ending: Ending, attempt: law.Attempt) -> Decide:
+        """The decision, with what it needs unless the rules have changed since the claim."""
+        claimed, cascade = self.claimed, ending.decide is law.finish
+        need = need_of_one(self.rules, claimed.task, claimed.number, cascade=cascade)
+        return Foreseen(partial(self._decide, ending, attempt), need)
 
     def _decide(self, ending: Ending, attempt: law.Attempt, session: Session) -> Decision:
         return ending.decide(session, self.policy, attempt, *ending.given)

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from triggers.core import law
 from triggers.core.configuration import check_configuration
 from triggers.core.names import check_name, split_instance_name
-from triggers.core.state import Firing
+from triggers.core.state import Firing, Foreseen
 from triggers.core.status import Status
 from triggers.core.values import DEFAULT_LIMITS, Limits, decode, encode, shown
+from triggers.core.work import need_of
 from triggers.exceptions import InvalidStatusError, InvalidValueError
 from triggers.logs import LogSettings
 from triggers.session import SessionView, TaskInstance
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
     from typing import Self
 
+    from triggers.core.rules import RuleSet
     from triggers.core.state import Changes, Decide
     from triggers.storages.base import Reader, Storage
 
@@ -134,6 +136,7 @@ class TriggerManager:
         self.uid = check_name(uid, "UID")
         self._around = around
         self._source = source or Source()
+        self._rules: RuleSet | None = None  # those that the session had last
         self._here = Here(around.storage)
         self.storage = SessionView(uid, cast("Reader", self._here))
         self._policy = self.policy_for(around.grace, around.limits)
@@ -228,8 +231,10 @@ class TriggerManager:
             fingerprint = _fingerprint(payload)
         firing = Firing(0, trigger, payload, 0, self._source.depth, self._source.name, key, fingerprint)
         policy = self.policy
-        changes = self.apply(lambda session: law.fire(session, policy, firing))
-        return _fire_result(changes)
+        decide: Decide = lambda session: law.fire(session, policy, firing)  # noqa: E731 - typed
+        if self._rules is not None:
+            decide = Foreseen(decide, need_of(self._rules, trigger, None if key is None else (trigger, key)))
+        return _fire_result(self.apply(decide))
 
     def replay_failed_instance(
         self, instance: TaskInstance | str, replacement_kwargs: Mapping[str, Mapping[str, Any]] | None = None
@@ -485,7 +490,9 @@ class TriggerManager:
 
     def store(self, decide: Decide, *, patience: float | None = None) -> Changes:
         """The first half of :meth:`apply`: commit a decision, and tell nobody yet."""
-        return self._here.storage.commit(self.uid, decide, patience=patience)
+        changes = self._here.storage.commit(self.uid, decide, patience=patience)
+        self._rules = changes.session.rules
+        return changes
 
     def _afterwards(self, call: Callable[[], None]) -> None:
         """Call it now, or when the transaction that was joined is committed."""

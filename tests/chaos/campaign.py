@@ -287,12 +287,14 @@ class Campaign:
                 self.events[misfortune.__name__.replace("_", " ")] += 1
         self.end_all()
         seconds = time.monotonic() - began
+        runs = sum(run["what"] == "end" for run in self.members.world.runs.read())
         self.finish()
         return {
             "kills": self.deaths(),
             "by role": dict(self.kills),
             "at a point": dict(sorted(Counter(each["point"] for each in self.members.deaths.read()).items())),
             "refused": len(self.members.world.refusals.read()),
+            "runs in the storm": runs,
             "pauses": self.pauses,
             "stops": self.stops,
             "events": dict(self.events),

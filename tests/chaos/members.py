@@ -11,7 +11,7 @@ import zlib
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tests.chaos.doom import Doom
 from tests.crash.world import CONFIGURATION, Journal, World, plan, review
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from triggers import Triggers
     from triggers.runners.base import Runner, Work
     from triggers.storages.base import Due
+
+_T = TypeVar("_T")
 
 #: How long a claim lasts, in seconds.
 LEASE: Final = 1.0
@@ -50,6 +52,9 @@ PAUSE: Final = 0.1
 
 #: What is not finished so long after the storm never will be, in seconds.
 ENDLESS: Final = float(os.environ.get("TRIGGERS_CHAOS_ENDLESS", "600"))
+
+#: How long every second producer waits for the storage, in seconds, so that firings are refused, too.
+HASTE: Final = 0.3
 
 #: How many processes fire.
 PRODUCERS: Final = 4
@@ -112,13 +117,23 @@ class Members:
 
     def app(self, role: str, runner: Runner | None, *, doomed: bool = True, life: int = 0) -> Triggers:
         """An application as each of the processes has it."""
-        world = self.world
-        if role == "worker" and self.network:
-            world = World(self.folder, busy, url=self.network)
-        storage = world.storage()
+        url = self.network if role == "worker" else self.url
+        if role == "producer" and doomed and life % 2 and url:
+            url = f"{url}{'&' if '?' in url else '?'}timeout={HASTE}"
+        world = World(self.folder, busy, url=url) if url else self.world
+        storage = self._insist(world.storage)
         if doomed:
             storage = FaultyStorage(storage, Doom(self.deaths, role, self.seed + life))
         return world.app(runner, storage=storage, **_SETTINGS)
+
+    def _insist(self, act: Callable[[], _T]) -> _T:
+        """Do it, again and again while the storage is away."""
+        while True:
+            try:
+                return act()
+            except StorageError:
+                logging.getLogger(__name__).info("refused", exc_info=True)
+                time.sleep(PAUSE)
 
     def queue(self, *, calm: bool = False) -> Queue | None:
         """The way to the Celery workers, which is calm when the storm is over; None where there are none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections import Counter
 from contextlib import closing
 from dataclasses import asdict
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.chaos.campaign import storage_server
 from tests.chaos.network import Network
+from tests.conftest import running
 from tests.crash.processes import begin, end
 from tests.crash.world import wait_for
 from tests.history.checker import check
@@ -31,6 +34,10 @@ if TYPE_CHECKING:
 
 #: How a connection is cut: the bytes, who sends them, and whether they still arrive.
 Cut = tuple[str, str, bool]
+
+
+#: Between two cuts, so that not the same commit is cut off each time that it is tried again, in seconds.
+PAUSE = 0.03
 
 
 def cuts_of(url: str) -> list[Cut]:
@@ -59,13 +66,11 @@ def network(url) -> Iterator[Network]:
         yield found
 
 
-def clients(network: Network, note: Path, until: Path) -> int:
+def clients(url: str, note: Path, until: Path) -> int:
     """Let clients loose in a process of its own, until the file is there; its id. In the end the note has what they were told."""
 
     def run() -> None:
-        calls = play(
-            note.with_suffix(".notes"), 3, url=network.url, processes=2, threads=2, acts=10, until=until
-        )
+        calls = play(note.with_suffix(".notes"), 3, url=url, processes=2, threads=2, acts=30, until=until)
         note.write_text(json.dumps([asdict(call) for call in calls]), "utf-8")
 
     return begin(run)
@@ -75,11 +80,12 @@ def clients(network: Network, note: Path, until: Path) -> int:
 def test_whatever_answer_is_lost_clients_are_told_what_can_be_true(network, cuts, url, tmp_path, wanted):
     """Commits of several clients lose their answers, one after the other: each was made once, and says so."""
     note, enough = tmp_path / "calls.json", tmp_path / "enough"
-    playing = clients(network, note, enough)
+    playing = clients(network.url, note, enough)
     for number in range(wanted):
         pattern, who, arrives = cuts[number % len(cuts)]
         network.cut_after(pattern, who, deliver=arrives)
         wait_for("a commit", lambda number=number: network.made() > number)
+        time.sleep(PAUSE)
     enough.touch()
     assert end(playing) == 0
     calls = [Call(**call) for call in json.loads(note.read_text("utf-8"))]
@@ -121,3 +127,31 @@ def test_where_nobody_can_tell_the_error_says_so(network, cuts, url):
         assert "nothing was changed" not in said
         assert re.search("whether|may have|not known|cannot be told", said), said
         assert [each.trigger for each in Steps(beside, "one").firings()] == ["begin", "go"]
+
+
+@pytest.fixture(params=["postgresql", "valkey"])
+def own_server(request):
+    """A server that may fall."""
+    server = storage_server(request.param)
+    assert server
+    yield from running(server)
+
+
+@pytest.mark.parametrize("falls", [2, pytest.param(40, marks=pytest.mark.slow)])
+def test_whenever_the_server_falls_clients_are_told_what_can_be_true(own_server, tmp_path, falls):
+    """The server falls under its clients and is up again, several times: what they are told is true all the same."""
+    note, enough = tmp_path / "calls.json", tmp_path / "enough"
+    playing = clients(own_server.url, note, enough)
+    for _ in range(falls):
+        time.sleep(PAUSE)
+        own_server.stop(immediate=True)
+        own_server.start()
+        with closing(open_storage(own_server.url)) as storage:
+            before = Steps(storage, "one").firings()
+            wait_for("a firing", lambda before=before: len(Steps(storage, "one").firings()) > len(before))
+    enough.touch()
+    assert end(playing) == 0
+    calls = [Call(**call) for call in json.loads(note.read_text("utf-8"))]
+    with closing(open_storage(own_server.url)) as storage:
+        assert check(calls, storage, one_lock=False) == []
+    print(f"{falls} falls, {len(calls)} calls")  # noqa: T201

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.chaos.network import Network
+from tests.chaos.test_clocks import shift_clock
 from tests.chaos.test_lost_answers import cuts_of, readable
 from tests.crash.processes import in_child
 from tests.crash.test_mutants import no_fence, put, recover_without_fence_check, two_fire_at_once
@@ -23,10 +25,11 @@ from tests.crash.world import World, wait_for
 from tests.history.clients import open_storage
 from triggers import plugins
 from triggers.core import law
+from triggers.core.terms import Policy
 from triggers.storages import postgres, redis_store
 from triggers.storages.lua import Script, script
 from triggers.storages.postgres import PostgresStorage
-from triggers.testing.steps import Steps
+from triggers.testing.steps import SECOND, Steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,6 +96,28 @@ def a_lost_answer(url: str, _: Path) -> list[str]:
     return [] if count == 1 else [f"it was fired {count} times"]
 
 
+def two_clocks(url: str, folder: Path) -> list[str]:
+    """A machine whose clock is behind claims an instance for an hour; one whose clock is ahead looks for lost claims."""
+
+    def claim() -> None:
+        shift_clock(-3_600)
+        with closing(open_storage(url)) as storage:
+            steps = Steps(storage, "s-1", Policy(grace=0))
+            steps.configure({"t_plain": {"after": ["go"], "run": "plain"}})
+            steps.fire("go")
+            steps.start("t_plain#0", lease=3_600 * SECOND)
+
+    def look() -> None:
+        shift_clock(3_600)
+        with closing(open_storage(url)) as storage:
+            (folder / "found").write_text(json.dumps(storage.expired(10)), "utf-8")
+
+    assert [in_child(claim), in_child(look)] == [0, 0]
+    return [
+        f"a live claim counts as lost: {lost}" for lost in json.loads((folder / "found").read_text("utf-8"))
+    ]
+
+
 # -- what is taken away ---------------------------------------------------------------------------------------
 
 
@@ -113,6 +138,26 @@ def commit_again() -> None:
     """Where the answer to a commit was lost, the decision is made and stored once more."""
     put(PostgresStorage, "_stands", lambda *_: False)
     change_scripts("if redis.call('SISMEMBER', KEYS[2], ARGV[2]) == 1 then return 'OK' end", {"commit"})
+
+
+def clock_of_the_client() -> None:
+    """What has a lease, and what is due, is found by the clock of the machine that asks."""
+    by_server = postgres.texts
+
+    def now() -> str:
+        return str(time.time_ns() // 1_000)
+
+    def texts(schema: str) -> dict[str, str]:
+        found = by_server(schema)
+        assert re.search(CLOCK, found["clock"])
+        return {name: re.sub(CLOCK, f"{now()}::bigint", text) for name, text in found.items()}
+
+    put(postgres, "texts", texts)
+    put(redis_store, "script", lambda name, _: script(name, now()))
+
+
+#: How statements ask for the time.
+CLOCK = r"\S+\.clock\(\)"
 
 
 def change_scripts(part: str, names: set[str]) -> None:
@@ -148,6 +193,7 @@ MUTANTS = [
     Mutant(no_session_lock, a_join, r"a firing failed|the join is unstarted"),
     Mutant(recover_without_fence_check, a_slow_sweep, r"a live attempt was refused"),
     Mutant(no_fence, a_ghost, r"the end of a ghost was accepted"),
+    Mutant(clock_of_the_client, two_clocks, r"a live claim counts as lost"),
     Mutant(commit_again, a_lost_answer, r"it was fired 2 times"),
 ]
 

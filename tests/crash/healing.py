@@ -67,4 +67,5 @@ def rest(app: Triggers, clock: Ticking, uids: Iterable[str], *, rounds: int = 40
         backlog = app.storage.reader.backlog()
         if not (failed or backlog.ready or backlog.later or backlog.running):
             return
-        clock.advance(61)
+        next_at = app.storage.reader.next_at() or 0
+        clock.advance(max(61, (next_at - clock.at) / SECOND + 1))

@@ -71,6 +71,15 @@ class TestCeleryOverRabbit(CeleryConformance):
         return rabbit_server.url
 
 
+@pytest.fixture(scope="module")
+def leaving():
+    """Workers that were told to stop: each takes up to two seconds, all of them together no more."""
+    threads = []
+    yield threads
+    for thread in threads:
+        thread.join()
+
+
 class TestCeleryInThisProcess(RunnerConformance):
     """A worker on threads of the test's own process, for tests whose tasks have to meet the test itself."""
 
@@ -83,14 +92,6 @@ class TestCeleryInThisProcess(RunnerConformance):
     @pytest.fixture
     def runner(self, app):
         return CeleryRunner(app, sweep=False)
-
-    @pytest.fixture(scope="class")
-    def leaving(self):
-        """Workers that were told to stop: each takes up to two seconds, all of them together no more."""
-        threads = []
-        yield threads
-        for thread in threads:
-            thread.join()
 
     @pytest.fixture(autouse=True)
     def worker(self, app, triggers, stage, leaving, monkeypatch):

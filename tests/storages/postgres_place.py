@@ -1,7 +1,8 @@
-"""A schema of PostgreSQL for one test, with a clock that stands still until it is moved."""
+"""What tests of PostgreSQL share: a schema with a clock that stands still, plain connections, forked processes."""
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -64,3 +65,32 @@ class PostgresPlace(Place):
 
     def _run(self, text: str, *given: int) -> None:
         self._connection.execute(in_schema(self._url, text), given)
+
+
+def forked(*jobs):
+    """Do each job in a forked process of its own, all begun at the same moment; returns what each said."""
+    begin, go = os.pipe()
+    pipes = []
+    for job in jobs:
+        reading, writing = os.pipe()
+        if os.fork() == 0:
+            os.close(go)
+            os.read(begin, 1)
+            try:
+                said = str(job())
+            except BaseException as error:  # noqa: BLE001 - it is told to the parent
+                said = repr(error)
+            with os.fdopen(writing, "w") as pipe:
+                pipe.write(said)
+            os._exit(0)
+        os.close(writing)
+        pipes.append(reading)
+    os.close(begin)
+    os.close(go)
+    told = []
+    for reading in pipes:
+        with os.fdopen(reading) as pipe:
+            told.append(pipe.read())
+    for _ in jobs:
+        os.wait()
+    return told

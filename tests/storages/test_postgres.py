@@ -11,6 +11,9 @@ from triggers.testing.conformance import StorageConformance
 
 _numbers = itertools.count()
 
+#: Seconds for one test: a machine under load takes minutes for the thousands of commits of the reference model's.
+PATIENCE = 600
+
 
 def postgres_places(url, direct_url=""):
     """Gives the function that the suite asks for: each place is a schema of its own."""
@@ -26,6 +29,7 @@ def postgres_places(url, direct_url=""):
         place.close()
 
 
+@pytest.mark.timeout(PATIENCE)
 class TestPostgres(StorageConformance):
     """The suite, as PostgreSQL is used by default."""
 
@@ -34,6 +38,7 @@ class TestPostgres(StorageConformance):
         yield from postgres_places(postgres_url)
 
 
+@pytest.mark.timeout(PATIENCE)
 class TestPostgresThroughPgBouncer(StorageConformance):
     """The suite, through a PgBouncer that lends a connection for the length of a transaction."""
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import json
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
-from tests.storages.postgres_place import connect
+from tests.storages.postgres_place import connect, forked
 from triggers.exceptions import StorageError
 from triggers.storages.postgres import PostgresStorage
-from triggers.storages.postgres_wire import GRACE
 from triggers.testing.conformance.fixtures import NAMES, at_once, batch, entry
 from triggers.testing.servers import PostgresServer
 from triggers.testing.steps import SECOND, Steps
@@ -33,34 +30,19 @@ def own_server():
 
 # -- one session ---------------------------------------------------------------------------------------------
 
-FIRE = """
-import sys
-from triggers.storages.postgres import PostgresStorage
-from triggers.testing.steps import Steps
-url, who, times = sys.argv[1], sys.argv[2], int(sys.argv[3])
-steps = Steps(PostgresStorage(url), "hot")
-print("ready", flush=True)
-sys.stdin.readline()
-for n in range(times):
-    print(steps.fire("page", {"who": who, "n": n}).fired[0].number, flush=True)
-"""
 
-
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_sixteen_processes_fire_into_one_session(postgres_url):
-    """Every firing is recorded once, in the order of its process, with numbers that have no gaps, and one instance each."""
+    """Every firing is recorded once, in the order of its process, with numbers without gaps, and one instance each."""
     times = 25
     storage = PostgresStorage(postgres_url)
     steps = Steps(storage, "hot")
     steps.configure(PAGES)
-    pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
-    command = [sys.executable, "-W", "ignore", "-c", FIRE, postgres_url]
-    processes = [subprocess.Popen([*command, str(n), str(times)], text=True, **pipes) for n in range(16)]
-    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 16
-    for process in processes:
-        process.stdin.write("\n")
-        process.stdin.flush()
-    told = [list(map(int, process.communicate(timeout=90)[0].split())) for process in processes]
-    assert [process.returncode for process in processes] == [0] * 16
+
+    def fire(who):
+        return [steps.fire("page", {"who": who, "n": n}).fired[0].number for n in range(times)]
+
+    told = [json.loads(said) for said in forked(*(partial(fire, who) for who in range(16)))]
     assert all(numbers == sorted(numbers) and len(numbers) == times for numbers in told)
     assert sorted(number for numbers in told for number in numbers) == list(range(1, 16 * times + 1))
     assert [firing.number for firing in steps.firings()] == list(range(1, 16 * times + 1))
@@ -75,7 +57,9 @@ def test_a_session_is_made_once_however_many_fire_first(postgres_url):
     """Eight handles fire into a session that is not there: one session, eight numbers, again and again."""
     storages = [PostgresStorage(postgres_url) for _ in range(8)]
     for turn in range(20):
-        numbers = at_once([lambda s=s, uid=f"new {turn}": Steps(s, uid).fire("a").fired[0].number for s in storages])
+        numbers = at_once(
+            [lambda s=s, uid=f"new {turn}": Steps(s, uid).fire("a").fired[0].number for s in storages]
+        )
         assert sorted(numbers) == list(range(1, 9))
     assert len(storages[0].sessions()) == 20
     for storage in storages:
@@ -121,24 +105,6 @@ def test_a_follower_of_a_log_misses_nothing(postgres_url):
 # -- forks ---------------------------------------------------------------------------------------------------
 
 
-def forked(work):
-    """Do the work in a forked process; returns what it said."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            said = str(work())
-        except BaseException as error:  # noqa: BLE001 - it is told to the parent
-            said = repr(error)
-        os.write(writing, said.encode())
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        said = pipe.read()
-    os.waitpid(child, 0)
-    return said
-
-
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_process_uses_connections_of_its_own(postgres_url):
     """Parent and child go on with the same storage; the child's end, and its close, leave the parent's alone."""
@@ -153,7 +119,7 @@ def test_a_forked_process_uses_connections_of_its_own(postgres_url):
         storage.close()
         return number, own.ask("SELECT 1") if own.is_idle else "closed", own is wire
 
-    assert forked(child) == "(2, 'closed', False)"
+    assert forked(child) == ["(2, 'closed', False)"]
     assert storage._pool._idle == [wire]
     assert wire.ask("SELECT pg_backend_pid()") == [[(pid,)]]
     assert Steps(storage).fire("page").fired[0].number == 3
@@ -173,7 +139,7 @@ def test_a_process_may_fork_while_threads_use_the_storage(postgres_url):
     with ThreadPoolExecutor(4) as pool:
         for _ in range(4):
             pool.submit(busy)
-        numbers = [forked(lambda: Steps(storage).fire("page").fired[0].number) for _ in range(10)]
+        numbers = [forked(lambda: Steps(storage).fire("page").fired[0].number)[0] for _ in range(10)]
         done.set()
     assert numbers == [str(number) for number in range(1, 11)]
     storage.close()
@@ -186,28 +152,29 @@ def test_a_server_that_falls_and_stands_up_again_loses_nothing(own_server):
     """Four threads fire while it is stopped at once, three times: what returned is stored, once, without gaps."""
     storage = PostgresStorage(own_server.url)
     Steps(storage, "hot").configure(PAGES)
-    done = threading.Event()
+    done, some = threading.Event(), threading.Event()
 
     def fire(who):
         told = []
         while not done.is_set():
-            told.append((who, len(told), Steps(storage, "hot").fire("page", {"who": who, "n": len(told)}).fired[0]))
+            told.append(Steps(storage, "hot").fire("page", {"who": who, "n": len(told)}).fired[0])
+            if len(told) % 10 == 0:
+                some.set()
         return told
 
     with ThreadPoolExecutor(4) as pool:
         firing = [pool.submit(fire, who) for who in range(4)]
         for _ in range(3):
-            time.sleep(0.3)
+            some.wait(timeout=60)
             own_server.stop(immediate=True)
+            some.clear()
             own_server.start()
-        time.sleep(0.3)
+        some.wait(timeout=60)
         done.set()
         told = [each for future in firing for each in future.result(timeout=60)]
     stored = Steps(storage, "hot").firings()
     assert [each.number for each in stored] == list(range(1, len(stored) + 1))
-    assert sorted(each.number for _, _, each in told) == list(range(1, len(told) + 1))
-    assert len(stored) == len(told)
-    assert all(stored[each.number - 1].kwargs == each.kwargs for _, _, each in told)
+    assert sorted(told) == stored
     storage.close()
 
 
@@ -217,12 +184,9 @@ def test_a_server_that_does_not_answer_is_an_error_after_a_while(own_server):
     steps = Steps(storage)
     steps.fire("page")
     own_server.pause()
-    before = time.monotonic()
-    with pytest.raises(StorageError, match="could not be used for 0.5 s .*; nothing was changed"):
+    with pytest.raises(StorageError, match=r"could not be used for 0.5 s .*; nothing was changed"):
         steps.fire("page")
-    took = time.monotonic() - before
     own_server.resume()
-    assert took < 3 * (0.5 + GRACE) + 5
     assert steps.fire("page").fired[0].number == 2
     storage.close()
 
@@ -230,20 +194,20 @@ def test_a_server_that_does_not_answer_is_an_error_after_a_while(own_server):
 # -- PgBouncer -----------------------------------------------------------------------------------------------
 
 
-def test_a_pooler_is_found_out(postgres_url, pgbouncer_url):
-    """Behind PgBouncer nothing is prepared and no setting stays; `prepare=on` is for poolers that can do it."""
-    for url, pooled, prepares in (
-        (postgres_url, False, True),
-        (pgbouncer_url, True, False),
-        (f"{postgres_url}&prepare=off", False, False),
-        (f"{pgbouncer_url}&prepare=on", True, True),
-    ):
-        storage = PostgresStorage.__new__(PostgresStorage) if pooled and prepares else PostgresStorage(url)
-        if pooled and prepares:  # this PgBouncer may be one that cannot
-            continue
-        (wire,) = storage._pool._idle
-        assert (wire.is_pooled, wire._prepares) == (pooled, prepares)
-        storage.close()
+@pytest.mark.parametrize(
+    ("through", "option", "expected"),
+    [
+        ("postgres_url", "", (False, True)),
+        ("pgbouncer_url", "", (True, False)),
+        ("postgres_url", "&prepare=off", (False, False)),
+    ],
+)
+def test_a_pooler_is_found_out(request, through, option, expected):
+    """Behind PgBouncer nothing is prepared; the URL has the last word."""
+    storage = PostgresStorage(request.getfixturevalue(through) + option)
+    (wire,) = storage._pool._idle
+    assert (wire.is_pooled, wire._prepares) == expected
+    storage.close()
 
 
 def test_behind_a_pooler_nothing_is_left_behind(pgbouncer_url, pgbouncer):
@@ -288,10 +252,12 @@ def test_records_may_say_anything(postgres_url, text):
     storage.close()
 
 
-def test_what_cannot_be_kept_is_refused_before_anything_is_sent(postgres_url):
-    """A NUL in a name that came past every check changes nothing, and the connection goes on."""
+@pytest.mark.parametrize("uid", ["a\0b", "\ud800"])
+def test_what_cannot_be_kept_is_refused_before_anything_is_sent(postgres_url, uid):
+    """A NUL or half a character in a name that came past every check changes nothing, and the connection goes on."""
     storage = PostgresStorage(postgres_url)
-    with pytest.raises(StorageError, match="NUL character, which PostgreSQL cannot keep; nothing was changed"):
-        storage.session("a\0b")
+    for refused in (lambda: storage.session(uid), lambda: Steps(storage, uid).fire("page")):
+        with pytest.raises(StorageError, match=r"which PostgreSQL cannot keep; nothing was changed"):
+            refused()
     assert Steps(storage).fire("page").fired[0].number == 1
     storage.close()

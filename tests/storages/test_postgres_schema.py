@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import warnings
 from urllib.parse import quote
 
 import psycopg
 import pytest
 
-from tests.storages.postgres_place import connect, in_schema
+from tests.storages.postgres_place import connect, forked, in_schema
 from triggers.exceptions import SchemaVersionError, StorageError
 from triggers.storages.postgres import PostgresStorage
 from triggers.storages.postgres_schema import prepare
@@ -53,7 +51,10 @@ def everything(storage, uid="session"):
     steps.finish(attempt, {"id": 7})
     steps.fire("page")
     steps.resolve_logs("t_subject#0", {"by": "me"})
-    assert [each.task for each in storage.due(10, grace=30 * SECOND, everything=True)] == ["t_browser", "t_page"]
+    assert [each.task for each in storage.due(10, grace=30 * SECOND, everything=True)] == [
+        "t_browser",
+        "t_page",
+    ]
     assert storage.expired(10) == []
     assert storage.backlog().ready == 2
     assert len(storage.reader.logs(uid, instance=("t_subject", 0), text="said")) == 1
@@ -106,27 +107,15 @@ def test_it_does_not_matter_where_others_search_their_tables(request, postgres_s
         execute(f"DROP ROLE {name}")
 
 
-#: Opens the storage when a line comes in, so that all processes have got so far before one of them goes on.
-OPEN = """
-import sys
-from triggers.storages.postgres import PostgresStorage
-print("ready", flush=True)
-sys.stdin.readline()
-PostgresStorage(sys.argv[1]).now()
-"""
-
-
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_many_processes_may_create_it_at_once(postgres_url):
-    """Eight processes that start at the same moment all find it made, once."""
-    command = [sys.executable, "-W", "ignore", "-c", OPEN, postgres_url]
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    processes = [subprocess.Popen(command, text=True, **pipes) for _ in range(8)]
-    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 8
-    for process in processes:
-        process.stdin.write("\n")
-        process.stdin.flush()
-    said = [process.communicate(timeout=60)[1] for process in processes]
-    assert said == [""] * 8
+    """Eight processes that begin at the same moment all find it made, once."""
+
+    def begin():
+        storage = PostgresStorage(postgres_url)
+        return Steps(storage).fire("page").fired[0].number
+
+    assert sorted(forked(*[begin] * 8)) == list("12345678")
     with connect(postgres_url) as connection:
         found = connection.execute(in_schema(postgres_url, "SELECT number FROM {schema}.version")).fetchall()
     assert found == [(len(migrations("postgres")),)]
@@ -146,10 +135,12 @@ def test_a_failed_migration_leaves_nothing(postgres_url):
     with connect(postgres_url) as connection:
         connection.execute(in_schema(postgres_url, "CREATE SCHEMA {schema}"))
         connection.execute(in_schema(postgres_url, "CREATE TABLE {schema}.waiting (somebody_elses integer)"))
-        with pytest.raises(StorageError, match='relation "waiting" already exists .*; nothing was changed'):
+        with pytest.raises(StorageError, match=r'relation "waiting" already exists .*; nothing was changed'):
             PostgresStorage(postgres_url)
         name = postgres_url.rpartition("=")[2]
-        found = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", (name,)).fetchall()
+        found = connection.execute(
+            "SELECT tablename FROM pg_tables WHERE schemaname = %s", (name,)
+        ).fetchall()
         assert found == [("waiting",)]
 
 
@@ -166,14 +157,18 @@ def poor_url(postgres_url, execute):
 def test_a_role_that_may_not_create_it_is_told(poor_url):
     """Who lacks the right to make the schema is told who has to."""
     url, name = poor_url
-    with pytest.raises(StorageError, match=f"permission denied .*schema '{name}' has to be created .* as a role that may"):
+    with pytest.raises(
+        StorageError, match=rf"permission denied .*schema '{name}' has to be created .* as a role that may"
+    ):
         PostgresStorage(url)
 
 
 def test_a_role_without_grants_is_told_which(poor_url, postgres_url):
     """Where the schema is there, but not for this role, the message says what is to be granted."""
     PostgresStorage(postgres_url).close()
-    with pytest.raises(StorageError, match="permission denied .*grant USAGE on it, SELECT, INSERT, UPDATE and DELETE"):
+    with pytest.raises(
+        StorageError, match=r"permission denied .*grant USAGE on it, SELECT, INSERT, UPDATE and DELETE"
+    ):
         PostgresStorage(poor_url[0])
 
 
@@ -196,7 +191,7 @@ def test_a_database_that_cannot_keep_every_text_is_refused(postgres_server, exec
     execute("DROP DATABASE IF EXISTS latin")
     execute("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
     try:
-        with pytest.raises(StorageError, match="is a database in LATIN1, .* ENCODING 'UTF8'"):
+        with pytest.raises(StorageError, match=r"is a database in LATIN1, .* ENCODING 'UTF8'"):
             PostgresStorage(postgres_server.url.replace("/postgres?", "/latin?"))
     finally:
         execute("DROP DATABASE latin")
@@ -216,7 +211,7 @@ class OldServer:
 def test_an_old_server_is_refused(major):
     """Before PostgreSQL 13 a server cannot say what became of a transaction."""
     url = type("Url", (), {"shown": "postgresql://h/app", "schema": "s"})()
-    with pytest.raises(StorageError, match=f"is PostgreSQL {major}: Triggers needs 13 or newer"):
+    with pytest.raises(StorageError, match=rf"is PostgreSQL {major}: Triggers needs 13 or newer"):
         prepare(OldServer(major, "UTF8", "on", "on"), url, 0)
 
 

@@ -23,7 +23,12 @@ def test_what_is_not_ours_goes_to_libpq():
     )
     assert (url.schema, url.pool_size, url.timeout, url.prepare) == ("my schema", 3, 2.5, False)
     given = dict(part.split("=", 1) for part in url.conninfo.split())
-    assert (given["host"], given["port"], given["user"], given["dbname"]) == ("db.example", "6432", "me", "app")
+    assert (given["host"], given["port"], given["user"], given["dbname"]) == (
+        "db.example",
+        "6432",
+        "me",
+        "app",
+    )
     assert (given["sslmode"], given["keepalives_idle"]) == ("require", "99")
     assert (given["keepalives"], given["tcp_user_timeout"]) == ("1", "30000")
 
@@ -40,7 +45,9 @@ def test_a_password_is_never_shown(password):
     """Neither in what a storage calls itself, nor in any error, nor in the chain of errors behind it."""
     plain = {"hunter2", "s@fe/ty?", "p%w&x=y"} | set(PASSWORDS)
     assert not any(text in PostgresUrl.parse(f"postgresql://me:{password}@h/app").shown for text in plain)
-    assert not any(text in PostgresUrl.parse(f"postgresql://me@h/app?password={password}").shown for text in plain)
+    assert not any(
+        text in PostgresUrl.parse(f"postgresql://me@h/app?password={password}").shown for text in plain
+    )
     for url in (
         f"postgresql://me:{password}@[::1/app",
         f"postgresql://me:{password}@h:port/app",
@@ -78,14 +85,16 @@ def test_an_option_that_cannot_be_is_refused(option, message):
 
 def test_a_server_that_is_not_there_is_an_error_that_says_so():
     """After trying for a while, since it may be about to start: which server, how long, and that nothing happened."""
-    with pytest.raises(StorageError, match=r"postgresql://me@127.0.0.1:9/app.* could not be used for 0.1 s .*refused"):
+    with pytest.raises(
+        StorageError, match=r"postgresql://me@127.0.0.1:9/app.* could not be used for 0.1 s .*refused"
+    ):
         PostgresStorage("postgresql://me:secret@127.0.0.1:9/app?timeout=0.1")
 
 
 def test_what_another_try_does_not_cure_is_said_at_once(postgres_server):
     """A database that does not exist is no reason to wait."""
     url = postgres_server.url.replace("/postgres?", "/nowhere?")
-    with pytest.raises(StorageError, match='could not be used .*database "nowhere" does not exist'):
+    with pytest.raises(StorageError, match=r'could not be used .*database "nowhere" does not exist'):
         PostgresStorage(url)
 
 

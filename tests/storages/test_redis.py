@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
 
 from tests.storages.redis_places import cluster_places, server_places
 from triggers.testing.conformance import StorageConformance
+from triggers.testing.machine import SessionMachine
 
 
 class TestValkey(StorageConformance):
@@ -30,3 +33,12 @@ class TestCluster(StorageConformance):
     @pytest.fixture
     def make_place(self, cluster_url):
         return cluster_places(cluster_url)
+
+    def test_it_agrees_with_the_reference_model(self, make_place):
+        """All promises: as on one server, of which Hypothesis has seen more."""
+
+        class Machine(SessionMachine):
+            def make_place(self):
+                return make_place()
+
+        run_state_machine_as_test(Machine, settings=settings(max_examples=settings().max_examples // 5))

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import pytest
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from tests.storages.redis_places import RedisPlace
 from triggers.core.state import Changes, Need
@@ -417,6 +418,8 @@ def test_a_cluster_whose_node_restarts_goes_on():
             steps.configure(PAGES)
             steps.fire("page")
         cluster.nodes[1].stop(immediate=True)
+        found = storage.due(100, grace=GRACE, everything=True)
+        assert 0 < len(found) < 24, "the sweep goes on with what lies elsewhere"
         timer = threading.Timer(0.5, cluster.nodes[1].start)
         timer.start()
         for steps in every:
@@ -425,3 +428,70 @@ def test_a_cluster_whose_node_restarts_goes_on():
         assert all(numbers(steps) == [1, 2] for steps in every)
         assert len(storage.due(100, grace=GRACE, everything=True)) == 48
         assert storage.reader.backlog() == (48, 0, 0)
+
+
+def test_a_slot_that_moves_while_it_is_used_loses_nothing():
+    """Its keys go from node to node while three threads fire and a sweep looks: all of it goes on, and is whole."""
+    try:
+        cluster = RedisCluster().start()
+    except MissingServerError as error:
+        pytest.skip(str(error))
+    with cluster:
+        url = f"{cluster.url}?timeout=60&partitions=1"
+        hands = [Steps(RedisStorage(url), f"session {n}") for n in range(3)]
+        sweeping = RedisStorage(url)
+        for hand in hands:
+            hand.configure(PAGES)
+        ending = threading.Event()
+        told = [[] for _ in hands]
+
+        def fire(which):
+            while not ending.is_set():
+                told[which].append(hands[which].fire("page").fired[0].number)
+                Steps(hands[which].storage, f"new {which} {len(told[which])}").fire("a")
+
+        def sweep():
+            while not ending.is_set():
+                sweeping.due(10, grace=GRACE, everything=True)
+                sweeping.reader.next_at()
+
+        def move():
+            try:
+                for _ in range(4):
+                    move_slot(cluster, b"{trg:p0}:world")
+                    time.sleep(0.1)
+            finally:
+                ending.set()
+
+        at_once([move, sweep, *(lambda which=which: fire(which) for which in range(3))])
+        for hand, said in zip(hands, told, strict=True):
+            assert numbers(hand) == said == list(range(1, len(said) + 1))
+            assert len(hand.instances()) == len(said)
+        total = sum(map(len, told))
+        assert len(hands[0].storage.reader.sessions(limit=10_000)) == total + 3
+        assert hands[0].storage.reader.backlog() == (total, 0, 0)
+        assert len(sweeping.due(10_000, grace=GRACE, everything=True)) == total
+
+
+def move_slot(cluster, key):
+    """Move the slot of the key, with all of its keys, to the next node."""
+    clients = [Redis.from_url(node.url) for node in cluster.nodes]
+    names = [client.execute_command("CLUSTER", "MYID").decode() for client in clients]
+    slot = clients[0].execute_command("CLUSTER", "KEYSLOT", key)
+    owner = next(n for n, client in enumerate(clients) if has(client, key))
+    heir = (owner + 1) % len(clients)
+    clients[heir].execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[owner])
+    clients[owner].execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[heir])
+    to = ("127.0.0.1", cluster.nodes[heir].port, "", 0, 5_000, "AUTH", cluster.nodes[heir].password, "KEYS")
+    while keys := clients[owner].execute_command("CLUSTER", "GETKEYSINSLOT", slot, 3):
+        clients[owner].execute_command("MIGRATE", *to, *keys)
+    for n in (heir, owner, *set(range(len(clients))) - {heir, owner}):
+        clients[n].execute_command("CLUSTER", "SETSLOT", slot, "NODE", names[heir])
+
+
+def has(client, key):
+    """Whether the node has the key's slot."""
+    try:
+        return client.exists(key)
+    except ResponseError:
+        return False

@@ -324,6 +324,25 @@ Decision = Generator[Need, Slice, Changes]
 Decide = Callable[[Session], Decision]
 
 
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """Begins a decision of which it is known, before the session is, what it will most likely need first.
+
+    A storage may load that together with the head. It is a guess: what the decision asks for is what counts.
+
+    Attributes:
+        decide: begins the decision.
+        need: what it will most likely ask for first.
+    """
+
+    decide: Decide
+    need: Need
+
+    def __call__(self, session: Session) -> Decision:
+        """Begin the decision."""
+        return self.decide(session)
+
+
 def copy_of(instance: Instance) -> Instance:
     """An instance that can be changed without changing the given one."""
     return replace(instance, taken=dict(instance.taken), log_counts=dict(instance.log_counts))

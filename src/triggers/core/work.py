@@ -41,6 +41,27 @@ MAX_AUDITS = 100
 AUDITS = Limits(payload=16 * 1024 * 1024)
 
 
+def need_of(
+    rules: RuleSet,
+    trigger: str,
+    key: tuple[str, str] | None = None,
+    instances: tuple[tuple[str, int], ...] = (),
+) -> Need:
+    """All that a firing of the trigger can touch, with these instances and the firing of that key."""
+    reach = rules.reach(trigger)
+    tasks = reach.tasks.union(task for task, _ in instances) if instances else reach.tasks
+    waiting = (trigger,) if reach.rules else ()
+    return Need(key=key, tasks=tasks, waiting=waiting, latest=reach.others, instances=instances)
+
+
+def need_of_one(rules: RuleSet, task: str, number: int, *, cascade: bool) -> Need:
+    """One instance, and with `cascade` all that the firing of its task's name can touch."""
+    wanted = ((task, number),)
+    if cascade:
+        return need_of(rules, task, instances=wanted)
+    return Need(tasks=frozenset({task}), instances=wanted)
+
+
 class Work:
     """One decision in the making: what is known so far, and what it changes."""
 
@@ -85,24 +106,14 @@ class Work:
         self, trigger: str, key: tuple[str, str] | None = None, instances: tuple[tuple[str, int], ...] = ()
     ) -> Need:
         """All that a firing of the trigger can touch."""
-        reach = self.session.rules.reach(trigger)
-        tasks = reach.tasks.union(task for task, _ in instances) if instances else reach.tasks
-        waiting = (trigger,) if reach.rules else ()
-        return Need(key=key, tasks=tasks, waiting=waiting, latest=reach.others, instances=instances)
+        return need_of(self.session.rules, trigger, key, instances)
 
     def one(self, task: str, number: int, cascade: bool = False) -> Generator[Need, Slice, Instance]:  # noqa: FBT001, FBT002
         """Ask for one instance, and with `cascade` for all that the firing of its task's name can touch."""
         if self.session.ref is None:
             message = f"there is no session {self.session.uid!r}"
             raise UnknownSessionError(message)
-        wanted = ((task, number),)
-        self.learn(
-            (
-                yield self.need(task, instances=wanted)
-                if cascade
-                else Need(tasks=frozenset({task}), instances=wanted)
-            )
-        )
+        self.learn((yield need_of_one(self.session.rules, task, number, cascade=cascade)))
         try:
             return self.instances[task, number]
         except KeyError:

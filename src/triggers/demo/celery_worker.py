@@ -1,5 +1,4 @@
-"""The survey's Celery application and its worker (`python -m triggers.demo.celery_worker NAME PROCESSES GRACE`).
-
+"""The survey's Celery application, and its worker: `… -m triggers.demo.celery_worker NAME CHILDREN GRACE`.
 
 Needs Celery; only :mod:`triggers.demo.workers` imports it.
 """
@@ -13,7 +12,7 @@ import threading
 from datetime import timedelta
 from typing import Final
 
-from celery import Celery
+from celery import Celery, signals
 
 from triggers.demo.main import application
 from triggers.runners.celery import CeleryRunner
@@ -38,14 +37,29 @@ def celery_app(broker_url: str) -> Celery:
 
 
 def main(name: str, processes: str, grace: str) -> None:
-    """Work until killed: also, at once, with the process at the other end of the standard input."""
+    """Work until killed: also, at once, with the process at the other end of the standard input.
+
+    The standard output says when it is ready, and nothing else.
+    """
     threading.Thread(target=_end_with_starter, name="demo-lifeline", daemon=True).start()
+    signals.worker_ready.connect(_say_ready)
     app = celery_app(os.environ[BROKER])
     application(os.environ[STORAGE], CeleryRunner(app), grace=timedelta(seconds=float(grace)))
     options = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=WARNING"]
     app.worker_main(
-        ["worker", "--pool=prefork", f"--concurrency={processes}", f"--hostname={name}@%h", *options]
+        [
+            "--quiet",
+            "worker",
+            "--pool=prefork",
+            f"--concurrency={processes}",
+            f"--hostname={name}@%h",
+            *options,
+        ]
     )
+
+
+def _say_ready(**_: object) -> None:
+    os.write(1, b"ready\n")
 
 
 def _end_with_starter() -> None:

@@ -57,7 +57,7 @@ def show(
         storage: see :func:`triggers.demo.places.storage_at`.
         runner: threads of this process, or Celery's workers, which are started for that.
         broker: Celery's; see :func:`triggers.demo.places.broker_at`.
-        kill_workers: whether a random process of the workers is killed about once a second.
+        kill_workers: whether a random process of the workers is killed, again and again.
         seed: of everything that is made up.
         workers: threads, or processes of Celery's workers, that run tasks.
         respondents: how many of them, from the first.

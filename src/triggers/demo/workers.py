@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from triggers.runners.celery import CeleryRunner
 from triggers.testing.servers.keeper import family
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from triggers.demo.main import Progress
@@ -36,7 +38,7 @@ KILL_PAUSE = 1.0
 GRACE = timedelta(seconds=10)
 GRACE_AMONG_KILLS = timedelta(seconds=2)
 
-#: A worker that so often ends by itself has something the matter with it.
+#: When so often a worker has ended by itself before it was ready, something is the matter.
 ENDS = 3
 
 
@@ -52,7 +54,8 @@ class Workers:
         broker_url: of Celery's broker.
         log: the file that what they print is added to.
         processes: how many processes run tasks, of all the workers together.
-        kill: whether to kill a random one of all the processes about once a second.
+        kill: whether to kill a random one of all the processes whenever all workers have been ready for
+            about a second.
 
     Attributes:
         runner: hands over to them.
@@ -68,7 +71,7 @@ class Workers:
         self._each = max(processes // WORKERS, 1)
         self._kill = kill
         self._over = threading.Event()
-        self._workers: list[subprocess.Popen[bytes]] = []
+        self._workers: list[_Worker] = []
         self._keeper = threading.Thread(target=self._keep, name="demo-workers", daemon=True)
         self._ends = 0
         self.killed = 0
@@ -84,7 +87,7 @@ class Workers:
         self._over.set()
         self._keeper.join()
         for worker in self._workers:
-            _end(worker)
+            worker.end()
 
     def watched(self, progress: Progress) -> Progress:
         """The same progress, which raises :class:`WorkersError` if they end by themselves."""
@@ -100,45 +103,71 @@ class Workers:
             said = self._log.read_text("utf-8", "replace").strip().splitlines()[-10:]
             raise WorkersError("\n".join([f"the Celery workers end by themselves; {self._log} says:", *said]))
 
-    def _begin(self, number: int) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "triggers.demo.celery_worker"]
-        with self._log.open("ab") as log:
-            return subprocess.Popen(  # noqa: S603 - our own program
-                [*command, f"demo{number}", str(self._each), str(self.grace.total_seconds())],
-                stdin=subprocess.PIPE,  # the worker's lifeline
-                stdout=log,
-                stderr=log,
-                env=self._environment,
-                start_new_session=True,
-            )
+    def _begin(self, number: int) -> _Worker:
+        command = [sys.executable, "-m", "triggers.demo.celery_worker", f"demo{number}", str(self._each)]
+        return _Worker([*command, str(self.grace.total_seconds())], self._log, self._environment)
 
     def _keep(self) -> None:
         """In a thread: start the workers that have ended again, and kill."""
-        kill_at = time.monotonic() + KILL_PAUSE
+        kill_at = _soon()
         while not self._over.wait(LOOK):
             for number, worker in enumerate(self._workers):
-                if worker.poll() is not None and self._ends < ENDS:
-                    self._ends += worker.returncode != -signal.SIGKILL
-                    _end(worker)
+                if worker.has_ended and self._ends < ENDS:
+                    self._ends += worker.gave_up
+                    worker.end()
                     self._workers[number] = self._begin(number)
-            if self._kill and time.monotonic() >= kill_at:
+            if not all(worker.is_ready for worker in self._workers):
+                kill_at = _soon()  # on a slow machine, none ever would be ready otherwise
+            elif self._kill and time.monotonic() >= kill_at:
                 self._kill_one()
-                kill_at = time.monotonic() + KILL_PAUSE * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+                kill_at = _soon()
 
     def _kill_one(self) -> None:
-        """Kill a process of a worker that has begun; on a slow machine none of them ever would, otherwise."""
-        families = [family(worker.pid) for worker in self._workers if worker.poll() is None]
-        everybody = [pid for pids in families if len(pids) > 1 for pid in pids]
-        if everybody:
-            with suppress(ProcessLookupError):
-                os.kill(random.choice(everybody), signal.SIGKILL)  # noqa: S311 - no secret
-                self.killed += 1
+        everybody = [pid for worker in self._workers for pid in family(worker.process.pid)]
+        with suppress(ProcessLookupError):
+            os.kill(random.choice(everybody), signal.SIGKILL)  # noqa: S311 - no secret
+            self.killed += 1
 
 
-def _end(worker: subprocess.Popen[bytes]) -> None:
-    """End what is left of a worker, its children included; killing does no harm, as the demo shows."""
-    with suppress(ProcessLookupError):
-        os.killpg(worker.pid, signal.SIGKILL)
-    worker.wait()
-    if worker.stdin is not None:
-        worker.stdin.close()
+def _soon() -> float:
+    return time.monotonic() + KILL_PAUSE * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+
+
+class _Worker:
+    """One worker: its main process, which leads a group of its own."""
+
+    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+        with log.open("ab") as file:
+            self.process = subprocess.Popen(  # noqa: S603 - our own program
+                command,
+                stdin=subprocess.PIPE,  # its lifeline
+                stdout=subprocess.PIPE,
+                stderr=file,
+                env=environment,
+                start_new_session=True,
+            )
+        self._ready = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has said that it is ready."""
+        output = self.process.stdout
+        if not self._ready and output is not None and select.select([output], [], [], 0)[0]:
+            self._ready = bool(os.read(output.fileno(), 64))
+        return self._ready
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its main process has ended."""
+        return self.process.poll() is not None
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether it has ended by itself before it was ready."""
+        return self.has_ended and self.process.returncode != -signal.SIGKILL and not self.is_ready
+
+    def end(self) -> None:
+        """End what is left of it; killing does no harm, as the demo shows."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.communicate()

@@ -54,8 +54,9 @@ if TYPE_CHECKING:
 #: How often a decision is made anew because a guard no longer held, before that counts as an error.
 MAX_CONFLICTS = 20
 
-#: The pause before an instance is handed over again doubles up to so many times the grace.
-MAX_PAUSE = 16
+#: The pause before an instance is handed over again doubles up to so many times the grace. A queue that is longer
+#: than that, in time, gets ever more repeats of what it has not come to.
+MAX_PAUSE = 64
 
 
 class ConflictError(StorageError):
@@ -220,7 +221,8 @@ class Storage(Protocol):
 
         Args:
             uid: the session; it need not exist.
-            decide: begins the decision; called once for each try with a head loaded for that try.
+            decide: begins the decision; called once for each try with a head loaded for that try. A
+                :class:`~triggers.core.state.Foreseen` one says what may be loaded together with the head.
             patience: how long to wait for the storage, in seconds; None for its own setting.
             alone: whether nobody else may decide about the session meanwhile. False for decisions that
                 change one instance and nothing else, so that claims and logs do not wait for firings.
@@ -241,7 +243,7 @@ class Storage(Protocol):
         """Take up to `limit` scheduled instances to be handed over, those that waited longest first.
 
         Each is marked, so that it is not due again before a pause, which begins at `grace` and doubles with
-        each hand-over up to sixteenfold.
+        each hand-over up to :data:`MAX_PAUSE` times that.
 
         Args:
             limit: how many at most.

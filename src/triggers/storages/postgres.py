@@ -3,15 +3,16 @@
 Every commit is one transaction, READ COMMITTED, that first locks the session's row (a claim: its instance's).
 What is sent together is one exchange with the server, a round trip:
 
-===========================================  =========
-fire, finish, fail, and whatever decides     3, and 1 for each further thing that a decision has to see
-claim, release, logs, recovery               3
-the first firing into a session              2
-renew (any number of claims), due, expired   1
-every read                                   1
-===========================================  =========
+=================================================  ==============================================
+fire, claim, logs, end of an attempt               2 where it is foreseen what they need, else 3
+release, recovery, and what people decide          3
+the first firing into a session                    2
+heartbeats of any number of claims, due, expired   1
+every read                                         1
+=================================================  ==============================================
 
-A rule set that a process has never seen costs one more, once.
+What a decision has to see beyond that costs one more, each time that it asks, and so does, once, a rule set
+that a process has never seen.
 """
 
 from __future__ import annotations
@@ -34,11 +35,12 @@ from triggers.storages.base import (
     Purge,
     Purged,
 )
+from triggers.storages.postgres_fate import UnclearError, fate
 from triggers.storages.postgres_joined import JoinedPool, UnsureDecisions
 from triggers.storages.postgres_pool import Pool
 from triggers.storages.postgres_slice import Decisions, escaped, record_from_row, texts
 from triggers.storages.postgres_url import PostgresUrl
-from triggers.storages.postgres_wire import LostError, ServerError
+from triggers.storages.postgres_wire import LostError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -55,19 +57,12 @@ FIRST_PATIENCE: Final = 5.0
 #: After this part of the timeout the server ends a transaction whose process is silent: it holds others up.
 SILENCE: Final = 1 / 3
 
+#: Neither that nor what ends a statement is ever shorter than this, in seconds.
+SHORTEST: Final = 1.0
 
 #: Settings for what goes along an index and stops early, and for what may have to go a long way.
 WALK: Final[tuple[Step, ...]] = (("walk", ()),)
 SEARCH: Final[tuple[Step, ...]] = (("walk", ()), ("unhurried", ()))
-
-
-class UnclearError(Exception):
-    """The connection was lost while the server was told to commit."""
-
-    def __init__(self, incarnation: str, decided: Decided) -> None:
-        super().__init__(incarnation, decided)
-        self.incarnation = incarnation
-        self.decided = decided
 
 
 class PostgresStorage:
@@ -166,8 +161,6 @@ class PostgresStorage:
                 raise UnclearError(wire.incarnation, decided) from None
         return decided.changes
 
-    # -- an answer that was lost --------------------------------------------------------------------------
-
     def _stands(self, unclear: UnclearError, patience: float | None) -> bool:
         """Whether a commit was made whose answer was lost.
 
@@ -175,8 +168,9 @@ class PostgresStorage:
             StorageError: nobody can tell.
         """
         decided = unclear.decided
+        wait = None if patience is None else max(patience, FIRST_PATIENCE)
         try:
-            stands = self._pool.patiently(lambda wire, until: self._fate(wire, until, unclear), patience)
+            stands = self._pool.patiently(lambda wire, until: fate(wire, until, unclear), wait)
         except StorageError as error:
             stands, why = None, str(error).replace("; nothing was changed", "")
         else:
@@ -189,34 +183,6 @@ class PostgresStorage:
             )
             raise StorageError(message)
         return stands
-
-    def _fate(self, wire: Wire, until: float, unclear: UnclearError) -> bool | None:
-        number = unclear.decided.transaction
-        try:
-            ((status,),) = wire([("fate", (number,))], until)[0]
-        except ServerError as error:
-            if (
-                error.code == "22023"
-            ):  # a number not given yet: the server fell before it had written anything
-                return False
-            raise
-        if status == "in progress":
-            wire([("stop", (number,))], until)
-            message = f"transaction {number} is still in progress"
-            raise LostError(message)
-        if status == "committed" and wire.incarnation != unclear.incarnation:
-            return self._is_there(wire, until, unclear.decided.changes)
-        return None if status is None else bool(status == "committed")
-
-    # A server that fell may have given the number to another transaction since.
-    def _is_there(self, wire: Wire, until: float, changes: Changes) -> bool | None:
-        head = changes.session
-        first = changes.fired[0].number if changes.fired else None
-        touched = [*changes.created, *(moved for moved, _ in changes.moved)]
-        task, number = (touched[0].task, touched[0].number) if touched else (None, None)
-        asked = (head.ref, first, head.uid if changes.head else None, head.modified_at, task, number)
-        ((fired, changed),) = wire([("evidence", asked)], until)[0]
-        return bool(fired) if first is not None else changed or None
 
     # -- claims and records -------------------------------------------------------------------------------
 
@@ -348,12 +314,13 @@ class PostgresStorage:
 
     def _greet(self, wire: Wire, until: float) -> None:
         """Once for every connection; the first one of all finds out whether the database can be used."""
+        if not wire.is_pooled:
+            wire([self._all_manners(for_good=True)], until)
         if not self._is_prepared:
             postgres_schema.prepare(wire, self._url, time.monotonic() + self._url.timeout)
             self._is_prepared = True
-        steps: list[Step] = [] if wire.is_pooled else [self._all_manners(for_good=True)]
-        while not (found := wire([*steps, ("incarnation", ())], until)[-1]):
-            steps = [("incarnate", ())]
+        while not (found := wire([("incarnation", ())], until)[0]):
+            wire([("incarnate", ())], until)
         wire.incarnation = found[0][0]
 
     def _manners(self, wire: Wire, patience: float | None = None) -> list[Step]:
@@ -364,7 +331,11 @@ class PostgresStorage:
 
     def _all_manners(self, patience: float | None = None, *, for_good: bool = False) -> Step:
         wait = self._url.timeout
-        times = (wait if patience is None else patience, 2 * wait, SILENCE * wait)
+        times = (
+            wait if patience is None else patience,
+            max(2 * wait, SHORTEST),
+            max(SILENCE * wait, SHORTEST),
+        )
         plans = "force_generic_plan" if for_good else "auto"
         return "manners", (*map(_milliseconds, times), plans, not for_good)
 

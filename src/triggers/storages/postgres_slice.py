@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from triggers.core.records import fingerprint
 from triggers.core.rules import RuleSet, read_rules
-from triggers.core.state import Changes, Counter, Latest, Need, Session, Slice
+from triggers.core.state import Changes, Counter, Foreseen, Latest, Need, Session, Slice
 from triggers.storages import rows
 from triggers.storages.base import answer
 from triggers.storages.sql import statements
@@ -76,7 +76,11 @@ def in_schema(text: str, schema: str) -> str:
 
 
 def texts(schema: str) -> dict[str, str]:
-    """Name → statement, for tables in that schema; parameters are $1, $2 and so on."""
+    """Name → statement, for tables in that schema; parameters are $1, $2 and so on.
+
+    What a decision may ask for can also be asked with the session's UID instead of its number, by the name
+    with `_of` behind it.
+    """
     found = {}
     for name, text in statements("postgres").items():
         for part, meaning in _PARTS.items():
@@ -84,6 +88,8 @@ def texts(schema: str) -> dict[str, str]:
         if "{order}" in text:
             found[f"{name}_latest"] = in_schema(text.replace("{order}", "DESC"), schema)
         found[name] = in_schema(text.replace("{order}", "ASC"), schema)
+        if name in _KEEP:
+            found[f"{name}_of"] = in_schema(text.replace("$1", _PARTS["{session}"]), schema)
     return found
 
 
@@ -119,18 +125,27 @@ class Decisions:
         Args:
             run: runs statements in an open transaction, or in one that `before` begins.
             uid: the session.
-            decide: begins the decision.
+            decide: begins the decision. What it was foreseen to need is loaded together with the head.
             alone: lock the session first.
             before: statements to be sent along with the first one.
         """
-        head = run([*before, ("head_alone" if alone else "head", (uid,))])[-1][0]
-        now, transaction, fresh, ref, *rest = head
+        foreseen = decide.need if isinstance(decide, Foreseen) else None
+        guess = [] if foreseen is None else _questions(uid, foreseen, "_of")
+        answers = run([*before, ("head_alone" if alone else "head", (uid,)), *guess])[len(before) :]
+        now, transaction, fresh, ref, *rest = answers[0][0]
         if ref is None:
             session = Session(uid, now)
         else:
             (rules,) = self.rules(run, [rest[0]])
             session = Session(uid, now, ref, rules, *rest[1:])
-        changes = answer(decide(session), lambda need: _load(run, session, need))
+
+        def load(need: Need) -> Slice:
+            if ref is None:
+                return Slice()
+            steps = _questions(ref, need)
+            return _slice(need, steps, answers[1:] if need == foreseen else run(steps) if steps else [])
+
+        changes = answer(decide(session), load)
         return Decided(changes, list(self._steps(changes, ref, fresh)), transaction)
 
     def sessions(self, run: Run, found: list[Row]) -> list[Session]:
@@ -210,43 +225,44 @@ def _body(changes: Changes, ref: int) -> Iterator[Step]:
 # -- a slice ---------------------------------------------------------------------------------------------
 
 
-def _load(run: Run, session: Session, need: Need) -> Slice:
-    """All of it in one exchange."""
+def _questions(session: int | str, need: Need, suffix: str = "") -> list[Step]:
+    """The statements that load it, for a session's number, or with the suffix for its UID."""
+    steps = [*_usual_questions(session, need), *_rare_questions(session, need)]
+    return [(f"{name}{suffix}", given) for name, given in steps] if suffix else steps
+
+
+def _slice(need: Need, steps: Sequence[Step], answers: Sequence[list[Row]]) -> Slice:
     found = Slice()
-    if session.ref is None:
-        return found
-    steps = [*_questions(session.ref, need), *_rare_questions(session.ref, need)]
-    if steps:
-        for (name, _), answered in zip(steps, run(steps), strict=True):
-            _KEEP[name](found, need, answered)
+    for (name, _), answered in zip(steps, answers, strict=True):
+        _KEEP[name](found, need, answered)
     return found
 
 
-def _questions(ref: int, need: Need) -> Iterator[Step]:
+def _usual_questions(session: int | str, need: Need) -> Iterator[Step]:
     if need.key:
-        yield "keyed", (ref, *need.key)
+        yield "keyed", (session, *need.key)
     if need.tasks is None:
-        yield "counters_all", (ref,)
+        yield "counters_all", (session,)
     elif need.tasks or need.latest:
-        yield "names", (ref, [*need.tasks, *need.latest])
+        yield "names", (session, [*need.tasks, *need.latest])
     for trigger in need.waiting:
-        yield "waiting", (ref, trigger)
+        yield "waiting", (session, trigger)
     for where in need.instances:
-        yield "instance_locked", (ref, *where)
+        yield "instance_locked", (session, *where)
         if need.payloads:
-            yield "payloads", (ref, *where)
+            yield "payloads", (session, *where)
 
 
-def _rare_questions(ref: int, need: Need) -> Iterator[Step]:
+def _rare_questions(session: int | str, need: Need) -> Iterator[Step]:
     if need.unstarted:
-        yield "unstarted", (ref, [*need.unstarted])
+        yield "unstarted", (session, [*need.unstarted])
     if need.history:
-        yield "history", (ref, [*need.history])
+        yield "history", (session, [*need.history])
     if need.flagged is not None:
-        yield "flagged", (ref, need.flagged, need.flagged_limit)
+        yield "flagged", (session, need.flagged, need.flagged_limit)
     if need.levels:
         beyond, threshold, chosen = need.levels
-        yield "log_level", (ref, *need.instances[0], beyond, threshold, chosen)
+        yield "log_level", (session, *need.instances[0], beyond, threshold, chosen)
 
 
 def _keep_keyed(found: Slice, _: Need, answered: list[Row]) -> None:

@@ -1,7 +1,8 @@
 """One connection to PostgreSQL: statements that are sent together and answered together.
 
 It stands on psycopg's libpq, below its cursors: several prepared statements leave in one message, and one
-wait brings all their answers. This is the only module that imports psycopg.
+wait brings all their answers. Only this module, and the view that joins an application's transaction, import
+psycopg.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ class Wire:
         Raises:
             ServerError: one was refused, and none after it was run.
             LostError: the connection is gone, or the answer did not come in time.
-            StorageError: a text has a NUL, which PostgreSQL cannot keep; nothing was sent.
+            StorageError: a text has what PostgreSQL cannot keep; nothing was sent.
         """
         given = [(name, [dump(value) for value in values]) for name, values in steps]
         try:
@@ -249,16 +250,11 @@ def dump(value: Any) -> bytes | None:
     """A parameter as libpq takes it.
 
     Raises:
-        StorageError: a text has a NUL.
-        UnicodeEncodeError: it has a lone surrogate.
+        StorageError: a text has a NUL, or a lone surrogate.
     """
     kind = type(value)
     if kind is str:
-        text: bytes = value.encode()
-        if 0 in text:
-            message = "a text has a NUL character, which PostgreSQL cannot keep; nothing was changed"
-            raise StorageError(message)
-        return text
+        return _text(value)
     if kind is int:
         return b"%d" % value
     if value is None:
@@ -268,6 +264,17 @@ def dump(value: Any) -> bytes | None:
     if isinstance(value, str):
         return dump(str(value))
     return b"{" + b",".join(map(_element, value)) + b"}"
+
+
+def _text(value: str) -> bytes:
+    try:
+        text = value.encode()
+    except UnicodeEncodeError:
+        text = b"\0"
+    if 0 in text:
+        message = "a text has a NUL or a lone surrogate, which PostgreSQL cannot keep; nothing was changed"
+        raise StorageError(message)
+    return text
 
 
 def _element(value: Any) -> bytes:

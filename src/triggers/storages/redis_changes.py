@@ -34,6 +34,7 @@ class Writing:
         place: what the session is called in the sets of its partition.
         version: the session's as it was seen, None where there was no session.
         made: how many instances it has made.
+        metadata: the session's as it was seen.
         seen: the instances that the decision was shown.
         alone: whether nobody else may have decided meanwhile.
     """
@@ -44,6 +45,7 @@ class Writing:
         place: bytes,
         version: int | None,
         made: int,
+        metadata: str,
         seen: dict[tuple[str, int], Seen],
         *,
         alone: bool,
@@ -52,6 +54,7 @@ class Writing:
         self._place = place
         self._version = version
         self._made = made
+        self._metadata = metadata
         self._seen = seen
         self._new = version is None
         self._checks: list[Part] = []
@@ -129,7 +132,9 @@ class Writing:
         if not changes.head and not changes.created:
             return
         head.ref = 1
-        fields += (b"h", rows.numbers_of(head, self._made), b"m", head.metadata)
+        fields += (b"h", rows.numbers_of(head, self._made))
+        if self._new or head.metadata != self._metadata:
+            fields += (b"m", head.metadata)
         if self._new or changes.new_rules:
             fields += (b"r", head.rules.digest)
         if self._new:

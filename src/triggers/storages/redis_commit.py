@@ -7,12 +7,13 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from triggers.core.rules import NO_RULES
-from triggers.core.state import Changes, Slice
+from triggers.core.state import Changes, Foreseen, Slice
 from triggers.storages import redis_rows as rows
 from triggers.storages.base import ConflictError, answer
 from triggers.storages.redis_changes import ANY, Writing
 from triggers.storages.redis_server import Pauses
 from triggers.storages.redis_slice import Head, head_from, parts_of, slice_from
+from triggers.storages.redis_store import Call
 
 if TYPE_CHECKING:
     from triggers.core.state import Decide, Firing, Need
@@ -72,6 +73,7 @@ class Attempt:
         self._alone = alone
         self._partition, self._keys = store.keys_of(uid)
         self._seen: dict[tuple[str, int], Seen] = {}
+        self._guessed: Any = None
 
     def make(self, decide: Decide) -> Changes:
         """Decide and store.
@@ -80,17 +82,19 @@ class Attempt:
             ConflictError: something has changed meanwhile: nothing was stored, and it is to be tried again.
             StorageError: it cannot be stored.
         """
-        head = self._polite_head()
-        changes = answer(decide(head.session), lambda need: self._load(head, need))
+        guess = decide.need if isinstance(decide, Foreseen) else None
+        head = self._polite_head(guess)
+        changes = answer(decide(head.session), lambda need: self._load(head, need, guess))
         self._store_changes(head, changes)
         return changes
 
-    def _polite_head(self) -> Head:
+    def _polite_head(self, guess: Need | None) -> Head:
         """The head; where somebody has asked for a moment alone, after a wait for one's own turn."""
         if not self._turn.token:
-            head = load_head(self._store, self._uid, self._until)
+            head = self._head_and(guess)
             if head.token is None or not self._alone:
                 return head
+            self._guessed = None
             self._turn.ask()
         pauses = Pauses(min(self._until, time.monotonic() + LONGEST_WAIT), LOOK, 8 * LOOK)
         while True:
@@ -98,14 +102,32 @@ class Attempt:
             if head.token == self._turn.token or not pauses.wait():
                 return head
 
+    def _head_and(self, guess: Need | None) -> Head:
+        """The head, and in the same round trip what will most likely be needed."""
+        if guess is None:
+            return load_head(self._store, self._uid, self._until)
+        # What comes between the two changes the version, so a commit that needs it the same is refused.
+        head, self._guessed = self._store.run_all(
+            [self._head_call(), self._slice_call(guess, ANY)], self._until
+        )
+        return read_head(self._store, self._uid, head, self._until)
+
+    def _head_call(self) -> Call:
+        return Call("head", (self._partition.world, self._keys.s, self._keys.q), ())
+
+    def _slice_call(self, need: Need, version: int | bytes) -> Call:
+        keys = (self._partition.world, self._keys.s, self._keys.c, self._keys.x)
+        return Call("slice", keys, (version, *parts_of(need)))
+
     # -- what the decision sees -------------------------------------------------------------------------
 
-    def _load(self, head: Head, need: Need) -> Slice:
+    def _load(self, head: Head, need: Need, guess: Need | None) -> Slice:
         if head.version is None:
             return Slice()
-        keys = (self._partition.world, self._keys.s, self._keys.c, self._keys.x)
-        version = head.version if self._alone else ANY
-        found = self._store.run("slice", keys, (version, *parts_of(need)), self._until)
+        found, self._guessed = self._guessed, None
+        if found is None or need != guess:
+            version = head.version if self._alone else ANY
+            (found,) = self._store.run_all([self._slice_call(need, version)], self._until)
         if found == b"CHANGED":
             raise ConflictError(self._uid)
         slice_ = slice_from(need, found, self._seen)
@@ -125,8 +147,9 @@ class Attempt:
 
     # -- what it changes --------------------------------------------------------------------------------
 
-    def _store_changes(self, head: Head, changes: Changes) -> None:
-        writing = Writing(changes, self._keys.place, head.version, head.made, self._seen, alone=self._alone)
+    def _store_changes(self, head: Head, changes: Changes, metadata: str) -> None:
+        known = (self._keys.place, head.version, head.made, metadata, self._seen)
+        writing = Writing(changes, *known, alone=self._alone)
         if not writing:
             return
         rules = changes.session.rules

@@ -1,11 +1,12 @@
 """Connections to Redis: to one server, or to the masters of a cluster; no two threads or processes share one.
 
-The only module that imports the client. Of it the connections are used, their protocol, TLS and errors, and
-its knowledge of a cluster; not its commands, which cost more than the server takes to answer.
+The only module that imports the client. Of it the connections are used, with their protocol, TLS and errors;
+not its commands, which cost more than the server takes to answer.
 """
 
 from __future__ import annotations
 
+from binascii import crc_hqx
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import redis
@@ -19,7 +20,6 @@ from redis.exceptions import (
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
-    RedisClusterException,
     ResponseError,
     TryAgainError,
 )
@@ -55,13 +55,20 @@ Part = bytes | str | int
 AWAY: Final = (
     redis.ConnectionError,
     redis.TimeoutError,
-    RedisClusterException,
     ClusterError,
     ReadOnlyError,
     TryAgainError,
     AskError,
     OSError,
 )
+
+#: A message of more bytes than this, about thousands of instances, is worth a longer wait for the answer, in
+#: seconds; it travels over a connection of its own.
+LARGE: Final = 1 << 20
+LARGE_TIMEOUT: Final = 30.0
+
+#: So many slots a cluster has.
+SLOTS: Final = 16_384
 
 #: Marks an error after which what was asked may have been done, or not.
 _UNANSWERED: Final = "__triggers_unanswered__"
@@ -88,46 +95,86 @@ def call(script: Script, keys: Sequence[bytes], words: Iterable[Part]) -> Comman
 
 def packed(words: Sequence[Part]) -> bytes:
     """A command as it is sent."""
-    out = [b"*%d\r\n" % len(words)]
-    for word in words:
-        part = word if type(word) is bytes else str(word).encode()
-        out.append(b"$%d\r\n%b\r\n" % (len(part), part))
-    return b"".join(out)
+    parts = [word if type(word) is bytes else str(word).encode() for word in words]
+    return b"*%d\r\n" % len(parts) + b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
+
+
+class Exchange(NamedTuple):
+    """Commands that were sent, and not answered yet.
+
+    Attributes:
+        connection: over which they were sent.
+        count: how many answers there will be.
+        free: where the connection goes then, None for nowhere.
+        asking: whether before each command a node was asked to answer for a slot that is not its own yet.
+    """
+
+    connection: Any
+    count: int
+    free: list[Any] | None
+    asking: bool
 
 
 class Node:
-    """One server, and the connections to it that nobody uses now."""
+    """One server, and the connections to it that nobody uses now.
 
-    def __init__(self, pool: Any) -> None:
+    Args:
+        kind: a class of connections.
+        settings: what it takes.
+    """
+
+    def __init__(self, kind: Any, settings: dict[str, Any]) -> None:
         self.free: list[Any] = []
-        self._kind = pool.connection_class
-        self._settings = dict(pool.connection_kwargs)
+        self._kind = kind
+        self._settings = settings
 
-    def connection(self) -> Any:
-        """One for the caller alone."""
-        try:
-            return self.free.pop()
-        except IndexError:
-            connection = self._kind(**self._settings)
-            connection.connect()  # what fails up to here has not been asked for
-            return connection
+    def _connection(self, size: int) -> Any:
+        """One for the caller alone, of which the server may take its time over what is large."""
+        if size <= LARGE and self.free:
+            try:
+                return self.free.pop()
+            except IndexError:  # another thread was faster
+                pass
+        settings = dict(self._settings)
+        if size > LARGE:
+            settings["socket_timeout"] = max(settings["socket_timeout"], LARGE_TIMEOUT)
+        connection = self._kind(**settings)
+        connection.connect()  # what fails up to here has not been asked for
+        return connection
 
     def ask(self, commands: Sequence[Command], *, asking: bool = False) -> list[Any]:
         """The answers to some commands, in one round trip; an error of the server's is an answer, too."""
-        free = self.free
-        connection = self.connection()
+        return self.end(self.begin(commands, asking=asking))
+
+    def begin(self, commands: Sequence[Command], *, asking: bool = False) -> Exchange:
+        """Send some commands; :meth:`end` gives the answers. One that is not ended costs a connection."""
+        words = [command.words for command in commands]
+        if asking:
+            words = [each for one in words for each in (("ASKING",), one)]
+        message = b"".join(map(packed, words))
+        connection = self._connection(len(message))
+        free = self.free if len(message) <= LARGE else None
         try:
-            words = [command.words for command in commands]
-            if asking:
-                words = [each for one in words for each in (("ASKING",), one)]
-            connection.send_packed_command([b"".join(map(packed, words))])
-            answers = [_answer(connection) for _ in words]
+            connection.send_packed_command([message])
         except BaseException as error:
-            connection.disconnect()  # half an answer may be on its way
-            error.__dict__[_UNANSWERED] = True
+            _give_up(connection, error)
             raise
-        free.append(connection)
-        return answers[1::2] if asking else answers
+        return Exchange(connection, len(words), free, asking)
+
+    @staticmethod
+    def end(begun: Exchange) -> list[Any]:
+        """The answers to what was sent."""
+        connection = begun.connection
+        try:
+            answers = [_answer(connection) for _ in range(begun.count)]
+        except BaseException as error:
+            _give_up(connection, error)
+            raise
+        if begun.free is None:
+            connection.disconnect()
+        else:
+            begun.free.append(connection)
+        return answers[1::2] if begun.asking else answers
 
     def close(self) -> None:
         """Close the connections that nobody uses; the others close when they are done with."""
@@ -138,6 +185,11 @@ class Node:
     def __del__(self) -> None:
         """A storage that nobody has any more leaves no socket open."""
         self.close()
+
+
+def _give_up(connection: Any, error: BaseException) -> None:
+    connection.disconnect()  # half an answer may be on its way
+    error.__dict__[_UNANSWERED] = True
 
 
 def _answer(connection: Any) -> Any:
@@ -153,12 +205,9 @@ class Single:
     def __init__(self, url: RedisUrl) -> None:
         settings = _settings(url) | {"db": url.db}
         if url.socket:
-            kind: Any = redis.UnixDomainSocketConnection
-            settings |= {"path": url.socket}
+            self._node = Node(redis.UnixDomainSocketConnection, settings | {"path": url.socket})
         else:
-            kind = redis.SSLConnection if url.tls else redis.Connection
-            settings |= {"host": url.hosts[0][0], "port": url.hosts[0][1], "socket_keepalive": True}
-        self._node = Node(redis.ConnectionPool(connection_class=kind, **settings))
+            self._node = _tcp(url, settings, *url.hosts[0])
 
     def node_of(self, _: bytes) -> Node:
         """The server."""
@@ -181,50 +230,71 @@ class Single:
 
 
 class Cluster:
-    """The masters of a cluster, each for the slots of its own."""
+    """The masters of a cluster, each for the slots of its own.
+
+    Args:
+        url: where some of its nodes are; the others are asked for.
+    """
 
     def __init__(self, url: RedisUrl) -> None:
-        settings = _settings(url) | {"socket_keepalive": True}
-        nodes = [redis.cluster.ClusterNode(host, port) for host, port in url.hosts]
-        if url.tls:
-            settings["ssl"] = True
-        self._client: Any = redis.RedisCluster(startup_nodes=nodes, **settings)
-        self._nodes: dict[str, Node] = {}
-
-    def _known(self, found: Any) -> Node:
-        node = self._nodes.get(found.name)
-        if node is None:
-            pool = self._client.get_redis_connection(found).connection_pool
-            node = self._nodes.setdefault(found.name, Node(pool))
-        return node
+        self._url = url
+        self._nodes: dict[tuple[str, int], Node] = {}
+        self._slots: list[Node | None] = []
+        self.renew()
 
     def node_of(self, key: bytes) -> Node:
         """The master that has the key's slot, as far as is known."""
-        return self._known(self._client.get_node_from_key(key))
+        tag = key[1 : key.index(b"}")]
+        node = self._slots[crc_hqx(tag, 0) % SLOTS]
+        if node is None:
+            raise redis.ConnectionError(f"no node has the slot of {tag.decode()}")
+        return node
 
     def masters(self) -> list[Node]:
         """Every master that is known."""
-        return [self._known(node) for node in self._client.get_primaries()]
+        return list(dict.fromkeys(node for node in self._slots if node is not None))
 
     def at(self, host: str, port: int) -> Node:
-        """The node of that address, to which another one has sent us."""
-        found = self._client.get_node(host, port)
-        if found is None:
-            self.renew()
-            found = self._client.get_node(host, port)
-        if found is None:
-            raise redis.ConnectionError(f"the cluster has no node {host}:{port}")
-        return self._known(found)
+        """The node of that address."""
+        node = self._nodes.get((host, port))
+        if node is None:
+            node = self._nodes.setdefault((host, port), _tcp(self._url, _settings(self._url), host, port))
+        return node
 
     def renew(self) -> None:
-        """Ask the cluster anew which node has which slots."""
-        self._client.nodes_manager.initialize()
+        """Ask anew which node has which slots: those that are known, then those that the URL names."""
+        problem: Exception | None = None
+        for host, port in dict.fromkeys([*self._nodes, *self._url.hosts]):
+            try:
+                (ranges,) = self.at(host, port).ask([Command(b"", ("CLUSTER", "SLOTS"))])
+            except AuthenticationError:
+                raise
+            except AWAY as error:
+                problem = error
+                continue
+            if isinstance(ranges, Exception):
+                raise ranges
+            self._learn(host, ranges)
+            return
+        raise problem or redis.ConnectionError("the cluster has no nodes")
+
+    def _learn(self, asked: str, ranges: list[Any]) -> None:
+        slots: list[Node | None] = [None] * SLOTS
+        for first, last, (host, port, *_), *_ in ranges:
+            # A node may not know by which name it is reached: it is the one that was asked.
+            node = self.at(host.decode() if host else asked, port)
+            slots[first : last + 1] = [node] * (last + 1 - first)
+        self._slots = slots
 
     def close(self) -> None:
         """Close the connections that nobody uses."""
         for node in list(self._nodes.values()):
             node.close()
-        self._client.close()
+
+
+def _tcp(url: RedisUrl, settings: dict[str, Any], host: str, port: int) -> Node:
+    kind = redis.SSLConnection if url.tls else redis.Connection
+    return Node(kind, settings | {"host": host, "port": port, "socket_keepalive": True})
 
 
 def _settings(url: RedisUrl) -> dict[str, Any]:

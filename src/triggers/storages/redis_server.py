@@ -26,7 +26,7 @@ from triggers.storages.redis_nodes import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from triggers.storages.redis_nodes import Node, Part
+    from triggers.storages.redis_nodes import Exchange, Node, Part
     from triggers.storages.redis_url import RedisUrl
 
 #: The first pause before something is tried again, and the longest one, in seconds; each is twice the last.
@@ -35,6 +35,9 @@ LONGEST_PAUSE: Final = 1.0
 
 #: What a server says that will be over soon: it is at a long script, or misses its replicas.
 _PASSING: Final = ("BUSY", "NOREPLICAS", "UNBLOCKED")
+
+#: Said of a key that is on its way to another node; scripts read all of them before they write.
+_ON_ITS_WAY: Final = "non local key"
 
 #: Said of a server that cannot write to its disk.
 _UNABLE: Final = ("MISCONF",)
@@ -74,10 +77,15 @@ class RedisServer:
         """
         return self.ask_all([command], until)[0]
 
-    def ask_all(self, commands: Sequence[Command], until: float) -> list[Any]:
+    def ask_all(self, commands: Sequence[Command], until: float, *, partly: bool = False) -> list[Any]:
         """The answers to several commands, with one round trip to each node that has to do with them.
 
         Each of them may be done twice where an answer is lost.
+
+        Args:
+            commands: what to ask.
+            until: the monotonic time at which it gives up.
+            partly: whether some answers are enough, where a node of a cluster is away: the others are None then.
 
         Raises:
             StorageError: one had none, or it was an error.
@@ -91,6 +99,8 @@ class RedisServer:
                 left = self._try(commands, left, answers)
                 if not left:
                     return answers
+                if partly and len(left) < len(commands):
+                    return [None if isinstance(answer, Exception) else answer for answer in answers]
                 problem: Exception = answers[left[0]]
             except AuthenticationError as error:
                 raise self.translated(error) from error
@@ -108,19 +118,23 @@ class RedisServer:
         groups: dict[Node, list[int]] = {}
         for n in left:
             groups.setdefault(link.node_of(commands[n].key), []).append(n)
+        begun: list[tuple[Node, list[int], Exchange]] = []
         for node, numbers in groups.items():
             try:
-                found = node.ask([commands[n] for n in numbers])
-                for n, answer in zip(numbers, found, strict=True):
+                begun.append((node, numbers, node.begin([commands[n] for n in numbers])))
+            except AuthenticationError:
+                raise
+            except AWAY as error:
+                _note(error, numbers, answers)
+        for node, numbers, exchange in begun:
+            try:
+                for n, answer in zip(numbers, node.end(exchange), strict=True):
                     failed = isinstance(answer, Exception)
                     answers[n] = self._second(link, node, commands[n], answer) if failed else answer
             except AuthenticationError:
                 raise
             except AWAY as error:
-                if len(groups) == 1 and len(numbers) == 1:
-                    raise
-                for n in numbers:
-                    answers[n] = error
+                _note(error, numbers, answers)
         return [n for n in left if isinstance(answers[n], Exception)]
 
     def _second(self, link: Single | Cluster, node: Node, command: Command, error: Exception) -> Any:
@@ -145,7 +159,7 @@ class RedisServer:
             if not isinstance(answer, Exception):
                 return answer
             error = answer
-        if isinstance(error, AWAY) or str(error).startswith(_PASSING):
+        if isinstance(error, AWAY) or str(error).startswith(_PASSING) or _ON_ITS_WAY in str(error):
             return error
         raise self.translated(error) from error
 
@@ -209,6 +223,11 @@ class RedisServer:
                 f"repeat it, or repeat a firing with its key"
             )
         return StorageBusyError(f"{where}; nothing was changed: try again")
+
+
+def _note(error: Exception, numbers: list[int], answers: list[Any]) -> None:
+    for n in numbers:
+        answers[n] = error
 
 
 class Pauses:

@@ -74,10 +74,13 @@ class RedisStore:
         """
         return self.run_all([Call(name, keys, parts)], until)[0]
 
-    def run_all(self, calls: Sequence[Call], until: float) -> list[Any]:
-        """The answers of several scripts, with one round trip to each node that has to do with them."""
+    def run_all(self, calls: Sequence[Call], until: float, *, partly: bool = False) -> list[Any]:
+        """The answers of several scripts, with one round trip to each node that has to do with them.
+
+        With `partly` those of a node that is away are None, if others answer.
+        """
         commands = [call(script(one.name, self._clock), one.keys, (self.token, *one.parts)) for one in calls]
-        answers = self.server.ask_all(commands, until)
+        answers = self.server.ask_all(commands, until, partly=partly)
         if GONE in answers:
             raise gone(self.url)
         return answers

@@ -1,7 +1,8 @@
 """What goes round all partitions: who is due, who has lost a lease, heartbeats, and what is still to do.
 
 On one server each look is one round trip for all partitions, on a cluster one to each node. Those that waited
-longest come first over all of them: first it is asked when they are due, then each partition gives its part.
+longest come first over all of them: first it is asked when they are due, then each partition gives its part. Where a
+node of a cluster is away, those of the others are looked after.
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ class RedisSweep:
         times: dict[int, list[float]] = {}
         while asked:
             calls = [Call("peek", _index(worlds[n], kind), (kind, ahead, most)) for n, most in asked.items()]
-            answers = self._store.run_all(calls, until)
-            times |= {n: list(map(float, answer)) for n, answer in zip(asked, answers, strict=True)}
+            answers = self._store.run_all(calls, until, partly=True)
+            times |= {n: list(map(float, answer or ())) for n, answer in zip(asked, answers, strict=True)}
             first = islice(merge(*([(when, n) for when in found] for n, found in times.items())), limit)
             counts = dict.fromkeys(times, 0)
             for _, n in first:
@@ -109,8 +110,8 @@ class RedisSweep:
         calls = [
             Call("next", (world.world, world.out, world.lease)) for world in self._store.world.partitions
         ]
-        answers = self._store.run_all(calls, self._store.until())
-        return min((int(float(when)) for answer in answers for when in answer if when), default=None)
+        answers = self._store.run_all(calls, self._store.until(), partly=True)
+        return min((int(float(when)) for answer in answers for when in answer or () if when), default=None)
 
     def renew(self, leases: Collection[Lease], lease: int) -> set[Lease]:
         """Extend the claims that still hold."""

@@ -111,7 +111,8 @@ class RedisUrl:
 
 def without_password(url: str) -> str:
     """The URL as it may be shown."""
-    return re.sub(r"(?<=://)([^/?#]*):[^/?#]*@", r"\1:***@", url)
+    hidden = re.sub(r"(?<=://)([^/?#]*):[^/?#]*@", r"\1:***@", url)
+    return re.sub(r"(?i)([?&][^=&]*pass[^=&]*=)[^&#]*", r"\1***", hidden)
 
 
 def _tcp(hosts: str, path: str, *, cluster: bool) -> dict[str, Any]:
@@ -148,7 +149,7 @@ def _options(options: dict[str, str], *, tls: bool) -> dict[str, Any]:
         elif name in _TLS and tls and value:
             files.append((name, value))
         else:
-            raise ValueError(f"{name}={value} is not an option")
+            raise ValueError(f"there is no such option as {name} with such a value")
     return {**found, "files": tuple(files)}
 
 

@@ -104,7 +104,7 @@ class RunnerConformance:
 
     #: Whether `submit` runs the instance itself, before it returns.
     synchronous: ClassVar[bool] = False
-    #: Whether tasks run in the process of the test, so that they can meet it there. Where they do not, `storage`
+    #: Whether tasks run in the process of the test, so that they can meet it there. Where not, `storage`
     #: and the registry of `stage` must be those of the processes where they run.
     in_process: ClassVar[bool] = True
     #: How long a hint has before the sweep repeats it; longer where a message takes a while.

@@ -24,11 +24,11 @@ for _, member in ipairs(page) do
     busy = busy or string.match(counter, ' (%d+)$') ~= '0'
   end
   local list = busy and staying or going
-  list[#list + 1] = member
+  list[#list + 1] = {member, redis.call('HGET', ARGV[4] .. member, 'u')}
 end
-for _, member in ipairs(staying) do redis.call('ZADD', KEYS[2], string.format('%.0f', now), member) end
-for _, member in ipairs(going) do
-  local uid = redis.call('HGET', ARGV[4] .. member, 'u')
+for _, one in ipairs(staying) do redis.call('ZADD', KEYS[2], string.format('%.0f', now), one[1]) end
+for _, one in ipairs(going) do
+  local member, uid = one[1], one[2]
   redis.call('UNLINK', ARGV[4] .. member, ARGV[5] .. member, ARGV[6] .. member)
   redis.call('ZREM', KEYS[2], member)
   redis.call('ZREM', KEYS[4], member)

@@ -65,9 +65,11 @@ INSERT INTO {schema}.incarnation DEFAULT VALUES ON CONFLICT DO NOTHING
 SELECT pg_xact_status($1::text::xid8)
 
 -- name: stop
--- End the connection that still holds a transaction, whose client is gone.
+-- End the connection that still holds a transaction, whose client is gone; not one that has committed here and waits
+-- for another server to have it, too.
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE pid <> pg_backend_pid() AND backend_xid::text::bigint = $1::text::bigint & 4294967295
+  AND wait_event IS DISTINCT FROM 'SyncRep'
 
 -- name: evidence
 -- Whether what a commit would have written stands in a session: its first firing ($2, made at $4), and else an

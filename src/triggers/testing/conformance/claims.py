@@ -276,9 +276,9 @@ class Claims(StorageFixtures):
     def test_what_is_scheduled_is_handed_over_again_after_its_grace(
         self, place: Place, pages: Steps, storage: Storage
     ) -> None:
-        """Promise 9: who fired has the grace for the first hand-over; then the pauses double, up to sixteenfold."""
+        """Promise 9: who fired has the grace for the first hand-over; then the pauses double, up to 64 times it."""
         assert storage.due(10, grace=GRACE) == []
-        for pause in (1, 1, 2, 4, 8, 16, 16, 16):
+        for pause in (1, 1, 2, 4, 8, 16, 32, 64, 64, 64):
             place.advance(timedelta(microseconds=pause * GRACE - 1))
             assert storage.due(10, grace=GRACE) == []
             place.advance(timedelta(microseconds=1))

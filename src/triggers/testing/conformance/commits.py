@@ -5,15 +5,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from triggers.core import law
-from triggers.core.state import Changes, Firing, Guard, Need, Record, Session
+from triggers.core.state import Changes, Firing, Foreseen, Guard, Need, Record, Session
 from triggers.core.status import Status
 from triggers.core.terms import Attempt, Finalizing, Policy
-from triggers.core.values import decode
+from triggers.core.values import decode, encode
+from triggers.core.work import need_of
 from triggers.exceptions import (
     IdempotencyConflictError,
     InvalidValueError,
@@ -35,6 +37,29 @@ if TYPE_CHECKING:
 
 class Commits(StorageFixtures):
     """Promises 1 to 4 and 8."""
+
+    def test_what_a_decision_is_expected_to_need_is_only_a_guess(self, steps: Steps) -> None:
+        """Promise 2: whether the guess is right, wrong, empty or none, a decision sees what it asks for."""
+        steps.configure(SURVEY)
+        steps.fire("first", {"n": 0})
+        rules = steps.head.rules
+        guesses = (
+            need_of(rules, "page"),
+            need_of(rules, "first"),
+            Need(instances=(("nobody", 7),)),
+            Need(),
+            None,
+        )
+        for number, guess in enumerate(guesses):
+            page = Firing(0, "page", encode({"n": number}, "kwargs"), 0)
+            fire = partial(law.fire, policy=steps.policy, firing=page)
+            fired = steps.commit(Foreseen(fire, guess) if guess else fire)
+            assert [instance.name for instance in fired.created] == [f"t_page#{number}"]
+        taken = [
+            kwargs["page"]
+            for kwargs in steps.kwargs_of(steps.storage.reader.instances(steps.uid, task="t_page"))
+        ]
+        assert taken == [{"n": number} for number in range(len(guesses))]
 
     # -- atomic --------------------------------------------------------------------------------------------
 

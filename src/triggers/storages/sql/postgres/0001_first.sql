@@ -20,7 +20,7 @@ CREATE UNLOGGED TABLE {schema}.incarnation (
 
 -- The only clock, in microseconds.
 CREATE FUNCTION {schema}.clock() RETURNS bigint LANGUAGE sql VOLATILE
-    AS 'SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint';
+    AS 'SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint';
 
 -- Ends the transaction of a change whose guard no longer holds, before the COMMIT that was sent along with it.
 CREATE FUNCTION {schema}.guard(held boolean) RETURNS void LANGUAGE plpgsql
