@@ -47,6 +47,9 @@ ROUNDS = int(os.environ.get("BENCH_ROUNDS", "1500"))
 SIZES = (10, 1_000, 100_000)
 WAITING = 10_000
 
+#: How the answer of slice.lua ends here: nothing flagged, and no level.
+END = b"*0\r\n:0\r\n"
+
 #: So many firings make a session grow by one decision, which no manager would do, and is the same in the end.
 BATCH = 250
 
@@ -119,9 +122,9 @@ def _recorded(server: RedisServer, count: int) -> list[list[list[Command]]]:
     store = triggers.storage._store  # type: ignore[attr-defined]
     ask_all, recorded = store.server.ask_all, []
 
-    def ask(commands: list[Command], until: float) -> Any:
+    def ask(commands: list[Command], until: float, **options: Any) -> Any:
         recorded.append(list(commands))
-        return ask_all(commands, until)
+        return ask_all(commands, until, **options)
 
     store.server.ask_all = ask
     each = []
@@ -157,15 +160,17 @@ def _by_socket(server: RedisServer, database: int, recorded: list[list[list[Comm
     for words in (("AUTH", server.password), ("SELECT", database)):
         connection.sendall(packed(words))
         connection.recv(64)
-    calls: Iterator[list[bytes]] = iter(
-        [[b"".join(packed(one.words) for one in together) for together in each] for each in recorded]
+    calls: Iterator[list[tuple[bytes, bool]]] = iter(
+        [[(b"".join(packed(one.words) for one in sent), len(sent) > 1) for sent in each] for each in recorded]
     )
 
     def loop() -> None:
         for _ in range(FIRINGS):
-            for words in next(calls):
+            for words, several in next(calls):
                 connection.sendall(words)
                 answer = connection.recv(65_536)
+                while several and not answer.endswith(END):
+                    answer += connection.recv(65_536)
         _check(answer)
 
     return loop

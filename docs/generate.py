@@ -37,7 +37,7 @@ INTERNAL = {
     "SessionView": {"head", "payloads", "reader"},
     "TaskInstance": {"stored"},
     "TriggerManager": {"apply", "of_task", "policy", "policy_for", "store", "tell"},
-    "Triggers": {"abort", "is_idle", "pull", "rest", "run", "watch_tasks"},
+    "Triggers": {"abort", "is_idle", "lose", "pull", "rest", "run", "watch_tasks"},
 }
 
 

@@ -288,6 +288,28 @@ class Triggers:
         """
         return self._executor.abort(uid, task, number, label, error, patience=patience)
 
+    def lose(self, uid: str, task: str, number: int, label: str) -> bool:
+        """Rescue what a worker was running that is known to be dead, without waiting for its lease.
+
+        A crash is counted; the instance is scheduled again after a pause, or failed if that was one too many.
+
+        Args:
+            uid: its session.
+            task: its task.
+            number: its number.
+            label: of the message that led to the claim.
+
+        Returns:
+            Whether it was running under that claim.
+
+        Raises:
+            StorageError: the storage is away; the sweep finds it once its lease has run out.
+        """
+        lost = self._executor.lose(uid, task, number, label)
+        if lost:
+            self._expect()
+        return lost
+
     def watch_tasks(self, learn: Callable[[str], None]) -> None:
         """Call `learn`, a bound method, with the name of every task here, and with each that comes."""
         self._registry.watch(learn)

@@ -37,6 +37,7 @@ from triggers.exceptions import (
     TaskTimeoutError,
     TriggersError,
     UnknownTaskError,
+    WorkerLost,
 )
 from triggers.fork import renew_after_fork
 from triggers.heartbeat import Heartbeat, Held
@@ -146,6 +147,18 @@ class Executor:
             return law.abort(session, self._policy(session), task, number, label, payload)
 
         return not self.storage.commit(uid, decide, patience=patience, alone=False).refused
+
+    def lose(self, uid: str, task: str, number: int, label: str) -> bool:
+        """Rescue what a worker that is dead was running, see :func:`triggers.core.law.lose`.
+
+        Raises:
+            StorageError: the storage is away; nothing was changed.
+        """
+
+        def decide(session: Session) -> Decision:
+            return law.lose(session, self._policy(session), task, number, label, worker_lost)
+
+        return not self.storage.commit(uid, decide, alone=False).refused
 
     def release_all(self) -> None:
         """Let every running instance of this process go, so that others can run it at once.
@@ -433,6 +446,11 @@ class _Run:
 
     def _decide(self, ending: Ending, attempt: law.Attempt, session: Session) -> Decision:
         return ending.decide(session, self.policy, attempt, *ending.given)
+
+
+def worker_lost(what: str) -> str:
+    """The error, as a payload, of an instance that has lost too many workers."""
+    return encode(dict(exception_record(WorkerLost(what), LogSettings())), "the error")
 
 
 def idempotency_key(uid: str, root: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -443,6 +444,41 @@ def test_a_runner_fails_nothing_else(steps, status):
     assert abort(steps, name, "").refused
     assert abort(steps, "t#7").refused == "there is no such instance"
     assert abort(Steps(steps.storage, "nobody")).refused == "there is no such instance"
+    assert steps.instances() == before
+
+
+def lose(steps, name="t#0", label="m1"):
+    """The worker that the message of that label led to is dead."""
+    task, number = split_instance_name(name)
+    error = encode("lost", "error")
+    return steps.commit(
+        lambda session: law.lose(session, Policy(), task, number, label, lambda _: error), alone=False
+    )
+
+
+def test_a_worker_that_is_known_to_be_dead_is_not_waited_for(steps, clock):
+    """A crash is counted and its pause begins, though its lease has not run out; at the last one it is failed."""
+    steps.configure(EVERY)
+    steps.fire("a")
+    for crash in range(1, 4):
+        held = steps.start("t#0", owner=law.labelled("worker", "m1"))
+        assert not lose(steps).refused
+        instance = steps["t#0"]
+        assert (instance.crashes, instance.fence, instance.owner) == (crash, held.fence + 1, "")
+        assert "worker lost: worker@m1" in instance.history
+        assert steps.finish(held).refused
+        assert instance.status is (Status.SCHEDULED if crash < 3 else Status.FAILED)
+        clock.advance(timedelta(microseconds=CRASH_BACKOFF[crash - 1]))
+    assert decode(instance.error) == "lost"
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_nothing_else_is_lost(steps, status):
+    """What no worker runs by that message is left alone; so is what is not there."""
+    name = in_status(steps, status)
+    before = steps.instances()
+    assert lose(steps, name).refused == "no worker runs it by this message"
+    assert lose(steps, "t#7").refused
     assert steps.instances() == before
 
 

@@ -282,9 +282,10 @@ def test_a_revoked_copy_does_not_touch_what_another_message_runs(desk, tmp_path)
 
 
 def test_a_child_that_is_killed_loses_nothing(desk):
-    """Its lease runs out, one crash is counted, and another child runs the instance."""
+    """Its parent sees it, one crash is counted, and another child runs the instance before the lease is over."""
     (instance,) = desk.until_in("finished", desk.fire("die"))
     assert (instance.result, instance.crashes) == ({"attempt": 2}, 1)
+    assert "worker lost: " in instance.stored.history
 
 
 def test_a_child_that_is_told_to_go_lets_its_instance_go(desk, tmp_path):

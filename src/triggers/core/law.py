@@ -40,6 +40,7 @@ __all__ = [
     "is_labelled",
     "keep_logs",
     "labelled",
+    "lose",
     "recover",
     "release",
     "reopen_logs",
@@ -402,17 +403,30 @@ def recover(  # noqa: PLR0917 - session, policy and instance, and what is wanted
         or lease >= session.now
     ):
         return work.refuse("it no longer is as it was seen")
-    owner, instance.crashes = instance.owner, instance.crashes + 1
     work.keep(instance, lease)
-    instance.fence += 1
-    if instance.crashes >= instance.crash_budget:
-        work.move(instance, Status.FAILED, f"lease lost by {owner}")
-        instance.error = lost(f"lost {instance.crashes} times, the last time by {owner}")
-    else:
-        work.move(instance, Status.SCHEDULED, f"lease lost by {owner}")
-        pause = CRASH_BACKOFF[min(instance.crashes, len(CRASH_BACKOFF)) - 1]
-        instance.run_at = instance.dispatch_after = session.now + pause
-    return work.done()
+    return _crashed(work, instance, f"lease lost by {instance.owner}", lost)
+
+
+def lose(  # noqa: PLR0917 - session, policy and instance, and what is wanted
+    session: Session, policy: Policy, task: str, number: int, label: str, lost: Callable[[str], str]
+) -> Decision:
+    """The worker that a message led to is dead: as :func:`recover`, without waiting for the lease.
+
+    Args:
+        session: the head of the session.
+        policy: the manager's.
+        task: the instance's task.
+        number: the instance's number.
+        label: of the message; a claim made for it is :func:`labelled <labelled>` with it.
+        lost: gives the payload of the error from a sentence that says what happened.
+    """
+    work = Work(session, policy, head=False)
+    found = yield Need(instances=((task, number),))
+    instance = found.instances[0] if found.instances else None
+    if instance is None or not _is_run_by(instance, label):
+        return work.refuse("no worker runs it by this message")
+    work.keep(instance)
+    return _crashed(work, instance, f"worker lost: {instance.owner}", lost)
 
 
 def abort(  # noqa: PLR0917 - session, policy and instance, and what is wanted
@@ -437,7 +451,7 @@ def abort(  # noqa: PLR0917 - session, policy and instance, and what is wanted
         return work.refuse("there is no such instance")
     instance = found.instances[0]
     waits = instance.status is Status.SCHEDULED
-    if not waits and not (instance.status is Status.RUNNING and is_labelled(instance.owner, label)):
+    if not waits and not _is_run_by(instance, label):
         return work.refuse(f"{instance.name} is {instance.status}, and not by this message")
     owner = labelled("nobody", label) if waits else instance.owner
     work.keep(instance)
@@ -458,6 +472,24 @@ def labelled(owner: str, label: str) -> str:
 def is_labelled(owner: str, label: str) -> bool:
     """Whether a message of that label led to the claim of that name."""
     return bool(label) and owner.endswith(f"@{label}")
+
+
+def _is_run_by(instance: Instance, label: str) -> bool:
+    return instance.status is Status.RUNNING and is_labelled(instance.owner, label)
+
+
+def _crashed(work: Work, instance: Instance, remark: str, lost: Callable[[str], str]) -> Changes:
+    """Count a crash of an instance that is to be kept: scheduled again after a pause, or failed."""
+    owner, instance.crashes = instance.owner, instance.crashes + 1
+    instance.fence += 1
+    if instance.crashes >= instance.crash_budget:
+        work.move(instance, Status.FAILED, remark)
+        instance.error = lost(f"lost {instance.crashes} times, the last time by {owner}")
+    else:
+        work.move(instance, Status.SCHEDULED, remark)
+        pause = CRASH_BACKOFF[min(instance.crashes, len(CRASH_BACKOFF)) - 1]
+        instance.run_at = instance.dispatch_after = work.session.now + pause
+    return work.done()
 
 
 def _must_be_failed(instance: Instance, what: str) -> None:

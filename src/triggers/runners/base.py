@@ -73,6 +73,17 @@ class Work(Protocol):
         """
         ...
 
+    def lose(self, uid: str, task: str, number: int, label: str) -> bool:
+        """Rescue what a worker was running that is known to be dead: a crash is counted, and it runs again.
+
+        Returns:
+            Whether it was running under the claim that the message of that label led to.
+
+        Raises:
+            StorageError: the storage is away; the sweep finds it once its lease has run out.
+        """
+        ...
+
     def watch_tasks(self, learn: Callable[[str], None]) -> None:
         """Call `learn` with the name of every task that runs here, and with each that comes, when it comes.
 

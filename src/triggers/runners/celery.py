@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+#: What a worker's main process has to tell the storage: of which instance, by which message, and why.
+_Loss = tuple[Hint, str, BaseException | None]
+
 #: The Celery task that runs what has no task of its own in the application.
 RUN = "triggers.run"
 
@@ -104,7 +107,7 @@ class CeleryRunner:
         self._conflicts: list[str] = []
         self._closed = False
         self._hints: Courier[Due] = Courier("hints to the broker", self._connect, room, deadline)
-        self._aborts: Courier[tuple[Hint, str, BaseException]] = Courier(
+        self._aborts: Courier[_Loss] = Courier(
             "aborts to the storage", self._reach_storage, room, ABORT_DEADLINE
         )
         self._eager = _Eager(self._apply)
@@ -315,9 +318,14 @@ class CeleryRunner:
                 self._active -= 1
                 self._changed.notify_all()
 
-    def take_back(self, hint: Hint, label: str, error: BaseException, *, at_once: bool = False) -> None:
-        """Fail what a message is about; in the background, as long as it takes, where the storage is away."""
-        if at_once and self._work is not None:
+    def take_back(
+        self, hint: Hint, label: str, error: BaseException | None, *, at_once: bool = False
+    ) -> None:
+        """Fail what a message is about, or rescue it if there is no error but the death of its worker.
+
+        In the background, as long as it takes, where that is not asked for at once or the storage is away.
+        """
+        if at_once and error is not None and self._work is not None:
             try:
                 self._work.abort(*hint, label, error, patience=PATIENCE)
             except StorageError:
@@ -327,12 +335,16 @@ class CeleryRunner:
         self._aborts.submit((hint, label, error))
 
     @contextmanager
-    def _reach_storage(self) -> Iterator[Callable[[tuple[Hint, str, BaseException]], None]]:
+    def _reach_storage(self) -> Iterator[Callable[[_Loss], None]]:
         work = self._work
 
-        def abort(thing: tuple[Hint, str, BaseException]) -> None:
+        def abort(thing: _Loss) -> None:
             hint, label, error = thing
-            if work is not None and work.abort(*hint, label, error):
+            if work is None:
+                return
+            if error is None and work.lose(*hint, label):
+                _log.warning("session %r: %s#%d has lost its worker", *hint)
+            elif error is not None and work.abort(*hint, label, error):
                 _log.warning("session %r: %s#%d is failed: %s", *hint, error)
 
         yield abort

@@ -18,6 +18,7 @@ from celery.exceptions import (
     SoftTimeLimitExceeded,
     TaskRevokedError,
     TimeLimitExceeded,
+    WorkerLostError,
     WorkerShutdown,
     WorkerTerminate,
 )
@@ -51,8 +52,10 @@ class Carrier(Protocol):
         """Run what a message is about."""
         ...
 
-    def take_back(self, hint: Hint, label: str, error: BaseException, *, at_once: bool = False) -> None:
-        """Fail what a message is about, for a worker that cannot do it; never raises."""
+    def take_back(
+        self, hint: Hint, label: str, error: BaseException | None, *, at_once: bool = False
+    ) -> None:
+        """Fail what a message is about; without an error, its worker is dead. Never raises."""
         ...
 
     def sweep(self) -> None:
@@ -122,6 +125,15 @@ class InstanceRequest:
             if not soft:
                 _take_back(self, TimeLimitExceeded(timeout))
 
+    def on_failure(self: Any, exc_info: Any, *how: Any, **named: Any) -> None:
+        """Where the child has died, the instance need not wait until its lease runs out."""
+        try:
+            super().on_failure(exc_info, *how, **named)  # type: ignore[misc]
+        finally:
+            error = getattr(exc_info.exception, "exc", exc_info.exception)
+            if isinstance(error, WorkerLostError):
+                _take_back(self, None)
+
     def terminate(self: Any, pool: Any, signal: Any = None) -> None:
         """Shut the child out before it is killed, so that it does not let the instance go to others."""
         _take_back(self, TaskRevokedError("revoked, and terminated"), at_once=True)
@@ -135,7 +147,7 @@ class InstanceRequest:
             _take_back(self, TaskRevokedError(why))
 
 
-def _take_back(request: _Request, error: BaseException, *, at_once: bool = False) -> None:
+def _take_back(request: _Request, error: BaseException | None, *, at_once: bool = False) -> None:
     hint = understood(request.args, request.kwargs)
     if hint is not None:
         request.task.carrier.take_back(hint, request.id, error, at_once=at_once)

@@ -54,8 +54,8 @@ if TYPE_CHECKING:
 #: How often a decision is made anew because a guard no longer held, before that counts as an error.
 MAX_CONFLICTS = 20
 
-#: The pause before an instance is handed over again doubles up to so many times the grace. A queue that is longer
-#: than that, in time, gets ever more repeats of what it has not come to.
+#: The pause before an instance is handed over again doubles up to so many times the grace. A queue that takes
+#: longer than that gets ever more repeats of what it has not come to.
 MAX_PAUSE = 64
 
 

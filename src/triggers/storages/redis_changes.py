@@ -39,7 +39,7 @@ class Writing:
         alone: whether nobody else may have decided meanwhile.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - what was decided, and what was seen
         self,
         changes: Changes,
         place: bytes,

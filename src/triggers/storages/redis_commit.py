@@ -84,8 +84,9 @@ class Attempt:
         """
         guess = decide.need if isinstance(decide, Foreseen) else None
         head = self._polite_head(guess)
+        metadata = head.session.metadata
         changes = answer(decide(head.session), lambda need: self._load(head, need, guess))
-        self._store_changes(head, changes)
+        self._store_changes(head, changes, metadata)
         return changes
 
     def _polite_head(self, guess: Need | None) -> Head:

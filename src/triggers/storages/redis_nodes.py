@@ -104,13 +104,13 @@ class Exchange(NamedTuple):
 
     Attributes:
         connection: over which they were sent.
-        count: how many answers there will be.
+        expected: how many answers there will be.
         free: where the connection goes then, None for nowhere.
         asking: whether before each command a node was asked to answer for a slot that is not its own yet.
     """
 
     connection: Any
-    count: int
+    expected: int
     free: list[Any] | None
     asking: bool
 
@@ -166,7 +166,7 @@ class Node:
         """The answers to what was sent."""
         connection = begun.connection
         try:
-            answers = [_answer(connection) for _ in range(begun.count)]
+            answers = [_answer(connection) for _ in range(begun.expected)]
         except BaseException as error:
             _give_up(connection, error)
             raise

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from triggers.storages import redis_rows as rows
 from triggers.storages.redis_commit import load_head, read_head
-from triggers.storages.redis_keys import CURSOR_DIGITS, instance_place
+from triggers.storages.redis_keys import CURSOR_DIGITS, instance_of_place, instance_place
 from triggers.storages.redis_nodes import Command
 from triggers.storages.redis_store import Call
 
@@ -106,7 +106,7 @@ class RedisReader:
 
     def _ranges(self, uid: str, task: str | None, begin: bytes) -> list[Part]:
         """For each task with instances beyond that place: its name, first number, one after its last."""
-        last = rows.instance_of_place(begin) if begin else ("", -1)
+        last = instance_of_place(begin) if begin else ("", -1)
         ranges: list[Part] = []
         for name, counter in sorted(self.counters(uid).items()):
             first = last[1] + 1 if name == last[0] else 0

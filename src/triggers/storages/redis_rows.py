@@ -6,7 +6,7 @@ into.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pydantic_core import from_json, to_json
 
@@ -121,7 +121,7 @@ def instance_from(place: bytes, state: bytes, rest: bytes) -> Instance:
     )
     more = from_json(rest)
     counts = more[22]
-    return Instance(
+    fields: tuple[Any, ...] = (  # in the order of the class
         task,
         number,
         _STATUS[status],
@@ -144,6 +144,7 @@ def instance_from(place: bytes, state: bytes, rest: bytes) -> Instance:
         () if chosen == NOTHING else tuple(map(int, chosen.split(b","))),
         more[24],
     )
+    return Instance(*fields)
 
 
 # -- sessions -------------------------------------------------------------------------------------------

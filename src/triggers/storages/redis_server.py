@@ -85,7 +85,7 @@ class RedisServer:
         Args:
             commands: what to ask.
             until: the monotonic time at which it gives up.
-            partly: whether some answers are enough, where a node of a cluster is away: the others are None then.
+            partly: whether some answers are enough, where a node of a cluster is away: the others are None.
 
         Raises:
             StorageError: one had none, or it was an error.

@@ -1,8 +1,8 @@
 """What goes round all partitions: who is due, who has lost a lease, heartbeats, and what is still to do.
 
 On one server each look is one round trip for all partitions, on a cluster one to each node. Those that waited
-longest come first over all of them: first it is asked when they are due, then each partition gives its part. Where a
-node of a cluster is away, those of the others are looked after.
+longest come first over all of them: first it is asked when they are due, then each partition gives its part.
+Where a node of a cluster is away, those of the others are looked after.
 """
 
 from __future__ import annotations
