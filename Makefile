@@ -2,7 +2,7 @@
 #
 #   make demo     the questionnaire, from scrambled page arrivals to computed scores; on private servers of its own with
 #                 STORAGE=postgresql (or redis, sqlite, a URL) RUNNER=celery (or threads), and KILL=1 kills workers
-#   make test     the tests            (ARGS="-k cascade" or ARGS="-n auto" reach pytest)
+#   make test     the tests, a file to each processor       (ARGS="-k cascade" or ARGS="-n 0" reach pytest)
 #   make check    everything that a change must pass: lint, format, types, floors, tests, coverage of the core
 #   make soak     the tests that take minutes
 #   make chaos    kill, restart, pause and cut off whatever can be, and prove that nothing was lost: the short form
@@ -26,21 +26,25 @@ PYTHON = $(shell for name in python3 python3.14 python3.13 python3.12 python3.11
 	"$$name" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
 	&& { echo "$$name"; break; }; done)
 
+# The tests by which all of the core is run, in one process: what other processes run is not measured.
+DECIDE := tests/core tests/storages/test_memory.py tests/testing/test_harness.py tests/scenarios/test_reviews.py tests/scenarios/test_task_face.py
+
 # Servers and Celery come with what developing needs.
 demo: $(if $(STORAGE)$(RUNNER),$(DEV),$(RUNS))
 	@$(BIN)/triggers demo $(if $(STORAGE),--storage '$(STORAGE)') $(if $(RUNNER),--runner '$(RUNNER)') \
 		$(if $(KILL),--kill-workers) $(ARGS)
 
 test: $(DEV)
-	@$(BIN)/python $(MEASURE) -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n logical --dist loadfile $(ARGS)
 
 check: $(DEV)
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
-	@$(MAKE) --no-print-directory test MEASURE='-m coverage run'
+	@$(BIN)/python -m coverage run -m pytest --quiet $(DECIDE)
 	@$(BIN)/coverage report --include='src/triggers/core/*' --fail-under=100
+	@$(MAKE) --no-print-directory test
 
 soak: $(DEV)
 	@$(BIN)/python -m pytest -m slow --timeout=3600 $(ARGS)

@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from triggers.core import law
-from triggers.core.values import encode
-from triggers.exceptions import WorkerLost
+from triggers.execution import worker_lost
 from triggers.fork import renew_after_fork
-from triggers.logs import LogSettings, exception_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -98,17 +96,13 @@ class Sweep:
         policy = self.policy_of(lost.manager) or law.Policy(lost.manager)
         where = (lost.task, lost.number, lost.fence)
         changes = self.storage.commit(
-            lost.uid, lambda session: law.recover(session, policy, *where, _error), alone=False
+            lost.uid, lambda session: law.recover(session, policy, *where, worker_lost), alone=False
         )
         if changes.refused:
             return ""
         instance = changes.moved[0][0]
         _log.warning("session %r: %s lost its worker and is %s", lost.uid, instance.name, instance.status)
         return instance.status.value
-
-
-def _error(what: str) -> str:
-    return encode(dict(exception_record(WorkerLost(what), LogSettings())), "the error")
 
 
 class Sweeper:

@@ -268,7 +268,8 @@ class Campaign:
         assert in_child(self.members.prepare) == 0
         waiting = self.misfortunes()
         happened, every = 0, kills / (misfortunes + 1)
-        while (dead := self.deaths()) < kills or self.opened < sessions:
+        wanted = misfortunes if waiting else 0
+        while (dead := self.deaths()) < kills or self.opened < sessions or happened < wanted:
             self.bury()
             if len(self.idle) == PRODUCERS and self.opened < max(sessions, STRIDE) * dead / kills + STRIDE:
                 self.opened += STRIDE
@@ -279,7 +280,7 @@ class Campaign:
             time.sleep(self.dice.uniform(*(CELERY_STRIKES if self.broker else STRIKES)))
             self.pause_someone()
             self.strike()
-            if waiting and happened < misfortunes and dead > every * (happened + 1):
+            if happened < wanted and dead > every * (happened + 1):
                 misfortune = waiting[happened % len(waiting)]
                 _log.info("%s", misfortune.__name__)
                 misfortune()

@@ -227,8 +227,13 @@ class Members:
                 for fire in left:
                     self._try(partial(self._configure_and_fire, app, fire, set()))
             until = time.monotonic() + ENDLESS
-            while sum(review(app, session.uid) for session in app.sessions()) or not app.join(0.5):
+            while not self._is_at_rest(app):
                 assert time.monotonic() < until, f"something never ends: {app.backlog()}"
+
+    def _is_at_rest(self, app: Triggers) -> bool:
+        """Whether nothing was left to run, and then nothing to review."""
+        ended = app.join(0.5)
+        return not sum([review(app, session.uid) for session in app.sessions()]) and ended
 
 
 def shorten_backoff() -> None:

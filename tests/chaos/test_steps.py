@@ -64,7 +64,7 @@ def heal(world: World, uids: list[str]) -> None:
             app.session(uid).update_configuration(CONFIGURATION)
             for fire in plan(uid):
                 world.fire(app, fire)
-        while sum(review(app, uid) for uid in uids) or not app.join(0.5):
+        while not app.join(0.5) or sum([review(app, uid) for uid in uids]):
             pass
 
 

@@ -43,7 +43,7 @@ _REMARKS = ("refused a late end", "given back")
 _UNCLEAR = re.compile("whether it (was|is|has)")
 
 #: Remarks of moves that are a commit of their own, and change one instance and nothing else.
-_SINGLE = ("claimed by", "lease lost", "let go")
+_SINGLE = ("claimed by", "lease lost", "worker lost", "let go")
 
 
 @dataclass(slots=True)
@@ -400,7 +400,7 @@ def _by_worker(model: Model, instance: Instance, what: str, remark: str, fired: 
         done: object = model.claim(name) is not None
     elif what == "finished":
         done = model.finish(name, fence, decode(fired[0].kwargs))
-    elif remark.startswith("lease lost"):
+    elif remark.startswith(("lease lost", "worker lost")):
         done = model.expire(name, fail_at_once=what == "failed" and instance.crash_budget == 1)
     elif remark.startswith("let go"):
         done = model.release(name, fence)

@@ -8,15 +8,18 @@ import secrets
 import signal
 import threading
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from billiard import common as billiard_common
 from billiard import pool as billiard_pool
-from celery.exceptions import SoftTimeLimitExceeded, WorkerShutdown
+from celery.exceptions import SoftTimeLimitExceeded, WorkerLostError, WorkerShutdown
 
 from tests.runners.celery_app import make_app, queues
 from tests.runners.conftest import PATIENCE
 from triggers import Registry, Triggers, TriggerTask, task
+from triggers.core import law
+from triggers.core.values import decode
 from triggers.exceptions import DuplicateTaskError, PluginError, StorageBusyError
 from triggers.runners import celery_worker
 from triggers.runners.base import Delivery
@@ -594,6 +597,77 @@ def test_a_tasks_own_exit_is_a_failure(monkeypatch):
     instance, raised = stopped(SystemExit(3), monkeypatch)
     assert raised is None
     assert (instance.status, instance.error["type"]) == ("failed", "SystemExit")
+
+
+class Message:
+    """What Celery's request does on its own, for those messages of which the main process learns something."""
+
+    def __init__(self, task, id_="m1", args=("s", "t#0")):
+        self.task, self.id, self.args, self.kwargs = task, id_, args, {}
+
+    def on_failure(self, exc_info, *how, **named):
+        pass
+
+    def on_timeout(self, soft, timeout):
+        pass
+
+    def _announce_revoked(self, reason, *how):
+        pass
+
+    def terminate(self, pool, signal):
+        pass
+
+
+@pytest.fixture
+def running(app, make):
+    """An instance that runs under the label of message m1: its steps, a request for it, and the runner."""
+    triggers = make()
+    triggers.session("s").update_configuration(EVERY)
+    triggers.session("s").fire("a")
+    steps = Steps(triggers.storage, "s")
+    steps.start("t#0", owner=law.labelled("worker", "m1"))
+    message = celery_worker.request_class(Message)(app.tasks["survey.Import"])
+    return steps, message, triggers._default
+
+
+def test_where_the_child_has_died_the_lease_is_not_waited_for(running):
+    """A crash is counted; any other failure that Celery sees changes nothing."""
+    steps, message, runner = running
+    message.on_failure(SimpleNamespace(exception=ValueError("a hook's")))
+    message.on_failure(SimpleNamespace(exception=WorkerLostError("signal 9")))
+    assert runner._aborts.flush(PATIENCE)
+    assert (steps["t#0"].status, steps["t#0"].crashes) == ("scheduled", 1)
+
+
+@pytest.mark.parametrize(
+    ("act", "error"),
+    [
+        (lambda message: message.on_timeout(False, 5), "TimeLimitExceeded(5,)"),
+        (lambda message: message.terminate(None), "revoked, and terminated"),
+        (lambda message: message._announce_revoked("revoked", False, None, False), "revoked"),
+        (
+            lambda message: message._announce_revoked("expired", False, None, True),
+            "revoked: its message has expired",
+        ),
+    ],
+)
+def test_the_main_process_fails_what_it_ends(running, act, error):
+    """With the reason, and the fence raised."""
+    steps, message, runner = running
+    act(message)
+    assert runner._aborts.flush(PATIENCE)
+    instance = steps["t#0"]
+    assert (instance.status, decode(instance.error)["message"], instance.fence) == ("failed", error, 2)
+
+
+def test_a_soft_limit_is_the_childs_own_affair(running):
+    """The main process has nothing to say; nor about messages that make no sense."""
+    steps, message, runner = running
+    message.on_timeout(True, 5)
+    message.args = ("nonsense",)
+    message.on_timeout(False, 5)
+    assert runner._aborts.is_idle()
+    assert steps["t#0"].status == "running"
 
 
 def test_failing_for_a_worker_waits_for_the_storage(app, make, caplog):

@@ -18,7 +18,7 @@ from triggers.exceptions import (
     StorageError,
     StorageFullError,
 )
-from triggers.fork import renew_after_fork
+from triggers.fork import renew_after_fork, unforked
 from triggers.storages.base import ConflictError
 from triggers.storages.sql import migrations
 from triggers.storages.sqlite_url import BUSY_TIMEOUT, SqliteUrl, is_safe, load_driver
@@ -151,15 +151,16 @@ class SqliteFile:
         if not mine.lock.acquire(timeout=wait):
             raise StorageBusyError(self._busy(wait))
         try:
-            connection = self._connection(mine)
-            self._begin(connection, until if patience is not None else None)
-            try:
-                yield Run(connection)
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-            self._commit(connection, until)
+            with unforked:
+                connection = self._connection(mine)
+                self._begin(connection, until if patience is not None else None)
+                try:
+                    yield Run(connection)
+                except BaseException:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                    raise
+                self._commit(connection, until)
         except self.driver.Error as error:
             raise self.translated(error, wait) from error
         finally:
@@ -194,12 +195,13 @@ class SqliteFile:
     def reading(self) -> Iterator[Run]:
         """A transaction that sees one moment of the file and waits for no writer."""
         try:
-            connection = self._connection(self._mine)
-            connection.execute("BEGIN")
-            try:
-                yield Run(connection)
-            finally:
-                connection.execute("ROLLBACK")
+            with unforked:
+                connection = self._connection(self._mine)
+                connection.execute("BEGIN")
+                try:
+                    yield Run(connection)
+                finally:
+                    connection.execute("ROLLBACK")
         except self.driver.Error as error:
             raise self.translated(error) from error
 
