@@ -21,7 +21,7 @@ from triggers.testing.servers import MissingServerError, missing_servers
 from triggers.testing.servers.keeper import family
 
 #: Enough that some of the work is lost to every kind of kill, and soon over for a test.
-RESPONDENTS = 25
+RESPONDENTS = 40
 
 
 @pytest.fixture(scope="module")

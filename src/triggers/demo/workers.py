@@ -108,8 +108,8 @@ class Workers:
         return _Worker([*command, str(self.grace.total_seconds())], self._log, self._environment)
 
     def _keep(self) -> None:
-        """In a thread: start the workers that have ended again, and kill."""
-        kill_at = _soon()
+        """In a thread: start the workers that have ended again, and kill, for the first time at once."""
+        kill_at = 0.0
         while not self._over.wait(LOOK):
             for number, worker in enumerate(self._workers):
                 if worker.has_ended and self._ends < ENDS:
@@ -117,7 +117,7 @@ class Workers:
                     worker.end()
                     self._workers[number] = self._begin(number)
             if not all(worker.is_ready for worker in self._workers):
-                kill_at = _soon()  # on a slow machine, none ever would be ready otherwise
+                kill_at = kill_at and _soon()  # on a slow machine, none ever would be ready otherwise
             elif self._kill and time.monotonic() >= kill_at:
                 self._kill_one()
                 kill_at = _soon()
