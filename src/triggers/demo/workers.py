@@ -36,7 +36,7 @@ KILL_PAUSE = 1.0
 
 #: How long a message may take until the sweep repeats it: in the queue it may have to wait.
 GRACE = timedelta(seconds=10)
-GRACE_AMONG_KILLS = timedelta(seconds=2)
+GRACE_AMONG_KILLS = timedelta(seconds=5)
 
 #: When so often a worker has ended by itself before it was ready, something is the matter.
 ENDS = 3
