@@ -13,6 +13,7 @@ import itertools
 import logging
 import os
 import secrets
+import signal
 from urllib.parse import urlsplit
 
 import pytest
@@ -26,6 +27,9 @@ from triggers.testing.servers import (
     RedisCluster,
     RedisServer,
 )
+
+# A shell that runs the tests in the background has them ignore interrupts, and what they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline in any of them: a machine under load is slow, not wrong.
 settings.register_profile("dev", max_examples=100, deadline=None, print_blob=True)

@@ -17,6 +17,9 @@ BEGIN = 1_767_225_600_000_000
 
 SECOND = 1_000_000
 
+#: In seconds.
+MONTH = 30 * 86_400
+
 
 class Ticking:
     """A clock of which every look is later than the one before, and that goes on only by being looked at.
@@ -67,5 +70,6 @@ def rest(app: Triggers, clock: Ticking, uids: Iterable[str], *, rounds: int = 40
         backlog = app.storage.reader.backlog()
         if not (failed or backlog.ready or backlog.later or backlog.running):
             return
-        next_at = app.storage.reader.next_at() or 0
-        clock.advance(max(61, (next_at - clock.at) / SECOND + 1))
+        # To where something is due, but for what never will be.
+        gap = ((app.storage.reader.next_at() or 0) - clock.at) / SECOND + 1
+        clock.advance(min(max(gap, 61), MONTH))

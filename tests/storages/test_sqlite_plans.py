@@ -40,8 +40,9 @@ def test_no_statement_reads_a_whole_table(storage, name):
     """Every statement finds its rows through an index, whatever the table holds."""
     with storage._file.reading() as run:
         scans = [step for step in plan(run, SQL[name]) if "SCAN" in step and "json_each" not in step]
+    scans = [step for step in scans if step != "SCAN CONSTANT ROW"]
     if name in COUNTING:
-        assert all("USING" in step or step == "SCAN CONSTANT ROW" for step in scans)
+        assert all("USING" in step for step in scans)
     else:
         assert scans == []
 
