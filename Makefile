@@ -34,8 +34,9 @@ demo: $(if $(STORAGE)$(RUNNER),$(DEV),$(RUNS))
 	@$(BIN)/triggers demo $(if $(STORAGE),--storage '$(STORAGE)') $(if $(RUNNER),--runner '$(RUNNER)') \
 		$(if $(KILL),--kill-workers) $(ARGS)
 
+# In their order, so that the campaign's processes are forked from young ones.
 test: $(DEV)
-	@$(BIN)/python -m pytest -n logical --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(DEV)
 	@$(BIN)/ruff check

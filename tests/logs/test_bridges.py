@@ -201,6 +201,7 @@ def events():
         integrations=[LoggingIntegration(event_level=logging.ERROR)],
         include_local_variables=False,
     )
+    sentry.get_isolation_scope().clear_breadcrumbs()  # of tests before, in this process
     yield sent
     sentry.get_global_scope().set_client(None)
 
