@@ -62,6 +62,11 @@ MAX_PAUSE = 64
 class ConflictError(StorageError):
     """A guard no longer held: the decision is to be made anew."""
 
+    @classmethod
+    def too_often(cls, uid: str, times: int = MAX_CONFLICTS) -> ConflictError:
+        """It did not hold so many times in a row, which is given up."""
+        return cls(f"session {uid!r} changed {times} times in a row under a decision about it")
+
 
 class Lease(NamedTuple):
     """A claim that is held: which instance, with which fence."""

@@ -127,8 +127,7 @@ class MemoryStorage:
                     return changes
         finally:
             self._lock.release()
-        message = f"session {uid!r} changed {MAX_CONFLICTS} times in a row under a decision about it"
-        raise ConflictError(message)
+        raise ConflictError.too_often(uid)
 
     def _decide(self, uid: str, decide: Decide) -> Changes:
         kept = self._sessions.get(uid)

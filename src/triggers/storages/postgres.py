@@ -146,8 +146,7 @@ class PostgresStorage:
             except UnclearError as unclear:
                 if self._stands(unclear, patience):
                     return unclear.decided.changes
-        message = f"session {uid!r} changed {MAX_CONFLICTS} times in a row under a decision about it"
-        raise ConflictError(message)
+        raise ConflictError.too_often(uid)
 
     def _commit(self, wire: Wire, until: float, decided: Decided) -> Changes:
         if not decided.steps:

@@ -105,8 +105,7 @@ class RedisStorage:
                     turn.ask()
                 if not pauses.wait():
                     break
-        message = f"session {uid!r} changed {conflicts + refused} times in a row under a decision about it"
-        raise ConflictError(message)
+        raise ConflictError.too_often(uid, conflicts + refused)
 
     def renew(self, leases: Collection[Lease], lease: int) -> set[Lease]:
         """Extend the claims that still hold."""

@@ -126,8 +126,7 @@ class SqliteStorage:
                     return self._decide(run, uid, decide)
             except ConflictError:
                 continue
-        message = f"session {uid!r} changed {MAX_CONFLICTS} times in a row under a decision about it"
-        raise ConflictError(message)
+        raise ConflictError.too_often(uid)
 
     def _decide(self, run: Run, uid: str, decide: Decide) -> Changes:
         session = self._load_session(run, uid)
