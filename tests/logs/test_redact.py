@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from triggers.exceptions import with_context
 from triggers.logs import REDACTED, LogSettings, mask_secret
-from triggers.logs.block import PROCESS_SECRETS
+from triggers.logs.current import PROCESS_SECRETS
 from triggers.logs.redact import SecretKeys, Secrets
 from triggers.logs.sanitize import Sanitizer
 from triggers.logs.texts import fit_text

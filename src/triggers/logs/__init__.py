@@ -4,7 +4,8 @@ A block of a task has a logger that is a `logging.Logger`: what it says goes to 
 and is recorded with its context whatever the application's logging is set to.
 """
 
-from triggers.logs.block import LogBlock, bind, current_logger, detached, mask_secret, propagate
+from triggers.logs.block import LogBlock
+from triggers.logs.current import bind, current_logger, detached, mask_secret, propagate
 from triggers.logs.exceptions_tree import exception_record
 from triggers.logs.log import InstanceLog
 from triggers.logs.logger import TriggersLogger

@@ -11,7 +11,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
-from triggers.logs.block import CURRENT
+from triggers.logs.current import CURRENT
 from triggers.logs.messages import text_of
 
 if TYPE_CHECKING:

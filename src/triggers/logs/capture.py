@@ -9,13 +9,10 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from triggers.fork import renew_after_fork
-from triggers.logs.sink import Sink
+from triggers.logs.current import CURRENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from triggers.core.records import LogEntry
-    from triggers.logs.sink import Scope
 
 
 class _Capturer(logging.Handler):
@@ -49,8 +46,6 @@ class _Capturer(logging.Handler):
         return True
 
     def _take(self, record: logging.LogRecord) -> None:
-        from triggers.logs.block import CURRENT  # noqa: PLC0415 - blocks need this module
-
         logger = CURRENT.get()
         if logger is not None and self._is_new(record):
             logger.capture(record)
@@ -88,55 +83,3 @@ class _Capturer(logging.Handler):
 
 CAPTURER = _Capturer()
 renew_after_fork(CAPTURER)
-
-
-class Ear(Sink):
-    """Takes records that go their own way through the application into the log of a block.
-
-    Args:
-        sink: where the records of the block go.
-        counts: whether these count towards the level of the instance, too.
-    """
-
-    __slots__ = ("_counts", "_sink")
-
-    def __init__(self, sink: Sink, *, counts: bool) -> None:
-        super().__init__(sink.sanitizer)
-        self.closed, self.keeps = sink.closed, sink.keeps
-        self._sink = sink
-        self._counts = counts
-
-    def secrets(self) -> tuple[str, ...]:
-        """Return the values that are hidden in the log."""
-        return self._sink.secrets()
-
-    def now(self) -> int:
-        """Return the time of the log."""
-        return self._sink.now()
-
-    def record(self, entry: LogEntry, size: int) -> None:
-        """Hand a record on, as one that counts or does not."""
-        entry.counts = self._counts
-        self._sink.record(entry, size)
-
-
-def captured_by(scope: Scope | None, name: str) -> Scope | None:
-    """Return the innermost of the nested blocks that captures the logger of this name; None if none does."""
-    while scope is not None:
-        if any(not wanted or name == wanted or name.startswith(f"{wanted}.") for wanted in scope.captures):
-            return scope
-        scope = scope.outer
-    return None
-
-
-def names_of(capture: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of loggers to capture; that of the root logger is empty.
-
-    Raises:
-        TypeError: it is a single name, which would be taken for its letters, or no names.
-    """
-    names = () if isinstance(capture, str) else tuple(capture)
-    if isinstance(capture, str) or not all(isinstance(name, str) for name in names):
-        message = f"capture={capture!r} must be a list of names of loggers"
-        raise TypeError(message)
-    return tuple("" if name == "root" else name for name in dict.fromkeys(names))

@@ -8,15 +8,14 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from triggers.fork import renew_after_fork
-from triggers.logs.block import PROCESS_SECRETS, LogBlock
+from triggers.logs.block import LogBlock
 from triggers.logs.buffer import RecordBuffer
-from triggers.logs.capture import names_of
+from triggers.logs.current import PROCESS_SECRETS
 from triggers.logs.logger import TriggersLogger
-from triggers.logs.plain import NOTHING
 from triggers.logs.redact import Secrets
 from triggers.logs.report import report_once
 from triggers.logs.sanitize import sanitizer
-from triggers.logs.settings import LogIdentity, LogSettings, level_number
+from triggers.logs.settings import LogIdentity, LogSettings, level_number, names_of
 from triggers.logs.sink import Sink
 
 if TYPE_CHECKING:
@@ -71,7 +70,6 @@ class InstanceLog(Sink):
         "_write",
         "_writer",
         "_writing",
-        "base",
         "identity",
         "logger_name",
         "settings",
@@ -94,7 +92,6 @@ class InstanceLog(Sink):
         self.logger_name = logger_name
         self.keeps = True
         layers = [self.sanitizer.context(layer) for layer in (context, task_context) if layer]
-        self.base = NOTHING
         for layer in layers:
             self.base = self.sanitizer.merge(self.base, layer)
         self._write = write

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from triggers.core.records import LogEntry
 from triggers.exceptions import StatusChange, context_of
-from triggers.logs.capture import Ear, captured_by
 from triggers.logs.exceptions_tree import describe
 from triggers.logs.messages import text_of, worded
 from triggers.logs.plain import NOTHING, Plain
 from triggers.logs.report import report_once
 from triggers.logs.settings import level_number
 from triggers.logs.shapes import type_name
-from triggers.logs.sink import Scope, Sink
+from triggers.logs.sink import Ear, Scope, Sink, captured_by
 from triggers.logs.texts import fit_text, storable
 
 if TYPE_CHECKING:

@@ -7,12 +7,11 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, get_args
 
-from triggers.logs.capture import names_of
 from triggers.logs.policy import ContextPolicy
 from triggers.logs.redact import SECRET_WORDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 #: A record of this level or above is something that somebody should look at.
 ATTENTION = logging.WARNING
@@ -155,3 +154,16 @@ def level_number(level: int | str) -> int:
         message = f"{level!r} is no logging level; use a number or one of {names}"
         raise ValueError(message)
     return number
+
+
+def names_of(capture: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of loggers to capture; that of the root logger is empty.
+
+    Raises:
+        TypeError: it is a single name, which would be taken for its letters, or no names.
+    """
+    names = () if isinstance(capture, str) else tuple(capture)
+    if isinstance(capture, str) or not all(isinstance(name, str) for name in names):
+        message = f"capture={capture!r} must be a list of names of loggers"
+        raise TypeError(message)
+    return tuple("" if name == "root" else name for name in dict.fromkeys(names))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from triggers.logs.plain import NOTHING
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -17,18 +19,20 @@ class Sink:
 
     Attributes:
         attributes: what every LogRecord is given.
+        base: the context that every record has.
         closed: whether the attempt has ended, so that what comes now is late.
         keeps: whether it takes records.
         sanitizer: makes what comes in fit to be kept.
         strict: whether what goes wrong is raised.
     """
 
-    __slots__ = ("attributes", "closed", "keeps", "sanitizer", "strict")
+    __slots__ = ("attributes", "base", "closed", "keeps", "sanitizer", "strict")
 
     def __init__(self, sanitizer: Sanitizer, attributes: Mapping[str, Any] | None = None) -> None:
         self.sanitizer = sanitizer
         self.strict = sanitizer.settings.strict
         self.attributes = dict(attributes or {})
+        self.base = NOTHING
         self.closed = False
         self.keeps = False
 
@@ -46,6 +50,10 @@ class Sink:
 
     def record(self, entry: LogEntry, size: int) -> None:
         """Take a record and give it its number."""
+
+    def first_sight(self, _exc: BaseException) -> bool:
+        """Whether this very exception has not left a block yet; a sink that keeps nothing forgets it."""
+        return True
 
     def is_writing(self) -> bool:
         """Whether the calling thread is just writing its records."""
@@ -71,3 +79,42 @@ class Scope:
         self.outer = outer
         self.captures = captures
         self.capture_counts = capture_counts
+
+
+class Ear(Sink):
+    """Takes records that go their own way through the application into the log of a block.
+
+    Args:
+        sink: where the records of the block go.
+        counts: whether these count towards the level of the instance, too.
+    """
+
+    __slots__ = ("_counts", "_sink")
+
+    def __init__(self, sink: Sink, *, counts: bool) -> None:
+        super().__init__(sink.sanitizer)
+        self.closed, self.keeps = sink.closed, sink.keeps
+        self._sink = sink
+        self._counts = counts
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return the values that are hidden in the log."""
+        return self._sink.secrets()
+
+    def now(self) -> int:
+        """Return the time of the log."""
+        return self._sink.now()
+
+    def record(self, entry: LogEntry, size: int) -> None:
+        """Hand a record on, as one that counts or does not."""
+        entry.counts = self._counts
+        self._sink.record(entry, size)
+
+
+def captured_by(scope: Scope | None, name: str) -> Scope | None:
+    """Return the innermost of the nested blocks that captures the logger of this name; None if none does."""
+    while scope is not None:
+        if any(not wanted or name == wanted or name.startswith(f"{wanted}.") for wanted in scope.captures):
+            return scope
+        scope = scope.outer
+    return None
