@@ -7,7 +7,6 @@ only the storage's clock tells whether the claim has run out.
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import copy
 import inspect
@@ -298,6 +297,8 @@ class _Run:
         return encode(dict(returned or {}), "result", self.policy.limits)
 
     def _await(self, coroutine: Any) -> Any:
+        import asyncio  # noqa: PLC0415 - most tasks are not coroutines, and it takes long to import
+
         timeout = self.task.timeout.total_seconds() if self.task and self.task.timeout else None
 
         async def bounded() -> Any:
@@ -471,6 +472,8 @@ def merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, A
 
 def _run_anywhere(make: Callable[[], Any]) -> Any:
     """Run a coroutine to its end, on a thread of its own where this one already runs an event loop."""
+    import asyncio  # noqa: PLC0415 - as above
+
     if asyncio._get_running_loop() is None:  # noqa: SLF001 - the public function raises, and the task would see that
         return asyncio.run(make())
     with ThreadPoolExecutor(1, thread_name_prefix="triggers-async") as pool:

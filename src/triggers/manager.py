@@ -7,7 +7,6 @@ has been done and the exception is the hook's.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import logging
@@ -15,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast
 
 from triggers.core import law
 from triggers.core.configuration import check_configuration
@@ -37,6 +36,9 @@ if TYPE_CHECKING:
     from triggers.core.rules import RuleSet
     from triggers.core.state import Changes, Decide
     from triggers.storages.base import Reader, Storage
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _log = logging.getLogger(__name__)
 
@@ -390,19 +392,19 @@ class TriggerManager:
         self, trigger: str, kwargs: Mapping[str, Any] | None = None, *, key: str | None = None
     ) -> FireResult:
         """:meth:`fire` on a worker thread."""
-        return await asyncio.to_thread(self.fire, trigger, kwargs, key=key)
+        return await _to_thread(self.fire, trigger, kwargs, key=key)
 
     async def aupdate_configuration(
         self, configuration: Mapping[str, Mapping[str, Any]], *, catch_up: bool = False
     ) -> None:
         """:meth:`update_configuration` on a worker thread."""
-        await asyncio.to_thread(self.update_configuration, configuration, catch_up=catch_up)
+        await _to_thread(self.update_configuration, configuration, catch_up=catch_up)
 
     async def areplay_failed_instance(
         self, instance: TaskInstance | str, replacement_kwargs: Mapping[str, Mapping[str, Any]] | None = None
     ) -> TaskInstance:
         """:meth:`replay_failed_instance` on a worker thread."""
-        return await asyncio.to_thread(self.replay_failed_instance, instance, replacement_kwargs)
+        return await _to_thread(self.replay_failed_instance, instance, replacement_kwargs)
 
     async def askip_failed_instance(
         self,
@@ -411,23 +413,23 @@ class TriggerManager:
         result: Mapping[str, Any] | None = None,
     ) -> TaskInstance:
         """:meth:`skip_failed_instance` on a worker thread."""
-        return await asyncio.to_thread(self.skip_failed_instance, instance, cascade, result)
+        return await _to_thread(self.skip_failed_instance, instance, cascade, result)
 
     async def aupdate_instance_status(
         self, instance: TaskInstance | str, status: Status | str
     ) -> TaskInstance:
         """:meth:`update_instance_status` on a worker thread."""
-        return await asyncio.to_thread(self.update_instance_status, instance, status)
+        return await _to_thread(self.update_instance_status, instance, status)
 
     async def aupdate_instance_metadata(
         self, instance: TaskInstance | str, metadata: Mapping[str, Any]
     ) -> None:
         """:meth:`update_instance_metadata` on a worker thread."""
-        await asyncio.to_thread(self.update_instance_metadata, instance, metadata)
+        await _to_thread(self.update_instance_metadata, instance, metadata)
 
     async def aupdate_session_metadata(self, metadata: Mapping[str, Any]) -> None:
         """:meth:`update_session_metadata` on a worker thread."""
-        await asyncio.to_thread(self.update_session_metadata, metadata)
+        await _to_thread(self.update_session_metadata, metadata)
 
     async def amark_instance_logs_resolved(
         self,
@@ -440,19 +442,19 @@ class TriggerManager:
     ) -> None:
         """:meth:`mark_instance_logs_resolved` on a worker thread."""
         mark = self.mark_instance_logs_resolved
-        await asyncio.to_thread(mark, instance, by=by, reason=reason, through=through, records=records)
+        await _to_thread(mark, instance, by=by, reason=reason, through=through, records=records)
 
     async def areopen_instance_logs(
         self, instance: TaskInstance | str, *, by: str | None = None, reason: str | None = None
     ) -> None:
         """:meth:`reopen_instance_logs` on a worker thread."""
-        await asyncio.to_thread(self.reopen_instance_logs, instance, by=by, reason=reason)
+        await _to_thread(self.reopen_instance_logs, instance, by=by, reason=reason)
 
     async def amark_logs_resolved(
         self, fingerprint: str, *, by: str | None = None, reason: str | None = None
     ) -> int:
         """:meth:`mark_logs_resolved` on a worker thread."""
-        return await asyncio.to_thread(self.mark_logs_resolved, fingerprint, by=by, reason=reason)
+        return await _to_thread(self.mark_logs_resolved, fingerprint, by=by, reason=reason)
 
     # -- hooks ------------------------------------------------------------------------------------------
 
@@ -607,3 +609,9 @@ def _fire_result(changes: Changes) -> FireResult:
         abandoned=tuple([name for name, status in touched if status is Status.ABANDONED]),
         finalized=finalized,
     )
+
+
+async def _to_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    import asyncio  # noqa: PLC0415 - it takes long to import, and who has an event loop has imported it
+
+    return await asyncio.to_thread(function, *args, **kwargs)

@@ -4,9 +4,11 @@ import asyncio
 import copy
 import logging
 import pickle  # noqa: TID251 - what applications may do with an exception that we have touched
+import sys
 import threading
 from dataclasses import dataclass
 from inspect import currentframe
+from types import ModuleType
 
 import pytest
 
@@ -168,6 +170,19 @@ def test_levels_of_exceptions(kit, error, level):
         raise error
     assert raised.value is error
     assert [entry.level for entry in kit.finish()] == [level]
+
+
+@pytest.mark.parametrize("asyncio_is", ["not imported", "being imported"])
+def test_an_exception_leaves_a_block_whether_or_not_asyncio_is_there(kit, monkeypatch, asyncio_is):
+    """It is logged and goes on unchanged where no code has imported asyncio, or another thread is just doing so."""
+    if asyncio_is == "not imported":
+        monkeypatch.delitem(sys.modules, "asyncio")
+    else:
+        monkeypatch.setitem(sys.modules, "asyncio", ModuleType("asyncio"))
+    with pytest.raises(KeyError), kit.log.block():
+        raise KeyError("lost")
+    (entry,) = kit.finish()
+    assert entry.level == logging.ERROR
 
 
 def test_a_closed_generator_says_nothing(kit):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from triggers.logs.capture import CAPTURER
 from triggers.logs.current import CURRENT, restore
-from triggers.logs.logger import SIGNALS, TriggersLogger
+from triggers.logs.logger import TriggersLogger, is_signal
 from triggers.logs.sink import Scope
 
 if TYPE_CHECKING:
@@ -69,4 +69,4 @@ class LogBlock(AbstractContextManager[TriggersLogger]):
 
 def level_of(exc: BaseException) -> int:
     """Return the level at which an exception is logged when it leaves a block."""
-    return logging.INFO if isinstance(exc, SIGNALS) else logging.ERROR
+    return logging.INFO if is_signal(exc) else logging.ERROR

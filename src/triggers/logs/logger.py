@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 import threading
@@ -49,8 +48,13 @@ MAX_LEVEL = 1_000_000
 #: Characters of the name of a logger, as it is stored.
 MAX_NAME = 255
 _NO_CACHE: dict[int, bool] = {}
-#: How a task ends without a failure: the framework's own retry and skip, and being cancelled.
-SIGNALS = (StatusChange, asyncio.CancelledError)
+
+
+def is_signal(exc: BaseException | None) -> bool:
+    """Whether it ends a task without a failure: the framework's own retry and skip, and being cancelled."""
+    # Importing asyncio takes long. Until another module has imported all of it, it has cancelled nothing.
+    cancelled = getattr(sys.modules.get("asyncio"), "CancelledError", ())
+    return isinstance(exc, (StatusChange, cancelled))
 
 
 class _Forwarding(threading.local):
@@ -72,7 +76,7 @@ class _Facts:
 
     def is_signal(self, level: int) -> bool:
         """Whether it is a way to end rather than a failure, of which nobody wants to see the traceback."""
-        return level < logging.WARNING and isinstance(self.exc, SIGNALS)
+        return level < logging.WARNING and is_signal(self.exc)
 
     def triple(self, level: int) -> Any:
         """Return the exception as handlers expect it; not a signal, nor one whose text holds a secret."""
