@@ -11,6 +11,8 @@ from zipfile import ZipFile
 
 import pytest
 
+import triggers
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 GROUPS = sorted(PROJECT["entry-points"])
@@ -44,13 +46,13 @@ def test_the_wheel_holds_nothing_but_the_package(wheel):
     """An installation adds one top-level name: no tests, bench or examples beside it."""
     assert {name.split("/")[0] for name in wheel} == {
         "triggers",
-        f"session_triggers-{PROJECT['version']}.dist-info",
+        f"session_triggers-{triggers.__version__}.dist-info",
     }
 
 
 def test_the_installed_version_is_the_declared_one():
-    """The environment was installed from this pyproject.toml, so its tests speak of this version."""
-    assert version(PROJECT["name"]) == PROJECT["version"]
+    """The environment was installed from this source, so its tests speak of this version."""
+    assert version(PROJECT["name"]) == triggers.__version__
 
 
 @pytest.mark.parametrize("group", GROUPS)

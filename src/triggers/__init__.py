@@ -4,8 +4,6 @@ The front door: everything that an application needs, and no code. Tasks and the
 :mod:`triggers.task`, errors in :mod:`triggers.exceptions`.
 """
 
-from importlib.metadata import version as _version
-
 from triggers.app import Triggers
 from triggers.core.explain import Explanation
 from triggers.core.rules import Rule
@@ -27,7 +25,8 @@ from triggers.session import SessionView, TaskInstance
 from triggers.sweep import SweepReport
 from triggers.task import Registry, TaskContext, TriggerTask, task
 
-__version__ = _version("session-triggers")
+#: The version of the distribution, too: pyproject.toml reads it from here.
+__version__ = "3.0.0a1"
 
 __all__ = [
     "ConfigurationError",

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import difflib
 from functools import cache
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from triggers.exceptions import PluginError
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from triggers.storages.base import Storage
 
 STORAGES = "triggers.storages"
@@ -28,7 +29,7 @@ def load(group: str, name: str) -> Any:
     Raises:
         PluginError: there is none, or what it needs is not installed; the message says what is there.
     """
-    found = {entry.name: entry for entry in entry_points(group=group)}
+    found = _entry_points(group)
     what = group.removeprefix("triggers.").removesuffix("s")
     if name not in found:
         close = difflib.get_close_matches(name, found, n=1)
@@ -46,10 +47,16 @@ def load(group: str, name: str) -> Any:
         raise PluginError(message) from error
 
 
+def _entry_points(group: str) -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points  # noqa: PLC0415 - it imports the e-mail package and more
+
+    return {entry.name: entry for entry in entry_points(group=group)}
+
+
 @cache
 def names(group: str) -> frozenset[str]:
     """The names in a group; nothing is imported. What is installed later is for the next process."""
-    return frozenset(entry.name for entry in entry_points(group=group))
+    return frozenset(_entry_points(group))
 
 
 def manager_named(name: str) -> Any:

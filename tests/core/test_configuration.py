@@ -8,7 +8,8 @@ import jsonschema
 import pytest
 from hypothesis import given
 
-from triggers.core.configuration import MAX_TERMS, RESERVED, check_configuration, json_schema, near_miss
+from triggers.core.configuration import RESERVED, check_configuration, json_schema, near_miss
+from triggers.core.directives import MAX_TERMS
 from triggers.core.rules import DIRECTIVES
 from triggers.core.values import Limits
 from triggers.exceptions import ConfigurationError, InvalidValueError

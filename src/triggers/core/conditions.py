@@ -86,6 +86,15 @@ def condition_from_json(written: Any) -> Condition:
     return all_of(_terms(written))
 
 
+def listed(terms: Any) -> Any:
+    """Terms that a user wrote as a tuple or a set, as a list; what is neither, as it is."""
+    # By its real type: isinstance() believes an object that lies about its class.
+    kind = type(terms)
+    if issubclass(kind, (set, frozenset)):
+        return sorted(terms, key=str)
+    return list(terms) if issubclass(kind, tuple) else terms
+
+
 def _terms(written: Iterable[Any]) -> Iterator[str | Condition]:
     return (term if isinstance(term, str) else condition_from_json(term) for term in written)
 

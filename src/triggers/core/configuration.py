@@ -1,32 +1,19 @@
 """Configuration: from what a user wrote to rules, or to every problem of it at once.
 
-pydantic checks the shape and gives the JSON Schema; this page adds what a schema cannot say: near
-misses of directives, tasks that wait for each other for ever, names that nobody knows here.
+The shapes of :mod:`triggers.core.directives` are checked and give the JSON Schema. This module adds what a
+schema cannot say: near misses of directives, tasks that wait for each other for ever, unknown names.
 """
 
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
-
-from triggers.core.conditions import condition_from_json
-from triggers.core.names import MAX_NAME, check_name
+from triggers.core.conditions import listed
+from triggers.core.names import MAX_NAME
 from triggers.core.rules import DIRECTIVES, RuleSet, rule_set
 from triggers.core.values import DEFAULT_LIMITS, MAX_PATH, Limits, encode, shown
-from triggers.exceptions import ConfigurationError, InvalidNameError, InvalidValueError
+from triggers.exceptions import ConfigurationError, InvalidValueError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -36,134 +23,6 @@ RESERVED = ("deadline", "within", "retry", "limit", "priority", "where")
 
 #: How like a directive (0 to 1, difflib's ratio) a key must be to count as a slip of the pen.
 NEAR_MISS = 0.8
-
-
-#: How many terms may stand side by side in a condition: as many as there may be tasks to wait for.
-MAX_TERMS = 10_000
-
-
-def _checked_name(value: object) -> object:
-    try:
-        return check_name(value, "name")
-    except InvalidNameError as error:
-        raise PydanticCustomError("name", "{reason}", {"reason": str(error)}) from None
-
-
-def _is_a(value: object, *kinds: type) -> bool:
-    """Whether it really is one; isinstance() believes an object that lies about its class."""
-    return issubclass(type(value), kinds)
-
-
-def _as_list(value: Any) -> Any:
-    if _is_a(value, list, tuple, set, frozenset) and len(value) > MAX_TERMS:
-        template = "{count} terms are more than the limit of {limit}"
-        raise PydanticCustomError("terms", template, {"count": len(value), "limit": MAX_TERMS})
-    return (
-        sorted(value, key=str)
-        if _is_a(value, set, frozenset)
-        else list(value)
-        if _is_a(value, tuple)
-        else value
-    )
-
-
-def _form(value: object) -> str | None:
-    """Which form of a condition a value has; the tags are stripped from paths again."""
-    if isinstance(value, (list, tuple, set, frozenset, AllOf, AnyOf, AtLeast)):
-        return "<list>" if not isinstance(value, BaseModel) else f"<{type(value).__name__}>"
-    if isinstance(value, str):
-        return "<name>"
-    if _is_a(value, dict):
-        assert isinstance(value, dict)  # noqa: S101 - for the type checker
-        return next((tag for key, tag in _FORMS.items() if key in value), None)
-    return None
-
-
-_FORMS = {"all": "<AllOf>", "any": "<AnyOf>", "atLeast": "<AtLeast>", "of": "<AtLeast>"}
-
-#: What pydantic puts into paths besides what a user wrote.
-_TAGS = frozenset({"<list>", "<name>", "[key]", *_FORMS.values()})
-
-Name = Annotated[str, BeforeValidator(_checked_name), Field(min_length=1, max_length=MAX_NAME)]
-
-_OPTIONS: dict[str, Any] = {
-    "custom_error_type": "condition",
-    "custom_error_message": (
-        'a list of names belongs here, like ["pageReceived"], or one of {"all": […]}, {"any": […]}, '
-        '{"atLeast": 2, "of": […]}'
-    ),
-}
-
-
-class _Form(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class AllOf(_Form):
-    """Every term must hold."""
-
-    all: Terms
-
-
-class AnyOf(_Form):
-    """At least one term must hold."""
-
-    any: Annotated[Terms, Field(min_length=1)]
-
-
-class AtLeast(_Form):
-    """At least so many of the terms must hold."""
-
-    atLeast: Annotated[int, Field(ge=1)]  # noqa: N815 - the word of the rule language
-    of: Terms
-
-    @model_validator(mode="after")
-    def _enough_terms(self) -> AtLeast:
-        distinct = len(condition_from_json(self.model_dump()).of)
-        if self.atLeast > distinct:
-            template = "atLeast {wanted} can never be met by {distinct} distinct terms"
-            raise PydanticCustomError("at_least", template, {"wanted": self.atLeast, "distinct": distinct})
-        return self
-
-
-_Nested = (
-    Annotated[AllOf, Tag("<AllOf>")] | Annotated[AnyOf, Tag("<AnyOf>")] | Annotated[AtLeast, Tag("<AtLeast>")]
-)
-Term = Annotated[Annotated[Name, Tag("<name>")] | _Nested, Discriminator(_form, **_OPTIONS)]
-Terms = Annotated[list[Term], BeforeValidator(_as_list)]
-ConditionForm = Annotated[Annotated[Terms, Tag("<list>")] | _Nested, Discriminator(_form, **_OPTIONS)]
-
-
-class TaskDirectives(BaseModel):
-    """When to run what: the directives of one task. Other keys are custom directives."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    after: ConditionForm | None = Field(default=None, description="What must have happened.")
-    run: Name = Field(description="Name of the registered task to run.")
-    andEvery: Name | None = Field(  # noqa: N815 - the word of the rule language
-        default=None, description="A trigger of which every firing makes an instance; implied in after."
-    )
-    unless: ConditionForm | None = Field(default=None, description="What stops it if it happened before.")
-    withParams: dict[str, dict[str, Any]] = Field(  # noqa: N815 - the word of the rule language
-        default_factory=dict, description="Defaults under the kwargs of the triggers, by trigger."
-    )
-    using: Name | None = Field(default=None, description="Name of the runner.")
-
-    @model_validator(mode="after")
-    def _can_be_met(self) -> TaskDirectives:
-        if self.andEvery is None and (self.after is None or _is_empty(self.after)):
-            template = "after is empty and there is no andEvery, so nothing would ever start this task"
-            raise PydanticCustomError("after", template)
-        return self
-
-
-AllOf.model_rebuild()
-AnyOf.model_rebuild()
-AtLeast.model_rebuild()
-TaskDirectives.model_rebuild()
-
-_CONFIGURATION: TypeAdapter[dict[str, TaskDirectives]] = TypeAdapter(dict[Name, TaskDirectives])
 
 
 def check_configuration(
@@ -193,11 +52,12 @@ def check_configuration(
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a configuration."""
-    schema = _CONFIGURATION.json_schema()
+    from triggers.core.directives import CONFIGURATION  # noqa: PLC0415 - see that module
+
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Triggers configuration",
-        **schema,
+        **CONFIGURATION.json_schema(),
     }
 
 
@@ -237,7 +97,7 @@ def _lists(condition: Any) -> Any:
     if isinstance(condition, dict):
         return {key: _lists(terms) for key, terms in dict.items(condition)}
     if isinstance(condition, (list, tuple, set, frozenset)):
-        return [_lists(term) for term in _as_list(condition)]
+        return [_lists(term) for term in listed(condition)]
     return condition if condition is not None else []
 
 
@@ -284,19 +144,18 @@ def near_miss(key: object) -> str | None:
 
 
 def _wrong_shapes(configuration: dict[Any, Any]) -> Iterator[tuple[str, str]]:
-    try:
-        _CONFIGURATION.validate_python(configuration)
-    except ValidationError as error:
-        for problem in error.errors(include_url=False):
-            yield _path(problem["loc"]), _message(problem["type"], problem["msg"])
+    from triggers.core.directives import shape_problems  # noqa: PLC0415 - see that module
+
+    for location, message in shape_problems(configuration):
+        yield _path(location), message
 
 
 def _path(location: tuple[Any, ...]) -> str:
     path = ""
-    for place, part in enumerate(location):
+    for part in location:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif place == 0 or part not in _TAGS:
+        else:
             path += f".{_part(part)}" if path else _part(part)
     return path
 
@@ -304,21 +163,6 @@ def _path(location: tuple[Any, ...]) -> str:
 def _part(key: object) -> str:
     plain = type(key) is str and len(key) <= MAX_PATH and key.isprintable()
     return str(key) if plain else shown(key)
-
-
-_MESSAGES = {
-    "dict_type": "a mapping belongs here",
-    "extra_forbidden": "does not belong here: a condition is one of all, any, and atLeast with of",
-    "int_type": "a whole number belongs here",
-    "list_type": "a list of names belongs here",
-    "missing": "is missing",
-    "model_type": "a mapping of directives belongs here",
-    "too_short": "needs at least one term",
-}
-
-
-def _message(kind: str, text: str) -> str:
-    return _MESSAGES.get(kind, text)
 
 
 def _unstorable(configuration: dict[Any, Any]) -> Iterator[tuple[str, str]]:
@@ -369,12 +213,3 @@ def _never(rules: RuleSet) -> Iterator[tuple[str, str]]:
                 f"{rule.task}.after",
                 f"can never start: it waits for {missing}, which can never start before it",
             )
-
-
-def _is_empty(condition: Any) -> bool:
-    """Whether no name stands in it, at any depth."""
-    match condition:
-        case AllOf(all=terms) | AnyOf(any=terms) | AtLeast(of=terms) | list(terms):
-            return all(map(_is_empty, terms))
-        case _:
-            return False

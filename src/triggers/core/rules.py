@@ -156,4 +156,4 @@ def read_rules(body: str) -> RuleSet:
 
 
 #: What a session has before it is configured.
-NO_RULES = read_rules("{}")
+NO_RULES = RuleSet({}, "{}")

@@ -12,10 +12,9 @@ import json
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
-
-from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from triggers.exceptions import InvalidValueError
 
@@ -87,13 +86,13 @@ def encode(value: object, what: str, limits: Limits = DEFAULT_LIMITS) -> str:
         InvalidValueError: something in it cannot be stored; the message has its path and the way out.
     """
     try:
-        written = to_json(_plain(value, limits.nesting))
+        written: bytes = _pydantic().to_json(_plain(value, limits.nesting))
     except _Refused as refused:
         path = "".join(reversed(refused.path))
         shown = path if len(path) <= MAX_PATH else f"{path[:MAX_PATH]}…"
         message = f"{what}{shown}: {refused.why}"
         raise InvalidValueError(message) from None
-    except PydanticSerializationError:
+    except _pydantic().PydanticSerializationError:
         message = (
             f"{what}{_surrogate_path(value)}: the text has a lone surrogate, which no encoding can carry"
         )
@@ -106,7 +105,15 @@ def encode(value: object, what: str, limits: Limits = DEFAULT_LIMITS) -> str:
 
 def decode(text: str) -> Any:
     """Read what :func:`encode` wrote; an equal value of the same types comes back."""
-    return json.loads(text, object_hook=_revive) if '"$' in text else from_json(text)
+    return json.loads(text, object_hook=_revive) if '"$' in text else _pydantic().from_json(text)
+
+
+@cache
+def _pydantic() -> Any:
+    """Return what reads and writes JSON; it takes long to import, so that the first value does it."""
+    import pydantic_core  # noqa: PLC0415 - see above
+
+    return pydantic_core
 
 
 class _Refused(Exception):  # noqa: N818 - never leaves this page
