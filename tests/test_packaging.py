@@ -43,9 +43,10 @@ def test_the_wheel_holds_every_file_of_the_package(wheel):
 
 
 def test_the_wheel_holds_nothing_but_the_package(wheel):
-    """An installation adds one top-level name: no tests, bench or examples beside it."""
+    """An installation adds the package and the plugin for pytest: no tests, bench or examples beside them."""
     assert {name.split("/")[0] for name in wheel} == {
         "triggers",
+        "_triggers_pytest_plugin.py",
         f"session_triggers-{triggers.__version__}.dist-info",
     }
 

@@ -5,9 +5,9 @@ No time is measured here. Each case starts an interpreter and asks which modules
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 
 import pytest
@@ -62,12 +62,11 @@ with Triggers("memory://") as app:
 
 def loaded_by(code: str) -> set[str]:
     """The modules that an interpreter has imported after the code, besides those that it starts with."""
-    program = f"import sys\nbefore = set(sys.modules)\n{code}\nimport json\n"
-    program += "print(json.dumps(sorted(set(sys.modules) - before)), file=sys.stderr)"
+    program = f"import sys\nbefore = set(sys.modules)\n{code}\nprint(*sorted(set(sys.modules) - before))"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
-    return set(json.loads(done.stderr.splitlines()[-1]))
+    return set(done.stdout.splitlines()[-1].split())
 
 
 @pytest.mark.parametrize(
@@ -84,6 +83,13 @@ def test_what_is_not_used_is_not_loaded(code, spared):
     loaded = loaded_by(code)
     assert "triggers.app" in loaded
     assert loaded.isdisjoint(spared), f"loaded though nothing has used it: {sorted(loaded & set(spared))}"
+
+
+def test_pytest_loads_no_part_of_the_library_for_its_plugin():
+    """At the start of pytest only the plugin itself is imported, by the name of its entry point."""
+    (entry,) = entry_points(group="pytest11", name="triggers")
+    loaded = loaded_by(f"import pytest\nbefore = set(sys.modules)\nimport {entry.value}")
+    assert loaded == {entry.value}
 
 
 def test_the_first_configuration_loads_what_checks_it():

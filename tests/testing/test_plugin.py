@@ -12,7 +12,7 @@ pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).parents[2]
 
-#: What only some tests need, and pytest must not load for all of them.
+#: What only some tests need, and `triggers.testing` must not load for all of them.
 HEAVY = (
     "hypothesis",
     "sqlite3",
@@ -144,9 +144,9 @@ def test_the_fixtures_are_listed(pytester):
     )
 
 
-def test_the_plugin_is_cheap_to_load():
-    """At the start of pytest nothing is loaded that only some tests need."""
-    code = f"import sys, triggers.testing.pytest_plugin; print([m for m in {HEAVY!r} if m in sys.modules])"
+def test_what_tests_import_is_cheap_to_load():
+    """A test module that imports `triggers.testing` loads nothing that only some tests need."""
+    code = f"import sys, triggers.testing; print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )

@@ -1,4 +1,7 @@
-"""Fixtures for pytest, which loads this at its start: all else is imported when a test asks for it."""
+"""Fixtures for pytest, which imports this module at every start, whatever the tests are about.
+
+So it is outside the package, and imports that when a test asks for a fixture.
+"""
 
 from __future__ import annotations
 
