@@ -27,6 +27,7 @@ OPTIONAL = (
     "pydantic_core",
     "pytest",
     "redis",
+    "rich",
     "sqlalchemy",
     "sqlite3",
     "ssl",
@@ -43,7 +44,7 @@ OPTIONAL = (
     "triggers.testing",
 )
 #: What the command line is made of.
-COMMAND_LINE = ("click", "rich", "triggers.cli")
+COMMAND_LINE = ("click", "triggers.cli")
 
 HELP = """
 from triggers.cli import main
@@ -79,7 +80,7 @@ def loaded_by(code: str) -> set[str]:
     ids=["import", "import all", "help"],
 )
 def test_what_is_not_used_is_not_loaded(code, spared):
-    """Neither `import triggers` nor `triggers --help` loads pydantic, asyncio, a driver, or a storage."""
+    """Neither `import triggers` nor `triggers --help` loads pydantic, asyncio, rich, a driver, or a storage."""
     loaded = loaded_by(code)
     assert "triggers.app" in loaded
     assert loaded.isdisjoint(spared), f"loaded though nothing has used it: {sorted(loaded & set(spared))}"

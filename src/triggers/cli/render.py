@@ -1,4 +1,7 @@
-"""Output for people: as wide as the terminal, in colour only on one, with nothing that could take it over."""
+"""Output for people: as wide as the terminal, in colour only on one, with nothing that could take it over.
+
+Only the functions that draw import rich: it takes long, and completion in a shell does not need it.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,8 @@ import json
 import logging
 import sys
 import unicodedata
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
-
-from rich import box
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
-from rich.table import Table
-from rich.text import Text
 
 from triggers.cli.documents import asks_for_review, error_of, parent_of, tagged
 from triggers.core.status import Status
@@ -20,6 +18,11 @@ from triggers.session import level_name, to_datetime
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+    from rich.text import Text
 
     from triggers.core.rules import Rule
     from triggers.core.state import Instance, Session
@@ -44,18 +47,24 @@ STYLES: Final = {
 _LEVEL_STYLES: Final = ((40, "bold red"), (30, "yellow"), (0, ""))
 
 
-class _Console(Console):
-    """A console that takes what it is given for text, never for markup."""
+@cache
+def _console_class() -> type[Console]:
+    from rich.console import Console  # noqa: PLC0415 - as the module says
 
-    def on_broken_pipe(self) -> None:
-        """Leave it to the program how to end."""
-        raise BrokenPipeError
+    class OurConsole(Console):
+        """Leaves it to the program how to end when nobody reads its output."""
+
+        def on_broken_pipe(self) -> None:
+            """Raise what the program ends with."""
+            raise BrokenPipeError
+
+    return OurConsole
 
 
 def console(*, err: bool = False) -> Console:
-    """Standard output, or standard error."""
+    """Standard output, or standard error, which takes what it is given for text, never for markup."""
     file = sys.stderr if err else sys.stdout
-    return _Console(file=file, markup=False, emoji=False, highlight=False)
+    return _console_class()(file=file, markup=False, emoji=False, highlight=False)
 
 
 def say(*lines: str | Text) -> None:
@@ -67,6 +76,8 @@ def say(*lines: str | Text) -> None:
 
 def progress(*, quiet: bool) -> Progress:
     """A bar on standard error, gone at its end; nothing where that is no terminal, or if `quiet`."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn  # noqa: PLC0415 - as the module says
+
     shown = console(err=True)
     columns = (
         SpinnerColumn(),
@@ -130,11 +141,15 @@ def headline(error: Mapping[str, Any]) -> str:
 
 def status_text(status: Status) -> Text:
     """A status in its colour."""
+    from rich.text import Text  # noqa: PLC0415 - as the module says
+
     return Text(status.value, STYLES.get(status, "dim"))
 
 
 def level_text(number: int, *, unresolved: int = 0) -> Text:
     """A level in its colour; a star marks records that ask for a review."""
+    from rich.text import Text  # noqa: PLC0415 - as the module says
+
     if not number:
         return Text()
     style = next(style for least, style in _LEVEL_STYLES if number >= least)
@@ -203,6 +218,9 @@ def table(*columns: str, right: Sequence[str] = (), folding: Sequence[str] = ())
         right: those of numbers.
         folding: those whose cells go on in the next line where there is no room; the others keep theirs.
     """
+    from rich import box  # noqa: PLC0415 - as the module says
+    from rich.table import Table  # noqa: PLC0415 - as the module says
+
     made = Table(
         box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", show_edge=False
     )
@@ -271,6 +289,8 @@ def bare_table(bare: Iterable[tuple[Rule, tuple[str, ...]]]) -> Table:
 
 def details(instance: TaskInstance, rules: Mapping[str, Rule], now: int) -> Table:
     """Everything about one instance that a person asks first."""
+    from rich.table import Table  # noqa: PLC0415 - as the module says
+
     stored = instance.stored
     rule = rules.get(stored.task)
     made = Table(box=None, show_header=False, pad_edge=False)
@@ -330,6 +350,8 @@ def reviewed(review: Mapping[str, Any]) -> str:
 
 def record_lines(record: StoredRecord, *, traceback: bool) -> Iterable[Text]:
     """A record: a line, then its context and its exception, each line behind a margin."""
+    from rich.text import Text  # noqa: PLC0415 - as the module says
+
     entry = record.entry
     first, *more = entry.message.split("\n")
     marks = "" if entry.counts else " (captured)"
