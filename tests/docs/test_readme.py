@@ -31,7 +31,7 @@ def run(document, folder):
 
 @pytest.mark.parametrize("document", [README, ROOT / "docs" / "tutorial.md"], ids=["readme", "tutorial"])
 def test_the_examples_print_what_is_shown(document, tmp_path):
-    """Line by line, the examples print what stands below them."""
+    """Line by line, the examples print what the document shows below them."""
     assert run(document, tmp_path) == blocks(document, "text")
 
 
@@ -41,6 +41,13 @@ def test_the_example_runs_again_on_its_file(tmp_path):
     assert run(README, tmp_path).splitlines()[1:] == blocks(README, "text").splitlines()[1:]
 
 
+def test_the_tutorial_runs_again_and_after_the_readme(tmp_path):
+    """The tutorial prints the same in a folder where the README's example and the tutorial itself ran before."""
+    run(README, tmp_path)
+    tutorial = ROOT / "docs" / "tutorial.md"
+    assert [run(tutorial, tmp_path) for _ in range(2)] == [blocks(tutorial, "text")] * 2
+
+
 def test_the_readme_is_short():
-    """Whoever opens it reads it."""
+    """The README has at most 200 lines, so that people read it."""
     assert len(README.read_text("utf-8").splitlines()) <= 200
