@@ -1,16 +1,16 @@
-# Every verb does its own set-up. The machine needs Python >= 3.11 (with venv) and make; all else goes into .venv.
+# Every target does its own setup. You need Python >= 3.11 (with venv) and make; everything else is installed into .venv.
 #
-#   make demo     the questionnaire, from scrambled page arrivals to computed scores; on private servers of its own with
-#                 STORAGE=postgresql (or redis, sqlite, a URL) RUNNER=celery (or threads), and KILL=1 kills workers
-#   make test     the tests, a file to each processor       (ARGS="-k cascade" or ARGS="-n 0" reach pytest)
-#   make check    everything that a change must pass: lint, format, types, floors, tests, coverage of the core
-#   make soak     the tests that take minutes
-#   make chaos    kill, restart, pause and cut off whatever can be, and prove that nothing was lost: the short form
-#                 (KILLS=1000 the long one; STORAGE=postgresql,redis,valkey,sqlite BROKER=redis,rabbitmq: which)
-#   make docs     the README's and docs' examples, run; their links, followed
-#   make format   rewrite the code in the house's form
-#   make bench    the figures
-#   make clean    remove what the others left behind (but not .venv)
+#   make demo     run the questionnaire, from scrambled page arrivals to computed scores; on private servers with
+#                 STORAGE=postgresql (or redis, sqlite, a URL) RUNNER=celery (or threads); KILL=1 kills workers
+#   make test     run the tests, one file per processor at a time (ARGS="-k cascade" or ARGS="-n 0" are passed to pytest)
+#   make check    run everything that a change must pass: lint, format, types, layers, tests, coverage of the core
+#   make soak     run the tests that take minutes
+#   make chaos    kill, restart, pause and disconnect processes and prove that nothing was lost: the short form
+#                 (KILLS=1000 runs the long one; STORAGE=postgresql,redis,valkey,sqlite BROKER=redis,rabbitmq select)
+#   make docs     run the examples in the documents and check their links
+#   make format   format the code
+#   make bench    run the benchmarks
+#   make clean    delete what the other targets left behind (but not .venv)
 
 .PHONY: demo test check soak chaos docs format bench clean
 .NOTPARALLEL:
@@ -21,20 +21,20 @@ RUNS := .venv/.installed-to-run
 DEV := .venv/.installed-to-develop
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input --constraint constraints.txt
 
-# Asked by running it: a name on PATH may be a shim that starts nothing. `make PYTHON=…` chooses another.
+# Run each candidate: a name on PATH may be a shim that starts nothing. `make PYTHON=…` chooses another Python.
 PYTHON = $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$name" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
 	&& { echo "$$name"; break; }; done)
 
-# The tests by which all of the core is run, in one process: what other processes run is not measured.
+# The tests that run all of the core in one process: coverage does not measure other processes.
 DECIDE := tests/core tests/storages/test_memory.py tests/testing/test_harness.py tests/scenarios/test_reviews.py tests/scenarios/test_task_face.py
 
-# Servers and Celery come with what developing needs.
+# The development environment contains the servers and Celery.
 demo: $(if $(STORAGE)$(RUNNER),$(DEV),$(RUNS))
 	@$(BIN)/triggers demo $(if $(STORAGE),--storage '$(STORAGE)') $(if $(RUNNER),--runner '$(RUNNER)') \
 		$(if $(KILL),--kill-workers) $(ARGS)
 
-# In their order, so that the campaign's processes are forked from young ones.
+# Keep the order of the tests, so that the campaign forks its processes from young ones.
 test: $(DEV)
 	@$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder $(ARGS)
 
@@ -50,7 +50,7 @@ check: $(DEV)
 soak: $(DEV)
 	@$(BIN)/python -m pytest -m slow --timeout=3600 $(ARGS)
 
-# The counts are printed, each storm's as a line of JSON.
+# Each storm prints its counts as a line of JSON.
 chaos: $(DEV)
 ifdef KILLS
 	@TRIGGERS_CHAOS_KILLS=$(KILLS) $(if $(STORAGE),TRIGGERS_CHAOS_STORAGES=$(STORAGE)) $(if $(BROKER),TRIGGERS_CHAOS_BROKERS=$(BROKER)) \
@@ -82,7 +82,7 @@ $(RUNS): pyproject.toml constraints.txt | $(BIN)/python
 	@$(INSTALL) --editable .
 	@touch $@
 
-# Whoever can develop can run.
+# The development environment includes everything that running needs.
 $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 	@$(INSTALL) --editable '.[dev]'
 	@touch $@ $(RUNS)

@@ -1,7 +1,7 @@
-"""Writes what the documents say about the code: diagrams, tables of settings, tables of methods.
+"""Generates the parts of the documents that describe the code: diagrams, settings and methods.
 
-``python docs/generate.py`` rewrites what stands between ``<!-- generated: name -->`` and ``<!-- end -->``
-in every document; a test compares it with the code.
+``python docs/generate.py`` rewrites the text between ``<!-- generated: name -->`` and ``<!-- end -->``
+in every document. A test fails if a document does not match the code.
 """
 
 # ruff: noqa: INP001 - a tool of this repository, not shipped
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 DOCS = Path(__file__).parent
 
-#: The marks, and what stands between them.
+#: The marks and the text between them.
 PART = re.compile(r"(?P<begin><!-- generated: (?P<what>[\w. ]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 
 #: Methods without an underscore that are for the library's own use, or are data of the stored form.
@@ -42,7 +42,7 @@ INTERNAL = {
 
 
 def written(text: str) -> str:
-    """The document with its generated parts as the code is now."""
+    """Return the text of a document with its generated parts updated from the code."""
     return PART.sub(lambda part: f"{part['begin']}{_part(part['what'])}{part['end']}", text)
 
 
@@ -70,7 +70,7 @@ def _error_tree(_: str) -> Iterator[str]:
 
 
 def _settings(name: str) -> Iterator[str]:
-    """Name, default and meaning, from the signature or the fields, and the docstring."""
+    """Yield a table of name, default and meaning, from the signature or the fields, and the docstring."""
     owner = _named(name)
     meanings = _described(owner)
     yield from ("| setting | default | meaning |", "| --- | --- | --- |")
@@ -96,7 +96,7 @@ def _defaults(owner: Any, meanings: dict[str, str]) -> Iterator[tuple[str, str]]
         for name, parameter in inspect.signature(owner).parameters.items():
             yield name, "" if parameter.default is parameter.empty else _value(parameter.default)
     else:
-        # What only an instance has is no setting.
+        # An attribute that only instances have is not a setting.
         names = [name for name in meanings if name == "name" or hasattr(owner, name)]
         yield from ((name, _value(getattr(owner, name, ""))) for name in names)
 
@@ -110,7 +110,7 @@ def _value(value: object) -> str:
 
 
 def _api(name: str) -> Iterator[str]:
-    """Every public member of a class, with the first sentence of its docstring."""
+    """Yield a table of the public members of a class, with the first sentence of each docstring."""
     owner = _named(name)
     yield from (f"| `{name}` | |", "| --- | --- |")
     members = dict(_members(owner, name))
@@ -131,11 +131,11 @@ def _members(owner: type, name: str) -> Iterator[tuple[str, Any]]:
             yield member, value
 
 
-#: Magic methods as they are written, and what they do where that is always the same.
+#: Magic methods, as users write them, with their meaning if it is always the same.
 SPOKEN = {
-    "__contains__": ("name in …", "Whether there is one of that name."),
+    "__contains__": ("name in …", "Whether an item of that name exists."),
     "__getitem__": ("…[name]", ""),
-    "__iter__": ("for … in …", "Everything in it."),
+    "__iter__": ("for … in …", "Iterates over all items."),
 }
 
 
@@ -154,7 +154,7 @@ def _signature(member: str, value: Any) -> str:
 
 
 def _functions(names: str) -> Iterator[str]:
-    """Functions, with what they do."""
+    """Yield a table of functions, with the first sentence of each docstring."""
     yield from ("| function | |", "| --- | --- |")
     for name in names.split():
         value = _named(name)
@@ -162,7 +162,7 @@ def _functions(names: str) -> Iterator[str]:
 
 
 def _described(owner: Any, *sections: str) -> dict[str, str]:
-    """Name → text, from these sections of a docstring, from all that have such entries if none is named."""
+    """Return the entries of these sections of a docstring, by default of both known ones, as name → text."""
     found: dict[str, str] = {}
     wanted = sections or ("Attributes:", "Args:")
     section = name = ""
@@ -186,7 +186,7 @@ def _named(name: str) -> Any:
 
 
 def _first(text: str) -> str:
-    """The first sentence."""
+    """Return the first sentence."""
     paragraph = " ".join(text.partition("\n\n")[0].split())
     return re.split(r"(?<=[.:]) (?=[A-Z`])", paragraph)[0]
 

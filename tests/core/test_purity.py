@@ -1,6 +1,6 @@
 """The core is told the time and every identifier.
 
-What it may import, the floors in pyproject.toml say. What it could still do with datetime and uuid, whose types
+What it may import, the layers in pyproject.toml say. What it could still do with datetime and uuid, whose types
 its codec needs, and with the builtins, is refused here.
 """
 
