@@ -24,7 +24,26 @@ DOCUMENTS = sorted(
 #: Parts of the package whose messages, docstrings and comments still use the old words. Reason: the documents were
 #: rewritten first, and the code follows package by package. Remove a part when it is rewritten. When the set is empty,
 #: delete it: the parts of the documents that come from the code (generated parts, printed output) are then checked, too.
-NOT_YET = frozenset(PARTS) - {"__init__.py", "__main__.py", "heartbeat.py", "kwargs.py"}
+NOT_YET = frozenset(
+    {
+        "app.py",
+        "cli",
+        "core",
+        "demo",
+        "exceptions.py",
+        "execution.py",
+        "fork.py",
+        "logs",
+        "manager.py",
+        "plugins.py",
+        "runners",
+        "session.py",
+        "storages",
+        "sweep.py",
+        "task.py",
+        "testing",
+    }
+)
 
 FROM_THE_CODE = re.compile(r"<!-- generated: .*?<!-- end -->|^```text\n.*?^```$", re.DOTALL | re.MULTILINE)
 PYTHON = re.compile(r"^(?P<indent> *)```python.*\n(?P<code>(?:.*\n)*?)(?P=indent)```$", re.MULTILINE)

@@ -1,0 +1,74 @@
+"""A file of more than 400 lines is a question. The files for which the answer is "yes" are listed here."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.style.sources import ROOT
+
+#: Files with more lines than this need a reason.
+LINES = 400
+
+FOLDERS = ("src", "tests", "bench")
+SUFFIXES = {".py", ".sql", ".lua"}
+
+#: Why a file is longer. "To split" is not a reason to keep it but says how it will become shorter.
+LONGER = {
+    "src/triggers/app.py": "To split: how an instance is routed to its runner can be a module of its own.",
+    "src/triggers/core/law.py": "To split: one module for each kind of decision (firing, review, attempt, rescue).",
+    "src/triggers/core/work.py": "To split, together with law.py: it contains the unit of work of all decisions.",
+    "src/triggers/execution.py": "To split: the executor, and the attempt that it runs.",
+    "src/triggers/logs/logger.py": "To split: the logger, and the functions that combine `extra` and `context`.",
+    "src/triggers/logs/walk.py": "One recursive walk over any value, with a case for each kind of container.",
+    "src/triggers/manager.py": "The public methods of a session, sync and async, with their contracts.",
+    "src/triggers/runners/celery.py": "One adapter to Celery: what it registers, sends and listens to.",
+    "src/triggers/session.py": "The views that users read a session through, which refer to one another.",
+    "src/triggers/storages/base.py": "The contract of a storage: mostly docstrings.",
+    "src/triggers/storages/memory.py": "The storage that people read first; one file shows all of it.",
+    "src/triggers/storages/sqlite.py": "Every method of the storage contract, each with its statement.",
+    "src/triggers/storages/sqlite_file.py": "To split: drivers and their defects, and connections with transactions.",
+    "src/triggers/testing/conformance/commits.py": "One suite: the promises about commits, in the order of the contract.",
+    "src/triggers/testing/machine.py": "One state machine for Hypothesis, with a rule for each step of the protocol.",
+    "src/triggers/testing/model.py": "The reference model, which must be readable from top to bottom.",
+    "src/triggers/testing/proxy.py": "One proxy with the ways in which a network fails.",
+    "tests/chaos/campaign.py": "One program: the storm, from the first process to its report.",
+    "tests/core/test_configuration.py": "A test for each problem that a configuration can have.",
+    "tests/core/test_law.py": "To split, together with core/law.py.",
+    "tests/crash/checker.py": "To split: it shares a base with the checkers of the other kill tests.",
+    "tests/crash/test_mutants.py": "A mutant for each safeguard of the protocol.",
+    "tests/crash/test_poison.py": "To split: tasks that kill their process, and processes that are stopped.",
+    "tests/demo/test_demo.py": "One scenario, the questionnaire, seen from all sides.",
+    "tests/fuzz/junk.py": "A list of hostile values.",
+    "tests/logs/test_exceptions.py": "A test for each thing that an exception can carry.",
+    "tests/logs/test_logger.py": "To split by behavior: levels, contexts, handlers, threads.",
+    "tests/logs/test_sanitize.py": "A test for each kind of value and each limit.",
+    "tests/logs/test_withstand.py": "A test for each way in which logging could harm a task.",
+    "tests/runners/test_celery_runner.py": "To split by behavior: registering, sending, running eagerly.",
+    "tests/scenarios/test_joined.py": "The same scenarios for every kind of connection.",
+    "tests/scenarios/test_reviews.py": "To split: reviews, purges, and storages that are unavailable.",
+    "tests/scenarios/test_task_face.py": "To split by behavior: results, signals, kwargs, leases.",
+    "tests/simulation/world.py": "One simulated world: its clock, its processes, its scheduler.",
+    "tests/storages/test_postgres_commits.py": "To split: round trips, and answers that get lost.",
+    "tests/storages/test_redis_outages.py": "To split by the kind of outage.",
+    "tests/storages/test_sqlite_file.py": "To split: several processes, full disks, files of other programs.",
+    "tests/testing/test_faults.py": "A test for each kind of fault that can be injected.",
+    "tests/testing/test_model.py": "To split by rule: the expected values of the reference model.",
+}
+
+SIZES = {
+    path.relative_to(ROOT).as_posix(): len(path.read_text("utf-8").splitlines())
+    for folder in FOLDERS
+    for path in (ROOT / folder).rglob("*")
+    if path.suffix in SUFFIXES
+}
+
+
+def test_long_files_are_listed():
+    """A file that has become too long does two things, or has a reason that is listed."""
+    assert {path: lines for path, lines in SIZES.items() if lines > LINES and path not in LONGER} == {}
+
+
+@pytest.mark.parametrize("path", LONGER)
+def test_a_listed_file_is_long(path):
+    """A file that is short now, or was moved, must be removed from the list."""
+    assert SIZES.get(path, 0) > LINES
