@@ -34,7 +34,7 @@ PART = re.compile(r"(?P<begin><!-- generated: (?P<what>[\w. ]+) -->\n).*?(?P<end
 
 #: Methods without an underscore that are for the library's own use, or are data of the stored form.
 INTERNAL = {
-    "SessionView": {"head", "payloads", "reader"},
+    "SessionView": {"head", "page", "payloads"},
     "TaskInstance": {"stored"},
     "TriggerManager": {"apply", "of_task", "policy", "policy_for", "store", "tell"},
     "Triggers": {"abort", "is_idle", "lose", "pull", "rest", "run", "watch_tasks"},

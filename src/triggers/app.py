@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from triggers.core.law import Policy
     from triggers.core.rules import RuleSet
+    from triggers.core.state import Session
     from triggers.runners.base import Delivery, Runner
     from triggers.storages.base import Backlog, Due, Storage
     from triggers.task import Registry
@@ -180,9 +181,12 @@ class Triggers:
     def sessions(self, after: str = "") -> Iterator[SessionView]:
         """Every session, in the order of the UIDs beyond `after`, read page by page."""
         reader = self._backend.reader
+        return (SessionView(head.uid, reader) for head in self._heads(after))
+
+    def _heads(self, after: str = "") -> Iterator[Session]:
         after = after.encode("utf-8", "replace").decode()
-        while page := reader.sessions(after):
-            yield from (SessionView(session.uid, reader) for session in page)
+        while page := self._backend.reader.sessions(after):
+            yield from page
             after = page[-1].uid
 
     def check(self, configuration: object) -> RuleSet:
@@ -363,7 +367,7 @@ class Triggers:
             How many records that no review had covered before.
         """
         managers = (
-            self.existing_session(view.uid) for view in self.sessions() if self._kind(view.head.manager)
+            self._manager_of(head.manager, head.uid) for head in self._heads() if self._kind(head.manager)
         )
         return sum(manager.mark_logs_resolved(fingerprint, by=by, reason=reason) for manager in managers)
 

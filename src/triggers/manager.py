@@ -530,7 +530,7 @@ class TriggerManager:
         if not self._hooked:
             return
         for firing, released in zip(changes.fired, changes.released, strict=True):
-            self._post_fire(firing.trigger, [TaskInstance(self.storage, instance) for instance in released])
+            self._post_fire(firing.trigger, self.storage.page(released))
         for instance in changes.created:
             if instance.parent is not None:
                 self._post_replay(TaskInstance(self.storage, instance))

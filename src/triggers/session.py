@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from triggers.core.explain import Explanation, explain
 from triggers.core.names import is_name, split_instance_name
+from triggers.core.state import Session
 from triggers.core.status import RESOLVED, Status, can_move
 from triggers.core.values import decode
 from triggers.exceptions import UnknownInstanceError
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from triggers.core.rules import Rule
-    from triggers.core.state import Instance, Session
+    from triggers.core.state import Instance
     from triggers.storages.base import Reader, StoredRecord
 
-#: How many rows a view reads at a time.
-PAGE = 500
+#: How many instances a view reads at a time. The payloads of a page are in memory together.
+PAGE = 100
 
 #: How many instances of a task an explanation looks at.
 EXPLAINED = 20
@@ -42,11 +43,22 @@ def level_name(level: int) -> str:
 
 
 class TaskInstance:
-    """One run of a task, as it was when it was read."""
+    """One run of a task: a snapshot, taken when it was read.
 
-    def __init__(self, view: SessionView, stored: Instance) -> None:
+    It never changes; read the instance again to see what happened since. Two things are not stored with it:
+    the payloads of its firings, which never change, and the session's rules and time, on which `config` and
+    the `can_*` flags depend. Each is read at its first use, once for all instances of a page, and kept.
+
+    Args:
+        view: its session.
+        stored: what is kept of it.
+        page: what it shares with the instances that were read together with it; by default it was read alone.
+    """
+
+    def __init__(self, view: SessionView, stored: Instance, page: _Page | None = None) -> None:
         self._view = view
         self._stored = stored
+        self._page = page or _Page(view, [stored])
 
     def __repr__(self) -> str:
         return f"<TaskInstance {self.name} {self.status}>"
@@ -86,8 +98,8 @@ class TaskInstance:
 
     @property
     def config(self) -> Rule | None:
-        """Its task's rule as configured now, None if the task was removed."""
-        return self._view.head.rules.rules.get(self._stored.task)
+        """Its task's rule, None if the task was removed."""
+        return self._page.head.rules.rules.get(self._stored.task)
 
     @cached_property
     def kwargs(self) -> Mapping[str, Any]:
@@ -95,14 +107,14 @@ class TaskInstance:
         if self._stored.kwargs is not None:
             replaced: dict[str, Any] = decode(self._stored.kwargs)
             return replaced
-        payloads = self._view.payloads(self._stored.taken.values())
-        return {trigger: payloads[number] for trigger, number in self._stored.taken.items()}
+        payloads = self._page.payloads
+        return {trigger: decode(payloads[number]) for trigger, number in self._stored.taken.items()}
 
     @cached_property
     def result(self) -> Mapping[str, Any] | None:
         """What the task returned, or what a skip cascaded with; None if there is nothing."""
         number = self._stored.result
-        return None if number is None else self._view.payloads([number])[number]
+        return None if number is None else decode(self._page.payloads[number])
 
     @cached_property
     def error(self) -> Mapping[str, Any] | None:
@@ -228,8 +240,8 @@ class TaskInstance:
 
     @property
     def can_run(self) -> bool:
-        """Whether a worker may claim it now."""
-        return self.status is Status.SCHEDULED and self._stored.run_at <= self._view.head.now
+        """Whether it is scheduled and due, so that a worker may claim it."""
+        return self.status is Status.SCHEDULED and self._stored.run_at <= self._page.head.now
 
     @property
     def can_schedule(self) -> bool:
@@ -245,7 +257,7 @@ class TaskInstance:
 
     @property
     def can_replay(self) -> bool:
-        """Whether it is failed and its task is still configured."""
+        """Whether it is failed and its task is configured."""
         return can_move(self.status, Status.REPLAYED) and self.config is not None
 
     @property
@@ -254,8 +266,43 @@ class TaskInstance:
         return self.status is Status.FAILED
 
 
+class _Page:
+    """What instances that were read together share; each part is read at its first use, and kept.
+
+    Args:
+        view: their session.
+        stored: the instances.
+    """
+
+    def __init__(self, view: SessionView, stored: Iterable[Instance]) -> None:
+        self._view = view
+        self._numbers = {number for instance in stored for number in _payloads_of(instance)}
+
+    @cached_property
+    def head(self) -> Session:
+        """The head of their session."""
+        return self._view.head
+
+    @cached_property
+    def payloads(self) -> Mapping[int, str]:
+        """Number of a firing → its payload, for all firings that they took and all that carry a result."""
+        return self._view.payloads(self._numbers)
+
+
+def _payloads_of(instance: Instance) -> Iterator[int]:
+    """The firings whose payloads are its kwargs and its result."""
+    if instance.kwargs is None:
+        yield from instance.taken.values()
+    if instance.result is not None:
+        yield instance.result
+
+
 class SessionView:
-    """A session as it is stored. Each read sees what is stored then; nothing is kept between reads.
+    """A session as it is stored.
+
+    Each call sees what is stored then, and the view keeps nothing: two calls may see different states. An
+    instance that it returns is a snapshot. What instances of one page need besides is read for all of them
+    together, so that listing them costs a number of reads that depends on the pages alone.
 
     Args:
         uid: the session.
@@ -299,8 +346,6 @@ class SessionView:
     @property
     def head(self) -> Session:
         """Its head, a blank one if it does not exist."""
-        from triggers.core.state import Session  # noqa: PLC0415 - only for what does not exist
-
         return self._reader.session(self.uid) or Session(self.uid, 0)
 
     @property
@@ -367,15 +412,20 @@ class SessionView:
             page = self._reader.instances(
                 self.uid, task=task, statuses=wanted, flagged=flagged, after=after, limit=PAGE
             )
-            yield from (TaskInstance(self, stored) for stored in page)
+            yield from self.page(page)
             if len(page) < PAGE:
                 return
             after = (page[-1].task, page[-1].number)
 
-    def payloads(self, numbers: Iterable[int]) -> dict[int, Any]:
-        """Number of a firing → its kwargs."""
-        found = self._reader.firings(self.uid, numbers=set(numbers))
-        return {firing.number: decode(firing.kwargs) for firing in found}
+    def page(self, stored: Collection[Instance]) -> list[TaskInstance]:
+        """The stored instances as one page: what they need besides is read once for all of them."""
+        page = _Page(self, stored)
+        return [TaskInstance(self, instance, page) for instance in stored]
+
+    def payloads(self, numbers: Collection[int]) -> dict[int, str]:
+        """Number of a firing → its payload, encoded; nothing is read where no number is given."""
+        found = self._reader.firings(self.uid, numbers=numbers) if numbers else ()
+        return {firing.number: firing.kwargs for firing in found}
 
     def logs(
         self,

@@ -115,10 +115,10 @@ def show(where: Where, /, uid: str, instance: str | None, limit: int, **narrow: 
         if instance is not None:
             _show_instance(where, view, instance)
         else:
-            reader = app.storage.reader
+            reader, head = app.storage.reader, view.head
             shown, more = _cut(_instances(reader, uid, limit, **narrow), limit)
-            bare = [] if any(narrow.values()) else _without_instance(reader, view.head)
-            _show_session(where, view.head, shown, bare, more=more)
+            bare = [] if any(narrow.values()) else _without_instance(reader, head)
+            _show_session(where, head, shown, bare, more=more)
 
 
 def _instances(

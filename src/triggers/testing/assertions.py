@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from functools import partial
 from pprint import pformat
 from textwrap import indent
 from typing import TYPE_CHECKING, Any, Final
@@ -17,11 +18,10 @@ from triggers.exceptions import UnknownInstanceError
 from triggers.session import SessionView, TaskInstance, level_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from typing import NoReturn
 
     from triggers.manager import TriggerManager
-    from triggers.storages.base import StoredRecord
 
 #: Records of an instance that a message shows: the latest ones.
 SHOWN_RECORDS: Final = 50
@@ -132,8 +132,8 @@ class SessionAssertions:
     def assert_instance_missing(self, name: str) -> None:
         """There is no such instance."""
         __tracebackhide__ = True
-        if name in self.view:
-            instance = self.view[name]
+        instance = self._find(name)
+        if instance is not None:
             self._fail(
                 f"{name} of session {self.view.uid!r} is {instance.status}, and should not be there", instance
             )
@@ -149,8 +149,8 @@ class SessionAssertions:
     def assert_unresolved_instances(self, expected: Iterable[str]) -> None:
         """These instances, and no others, are unstarted, scheduled, running or failed; in any order."""
         __tracebackhide__ = True
-        found = {instance.name for instance in self.view.get_unresolved_instances()}
-        self._compare("unresolved instances", found, set(expected), self._told)
+        found = {instance.name: instance for instance in self.view.get_unresolved_instances()}
+        self._compare("unresolved instances", set(found), set(expected), partial(self._told, found))
 
     def assert_unresolved_logs(self, expected: Iterable[str], min_level: int = logging.WARNING) -> None:
         """These instances, and no others, have records that no review covers; in any order.
@@ -158,9 +158,10 @@ class SessionAssertions:
         Instances that were replayed or skipped do not count.
         """
         __tracebackhide__ = True
-        found = {instance.name for instance in self.view.get_instances_with_unresolved_logs(min_level)}
+        unresolved = self.view.get_instances_with_unresolved_logs(min_level)
+        found = {instance.name: instance for instance in unresolved}
         what = f"instances with unresolved records from {level_name(min_level)} on"
-        self._compare(what, found, set(expected), self._told)
+        self._compare(what, set(found), set(expected), partial(self._told, found))
 
     def assert_no_unresolved_logs(self, min_level: int = logging.WARNING) -> None:
         """No instance has records at or above the level that no review covers."""
@@ -172,7 +173,7 @@ class SessionAssertions:
         __tracebackhide__ = True
         if not self.view.finalized:
             open_tasks = [rule.task for rule in self.view.get_unresolved_tasks()]
-            told = [self._explained(task) for task in open_tasks]
+            told = self._explained(open_tasks)
             self._fail("\n".join([f"session {self.view.uid!r} is not finalised, and should be", *told]))
 
     def assert_not_finalized(self) -> None:
@@ -193,9 +194,8 @@ class SessionAssertions:
 
     def _in_status(self, name: str, status: Status) -> TaskInstance:
         __tracebackhide__ = True
-        try:
-            instance = self.view[name]
-        except UnknownInstanceError:
+        instance = self._find(name)
+        if instance is None:
             self._fail_missing(name, status)
         if instance.status is not status:
             found = f"{name} of session {self.view.uid!r} is {instance.status}"
@@ -207,29 +207,46 @@ class SessionAssertions:
         lines = [f"session {self.view.uid!r} has no instance {name!r}, which should be {status}"]
         task = name.rpartition("#")[0] or name
         if task in self.view.tasks:
-            lines.append(self._explained(task))
+            lines.append(self._why(task))
         lines += [f"  {listed}" for listed in _listed(self.view)]
         self._fail("\n".join(lines))
 
-    def _compare(self, what: str, found: set[str], expected: set[str], tell: Any) -> None:
+    def _compare(
+        self,
+        what: str,
+        found: set[str],
+        expected: set[str],
+        tell: Callable[[Collection[str]], Iterable[str]],
+    ) -> None:
         __tracebackhide__ = True
         if found == expected:
             return
         lines = [
             f"{what} of session {self.view.uid!r} are\n  {_names(found)}\nand should be\n  {_names(expected)}"
         ]
-        lines += [tell(name) for name in sorted(found ^ expected)]
+        lines += tell(sorted(found ^ expected))
         self._fail("\n".join(lines))
 
-    def _explained(self, task: str) -> str:
-        if task not in self.view.tasks:
-            return f"  {task} is no task of this session"
-        return f"  why: {self.view.explain(task).sentence}"
+    def _explained(self, tasks: Collection[str]) -> Iterator[str]:
+        known = self.view.tasks
+        for task in tasks:
+            yield self._why(task) if task in known else f"  {task} is no task of this session"
 
-    def _told(self, name: str) -> str:
-        if name not in self.view:
-            return f"  there is no {name}"
-        return f"{name}:\n{self.describe(name)}"
+    def _why(self, name: str) -> str:
+        return f"  why: {self.view.explain(name).sentence}"
+
+    def _told(self, found: Mapping[str, TaskInstance], names: Collection[str]) -> Iterator[str]:
+        """The story of each instance, as it was found, or as it is now."""
+        for name in names:
+            instance = found.get(name) or self._find(name)
+            story = instance and "\n".join(_story(self.view, instance))
+            yield f"{name}:\n{story}" if story else f"  there is no {name}"
+
+    def _find(self, name: str) -> TaskInstance | None:
+        try:
+            return self.view[name]
+        except UnknownInstanceError:
+            return None
 
     def _fail(self, message: str, instance: TaskInstance | None = None) -> NoReturn:
         __tracebackhide__ = True
@@ -269,13 +286,10 @@ def _log(view: SessionView, instance: TaskInstance) -> Iterator[str]:
     if not count:
         yield "  log: nothing"
         return
-    records: list[StoredRecord] = []
-    while page := view.logs(instance, after=records[-1].cursor if records else None):
-        records += page
     yield f"  log: {_count(count, 'record', 'records')}" + (
         f", the last {SHOWN_RECORDS} of them" if count > SHOWN_RECORDS else ""
     )
-    for record in records[-SHOWN_RECORDS:]:
+    for record in view.logs(instance, limit=SHOWN_RECORDS, latest=True):
         entry = record.entry
         yield f"    {level_name(entry.level)} {entry.logger}: {entry.message}"
         if entry.context:
