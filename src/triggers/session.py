@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from triggers.core.explain import Explanation, explain
+from triggers.core.explain import Explanation, explain, is_waiting
 from triggers.core.names import is_name, split_instance_name
-from triggers.core.state import Session
+from triggers.core.state import Counter, Session
 from triggers.core.status import RESOLVED, Status, can_move
-from triggers.core.values import decode
+from triggers.core.values import decode, to_datetime
 from triggers.exceptions import UnknownInstanceError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
+    from datetime import datetime
 
-    from triggers.core.rules import Rule
+    from triggers.core.rules import Rule, RuleSet
     from triggers.core.state import Instance
     from triggers.storages.base import Reader, StoredRecord
 
@@ -30,11 +31,6 @@ EXPLAINED = 20
 UNRESOLVED = frozenset(Status) - RESOLVED
 
 _LEVELS = {0: "NOTSET", 10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
-
-
-def to_datetime(at: int) -> datetime:
-    """An aware UTC datetime from microseconds since the Unix epoch."""
-    return datetime.fromtimestamp(at // 1_000_000, UTC) + timedelta(microseconds=at % 1_000_000)
 
 
 def level_name(level: int) -> str:
@@ -466,26 +462,41 @@ class SessionView:
 
     def explain(self, task: str) -> Explanation:
         """Why the task, or the task of that instance, has run, or has not."""
-        rules = self.head.rules.rules
-        name = task
-        if task not in rules and "#" in task:
-            name = split_instance_name(task)[0]
-        rule = rules.get(name)
-        instances = self._reader.instances(self.uid, task=name, limit=EXPLAINED)
-        instances += [
-            instance
-            for instance in self._reader.instances(self.uid, task=name, statuses=UNRESOLVED, limit=EXPLAINED)
-            if instance not in instances
-        ]
-        if name != task:
-            instances = [instance for instance in instances if instance.name == task] or [self[task].stored]
-        happened = self._reader.latest(self.uid, rule.after.names) if rule else {}
-        upstream = {
-            before: self._reader.instances(self.uid, task=before, statuses=UNRESOLVED, limit=EXPLAINED)
-            or self._reader.instances(self.uid, task=before, limit=EXPLAINED)
-            for before in _before(name, rules)
-        }
-        return explain(name, rule, instances, happened, upstream, dict(_remarks(instances)))
+        rules = self.head.rules
+        name = split_instance_name(task)[0] if task not in rules.rules and "#" in task else task
+        rule = rules.rules.get(name)
+        instances = self._first_of(name) if name == task else [self[task].stored]
+        if rule is None or not is_waiting(rule, instances):
+            return explain(name, rule, instances, (), {})
+        happened = () if instances else self._reader.latest(self.uid, rule.after.names)
+        return explain(name, rule, instances, happened, self._upstream(rules, rule))
+
+    def _first_of(self, task: str) -> list[Instance]:
+        """The first instances of a task, and its first unresolved ones."""
+        found = self._reader.instances(self.uid, task=task, limit=EXPLAINED)
+        if len(found) < EXPLAINED:
+            return found
+        unresolved = self._reader.instances(self.uid, task=task, statuses=UNRESOLVED, limit=EXPLAINED)
+        return found + [instance for instance in unresolved if instance not in found]
+
+    def _upstream(self, rules: RuleSet, rule: Rule) -> dict[str, list[Instance]]:
+        """Task that the rule waits for → its unresolved instances, or else the resolved ones.
+
+        The counters tell which tasks have any, so that the others cost no read. Resolved instances only
+        matter of a task that the rule itself names.
+        """
+        counters = self._reader.counters(self.uid)
+        found: dict[str, list[Instance]] = {}
+        for task in rules.upstream(rule.task):
+            counter = counters.get(task, Counter())
+            found[task] = []
+            if counter.unresolved:
+                found[task] = self._reader.instances(
+                    self.uid, task=task, statuses=UNRESOLVED, limit=EXPLAINED
+                )
+            if not found[task] and counter.created and task in rule.after.names:
+                found[task] = self._reader.instances(self.uid, task=task, limit=EXPLAINED)
+        return found
 
     def debug_repr(self) -> str:
         """The session in a few lines, for a person at a prompt."""
@@ -495,29 +506,3 @@ class SessionView:
             took = ", ".join(f"{trigger}={number}" for trigger, number in instance.stored.taken.items())
             lines.append(f"  {instance.name}: {instance.status} ({took}) log {instance.current_log_level}")
         return "\n".join(lines)
-
-
-def _before(task: str, rules: Mapping[str, Rule]) -> list[str]:
-    """The tasks before one, directly or through others."""
-    found: dict[str, None] = {}
-    heads = [task]
-    while heads:
-        rule = rules.get(heads.pop())
-        names = sorted(rule.after.names & rules.keys()) if rule else []
-        fresh = [name for name in names if name not in found and name != task]
-        found.update(dict.fromkeys(fresh))
-        heads += fresh
-    return list(found)
-
-
-def _remarks(instances: Iterable[Instance]) -> Iterator[tuple[str, str]]:
-    for instance in instances:
-        if instance.status is Status.FAILED and instance.error:
-            error = decode(instance.error)
-            yield instance.name, f"failed with {error.get('type')}: {error.get('message')}"
-        elif instance.status is Status.SCHEDULED and instance.given_back:
-            yield instance.name, f"was given back by workers without its task, {instance.given_back} in all"
-        elif instance.status is Status.SCHEDULED:
-            yield instance.name, f"is to run at {to_datetime(instance.run_at).isoformat()}"
-        elif instance.status is Status.RUNNING:
-            yield instance.name, f"is run by {instance.owner}, attempt {instance.attempt}"

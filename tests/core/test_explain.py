@@ -271,6 +271,26 @@ def test_a_failed_instance_says_why_and_what_to_do(session, stop):
     assert found.remarks["t#0"].endswith(f"FailingError: No name{stop}")
 
 
+def test_what_no_worker_takes_says_how_often_it_was_returned():
+    """Workers of the application lack the task: nothing is missing but one that has it."""
+    with TriggersHarness(registry=Registry(), complete_registry=False) as harness:
+        session = harness.session("s")
+        session.update_configuration({"t": after("a", run="elsewhere")})
+        session.fire("a")
+        assert said(session, "t") == (
+            "t has 1 scheduled. t#0 was given back by workers without its task, 1 in all."
+        )
+
+
+def test_what_is_due_later_says_when(session):
+    """A retry after a cooldown is scheduled; the sentence has the time from which it may run."""
+    params = {"retrying": {"times": 1, "cooldown": 60}}
+    session.update_configuration({"t": after("a", run="triggers.testing.SelfRetrying", withParams=params)})
+    session.fire("a")
+    found = session.storage.explain("t")
+    assert found.remarks["t#1"] == "is to run at 2026-01-01T00:01:00+00:00"
+
+
 # -- what is not configured -----------------------------------------------------------------------------
 
 

@@ -40,6 +40,17 @@ def test_those_that_wait_for_a_trigger_are_found_through_others(configuration):
         assert rules.waiting_for(trigger) is rules.waiting_for(trigger), "it is found once"
 
 
+@given(strategies.configurations())
+def test_upstream_is_the_reverse_of_waiting(configuration):
+    """A task's upstream are the other tasks that it waits for, each once."""
+    rules = rule_set(configuration)
+    for task in configuration:
+        upstream = rules.upstream(task)
+        waited_for = {other for other in configuration if task in rules.waiting_for(other)}
+        assert set(upstream) == waited_for - {task}
+        assert len(upstream) == len(set(upstream))
+
+
 def test_a_veto_is_no_wait():
     """A task that names the trigger only in `unless` does not wait for it."""
     rules = rule_set({"t": {"after": ["a"], "unless": ["end"], "run": "r"}})
@@ -104,3 +115,4 @@ def test_no_rules_listen_to_nothing():
     """A session that was never configured has an empty rule set."""
     assert (NO_RULES.rules, NO_RULES.listeners, NO_RULES.body) == ({}, {}, "{}")
     assert NO_RULES.waiting_for("a") == frozenset()
+    assert NO_RULES.upstream("a") == ()

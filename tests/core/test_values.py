@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 
-from triggers.core.values import DEFAULT_LIMITS, INTEGER_RANGE, Limits, decode, encode
+from triggers.core.values import DEFAULT_LIMITS, INTEGER_RANGE, Limits, decode, encode, to_datetime
 from triggers.exceptions import InvalidValueError
 from triggers.testing import strategies
 from triggers.testing.conformance.values import VALUES
@@ -215,3 +215,11 @@ def test_offsets_of_seconds_come_back():
     """Offsets are kept to the microsecond."""
     value = datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=1, seconds=7, microseconds=1)))
     assert same(decode(encode(value, "kwargs")), value)
+
+
+@pytest.mark.parametrize("at", [0, 1, -1, 1_767_225_600_123_456, 253_402_300_799_999_999])
+def test_a_stored_time_is_exact(at):
+    """The aware datetime of a stored time has each of its microseconds, which a float would round."""
+    found = to_datetime(at)
+    assert found.tzinfo is UTC
+    assert (found - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) == at

@@ -198,6 +198,36 @@ def test_the_text_for_a_prompt_reads_each_page_once(harness, reads, view):
     assert reads == {"session": 1, "instances": 1}
 
 
+def test_an_explanation_of_what_has_run_reads_nothing_upstream(harness, reads, view):
+    """Nothing is missing, so only the task's rule and its instances are read."""
+    played(harness, 1)
+    assert view.explain("t_page").sentence == "t_page has 1 finished."
+    assert reads == {"session": 1, "instances": 1}
+    reads.clear()
+    assert view.explain("t_page#0").sentence == "t_page has 1 finished."
+    assert reads == {"session": 1, "instance": 1}
+
+
+def test_an_explanation_reads_the_upstream_tasks_that_have_something_to_say(harness, reads, view):
+    """Of 51 tasks before it two are read: one has failed, and one, which it names, did not fire."""
+    session = harness.session("s")
+    chain = {f"t_{n + 1}": {"after": [f"t_{n}"], "run": "triggers.testing.PassThrough"} for n in range(49)}
+    session.update_configuration(
+        {
+            "t_0": {"after": ["a"], "run": "triggers.testing.Failing"},
+            **chain,
+            "t_skip": {"after": ["a"], "run": "triggers.testing.SelfSkipping"},
+            "t_end": {"after": ["t_49", "t_skip"], "run": "triggers.testing.PassThrough"},
+        }
+    )
+    session.fire("a")
+    reads.clear()
+    found = view.explain("t_end")
+    assert found.waits_for == ("t_0#0",)
+    assert found.waiting[0].upstream == {"t_49": (), "t_skip": (("t_skip#0", "skipped"),)}
+    assert reads == {"session": 1, "instances": 1 + 2, "latest": 1, "counters": 1}
+
+
 def test_a_kind_is_reviewed_without_a_read_for_each_session(harness, reads):
     """The page of sessions says whose manager each is; only the records are looked for in each of them."""
     for number in range(20):
@@ -221,7 +251,7 @@ def test_a_failed_assertion_reads_the_tasks_once(harness, reads, view):
 
 
 def test_a_failed_assertion_shows_the_instances_that_it_compared(harness, reads, view):
-    """They are not read again; only one that it did not find is looked for by its name."""
+    """They are not read again: one that was not found is looked for by its name, and one is explained."""
     session = played(harness, 0)
     session.fire("fail")
     session.fire("page")
@@ -229,7 +259,7 @@ def test_a_failed_assertion_shows_the_instances_that_it_compared(harness, reads,
     check = SessionAssertions(view)
     with pytest.raises(AssertionError, match=r"(?s)t_fail#0:.*status: failed.*there is no t_none#0"):
         check.assert_unresolved_instances(["t_wait#0", "t_none#0"])
-    assert reads["instance"] == 1
+    assert reads["instance"] == 2
 
 
 def test_a_failed_assertion_reads_only_the_records_that_it_shows(harness, reads, view):

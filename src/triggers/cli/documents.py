@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from triggers.core.status import Status
-from triggers.core.values import Limits, encode
-from triggers.session import level_name, to_datetime
+from triggers.core.values import Limits, encode, to_datetime
+from triggers.session import level_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

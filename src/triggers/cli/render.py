@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from triggers.cli.documents import asks_for_review, error_of, parent_of, tagged
 from triggers.core.status import Status
-from triggers.session import level_name, to_datetime
+from triggers.core.values import to_datetime
+from triggers.session import level_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from triggers.core.status import Status
+from triggers.core.values import decode, to_datetime
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from triggers.core.rules import Rule
     from triggers.core.state import Instance
@@ -72,13 +73,18 @@ class Explanation:
     sentence: str
 
 
-def explain(  # noqa: PLR0917 - what is known, in the order in which it is told
+def is_waiting(rule: Rule | None, instances: Collection[Instance]) -> bool:
+    """Whether triggers are missing: an instance is unstarted, or a configured task has no instance."""
+    unstarted = not instances or any(instance.status is Status.UNSTARTED for instance in instances)
+    return rule is not None and unstarted
+
+
+def explain(
     task: str,
     rule: Rule | None,
     instances: Sequence[Instance],
     happened: Collection[str],
     upstream: Mapping[str, Sequence[Instance]],
-    remarks: Mapping[str, str],
 ) -> Explanation:
     """Explain a task.
 
@@ -86,10 +92,9 @@ def explain(  # noqa: PLR0917 - what is known, in the order in which it is told
         task: its name.
         rule: its rule, None where it is not configured.
         instances: its instances.
-        happened: the triggers that it names and that have fired.
-        upstream: every task before it, directly or through others → that task's unresolved instances, or
-            the resolved ones where there are no others.
-        remarks: instance → what the caller knows besides.
+        happened: the triggers that it names and that have fired; only used where it has no instances.
+        upstream: task that it waits for, directly or through others → that task's unresolved instances, or
+            the resolved ones where there are no others; only used where it :func:`is_waiting`.
     """
     counts: dict[str, int] = {}
     for instance in instances:
@@ -99,6 +104,7 @@ def explain(  # noqa: PLR0917 - what is known, in the order in which it is told
     own = [i.name for i in instances if i.status is Status.FAILED]
     before = [i.name for found in upstream.values() for i in found if i.status is Status.FAILED]
     waits_for = (*own, *(before if waiting else ()))
+    remarks = dict(_remarks(instances))
     sentence = _sentence(task, rule, counts, waiting, vetoed, waits_for, remarks)
     return Explanation(task, rule is not None, counts, waiting, vetoed, waits_for, remarks, sentence)
 
@@ -125,6 +131,19 @@ def _wait(
 
 def _states(instances: Sequence[Instance]) -> tuple[tuple[str, str], ...]:
     return tuple((instance.name, instance.status.value) for instance in instances)
+
+
+def _remarks(instances: Iterable[Instance]) -> Iterator[tuple[str, str]]:
+    for instance in instances:
+        if instance.status is Status.FAILED and instance.error:
+            error = decode(instance.error)
+            yield instance.name, f"failed with {error.get('type')}: {error.get('message')}"
+        elif instance.status is Status.SCHEDULED and instance.given_back:
+            yield instance.name, f"was given back by workers without its task, {instance.given_back} in all"
+        elif instance.status is Status.SCHEDULED:
+            yield instance.name, f"is to run at {to_datetime(instance.run_at).isoformat()}"
+        elif instance.status is Status.RUNNING:
+            yield instance.name, f"is run by {instance.owner}, attempt {instance.attempt}"
 
 
 def _sentence(  # noqa: PLR0917 - the parts of one sentence, in their order

@@ -118,6 +118,18 @@ class RuleSet:
             self._exempt[trigger] = frozenset(found)
         return self._exempt[trigger]
 
+    def upstream(self, task: str) -> tuple[str, ...]:
+        """The other tasks that the task waits for, directly or through others; none for an unknown task."""
+        found: dict[str, None] = {}
+        heads = [task]
+        while heads:
+            rule = self.rules.get(heads.pop())
+            names = sorted(rule.after.names & self.rules.keys()) if rule else []
+            fresh = [name for name in names if name not in found and name != task]
+            found.update(dict.fromkeys(fresh))
+            heads += fresh
+        return tuple(found)
+
 
 def rule_from_json(task: str, written: Mapping[str, Any]) -> Rule:
     """Read one task in the form of the rule language, which validation has accepted."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -101,6 +101,11 @@ def encode(value: object, what: str, limits: Limits = DEFAULT_LIMITS) -> str:
         message = f"{what}: {len(written):,} bytes are more than the limit of {limits.payload:,}"
         raise InvalidValueError(message)
     return written.decode()
+
+
+def to_datetime(at: int) -> datetime:
+    """An aware UTC datetime from microseconds since the Unix epoch."""
+    return datetime.fromtimestamp(at // 1_000_000, UTC) + timedelta(microseconds=at % 1_000_000)
 
 
 def decode(text: str) -> Any:
