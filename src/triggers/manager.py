@@ -7,10 +7,7 @@ has been done and the exception is the hook's.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,18 +16,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast
 from triggers.core import law
 from triggers.core.configuration import check_configuration
 from triggers.core.names import check_name, split_instance_name
-from triggers.core.state import Firing, Foreseen
+from triggers.core.state import Foreseen, new_firing
 from triggers.core.status import Status
-from triggers.core.values import DEFAULT_LIMITS, Limits, decode, encode, shown
+from triggers.core.values import DEFAULT_LIMITS, Limits, decode, encode, mapping_of, shown
 from triggers.core.work import need_of
-from triggers.exceptions import InvalidStatusError, InvalidValueError
+from triggers.exceptions import InvalidStatusError
 from triggers.logs import LogSettings
 from triggers.session import SessionView, TaskInstance
 from triggers.storages.base import Due
 from triggers.storages.joining import Here
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from typing import Self
 
     from triggers.core.rules import RuleSet
@@ -225,13 +222,8 @@ class TriggerManager:
             IdempotencyConflictError: the key was used with other kwargs.
             StorageError: it could not be stored.
         """
-        trigger = check_name(trigger, "trigger")
-        payload = _payload(kwargs, "kwargs", self._around.limits)
-        fingerprint = None
-        if key is not None:
-            key = check_name(key, "key")
-            fingerprint = _fingerprint(payload)
-        firing = Firing(0, trigger, payload, 0, self._source.depth, self._source.name, key, fingerprint)
+        depth, name, limits = self._source.depth, self._source.name, self._around.limits
+        firing = new_firing(trigger, kwargs, key, depth=depth, source=name, limits=limits)
         policy = self.policy
         decide: Decide = lambda session: law.fire(session, policy, firing)  # noqa: E731 - typed
         if self._rules is not None:
@@ -565,17 +557,7 @@ def _where(instance: TaskInstance | str) -> tuple[str, int]:
 
 
 def _payload(value: object, what: str, limits: Limits) -> str:
-    if type(value) is dict:
-        return encode(value, what, limits)
-    if value is not None and not isinstance(value, Mapping):
-        message = f"{what}: a mapping is needed, not a {type(value).__name__}"
-        raise InvalidValueError(message)
-    try:
-        given = {} if value is None else dict(value)
-    except Exception as error:
-        message = f"{what}: the mapping cannot be read: {shown(error)}"
-        raise InvalidValueError(message) from error
-    return encode(given, what, limits)
+    return encode(mapping_of(value, what), what, limits)
 
 
 def _mapping(value: object, what: str) -> dict[str, Any]:
@@ -589,11 +571,6 @@ def _status(value: Status | str) -> Status:
     except ValueError:
         message = f"{shown(value)} is no status; there are: {', '.join(Status)}"
         raise InvalidStatusError(message) from None
-
-
-def _fingerprint(payload: str) -> str:
-    """SHA-256 of the kwargs with their keys in order, so that another order is no other firing."""
-    return hashlib.sha256(json.dumps(json.loads(payload), sort_keys=True).encode()).hexdigest()
 
 
 def _fire_result(changes: Changes) -> FireResult:

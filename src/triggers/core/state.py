@@ -7,13 +7,16 @@ the same transaction. Times are microseconds since the Unix epoch, UTC; payloads
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from triggers.core.names import instance_name
+from triggers.core.names import check_name, instance_name
 from triggers.core.rules import NO_RULES, RuleSet
 from triggers.core.status import RESOLVED, Status
+from triggers.core.values import DEFAULT_LIMITS, Limits, encode, mapping_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,6 +77,40 @@ class Firing(NamedTuple):
     source: str = ""
     key: str | None = None
     fingerprint: str | None = None
+
+
+def new_firing(
+    trigger: str,
+    kwargs: object = None,
+    key: str | None = None,
+    *,
+    depth: int = 0,
+    source: str = "",
+    limits: Limits = DEFAULT_LIMITS,
+) -> Firing:
+    """A firing that was checked and encoded; its number and time are given when it is decided about.
+
+    Args:
+        trigger: its name.
+        kwargs: its payload, a mapping, or None for an empty one.
+        key: its idempotency key. A repeat agrees with it if the payloads are equal, in whatever order their
+            keys are.
+        depth: how many firings led to it.
+        source: name of the instance that fires it.
+        limits: sizes that the payload must keep to.
+
+    Raises:
+        InvalidNameError: the trigger or the key is not a valid name.
+        InvalidValueError: the payload is not a mapping, or cannot be stored.
+    """
+    trigger = check_name(trigger, "trigger")
+    payload = encode(mapping_of(kwargs, "kwargs"), "kwargs", limits)
+    if key is None:
+        return Firing(0, trigger, payload, 0, depth, source)
+    key = check_name(key, "key")
+    ordered = json.dumps(json.loads(payload), sort_keys=True)
+    fingerprint = hashlib.sha256(ordered.encode()).hexdigest()
+    return Firing(0, trigger, payload, 0, depth, source, key, fingerprint)
 
 
 @dataclass(slots=True)

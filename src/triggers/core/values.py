@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -101,6 +102,24 @@ def encode(value: object, what: str, limits: Limits = DEFAULT_LIMITS) -> str:
         message = f"{what}: {len(written):,} bytes are more than the limit of {limits.payload:,}"
         raise InvalidValueError(message)
     return written.decode()
+
+
+def mapping_of(value: object, what: str) -> dict[Any, Any]:
+    """A mapping, None being the empty one, as a dictionary that can be encoded; an exact one is not copied.
+
+    Raises:
+        InvalidValueError: it is not a mapping, or one that cannot be read.
+    """
+    if type(value) is dict:
+        return value
+    if value is not None and not isinstance(value, Mapping):
+        message = f"{what}: a mapping is needed, not a {type(value).__name__}"
+        raise InvalidValueError(message)
+    try:
+        return {} if value is None else dict(value)
+    except Exception as error:
+        message = f"{what}: the mapping cannot be read: {shown(error)}"
+        raise InvalidValueError(message) from error
 
 
 def to_datetime(at: int) -> datetime:

@@ -6,14 +6,13 @@ decides through the storage, and returns the changes.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from triggers.core import law
 from triggers.core.configuration import check_configuration
 from triggers.core.names import split_instance_name
-from triggers.core.state import Changes, Firing, Instance, Need, Session, Slice
+from triggers.core.state import Changes, Instance, Need, Session, Slice, new_firing
 from triggers.core.terms import Attempt, Policy, RetryTerms, Terms
 from triggers.core.values import decode, encode
 from triggers.storages.base import Lease
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from triggers.core.records import LogBatch
-    from triggers.core.state import Decide, Decision
+    from triggers.core.state import Decide, Decision, Firing
     from triggers.core.status import Status
     from triggers.storages.base import Storage
 
@@ -31,11 +30,6 @@ SECOND: Final = 1_000_000
 
 #: How long a claim of these steps lasts.
 LEASE: Final = 60 * SECOND
-
-
-def fingerprint(kwargs: str) -> str:
-    """What two firings with one key must agree in: the payload, whatever the order of its keys."""
-    return json.dumps(json.loads(kwargs), sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +59,7 @@ class Steps:
 
     def fire(self, trigger: str, kwargs: Mapping[str, Any] | None = None, key: str | None = None) -> Changes:
         """Fire a trigger."""
-        payload = encode(dict(kwargs or {}), "kwargs", self.policy.limits)
-        firing = Firing(0, trigger, payload, 0, key=key, fingerprint=fingerprint(payload) if key else None)
+        firing = new_firing(trigger, kwargs, key, limits=self.policy.limits)
         return self.commit(lambda session: law.fire(session, self.policy, firing))
 
     def replay(self, name: str, kwargs: Mapping[str, Any] | None = None) -> Instance:
