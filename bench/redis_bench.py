@@ -19,7 +19,7 @@ import redis
 
 from bench.rounds import in_turns
 from triggers import Triggers
-from triggers.core.state import Firing
+from triggers.core.state import Decision, Firing
 from triggers.core.work import Work
 from triggers.storages.redis_nodes import packed
 from triggers.testing.servers import RedisServer
@@ -27,7 +27,7 @@ from triggers.testing.servers import RedisServer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from triggers.core.state import Decision, Session
+    from triggers.core.state import DecisionRun, Session
     from triggers.storages.redis_nodes import Command
 
 CONFIGURATION = {"t_import": {"after": ["ready"], "andEvery": "pageReceived", "run": "bench.NoOp"}}
@@ -203,7 +203,7 @@ def _growth(server: RedisServer) -> list[tuple[str, float, str]]:
 def _grown(url: str, uid: str, trigger: str, size: int) -> Callable[[], None]:
     triggers, manager = _session(url, GROWTH, uid)
 
-    def many(session: Session) -> Decision:
+    def many(session: Session) -> DecisionRun:
         work = Work(session, manager.policy)
         work.learn((yield work.need(trigger)))
         for _ in range(BATCH):
@@ -211,7 +211,7 @@ def _grown(url: str, uid: str, trigger: str, size: int) -> Callable[[], None]:
         return work.done()
 
     for _ in range(size // BATCH):
-        triggers.storage.commit(uid, many)
+        triggers.storage.commit(uid, Decision("fire many", many))
     for _ in range(size % BATCH):
         manager.fire(trigger, {"page": 0})
 

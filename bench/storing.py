@@ -52,17 +52,16 @@ def run() -> list[tuple[str, float, str]]:
 def _write(storage: Storage) -> Callable[[], None]:
     rules = check_configuration(CONFIGURATION)
     firing = Firing(0, "ready", "{}", 0)
-    storage.commit("respondent-17", lambda session: law.configure(session, POLICY, rules))
-    storage.commit("respondent-17", lambda session: law.fire(session, POLICY, firing))
+    storage.commit("respondent-17", law.configure(POLICY, rules))
+    storage.commit("respondent-17", law.fire(POLICY, firing))
     terms = law.Terms(3_600_000_000)
-    take = lambda session: law.claim(session, POLICY, "t_import", 0, "bench", lambda _: terms)  # noqa: E731
-    storage.commit("respondent-17", take)
+    storage.commit("respondent-17", law.claim(POLICY, "t_import", 0, "bench", lambda *_: terms))
     entries = [_entry(number) for number in range(BATCH)]
     attempt = law.Attempt("t_import", 0, 1, logs=LogBatch(entries, {20: BATCH}, 0))
 
     def write() -> None:
         for _ in range(BATCHES):
-            storage.commit("respondent-17", lambda session: law.keep_logs(session, POLICY, attempt))
+            storage.commit("respondent-17", law.keep_logs(POLICY, attempt))
 
     return write
 

@@ -23,9 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from triggers.core import law
-from triggers.core.state import Foreseen, Need
 from triggers.core.values import Limits, decode, encode
-from triggers.core.work import need_of_one
 from triggers.exceptions import (
     CascadeDepthError,
     InvalidValueError,
@@ -52,7 +50,7 @@ if TYPE_CHECKING:
 
     from triggers.core.records import LogBatch
     from triggers.core.rules import Rule
-    from triggers.core.state import Changes, Decide, Decision, Instance, Session
+    from triggers.core.state import Changes, Decision, Instance
     from triggers.manager import TriggerManager
     from triggers.runners.base import Delivery
     from triggers.storages.base import Storage
@@ -103,7 +101,7 @@ class Executor:
     storage: Storage
     tasks: Registry
     manager_of: Callable[[str, str], TriggerManager]
-    policy_of: Callable[[str], law.Policy | None]
+    policy_of: law.PolicyOf
     lease: float
     max_crashes: int
     heartbeat: Heartbeat = field(init=False)
@@ -141,11 +139,8 @@ class Executor:
             StorageError: the storage is away; nothing was changed.
         """
         payload = encode(dict(exception_record(error, LogSettings())), "the error", ROOMY)
-
-        def decide(session: Session) -> Decision:
-            return law.abort(session, self._policy(session), task, number, label, payload)
-
-        return not self.storage.commit(uid, decide, patience=patience, alone=False).refused
+        decision = law.abort(self.policy_of, task, number, label, payload)
+        return not self.storage.commit(uid, decision, timeout=patience).refused
 
     def lose(self, uid: str, task: str, number: int, label: str) -> bool:
         """Rescue what a worker that is dead was running, see :func:`triggers.core.law.lose`.
@@ -153,11 +148,8 @@ class Executor:
         Raises:
             StorageError: the storage is away; nothing was changed.
         """
-
-        def decide(session: Session) -> Decision:
-            return law.lose(session, self._policy(session), task, number, label, worker_lost)
-
-        return not self.storage.commit(uid, decide, alone=False).refused
+        decision = law.lose(self.policy_of, task, number, label, worker_lost)
+        return not self.storage.commit(uid, decision).refused
 
     def release_all(self) -> None:
         """Let every running instance of this process go, so that others can run it at once.
@@ -170,29 +162,19 @@ class Executor:
             lease = held.lease
             attempt = law.Attempt(lease.task, lease.number, lease.fence)
             try:
-                self.storage.commit(lease.uid, partial(self._release, attempt), alone=False)
+                self.storage.commit(lease.uid, law.release(self.policy_of, attempt))
             except StorageError:
                 _log.warning(
                     "%s#%d of session %r was not let go", lease.task, lease.number, lease.uid, exc_info=True
                 )
 
-    def _release(self, attempt: law.Attempt, session: Session) -> Decision:
-        return law.release(session, self._policy(session), attempt)
-
-    def _policy(self, session: Session) -> law.Policy:
-        return self.policy_of(session.manager) or law.Policy(session.manager)
-
     def _claim(self, uid: str, task: str, number: int, label: str = "") -> Changes:
         owner = law.labelled(self._owner.next(), label)
+        return self.storage.commit(uid, law.claim(self.policy_of, task, number, owner, self._terms))
 
-        def decide(session: Session) -> Decision:
-            terms = self._terms if self.policy_of(session.manager) else _none
-            return law.claim(session, self._policy(session), task, number, owner, terms)
-
-        need = Need(instances=((task, number),), payloads=True)
-        return self.storage.commit(uid, Foreseen(decide, need), alone=False)
-
-    def _terms(self, rule: Rule | None) -> law.Terms | None:
+    def _terms(self, manager: str, rule: Rule | None) -> law.Terms | None:
+        if self.policy_of(manager) is None:
+            return None
         if rule is None:  # removed from the configuration: claimed, and then failed by name
             return law.Terms(round(self.lease * 1e6))
         task = self.tasks.get(rule.run)
@@ -206,16 +188,11 @@ class Executor:
         return self.lease if task is None or task.lease is None else task.lease.total_seconds()
 
 
-def _none(_: Rule | None) -> None:
-    return None
-
-
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a run ended: the decision to make, what it is given, and what is added to the metadata."""
+    """How a run ended: the decision to make about the attempt, and what is added to the metadata."""
 
-    decide: Callable[..., Decision]
-    given: tuple[Any, ...] = ()
+    decide: Callable[[law.Attempt], Decision]
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -266,7 +243,8 @@ class _Run:
     def _outcome(self) -> Ending:
         """Run the task and say how it ended."""
         try:
-            return Ending(law.finish, (self._result(self._call()),))
+            result = self._result(self._call())
+            return Ending(partial(law.finish, self.policy, result=result, rules=self.rules))
         except (Skip, Retry) as signal:
             return self._signalled(signal)
         except BaseException as error:  # noqa: BLE001 - whatever a task raises ends up in its instance
@@ -274,7 +252,7 @@ class _Run:
             if stop or isinstance(error, KeyboardInterrupt):
                 self.interrupted = error
             again = self.task is None or self.task.on_lost == "retry"
-            return Ending(law.release) if stop and again else self._failed(error)
+            return Ending(partial(law.release, self.policy)) if stop and again else self._failed(error)
 
     def _call(self) -> object:
         limit = self.policy.limits.cascade_depth
@@ -346,9 +324,7 @@ class _Run:
 
     def _write_log(self, batch: LogBatch) -> None:
         attempt = self._attempt(logs=batch)
-        keep: Decide = lambda session: law.keep_logs(session, self.policy, attempt)  # noqa: E731 - typed
-        need = need_of_one(self.rules, self.claimed.task, self.claimed.number, cascade=False)
-        self.executor.storage.commit(self.uid, Foreseen(keep, need), patience=LOG_PATIENCE, alone=False)
+        self.executor.storage.commit(self.uid, law.keep_logs(self.policy, attempt), timeout=LOG_PATIENCE)
 
     # -- how it ended -----------------------------------------------------------------------------------
 
@@ -363,7 +339,7 @@ class _Run:
         return encode(dict(described), "the error", ROOMY)
 
     def _failed(self, error: BaseException) -> Ending:
-        return Ending(law.fail, (self._error(error),))
+        return Ending(partial(law.fail, self.policy, error=self._error(error)))
 
     def _signalled(self, signal: Skip | Retry) -> Ending:
         """The end that a task asked for, or a failure if what it gave cannot be stored."""
@@ -371,12 +347,11 @@ class _Run:
             metadata = dict(signal.metadata or {})
             encode(metadata, "metadata", self.policy.limits)
             if isinstance(signal, Skip):
-                return Ending(law.skip_running, (), metadata)
-            return Ending(
-                law.fail, (self._error(signal.cause or signal), self._retry_terms(signal)), metadata
-            )
-        except InvalidValueError as error:
-            return self._failed(error)
+                return Ending(partial(law.skip_running, self.policy), metadata)
+            error, retry = self._error(signal.cause or signal), self._retry_terms(signal)
+            return Ending(partial(law.fail, self.policy, error=error, retry=retry), metadata)
+        except InvalidValueError as invalid:
+            return self._failed(invalid)
 
     def _retry_terms(self, signal: Retry) -> law.RetryTerms:
         limit = self.task.max_retries if self.task else 0
@@ -404,7 +379,7 @@ class _Run:
             try:
                 if pause:
                     time.sleep(pause)
-                changes = self.manager.store(self._foreseen(ending, attempt))
+                changes = self.manager.store(ending.decide(attempt))
             except InvalidValueError as error:  # what it adds to the metadata makes that too large
                 ending, attempt = self._failed(error), self._attempt(logs=attempt.logs)
             except BaseException as error:
@@ -438,15 +413,6 @@ class _Run:
             self.manager.tell(changes)
         except Exception:  # noqa: BLE001 - a hook's
             _log.exception("a hook of session %r raised after %s had ended", self.uid, self.claimed.name)
-
-    def _foreseen(self, ending: Ending, attempt: law.Attempt) -> Decide:
-        """The decision, with what it needs unless the rules have changed since the claim."""
-        claimed, cascade = self.claimed, ending.decide is law.finish
-        need = need_of_one(self.rules, claimed.task, claimed.number, cascade=cascade)
-        return Foreseen(partial(self._decide, ending, attempt), need)
-
-    def _decide(self, ending: Ending, attempt: law.Attempt, session: Session) -> Decision:
-        return ending.decide(session, self.policy, attempt, *ending.given)
 
 
 def worker_lost(what: str) -> str:

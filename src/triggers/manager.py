@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast
 from triggers.core import law
 from triggers.core.configuration import check_configuration
 from triggers.core.names import check_name, split_instance_name
-from triggers.core.state import Foreseen, new_firing
+from triggers.core.state import new_firing
 from triggers.core.status import Status
 from triggers.core.values import DEFAULT_LIMITS, Limits, decode, encode, mapping_of, shown
-from triggers.core.work import need_of
 from triggers.exceptions import InvalidStatusError
 from triggers.logs import LogSettings
 from triggers.session import SessionView, TaskInstance
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from triggers.core.rules import RuleSet
-    from triggers.core.state import Changes, Decide
+    from triggers.core.state import Changes, Decision
     from triggers.storages.base import Reader, Storage
 
 P = ParamSpec("P")
@@ -201,7 +200,7 @@ class TriggerManager:
         rules = check_configuration(
             configuration, tasks=around.tasks, runners=around.runners, limits=around.limits
         )
-        self.apply(lambda session: law.configure(session, self.policy, rules, catch_up=catch_up))
+        self.apply(law.configure(self.policy, rules, catch_up=catch_up))
 
     def fire(
         self, trigger: str, kwargs: Mapping[str, Any] | None = None, *, key: str | None = None
@@ -224,11 +223,7 @@ class TriggerManager:
         """
         depth, name, limits = self._source.depth, self._source.name, self._around.limits
         firing = new_firing(trigger, kwargs, key, depth=depth, source=name, limits=limits)
-        policy = self.policy
-        decide: Decide = lambda session: law.fire(session, policy, firing)  # noqa: E731 - typed
-        if self._rules is not None:
-            decide = Foreseen(decide, need_of(self._rules, trigger, None if key is None else (trigger, key)))
-        return _fire_result(self.apply(decide))
+        return _fire_result(self.apply(law.fire(self.policy, firing, self._rules)))
 
     def replay_failed_instance(
         self, instance: TaskInstance | str, replacement_kwargs: Mapping[str, Mapping[str, Any]] | None = None
@@ -250,7 +245,7 @@ class TriggerManager:
         payload = None
         if replacement_kwargs is not None:
             payload = _payload(replacement_kwargs, "replacement_kwargs", self._around.limits)
-        changes = self.apply(lambda session: law.replay(session, self.policy, *where, payload))
+        changes = self.apply(law.replay(self.policy, *where, payload))
         return TaskInstance(self.storage, changes.created[0])
 
     def skip_failed_instance(
@@ -278,7 +273,7 @@ class TriggerManager:
             raise ValueError(message)
         where = _where(instance)
         payload = _payload(result, "result", self._around.limits) if cascade else None
-        changes = self.apply(lambda session: law.skip(session, self.policy, *where, result=payload))
+        changes = self.apply(law.skip(self.policy, *where, result=payload))
         return TaskInstance(self.storage, changes.moved[0][0])
 
     def update_instance_status(self, instance: TaskInstance | str, status: Status | str) -> TaskInstance:
@@ -300,18 +295,18 @@ class TriggerManager:
         elif wanted is Status.SKIPPED and self.storage[f"{task}#{number}"].status is not Status.RUNNING:
             self.skip_failed_instance(instance)
         else:
-            self.apply(lambda session: law.set_status(session, self.policy, task, number, wanted))
+            self.apply(law.set_status(self.policy, task, number, wanted))
         return self.storage[f"{task}#{number}"]
 
     def update_instance_metadata(self, instance: TaskInstance | str, metadata: Mapping[str, Any]) -> None:
         """Add keys to the metadata of an instance; a key that is there gets the new value."""
         where, added = _where(instance), _mapping(metadata, "metadata")
-        self.apply(lambda session: law.add_metadata(session, self.policy, *where, added))
+        self.apply(law.add_metadata(self.policy, *where, added))
 
     def update_session_metadata(self, metadata: Mapping[str, Any]) -> None:
         """Add keys to the metadata of the session; a key that is there gets the new value."""
         added = _mapping(metadata, "metadata")
-        self.apply(lambda session: law.add_session_metadata(session, self.policy, added))
+        self.apply(law.add_session_metadata(self.policy, added))
 
     def mark_instance_logs_resolved(
         self,
@@ -336,9 +331,7 @@ class TriggerManager:
             raise ValueError(message)
         where = _where(instance)
         audit = {"by": by, "reason": reason}
-        self._reviewed(
-            lambda session: law.resolve_logs(session, self.policy, *where, audit, through, records)
-        )
+        self._reviewed(law.resolve_logs(self.policy, *where, audit, through, records))
 
     def reopen_instance_logs(
         self, instance: TaskInstance | str, *, by: str | None = None, reason: str | None = None
@@ -346,7 +339,7 @@ class TriggerManager:
         """Take every review of an instance's records back. A session that was finalised stays so."""
         where = _where(instance)
         audit = {"by": by, "reason": reason}
-        self._reviewed(lambda session: law.reopen_logs(session, self.policy, *where, audit))
+        self._reviewed(law.reopen_logs(self.policy, *where, audit))
 
     def mark_logs_resolved(
         self, fingerprint: str, *, by: str | None = None, reason: str | None = None
@@ -373,8 +366,8 @@ class TriggerManager:
             count += len(page)
         return count
 
-    def _reviewed(self, decide: Decide) -> None:
-        changes = self.apply(decide)
+    def _reviewed(self, decision: Decision) -> None:
+        changes = self.apply(decision)
         instance = TaskInstance(self.storage, changes.moved[0][0])
         self._afterwards(partial(self._post_resolve_logs, instance))
 
@@ -471,20 +464,15 @@ class TriggerManager:
 
     # -- how it is done ---------------------------------------------------------------------------------
 
-    def apply(self, decide: Decide, *, patience: float | None = None) -> Changes:
-        """Commit a decision about the session, hand over what it released, and call the hooks.
-
-        Args:
-            decide: begins the decision.
-            patience: how long to wait for the storage, in seconds; None for the storage's setting.
-        """
-        changes = self.store(decide, patience=patience)
+    def apply(self, decision: Decision) -> Changes:
+        """Commit a decision about the session, hand over what it released, and call the hooks."""
+        changes = self.store(decision)
         self._afterwards(partial(self.tell, changes))
         return changes
 
-    def store(self, decide: Decide, *, patience: float | None = None) -> Changes:
+    def store(self, decision: Decision) -> Changes:
         """The first half of :meth:`apply`: commit a decision, and tell nobody yet."""
-        changes = self._here.storage.commit(self.uid, decide, patience=patience)
+        changes = self._here.storage.commit(self.uid, decision)
         self._rules = changes.session.rules
         return changes
 

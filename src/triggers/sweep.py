@@ -62,7 +62,7 @@ class Sweep:
 
     storage: Storage
     hand_over: Callable[[Sequence[Due]], None] | None
-    policy_of: Callable[[str], law.Policy | None]
+    policy_of: law.PolicyOf
     grace: int
 
     def once(self, *, everything: bool = False) -> SweepReport:
@@ -93,11 +93,8 @@ class Sweep:
 
     def _recover(self, lost: Expired) -> str:
         """Rescue one claim; returns the status that it has then, "" if it was not to be rescued."""
-        policy = self.policy_of(lost.manager) or law.Policy(lost.manager)
-        where = (lost.task, lost.number, lost.fence)
-        changes = self.storage.commit(
-            lost.uid, lambda session: law.recover(session, policy, *where, worker_lost), alone=False
-        )
+        recovery = law.recover(self.policy_of, lost.task, lost.number, lost.fence, worker_lost)
+        changes = self.storage.commit(lost.uid, recovery)
         if changes.refused:
             return ""
         instance = changes.moved[0][0]

@@ -125,9 +125,7 @@ class Place:
             manager.update_configuration({"t_lost": {"after": ["a"], "run": run}})
             manager.fire("a")
             terms = law.Terms(lease=1)
-            app.storage.commit(
-                uid, lambda session: law.claim(session, manager.policy, "t_lost", 0, "gone", lambda _: terms)
-            )
+            app.storage.commit(uid, law.claim(manager.policy, "t_lost", 0, "gone", lambda *_: terms))
 
     def run(self, *args, code=0, stdin=None, storage=True):
         """Call the command line in this process; returns what it printed."""

@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from triggers.core.state import Changes, Decision, Need
+
 #: Looks like markup, format strings, an option, and is hard on every terminal; and still is a name.
 NASTY = "[red]x[/red] 'q\" %s {0} :a --json 日本 🎉"
 
@@ -211,13 +213,11 @@ def test_a_session_can_be_read_whose_manager_is_not_here(place):
     """Without the application's manager a session is shown like any other."""
     with place.open(runner=None) as app:
         app.session("s").fire("x")
-        app.storage.commit("s", _of_other_manager)
+        app.storage.commit("s", Decision("adopt", _adopted))
     assert place.json("show", "s")["manager"] == "of.Another"
 
 
-def _of_other_manager(session):
-    from triggers.core.state import Changes, Need  # noqa: PLC0415
-
+def _adopted(session):
     session.manager = "of.Another"
     yield Need()
     return Changes(session)

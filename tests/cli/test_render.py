@@ -61,7 +61,7 @@ def test_a_running_instance_names_its_worker(place):
         manager.update_configuration(RULES)
         manager.fire("x")
         terms = law.Terms(lease=10**12)
-        app.storage.commit("s", lambda s: law.claim(s, manager.policy, "t", 0, "host:1", lambda _: terms))
+        app.storage.commit("s", law.claim(manager.policy, "t", 0, "host:1", lambda *_: terms))
     assert "run by host:1" in words(place.run("show", "s").stdout)
     assert place.json("show", "s")["instances"][0]["owner"] == "host:1"
 

@@ -63,11 +63,11 @@ def test_a_decision_can_be_made_without_any_storage():
     """It asks for what it must see, is told, and says what changes; the same answers give the same changes again."""
 
     def decided():
-        decision = law.fire(Session("s", 5), Policy(), Firing(0, "a", "{}", 0))
-        need = next(decision)
+        run = law.fire(Policy(), Firing(0, "a", "{}", 0))(Session("s", 5))
+        need = next(run)
         assert need == Need(tasks=frozenset(), waiting=(), latest=frozenset())
         with pytest.raises(StopIteration) as end:
-            decision.send(Slice())
+            run.send(Slice())
         return end.value.value
 
     assert decided() == decided()
@@ -371,19 +371,17 @@ def test_pauses_grow_to_a_limit():
 
 
 def test_terms_are_asked_for_with_the_present_rule(steps):
-    """A worker decides by the rule as it is now, and hears of a task that is gone."""
+    """A worker decides by the session's manager and the rule as it is now, and hears of a task that is gone."""
     steps.configure(EVERY)
     steps.fire("a")
     asked = []
 
-    def claim(session):
-        return law.claim(session, Policy(), "t", 0, "me", lambda rule: asked.append(rule))  # noqa: PLW0108 - returns None
-
+    claim = law.claim(Policy(), "t", 0, "me", lambda *asked_for: asked.append(asked_for))
     steps.commit(claim)
     steps.configure({})
     steps.storage._sessions["session"].instances["t", 0].run_at = 0
     steps.commit(claim)
-    assert [rule and rule.task for rule in asked] == ["t", None]
+    assert [(manager, rule and rule.task) for manager, rule in asked] == [("default", "t"), ("default", None)]
 
 
 def test_what_is_only_kept_is_not_handed_over(steps):
@@ -405,7 +403,7 @@ def abort(steps, name="t#0", label="m1"):
     """Fail what the message of that label was to run."""
     task, number = split_instance_name(name)
     error = encode("taken back", "error")
-    return steps.commit(lambda session: law.abort(session, Policy(), task, number, label, error), alone=False)
+    return steps.commit(law.abort(Policy(), task, number, label, error))
 
 
 def test_a_runner_fails_what_runs_under_its_label(steps):
@@ -451,9 +449,7 @@ def lose(steps, name="t#0", label="m1"):
     """The worker that the message of that label led to is dead."""
     task, number = split_instance_name(name)
     error = encode("lost", "error")
-    return steps.commit(
-        lambda session: law.lose(session, Policy(), task, number, label, lambda _: error), alone=False
-    )
+    return steps.commit(law.lose(Policy(), task, number, label, lambda _: error))
 
 
 def test_a_worker_that_is_known_to_be_dead_is_not_waited_for(steps, clock):

@@ -45,7 +45,7 @@ def decided(decision, *answers):
 
 
 def reviewed(instance, *answers, through=None, records=None):
-    decision = law.resolve_logs(Session("s", 5, ref=1), Policy(), "t", 0, ME, through, records)
+    decision = law.resolve_logs(Policy(), "t", 0, ME, through, records)(Session("s", 5, ref=1))
     return decided(decision, Slice(instances=[instance]), *answers)
 
 

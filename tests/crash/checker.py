@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.crash.world import CONFIGURATION, COOLDOWN, World, expected_statuses
 from triggers.core import law
-from triggers.core.state import Changes, Firing, Instance, Need, Session
+from triggers.core.state import Changes, Decision, Firing, Instance, Need, Session
 from triggers.core.values import decode
 from triggers.storages.sqlite_url import load_driver
 from triggers.testing.machine import shown
@@ -31,7 +31,7 @@ from triggers.testing.steps import Steps
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from triggers.core.state import Decision
+    from triggers.core.state import DecisionRun
     from triggers.storages.base import Storage, StoredRecord
 
 FINALIZING = "sessionFinalized"
@@ -253,14 +253,14 @@ def _check_waiting(session: Stored, report: Report) -> None:
     named = {name for rule in session.configuration.values() for name in awaited(rule) | vetoing(rule)}
     stored: set[tuple[str, str]] = set()
 
-    def look(head: Session) -> Decision:
+    def look(head: Session) -> DecisionRun:
         for trigger in sorted(named):
             found = yield Need(waiting=(trigger,))
             stored.update((trigger, each.name) for each in found.instances)
         return Changes(head, head=False)
 
     if named:
-        session.steps.commit(look)
+        session.steps.commit(Decision("look", look))
     expected = _waiting(session)
     report.require(
         stored == expected,

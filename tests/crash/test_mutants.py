@@ -9,8 +9,9 @@ import contextlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,12 +24,13 @@ from tests.crash.test_points import killed_everywhere
 from tests.crash.world import World
 from triggers import execution
 from triggers.core import law
-from triggers.core.state import Firing
+from triggers.core.state import Decision, Firing
 from triggers.core.status import Status
 from triggers.core.values import encode
 from triggers.core.work import Work
 from triggers.exceptions import InvalidValueError, StorageBusyError, StorageError
 from triggers.storages import sqlite_file
+from triggers.storages.base import answer
 from triggers.storages.clock import wall_clock
 from triggers.storages.sqlite import SQL, SqliteStorage
 from triggers.sweep import Sweep, SweepReport
@@ -119,10 +121,8 @@ def two_fire_at_once(world: World) -> list[str]:
     one.steps.fire("z")
     refused: list[bool] = []
 
-    def fire_y(patience: float | None) -> None:
-        other.storage.commit(
-            "s-1", lambda session: law.fire(session, POLICY, Firing(0, "y", "{}", 0)), patience=patience
-        )
+    def fire_y(timeout: float | None) -> None:
+        other.storage.commit("s-1", law.fire(POLICY, Firing(0, "y", "{}", 0)), timeout=timeout)
 
     def meanwhile() -> None:
         if refused:
@@ -133,19 +133,21 @@ def two_fire_at_once(world: World) -> list[str]:
         except StorageBusyError:
             refused.append(True)
 
-    def decide(session):
-        decision = law.fire(session, POLICY, Firing(0, "x", "{}", 0))
-        found = yield next(decision)
+    fire_x = law.fire(POLICY, Firing(0, "x", "{}", 0))
+
+    def begin(session):
+        run = fire_x(session)
+        found = yield next(run)
         meanwhile()
         while True:
             try:
-                need = decision.send(found)
+                need = run.send(found)
             except StopIteration as end:
                 return end.value
             found = yield need
 
     try:
-        one.storage.commit("s-1", decide)
+        one.storage.commit("s-1", replace(fire_x, begin=begin))
     except StorageError as error:
         return [f"a firing failed: {type(error).__name__}: {error}"]
     if refused == [True]:
@@ -221,7 +223,7 @@ def cascade_apart() -> None:
 
     def finish(steps: Steps, attempt, result):
         put(Work, "cascade", lambda *_: None)
-        changes = steps.commit(lambda session: law.finish(session, steps.policy, attempt, "{}"))
+        changes = steps.commit(law.finish(steps.policy, attempt, "{}"))
         put(Work, "cascade", cascade)
 
         def fire_it(session):
@@ -231,7 +233,7 @@ def cascade_apart() -> None:
             work.cascade(instance, json.dumps(result))
             return work.done()
 
-        steps.commit(fire_it)
+        steps.commit(Decision("cascade", fire_it))
         return changes
 
     put(Steps, "finish", finish)
@@ -258,7 +260,7 @@ def delete_outbox_on_publish() -> None:
 def no_dedupe() -> None:
     """Keys of firings are ignored."""
     fire = law.fire
-    put(law, "fire", lambda session, policy, firing: fire(session, policy, firing._replace(key=None)))
+    put(law, "fire", lambda policy, firing, rules=None: fire(policy, firing._replace(key=None), rules))
 
 
 def deferred_begin() -> None:
@@ -291,18 +293,11 @@ def deferred_begin() -> None:
 def no_session_lock() -> None:
     """A decision is made from what was read before the lock is taken."""
 
-    def commit(storage, uid, decide, *, patience=None, alone=True):
+    def commit(storage, uid, decision, timeout=None):
         with storage._file.reading() as run:
             session = storage._load_session(run, uid)
-            decision = decide(session)
-            need = next(decision)
-            while True:
-                try:
-                    need = decision.send(storage._load(run, session, need))
-                except StopIteration as end:
-                    changes = end.value
-                    break
-        with storage._file.transaction(patience) as run:
+            changes = answer(decision, session, partial(storage._load, run, session), exclusive=True)
+        with storage._file.transaction(timeout) as run:
             storage._apply(run, changes)
         return changes
 
@@ -312,16 +307,18 @@ def no_session_lock() -> None:
 def recover_without_fence_check() -> None:
     """A sweep takes an instance away whatever has become of it since it was seen."""
 
-    def recover(session, policy, *seen):
-        task, number, _, _ = seen
-        work = Work(session, policy, head=False)
-        instance = yield from work.one(task, number)
-        instance.crashes += 1
-        work.keep(instance)
-        instance.fence += 1
-        work.move(instance, Status.SCHEDULED, "lease lost by somebody")
-        instance.run_at = instance.dispatch_after = session.now + 1
-        return work.done()
+    def recover(policy, task, number, *_):
+        def begin(session):
+            work = Work(session, policy, head=False)
+            instance = yield from work.one(task, number)
+            instance.crashes += 1
+            work.keep(instance)
+            instance.fence += 1
+            work.move(instance, Status.SCHEDULED, "lease lost by somebody")
+            instance.run_at = instance.dispatch_after = session.now + 1
+            return work.done()
+
+        return Decision("recover", begin, exclusive=False)
 
     put(law, "recover", recover)
 
@@ -348,13 +345,16 @@ def reuse_owner_id() -> None:
 def finish_before_validate() -> None:
     """The instance is moved first; whether its result can be stored is found out after that."""
 
-    def finish(session, policy, attempt, result):
-        work = Work(session, policy)
-        instance = yield from work.one(attempt.task, attempt.number, cascade=True)
-        work.end(instance, Status.FINISHED, attempt)
-        with contextlib.suppress(InvalidValueError):
-            work.cascade(instance, encode(result, "result"))
-        return work.done()
+    def finish(policy, attempt, result, rules):
+        def begin(session):
+            work = Work(session, policy)
+            instance = yield from work.one(attempt.task, attempt.number, cascade=True)
+            work.end(instance, Status.FINISHED, attempt)
+            with contextlib.suppress(InvalidValueError):
+                work.cascade(instance, encode(result, "result"))
+            return work.done()
+
+        return Decision("finish", begin)
 
     put(execution._Run, "_result", lambda _, returned: returned)
     put(law, "finish", finish)

@@ -17,7 +17,7 @@ from tests.crash.processes import KILLED, begin, end, in_child
 from tests.crash.world import World, wait_for, wall_clock
 from triggers import execution
 from triggers.core.names import split_instance_name
-from triggers.core.state import Changes, Need
+from triggers.core.state import Changes, Decision, Need
 from triggers.core.status import Status
 from triggers.exceptions import StorageBusyError
 from triggers.runners.threads import ThreadsRunner
@@ -50,7 +50,7 @@ def stop(pid: int, world: World) -> None:
         os.kill(pid, signal.SIGSTOP)
         os.waitpid(pid, os.WUNTRACED)
         try:
-            storage.commit("nobody", _nothing, patience=0.05)
+            storage.commit("nobody", Decision("nothing", _nothing), timeout=0.05)
         except StorageBusyError:
             os.kill(pid, signal.SIGCONT)
             return False

@@ -516,11 +516,11 @@ def run_with(storage_error, outcome, delivery=None):
     struck = []
 
     class Struck(MemoryStorage):
-        def commit(self, uid, decide, **given):
+        def commit(self, uid, decision, **given):
             if struck == [False]:
                 struck[0] = True
                 raise storage_error
-            return super().commit(uid, decide, **given)
+            return super().commit(uid, decision, **given)
 
     registry = Registry()
 
@@ -675,10 +675,10 @@ def test_failing_for_a_worker_waits_for_the_storage(app, make, caplog):
     away = [True]
 
     class Away(MemoryStorage):
-        def commit(self, uid, decide, **given):
-            if away[0] and "patience" in given:
+        def commit(self, uid, decision, **given):
+            if away[0] and "timeout" in given:
                 raise StorageBusyError("away")
-            return super().commit(uid, decide, **given)
+            return super().commit(uid, decision, **given)
 
     triggers = make(storage=Away())
     session = triggers.session("s")

@@ -11,7 +11,7 @@ import pytest
 from tests.scenarios.applications import KINDS, ON_A_FILE, RolledBackError, application_of
 from triggers import Registry, TriggerManager, Triggers
 from triggers.core import law
-from triggers.core.state import Firing
+from triggers.core.state import Decision, Firing, NeedsSession
 from triggers.exceptions import (
     ConfigurationError,
     IdempotencyConflictError,
@@ -199,9 +199,28 @@ def test_a_call_that_raises_leaves_the_transaction_usable(application, manager):
 
 def fire_as_before(session):
     """A decision that no storage can apply: a firing with the number of another."""
-    changes = yield from law.fire(session, law.Policy("tests.told"), Firing(0, "pageReceived", "{}", 0))
+    changes = yield from law.fire(law.Policy("tests.told"), Firing(0, "pageReceived", "{}", 0))(session)
     changes.fired[0] = changes.fired[0]._replace(number=1)
     return changes
+
+
+def test_a_decision_that_needs_the_session_is_run_again_in_the_block(application, manager):
+    """What its first run has done is undone, and what the application has written stays."""
+    fire = law.fire(law.Policy("tests.told"), Firing(0, "pageReceived", '{"number":1}', 0))
+
+    def begin(session):
+        changes = yield from fire(session)
+        if not session.exclusive:
+            raise NeedsSession
+        return changes
+
+    with application.transaction() as connection, manager.joined(connection):
+        application.write(1)
+        changes = manager.apply(Decision("test", begin, exclusive=False))
+        assert changes.fired[0].number == 1
+        application.write(2)
+    assert application.pages() == [1, 2]
+    assert names(manager) == ["t_page#0"]
 
 
 def test_a_commit_that_fails_half_way_is_undone_alone(application, manager):
@@ -210,7 +229,7 @@ def test_a_commit_that_fails_half_way_is_undone_alone(application, manager):
         application.write(1)
         manager.fire("pageReceived", {"number": 1})
         with pytest.raises(StorageError):
-            manager.apply(fire_as_before)
+            manager.apply(Decision("fire", fire_as_before))
         assert names(manager) == ["t_page#0"]
         application.write(2)
         manager.fire("pageReceived", {"number": 2})

@@ -416,11 +416,11 @@ class Away(MemoryStorage):
     away = False
     tries = 0
 
-    def commit(self, uid, decide, *, patience=None, alone=True):
+    def commit(self, uid, decision, timeout=None):
         if self.away:
             self.tries += 1
             raise StorageError("the storage is away")
-        return super().commit(uid, decide, patience=patience, alone=alone)
+        return super().commit(uid, decision, timeout)
 
 
 def test_a_storage_that_is_away_is_asked_now_and_then(tasks):

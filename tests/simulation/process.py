@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Generator
 
     from tests.simulation.world import World
-    from triggers.core.state import Changes, Decide, Decision, Session
+    from triggers.core.state import Changes, Decision, DecisionRun, Session
     from triggers.heartbeat import Held
     from triggers.storages.base import Due, Expired, Lease, Reader, Storage
 
@@ -101,26 +101,21 @@ class WatchedStorage:
         """Let go of the connections."""
         self._storage.close()
 
-    def commit(
-        self, uid: str, decide: Decide, *, patience: float | None = None, alone: bool = True
-    ) -> Changes:
+    def commit(self, uid: str, decision: Decision, timeout: float | None = None) -> Changes:
         """Commit, and note what was committed even where the process dies before it learns of it."""
         made: list[tuple[str, dict[str, Any], Changes]] = []
+        given = dict(inspect.getclosurevars(decision.begin).nonlocals)
+        if decision.prefetch and decision.prefetch.instances:
+            ((given["task"], given["number"]),) = decision.prefetch.instances
 
-        def follow(decision: Any, given: dict[str, Any]) -> Decision:
-            changes = yield from decision
-            made[:] = [(decision.__name__, given, changes)]
+        def watched(session: Session) -> DecisionRun:
+            changes = yield from decision(session)
+            made[:] = [(decision.name, given, changes)]
             return changes
-
-        def watched(session: Session) -> Decision:
-            decision: Any = decide(session)
-            followed: Any = follow(decision, inspect.getgeneratorlocals(decision))
-            followed.__name__ = decision.__name__
-            return followed
 
         self._between(may_be_away=True)
         try:
-            changes = self._storage.commit(uid, watched, patience=patience, alone=alone)
+            changes = self._storage.commit(uid, replace(decision, begin=watched), timeout)
         except InjectedCrash:
             if self._is_after_commit:
                 self._world.ledger.note(*made[0])

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -196,10 +197,10 @@ MUTANTS = {
 def _without_keys(commit):
     """A storage that forgets under which keys was fired."""
 
-    def commit_without(storage, uid, decide, *, patience=None, alone=True):
+    def commit_without(storage, uid, decision, timeout=None):
         for kept in storage._sessions.values():
             kept.keys.clear()
-        return commit(storage, uid, decide, patience=patience, alone=alone)
+        return commit(storage, uid, decision, timeout)
 
     return commit_without
 
@@ -207,19 +208,21 @@ def _without_keys(commit):
 def _eager(recover):
     """A recovery that does not look whether the claim still is as the sweep saw it."""
 
-    def recover_anyway(session, policy, task, number, fence, lost):  # noqa: PLR0917 - as what it replaces
-        work = Work(session, policy, head=False)
-        instance = yield from work.one(task, number)
-        if instance.status is not Status.RUNNING:
-            return work.refuse("it does not run")
-        instance.crashes += 1
-        work.keep(instance)
-        instance.fence += 1
-        work.move(instance, Status.SCHEDULED, "lease lost")
-        instance.run_at = instance.dispatch_after = session.now
-        return work.done()
+    def recover_anyway(policy, task, number, fence, lost):
+        def begin(session):
+            work = Work(session, policy, head=False)
+            instance = yield from work.one(task, number)
+            if instance.status is not Status.RUNNING:
+                return work.refuse("it does not run")
+            instance.crashes += 1
+            work.keep(instance)
+            instance.fence = max(instance.fence, fence) + 1
+            work.move(instance, Status.SCHEDULED, "lease lost")
+            instance.run_at = instance.dispatch_after = session.now
+            return work.done()
 
-    recover_anyway.__name__ = recover.__name__
+        return replace(recover(policy, task, number, fence, lost), begin=begin)
+
     return recover_anyway
 
 

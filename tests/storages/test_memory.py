@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from triggers.core.state import Changes, Need
+from triggers.core.state import Changes, Decision, Need
 from triggers.exceptions import StorageBusyError
 from triggers.storages.memory import MemoryStorage
 from triggers.testing.conformance import StorageConformance
@@ -58,12 +58,12 @@ def test_patience_ends():
         leave.wait(60)
         return Changes(session, head=False)
 
-    holder = threading.Thread(target=storage.commit, args=("held", hold))
+    holder = threading.Thread(target=storage.commit, args=("held", Decision("hold", hold)))
     holder.start()
     try:
         assert inside.wait(60)
         with pytest.raises(StorageBusyError, match=r"0\.05 s; nothing was changed"):
-            storage.commit("session", _never, patience=0.05)
+            storage.commit("session", Decision("never", _never), timeout=0.05)
     finally:
         leave.set()
         holder.join()

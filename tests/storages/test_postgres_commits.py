@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.storages.postgres_place import connect, in_schema
+from tests.storages.postgres_place import PostgresPlace, connect, in_schema
 from triggers.core import law
 from triggers.core.records import LogBatch
-from triggers.core.state import Firing, Foreseen, Need
-from triggers.core.terms import Finalizing, Policy, Terms
+from triggers.core.state import Changes, Decision, Firing, Need
+from triggers.core.terms import Finalizing, Policy
 from triggers.core.values import decode
 from triggers.core.work import need_of
 from triggers.exceptions import StorageBusyError, StorageError
 from triggers.storages.postgres import PostgresStorage
+from triggers.testing.conformance import StorageConformance
 from triggers.testing.conformance.fixtures import SURVEY, at_once, batch, entry
+from triggers.testing.faults import Faults, FaultyStorage, InjectedCrash
 from triggers.testing.proxy import Proxy
 from triggers.testing.steps import SECOND, Steps
 
@@ -108,14 +111,18 @@ def test_round_trips_are_as_few_as_documented(storage, trace):
     assert cost(lambda: steps.fire("page")) == 2, "a session that is not there"
     steps.configure({**SURVEY, **PAGES})
     steps.fire("page")
+    steps.fire("page")
     assert cost(lambda: steps.fire("page", key="k")) == 3
     assert cost(lambda: steps.fire("page", key="k")) == 3, "a repeat"
-    assert cost(lambda: steps.start("t_page#0")) == 3
+    assert cost(lambda: steps.start("t_page#0")) == 2
     attempt = steps.start("t_page#1")
-    assert cost(lambda: steps.keep_logs(attempt, batch(entry(), entry()))) == 3
+    assert cost(lambda: steps.keep_logs(attempt, batch(entry(), entry()))) == 2
     assert cost(lambda: steps.renew(attempt, attempt, attempt)) == 1
     assert cost(lambda: steps.finish(attempt, {"a": 1})) == 3
-    assert cost(lambda: steps.claim("t_page#1")) == 3, "refused"
+    assert cost(lambda: steps.claim("t_page#1")) == 2, "refused"
+    assert cost(lambda: steps.fail(steps.start("t_page#2"))) == 2 + 2
+    assert cost(lambda: steps.replay("t_page#2")) == 2
+    assert cost(lambda: steps.release(steps.start("t_page#3"))) == 2 + 2
     assert cost(lambda: storage.due(10, grace=30 * SECOND, everything=True)) == 1
     assert cost(lambda: storage.expired(10)) == 1
     assert cost(storage.backlog) == 1
@@ -134,31 +141,30 @@ def test_what_is_foreseen_saves_a_round_trip(storage, trace):
     policy = steps.policy
     for turn, (need, expected) in enumerate(
         (
-            (need_of(steps.head.rules, "page", None), 2),
-            (need_of(steps.head.rules, "first", None), 3),
+            (need_of(steps.head.rules, "page"), 2),
+            (need_of(steps.head.rules, "first"), 3),
             (Need(), 3),
-            (need_of(steps.head.rules, "page", None), 2),
+            (None, 3),
+            (need_of(steps.head.rules, "page"), 2),
         )
     ):
         trace.round_trips()
-        decide = partial(_fire, policy, turn)
-        assert steps.commit(Foreseen(decide, need)).fired[0].number == turn + 2
+        decision = replace(_fire(policy, turn), prefetch=need)
+        assert steps.commit(decision).fired[0].number == turn + 2
         assert trace.round_trips() == expected, need
-    need = Need(instances=(("t_page", 4),), payloads=True)
-    claim = partial(_claim, policy)
     trace.round_trips()
-    changes = steps.commit(Foreseen(claim, need), alone=False)
-    assert (trace.round_trips(), changes.claimed.number) == (2, 4)
-    assert {number: decode(text) for number, text in changes.payloads.items()} == {5: {"turn": 3}}
-    assert [decode(firing.kwargs) for firing in steps.firings()[1:]] == [{"turn": n} for n in range(4)]
+    changes = steps.claim("t_page#5")
+    assert (trace.round_trips(), changes.claimed.number) == (2, 5)
+    assert {number: decode(text) for number, text in changes.payloads.items()} == {6: {"turn": 4}}
+    assert [decode(firing.kwargs) for firing in steps.firings()[1:]] == [{"turn": n} for n in range(5)]
 
 
 def test_what_is_foreseen_of_a_session_that_is_not_there_is_nothing(storage, trace):
     """Its first firing is made just so."""
     steps = Steps(storage)
-    decide = partial(_fire, steps.policy, 0)
+    need = Need(waiting=("page",), instances=(("t", 0),))
     trace.round_trips()
-    assert steps.commit(Foreseen(decide, Need(waiting=("page",), instances=(("t", 0),)))).fired[0].number == 1
+    assert steps.commit(replace(_fire(steps.policy, 0), prefetch=need)).fired[0].number == 1
     assert trace.round_trips() == 2
 
 
@@ -171,9 +177,7 @@ def test_what_is_foreseen_is_loaded_under_the_lock(postgres_url):
         rules = hands[0].configure({"t_join": {"after": names, "run": "join"}}).session.rules
         at_once(
             [
-                partial(
-                    hand.commit, Foreseen(partial(_fire, hand.policy, 0, name=name), need_of(rules, name))
-                )
+                partial(hand.commit, law.fire(hand.policy, Firing(0, name, "{}", 0), rules))
                 for hand, name in zip(hands, names, strict=True)
             ]
         )
@@ -183,12 +187,63 @@ def test_what_is_foreseen_is_loaded_under_the_lock(postgres_url):
         storage.close()
 
 
-def _fire(policy, turn, session, name="page"):
-    return law.fire(session, policy, Firing(0, name, f'{{"turn":{turn}}}', 0))
+def _fire(policy, turn):
+    return law.fire(policy, Firing(0, "page", f'{{"turn":{turn}}}', 0))
 
 
-def _claim(policy, session):
-    return law.claim(session, policy, "t_page", 4, "me", lambda _: Terms(60 * SECOND, 3))
+def test_a_firing_that_is_not_exclusive_is_why_the_flag_is_there(storage, postgres_url, monkeypatch):
+    """As a shared decision it is still made exclusively; only where nobody notices what it changes, it is lost."""
+    steps, other = Steps(storage), Steps(PostgresStorage(postgres_url))
+    steps.configure(PAGES)
+    fire = _fire(steps.policy, 0)
+
+    def begin(session):
+        changes = yield from fire(session)
+        if not session.exclusive:
+            other.fire("page")
+        return changes
+
+    shared = replace(fire, begin=begin, exclusive=False)
+    assert steps.commit(shared).fired[0].number == 2
+    assert [firing.number for firing in steps.firings()] == [1, 2]
+    monkeypatch.setattr(Changes, "needs_session", False)
+    with pytest.raises(StorageError, match="firings"):
+        steps.commit(shared)
+    assert [firing.number for firing in steps.firings()] == [1, 2, 3], "only the other one's"
+    other.storage.close()
+
+
+def test_a_process_can_die_in_either_run_of_a_decision(storage):
+    """Each run passes the point before the commit; death in the second one leaves nothing, as in the first."""
+    faults = Faults()
+    plain, faulty = Steps(storage), Steps(FaultyStorage(storage, faults))
+    plain.configure(PAGES)
+    shared = replace(_fire(plain.policy, 0), exclusive=False)
+    for hit in (1, 2):
+        faults.die_at("before commit of fire", hit)
+        with pytest.raises(InjectedCrash):
+            faulty.commit(shared)
+        faults.revive()
+    assert plain.firings() == []
+    assert faulty.commit(shared).fired[0].number == 1
+    assert faults.reached[-3:] == ["before commit of fire", "before commit of fire", "after commit of fire"]
+
+
+def test_the_suite_sees_firings_that_are_not_exclusive(postgres_url, monkeypatch):
+    """Firings at once over several handles, as the suite makes them, fail without the flag and what watches it."""
+    fire = law.fire
+    monkeypatch.setattr(law, "fire", lambda *given: replace(fire(*given), exclusive=False))
+    for watched in (True, False):
+        place = PostgresPlace(f"{postgres_url}_{watched}".lower())
+        try:
+            if watched:
+                StorageConformance.test_firing_numbers_have_no_gaps(None, place)
+                monkeypatch.setattr(Changes, "needs_session", False)
+            else:
+                with pytest.raises((StorageError, AssertionError)):
+                    StorageConformance.test_firing_numbers_have_no_gaps(None, place)
+        finally:
+            place.close()
 
 
 def test_an_end_that_finalises_costs_one_more(storage, trace):
@@ -443,9 +498,7 @@ def test_a_session_that_stays_locked_is_an_error_after_a_while(storage, run_sql)
     run_sql("BEGIN")
     run_sql("SELECT 1 FROM {schema}.sessions FOR UPDATE")
     with pytest.raises(StorageBusyError, match=r"lock timeout .*nothing was changed"):
-        storage.commit(
-            "session", lambda session: law.add_session_metadata(session, Policy(), {"a": 1}), patience=0.1
-        )
+        storage.commit("session", law.add_session_metadata(Policy(), {"a": 1}), timeout=0.1)
     run_sql("ROLLBACK")
     assert steps.fire("page").fired[0].number == 1
 
@@ -493,12 +546,12 @@ def test_threads_share_few_connections(postgres_url, run_sql):
 def test_a_decision_that_raises_leaves_no_transaction_open(storage, run_sql):
     """The connection is rolled back before it is lent again."""
 
-    def decide(_):
+    def begin(_):
         raise ZeroDivisionError
         yield
 
     with pytest.raises(ZeroDivisionError):
-        storage.commit("session", decide)
+        storage.commit("session", Decision("test", begin))
     name = storage._url.schema
     open_ones = (
         "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%%' AND query LIKE %s"

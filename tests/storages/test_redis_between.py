@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -10,7 +11,7 @@ from redis import Redis
 from tests.storages.redis_places import RedisPlace
 from triggers.core import law
 from triggers.core.configuration import check_configuration
-from triggers.core.state import Changes, Counter, Firing, Need
+from triggers.core.state import Changes, Counter, Decision, Firing, Need
 from triggers.core.status import Status
 from triggers.core.terms import Attempt, Finalizing, Policy, Terms
 from triggers.exceptions import StorageCorruptError
@@ -46,13 +47,14 @@ def other(place, steps):
 class Between:
     """Lets an act happen after a decision was made for the first time, before it is stored."""
 
-    def __init__(self, decide, act):
-        self.decide = decide
+    def __init__(self, decision, act):
+        self.inner = decision
         self.act = act
         self.tries = 0
+        self.decision = replace(decision, begin=self.begin)
 
-    def __call__(self, session):
-        changes = yield from self.decide(session)
+    def begin(self, session):
+        changes = yield from self.inner(session)
         self.tries += 1
         if self.tries == 1:
             self.act()
@@ -60,24 +62,22 @@ class Between:
 
 
 def firing(steps, trigger="page"):
-    return lambda session: law.fire(session, steps.policy, Firing(0, trigger, "{}", 0))
+    return law.fire(steps.policy, Firing(0, trigger, "{}", 0))
 
 
 def claiming(steps, owner):
-    return lambda session: law.claim(
-        session, steps.policy, "t_page", 0, owner, lambda _: Terms(60 * SECOND, 3)
-    )
+    return law.claim(steps.policy, "t_page", 0, owner, lambda *_: Terms(60 * SECOND, 3))
 
 
 def saying(steps, *entries):
     said = Attempt("t_page", 0, 1, 1, batch(*entries))
-    return lambda session: law.keep_logs(session, steps.policy, said)
+    return law.keep_logs(steps.policy, said)
 
 
 def test_two_firings_at_once_get_two_numbers(steps, other):
     """The later one is decided anew, and makes an instance of its own."""
     between = Between(firing(steps), lambda: other.fire("page"))
-    assert steps.commit(between).fired[0].number == 3
+    assert steps.commit(between.decision).fired[0].number == 3
     assert between.tries == 2
     assert list(steps.statuses()) == ["t_page#0", "t_page#1", "t_page#2"]
 
@@ -86,7 +86,7 @@ def test_two_first_firings_make_one_session(place):
     """The later one sees the session that the other has made."""
     one, two = (Steps(place.open(), "new") for _ in range(2))
     between = Between(firing(one, "a"), lambda: two.fire("b"))
-    assert one.commit(between).fired[0].number == 2
+    assert one.commit(between.decision).fired[0].number == 2
     assert [one.trigger for one in two.firings()] == ["b", "a"]
 
 
@@ -94,13 +94,13 @@ def test_a_firing_is_decided_by_the_rules_that_came_meanwhile(steps, other):
     """It is stored with the rules that the session has, never with those that it had."""
     rules = {"t_other": {"andEvery": "page", "run": "other"}}
     between = Between(firing(steps), lambda: other.configure(rules))
-    assert [made.task for made in steps.commit(between).created] == ["t_other"]
+    assert [made.task for made in steps.commit(between.decision).created] == ["t_other"]
 
 
 def test_a_claim_that_another_was_faster_with_is_refused(steps, other):
     """One of two workers has the instance, with one fence, and the other one is told."""
     between = Between(claiming(steps, "slow"), lambda: other.claim("t_page#0", "fast"))
-    changes = steps.commit(between, alone=False)
+    changes = steps.commit(between.decision)
     assert changes.claimed is None
     assert (steps["t_page#0"].owner, steps["t_page#0"].fence) == ("fast", 1)
 
@@ -108,7 +108,7 @@ def test_a_claim_that_another_was_faster_with_is_refused(steps, other):
 def test_a_claim_does_not_wait_for_firings(steps, other):
     """A decision about one instance is stored although somebody has fired into its session meanwhile."""
     between = Between(claiming(steps, "me"), lambda: other.fire("page"))
-    assert steps.commit(between, alone=False).claimed is not None
+    assert steps.commit(between.decision).claimed is not None
     assert between.tries == 1
 
 
@@ -116,7 +116,7 @@ def test_a_hand_over_meanwhile_does_not_disturb_a_claim(steps, other, place):
     """What was just marked as handed over is claimed, and not due again."""
     place.advance(timedelta(seconds=30))
     between = Between(claiming(steps, "me"), lambda: other.storage.due(10, grace=SECOND))
-    assert steps.commit(between, alone=False).claimed is not None
+    assert steps.commit(between.decision).claimed is not None
     place.advance(timedelta(seconds=59))
     assert other.storage.due(10, grace=SECOND, everything=True) == []
 
@@ -126,7 +126,7 @@ def test_records_do_not_take_a_heartbeat_back(steps, other, place):
     attempt = steps.start("t_page#0")
     place.advance(timedelta(seconds=30))
     between = Between(saying(steps, entry("Still here.")), lambda: other.renew(attempt))
-    steps.commit(between, alone=False)
+    steps.commit(between.decision)
     assert steps["t_page#0"].lease_until == steps.storage.now() + LEASE
     place.advance(timedelta(seconds=45))
     assert steps.storage.expired(10) == []
@@ -140,7 +140,7 @@ def test_records_that_are_stored_at_once_get_two_numbers(steps, other):
     between = Between(
         saying(steps, entry("second")), lambda: other.keep_logs(other_said, batch(entry("first")))
     )
-    steps.commit(between, alone=False)
+    steps.commit(between.decision)
     records = steps.storage.reader.logs("session")
     assert [(record.number, record.message) for record in records] == [(1, "first"), (2, "second")]
     assert steps["t_page#0"].log_counts == {30: 2}
@@ -151,10 +151,10 @@ def test_an_end_and_a_rescue_do_not_both_happen(steps, other, place):
     attempt = steps.start("t_page#0")
     place.advance(timedelta(microseconds=LEASE + 1))
     between = Between(
-        lambda session: law.finish(session, steps.policy, attempt, "{}"),
+        law.finish(steps.policy, attempt, "{}"),
         lambda: other.recover("t_page#0", attempt.fence),
     )
-    assert steps.commit(between).refused
+    assert steps.commit(between.decision).refused
     assert (steps["t_page#0"].status, steps["t_page#0"].crashes) == (Status.SCHEDULED, 1)
     assert [one.trigger for one in steps.firings()] == ["page"]
 
@@ -164,10 +164,10 @@ def test_a_rescue_that_a_heartbeat_was_faster_than_is_refused(steps, other, plac
     attempt = steps.start("t_page#0")
     place.advance(timedelta(microseconds=LEASE + 1))
     between = Between(
-        lambda session: law.recover(session, steps.policy, "t_page", 0, attempt.fence, str),
+        law.recover(steps.policy, "t_page", 0, attempt.fence, str),
         lambda: other.renew(attempt),
     )
-    assert steps.commit(between, alone=False).refused
+    assert steps.commit(between.decision).refused
     assert steps["t_page#0"].status is Status.RUNNING
 
 
@@ -176,7 +176,7 @@ def test_a_second_look_sees_the_same_session_or_begins_anew(steps, other):
     seen = []
     fired = []
 
-    def decide(session):
+    def begin(session):
         first = yield Need(tasks=None)
         if not fired:
             fired.append(other.fire("page"))
@@ -184,7 +184,7 @@ def test_a_second_look_sees_the_same_session_or_begins_anew(steps, other):
         seen.append((session.firings, first.counters, second.counters))
         return Changes(session, head=False)
 
-    steps.commit(decide)
+    steps.commit(Decision("look", begin))
     ((firings, first, second),) = seen
     assert firings == 2
     assert first == second == {"t_page": Counter(2, 2)}
@@ -195,7 +195,7 @@ def test_nothing_is_written_into_a_world_that_was_flushed_meanwhile(valkey_url):
     steps = Steps(RedisStorage(valkey_url))
     client = Redis.from_url(valkey_url)
     with pytest.raises(StorageCorruptError, match="nothing was written"):
-        steps.commit(Between(firing(steps), client.flushdb))
+        steps.commit(Between(firing(steps), client.flushdb).decision)
     assert client.dbsize() == 0
 
 
@@ -213,7 +213,7 @@ def test_a_session_that_expired_meanwhile_is_begun_anew(place):
         assert not sweep.expire(3600 * SECOND, storage._store.until())
         assert storage.reader.session("session") is None
 
-    assert steps.commit(Between(firing(steps, "a"), expire)).fired[0].number == 1
+    assert steps.commit(Between(firing(steps, "a"), expire).decision).fired[0].number == 1
     assert steps.head.rules.rules == {}
     assert [session.uid for session in storage.reader.sessions()] == ["session"]
 

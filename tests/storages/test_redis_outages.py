@@ -13,7 +13,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from tests.storages.redis_places import RedisPlace
-from triggers.core.state import Changes, Need
+from triggers.core.state import Changes, Decision, Need
 from triggers.exceptions import StorageError, StorageFullError
 from triggers.storages.lua import script
 from triggers.storages.redis import RedisStorage
@@ -214,7 +214,7 @@ def test_a_server_that_is_away_for_too_long_is_an_error(server):
         steps.fire("a")
     before = time.monotonic()
     with pytest.raises(StorageError, match="did not answer for too long"):
-        steps.storage.commit("session", lambda _: None, patience=0.0)
+        steps.storage.commit("session", Decision("never", lambda _: None), timeout=0.0)
     assert time.monotonic() - before < 30
     server.start()
     assert steps.fire("a").fired[0].number == 2
@@ -319,7 +319,7 @@ def test_conflicts_are_decided_anew_for_as_long_as_the_patience_lasts(valkey_url
     other = Steps(storage)
     tries = []
 
-    def decide(session):
+    def begin(session):
         yield Need()
         tries.append(session.firings)
         other.fire("b")
@@ -327,7 +327,7 @@ def test_conflicts_are_decided_anew_for_as_long_as_the_patience_lasts(valkey_url
         return Changes(session)
 
     with pytest.raises(StorageError, match=r"session 'session' changed \d+ times in a row"):
-        storage.commit("session", decide, patience=3.0)
+        storage.commit("session", Decision("describe", begin), timeout=3.0)
     assert tries == list(range(len(tries)))
     assert len(tries) > 2
     assert other.head.metadata == "{}"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from triggers.core.state import Decision
 from triggers.exceptions import (
     SchemaVersionError,
     StorageBusyError,
@@ -364,13 +365,13 @@ def test_a_writer_waits_as_long_as_it_was_told_and_no_longer(path):
 
 
 @needs_fork
-def test_patience_is_for_one_commit_alone(path):
+def test_a_timeout_is_for_one_commit_alone(path):
     """A commit may wait shorter than the file's timeout; the message says how long, and the next one waits as ever."""
     storage = opened(path, "busy_timeout=20")
     steps = Steps(storage)
     steps.fire("a")
     with held_by_another_process(path), pytest.raises(StorageBusyError, match=r"for 0\.05 s"):
-        storage.commit("session", _nothing, patience=0.05)
+        storage.commit("session", NOTHING, timeout=0.05)
     with storage._file.reading() as run:
         assert run("PRAGMA busy_timeout").fetchone() == (20_000,)
 
@@ -383,7 +384,7 @@ def test_a_thread_that_writes_is_waited_for_too(path):
 
         def impatient():
             with pytest.raises(StorageBusyError) as error:
-                storage.commit("session", _nothing, patience=0.05)
+                storage.commit("session", NOTHING, timeout=0.05)
             caught.append(str(error.value))
 
         thread = threading.Thread(target=impatient)
@@ -431,7 +432,7 @@ def test_a_child_does_not_take_its_parents_locks(path):
 
     def refused():
         with pytest.raises(StorageBusyError):
-            storage.commit("session", _nothing, patience=0.05)
+            storage.commit("session", NOTHING, timeout=0.05)
         storage.close()
 
     with storage._file.transaction() as run:
@@ -648,6 +649,9 @@ def ignored_warning():
 def _nothing(session):
     raise AssertionError("nothing is decided while somebody else writes")
     yield session
+
+
+NOTHING = Decision("nothing", _nothing)
 
 
 def test_a_file_that_is_closed_amid_a_commit_of_another_thread_waits_for_no_one_and_breaks_nothing(tmp_path):

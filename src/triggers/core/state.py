@@ -40,6 +40,7 @@ class Session:
         metadata: the application's own, encoded.
         created_at: when it was first written.
         modified_at: when it was last written.
+        exclusive: whether no other decision about it can be made during this run; not stored.
     """
 
     uid: str
@@ -53,6 +54,7 @@ class Session:
     metadata: str = "{}"
     created_at: int = 0
     modified_at: int = 0
+    exclusive: bool = field(default=False, compare=False)
 
 
 class Firing(NamedTuple):
@@ -347,6 +349,11 @@ class Changes:
     payloads: Mapping[int, str] = field(default_factory=dict)
     refused: str = ""
 
+    @property
+    def needs_session(self) -> bool:
+        """Whether it changes more than single instances, so that only an exclusive run may decide it."""
+        return bool(self.head or self.new_rules or self.fired or self.created or self.counters)
+
     def scheduled(self) -> list[Instance]:
         """The instances that it makes scheduled, as many as there are."""
         moved = [instance for instance, guard in self.moved if guard.status is not Status.SCHEDULED]
@@ -354,30 +361,42 @@ class Changes:
         return [instance for instance in touched if instance.status is Status.SCHEDULED]
 
 
-#: Asks for slices until it can say what changes. Pure: it can be run again from the start.
-Decision = Generator[Need, Slice, Changes]
-
-#: Begins a decision about a session.
-Decide = Callable[[Session], Decision]
+#: One run of a decision: asks for slices until it can say what changes. It does no input or output.
+DecisionRun = Generator[Need, Slice, Changes]
 
 
 @dataclass(frozen=True, slots=True)
-class Foreseen:
-    """Begins a decision of which it is known, before the session is, what it will most likely need first.
+class Decision:
+    """Something to decide about a session: what a storage is given to commit.
 
-    A storage may load that together with the head. It is a guess: what the decision asks for is what counts.
+    The functions in :mod:`triggers.core.law` make them.
 
     Attributes:
-        decide: begins the decision.
-        need: what it will most likely ask for first.
+        name: what it is called in messages and logs.
+        begin: starts a run from the head of the session. A storage may start any number of runs, each with a
+            head loaded for it; only the changes of the last one are stored.
+        exclusive: whether no other decision about the session may be made between loading and storing. One
+            that is not exclusive changes one instance and nothing else of the session.
+        prefetch: what a run will most likely ask for first, None if that is not known. A storage may load it
+            together with the head. It is a guess: a run gets what it asks for.
     """
 
-    decide: Decide
-    need: Need
+    name: str
+    begin: Callable[[Session], DecisionRun]
+    exclusive: bool = True
+    prefetch: Need | None = None
 
-    def __call__(self, session: Session) -> Decision:
-        """Begin the decision."""
-        return self.decide(session)
+    def __call__(self, session: Session) -> DecisionRun:
+        """Start a run."""
+        return self.begin(session)
+
+
+class NeedsSession(Exception):  # noqa: N818 - a request to the storage, not an error
+    """A run that is not exclusive finds that it must be.
+
+    A decision may raise it at any point of a run whose :attr:`Session.exclusive` is false. The storage starts
+    the decision again exclusively, in the same commit, and keeps nothing of the first run.
+    """
 
 
 def copy_of(instance: Instance) -> Instance:

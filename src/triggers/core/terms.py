@@ -5,6 +5,7 @@ Durations are microseconds.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,10 @@ class Policy:
     finalizing: Finalizing | None = None
     threshold: int = 30
     limits: Limits = DEFAULT_LIMITS
+
+
+#: Name of a manager → its policy, None where this process lacks that manager.
+PolicyOf = Callable[[str], Policy | None]
 
 
 @dataclass(frozen=True, slots=True)

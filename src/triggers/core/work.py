@@ -19,7 +19,7 @@ from triggers.core.state import (
     Slice,
 )
 from triggers.core.status import RESOLVED, Status, check_move
-from triggers.core.terms import SECOND, Attempt, Policy, Terms
+from triggers.core.terms import SECOND, Attempt, Policy, PolicyOf, Terms
 from triggers.core.values import Limits, decode, encode
 from triggers.exceptions import ManagerMismatchError, UnknownInstanceError, UnknownSessionError
 
@@ -54,16 +54,27 @@ def need_of(
     return Need(key=key, tasks=tasks, waiting=waiting, latest=reach.others, instances=instances)
 
 
-def need_of_one(rules: RuleSet, task: str, number: int, *, cascade: bool) -> Need:
-    """One instance, and with `cascade` all that the firing of its task's name can touch."""
-    wanted = ((task, number),)
-    if cascade:
-        return need_of(rules, task, instances=wanted)
-    return Need(tasks=frozenset({task}), instances=wanted)
+def need_of_instance(task: str, number: int) -> Need:
+    """One instance, and its task's counter."""
+    return Need(tasks=frozenset({task}), instances=((task, number),))
+
+
+def need_of_end(rules: RuleSet, task: str, number: int) -> Need:
+    """One instance, and all that the firing of its task's name can touch."""
+    return need_of(rules, task, instances=((task, number),))
 
 
 class Work:
-    """One decision in the making: what is known so far, and what it changes."""
+    """One run of a decision in the making: what is known so far, and what it changes.
+
+    Args:
+        session: the head of the session.
+        policy: its manager's, or how to find that; where this process lacks the manager, the default one.
+        head: whether the session's head is to be stored.
+
+    Raises:
+        ManagerMismatchError: the session belongs to another manager than the policy.
+    """
 
     __slots__ = (
         "before",
@@ -77,7 +88,9 @@ class Work:
         "something_resolved",
     )
 
-    def __init__(self, session: Session, policy: Policy, *, head: bool = True) -> None:
+    def __init__(self, session: Session, policy: Policy | PolicyOf, *, head: bool = True) -> None:
+        if not isinstance(policy, Policy):
+            policy = policy(session.manager) or Policy(session.manager)
         if session.manager and session.manager != policy.manager:
             message = (
                 f"session {session.uid!r} belongs to manager {session.manager!r}, and this is "
@@ -113,7 +126,8 @@ class Work:
         if self.session.ref is None:
             message = f"there is no session {self.session.uid!r}"
             raise UnknownSessionError(message)
-        self.learn((yield need_of_one(self.session.rules, task, number, cascade=cascade)))
+        rules = self.session.rules
+        self.learn((yield need_of_end(rules, task, number) if cascade else need_of_instance(task, number)))
         try:
             return self.instances[task, number]
         except KeyError:

@@ -5,8 +5,10 @@ changes is decided in :mod:`triggers.core.law`, and the storage applies it. Ever
 stranger's, keeps these promises, and the suite in :mod:`triggers.testing.conformance` proves them:
 
  1. A commit is atomic: all changes of a decision are stored, or none, whenever the process dies.
- 2. Commits into one session happen one after the other: a decision sees all that came before it. One that
-    does not ask for that (`alone`) sees its one instance as it is when the change is applied.
+ 2. Exclusive decisions about one session are made one after the other: each sees all that came before it. One
+    that is not exclusive sees its one instance as it is when the change is applied. If it raises
+    :class:`~triggers.core.state.NeedsSession`, or changes more than single instances, it is made again
+    exclusively, in the same commit, and nothing of its first run is kept.
  3. A commit that returned is kept, as durably as the storage is configured to keep anything.
  4. A change of an instance is applied only while its guard (status, fence, lease) still holds; else the
     whole decision is made again from what is stored now.
@@ -31,6 +33,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from triggers.core.names import instance_name
 from triggers.core.records import fingerprint
+from triggers.core.state import NeedsSession
 from triggers.exceptions import StorageError
 
 if TYPE_CHECKING:
@@ -41,8 +44,8 @@ if TYPE_CHECKING:
     from triggers.core.state import (
         Changes,
         Counter,
-        Decide,
         Decision,
+        DecisionRun,
         Firing,
         Instance,
         Need,
@@ -219,24 +222,26 @@ class Storage(Protocol):
         """The storage's time."""
         ...
 
-    def commit(
-        self, uid: str, decide: Decide, *, patience: float | None = None, alone: bool = True
-    ) -> Changes:
+    def commit(self, uid: str, decision: Decision, timeout: float | None = None) -> Changes:
         """Let a decision be made about a session and apply it, in one transaction.
+
+        The decision says whether it must be made exclusively. One that need not may be run without the
+        session's lock, so that claims and logs do not wait for firings. If :func:`answer` then raises
+        :class:`~triggers.core.state.NeedsSession`, undo everything and run the decision again exclusively,
+        within the same call. A storage that runs every decision exclusively never gets that exception.
 
         Args:
             uid: the session; it need not exist.
-            decide: begins the decision; called once for each try with a head loaded for that try. A
-                :class:`~triggers.core.state.Foreseen` one says what may be loaded together with the head.
-            patience: how long to wait for the storage, in seconds; None for its own setting.
-            alone: whether nobody else may decide about the session meanwhile. False for decisions that
-                change one instance and nothing else, so that claims and logs do not wait for firings.
+            decision: run once for each try with a head loaded for that try; what it will most likely ask for,
+                its `prefetch`, may be loaded together with the head.
+            timeout: how long to wait for the storage, in seconds; None for its own setting.
 
         Returns:
             The changes, as stored.
 
         Raises:
             StorageError: nothing was changed.
+            Exception: what the decision raised; nothing was changed.
         """
         ...
 
@@ -383,15 +388,49 @@ class Reader(Protocol):
         ...
 
 
-def answer(decision: Decision, load: Callable[[Need], Slice]) -> Changes:
-    """Run a decision to its end: `load` gives it what it asks to see."""
-    need = next(decision)
+def answer(
+    decision: Decision, session: Session, load: Callable[[Need], Slice], *, exclusive: bool
+) -> Changes:
+    """Run a decision to its end.
+
+    Args:
+        decision: the decision.
+        session: the head, loaded for this run.
+        load: gives the decision what it asks to see.
+        exclusive: whether no other decision about the session can be made until the changes are stored.
+
+    Returns:
+        The changes, to be stored.
+
+    Raises:
+        NeedsSession: the decision must be run again exclusively; never raised by an exclusive run.
+        RuntimeError: the decision asked for that in an exclusive run.
+    """
+    session.exclusive = exclusive
+    try:
+        changes = _run(decision(session), load)
+    except NeedsSession:
+        if not exclusive:
+            raise
+        message = (
+            f"decision {decision.name!r} raised NeedsSession in a run that is exclusive already: let it look "
+            f"at session.exclusive first"
+        )
+        raise RuntimeError(message) from None
+    if not exclusive and changes.needs_session:
+        raise NeedsSession
+    return changes
+
+
+def _run(run: DecisionRun, load: Callable[[Need], Slice]) -> Changes:
+    found: Any = None  # what starts a generator
     while True:
         try:
-            need = decision.send(load(need))
+            need = run.send(found)
         except StopIteration as end:
             changes: Changes = end.value
             return changes
+        found = load(need)
 
 
 class StorageFactory(Protocol):

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from triggers.core.records import LogEntry
-    from triggers.core.state import Decide, Guard, Record
+    from triggers.core.state import Decision, Guard, Record
 
 _SETTLED = frozenset({Status.REPLAYED, Status.SKIPPED, Status.ABANDONED})
 
@@ -107,21 +107,14 @@ class MemoryStorage:
 
     # -- writing ----------------------------------------------------------------------------------------
 
-    def commit(
-        self,
-        uid: str,
-        decide: Decide,
-        *,
-        patience: float | None = None,
-        alone: bool = True,  # noqa: ARG002 - one lock is for all
-    ) -> Changes:
-        """Let a decision be made about a session and apply it."""
-        if not self._lock.acquire(timeout=-1 if patience is None else patience):
-            message = f"the storage stayed locked for {patience:g} s; nothing was changed"
+    def commit(self, uid: str, decision: Decision, timeout: float | None = None) -> Changes:
+        """Let a decision be made about a session and apply it; one lock makes every decision exclusive."""
+        if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
+            message = f"the storage stayed locked for {timeout:g} s; nothing was changed"
             raise StorageBusyError(message)
         try:
             for _ in range(MAX_CONFLICTS):
-                changes = self._decide(uid, decide)
+                changes = self._decide(uid, decision)
                 if self._holds_all(changes):
                     self._apply(changes)
                     return changes
@@ -129,10 +122,10 @@ class MemoryStorage:
             self._lock.release()
         raise ConflictError.too_often(uid)
 
-    def _decide(self, uid: str, decide: Decide) -> Changes:
+    def _decide(self, uid: str, decision: Decision) -> Changes:
         kept = self._sessions.get(uid)
         head = replace(kept.head, now=self._clock()) if kept else Session(uid, self._clock())
-        return answer(decide(head), lambda need: _load(kept, need) if kept else Slice())
+        return answer(decision, head, lambda need: _load(kept, need) if kept else Slice(), exclusive=True)
 
     def _holds_all(self, changes: Changes) -> bool:
         """Whether every guard still holds; the lock makes it so, whoever made the changes."""
@@ -218,7 +211,7 @@ class MemoryStorage:
             if head.ref is None:
                 head.ref = len(self._sessions) + 1
                 self._sessions[head.uid] = _Kept(head)
-            self._sessions[head.uid].head = replace(head)
+            self._sessions[head.uid].head = replace(head, exclusive=False)
         if head.ref is None:
             return
         kept = self._sessions[head.uid]

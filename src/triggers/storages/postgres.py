@@ -4,8 +4,9 @@ Every commit is one transaction, READ COMMITTED, that first locks the session's 
 What is sent together is one exchange with the server, a round trip:
 
 =================================================  ==============================================
-fire, claim, logs, end of an attempt               2 where it is foreseen what they need, else 3
-release, recovery, and what people decide          3
+fire, finish                                       2 if their caller knew the session's rules, else 3
+claim, logs, fail, release, recovery               2
+what people decide                                 2; with a cascade or a new configuration 3
 the first firing into a session                    2
 heartbeats of any number of claims, due, expired   1
 every read                                         1
@@ -21,7 +22,7 @@ import copy
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from triggers.core.state import Counter
+from triggers.core.state import Counter, NeedsSession
 from triggers.exceptions import StorageError
 from triggers.storages import postgres_schema, rows
 from triggers.storages.base import (
@@ -45,7 +46,7 @@ from triggers.storages.postgres_wire import LostError
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from triggers.core.state import Changes, Decide, Firing, Instance, Session
+    from triggers.core.state import Changes, Decision, Firing, Instance, Session
     from triggers.core.status import Status
     from triggers.storages.base import StoredRecord
     from triggers.storages.postgres_slice import Decided, Row, Run, Step
@@ -126,25 +127,25 @@ class PostgresStorage:
 
     # -- writing ----------------------------------------------------------------------------------------
 
-    def commit(
-        self, uid: str, decide: Decide, *, patience: float | None = None, alone: bool = True
-    ) -> Changes:
+    def commit(self, uid: str, decision: Decision, timeout: float | None = None) -> Changes:
         """Let a decision be made about a session and apply it, in one transaction."""
+        exclusive = decision.exclusive
 
         def once(wire: Wire, until: float) -> Changes:
-            begin = [("begin", ()), *self._manners(wire, patience)]
+            begin = [("begin", ()), *self._manners(wire, timeout)]
             run: Run = lambda steps: wire(steps, until)  # noqa: E731 - typed
-            return self._commit(
-                wire, until, self._decisions.decide(run, uid, decide, alone=alone, before=begin)
-            )
+            decided = self._decisions.decide(run, uid, decision, exclusive=exclusive, before=begin)
+            return self._commit(wire, until, decided)
 
         for _ in range(MAX_CONFLICTS):
             try:
-                return self._pool.patiently(once, patience)
+                return self._pool.patiently(once, timeout)
+            except NeedsSession:  # everything of this run was rolled back
+                exclusive = True
             except ConflictError:
                 continue
             except UnclearError as unclear:
-                if self._stands(unclear, patience):
+                if self._stands(unclear, timeout):
                     return unclear.decided.changes
         raise ConflictError.too_often(uid)
 

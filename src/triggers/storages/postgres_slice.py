@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from triggers.core.records import fingerprint
 from triggers.core.rules import RuleSet, read_rules
-from triggers.core.state import Changes, Counter, Foreseen, Latest, Need, Session, Slice
+from triggers.core.state import Changes, Counter, Latest, Need, Session, Slice
 from triggers.storages import rows
 from triggers.storages.base import answer
 from triggers.storages.sql import statements
 
 if TYPE_CHECKING:
-    from triggers.core.state import Decide, Record
+    from triggers.core.state import Decision, Record
     from triggers.storages.base import StoredRecord
 
 Row = tuple[Any, ...]
@@ -118,20 +118,23 @@ class Decisions:
         self._stored: set[str] = set()
 
     def decide(
-        self, run: Run, uid: str, decide: Decide, *, alone: bool = True, before: Sequence[Step] = ()
+        self, run: Run, uid: str, decision: Decision, *, exclusive: bool, before: Sequence[Step] = ()
     ) -> Decided:
         """Load the session, let the decision be made, and say what is to be stored.
 
         Args:
             run: runs statements in an open transaction, or in one that `before` begins.
             uid: the session.
-            decide: begins the decision. What it was foreseen to need is loaded together with the head.
-            alone: lock the session first.
+            decision: the decision. What it will most likely need is loaded together with the head.
+            exclusive: lock the session first.
             before: statements to be sent along with the first one.
+
+        Raises:
+            NeedsSession: it must be made again, exclusively.
         """
-        foreseen = decide.need if isinstance(decide, Foreseen) else None
-        guess = [] if foreseen is None else _questions(uid, foreseen, "_of")
-        answers = run([*before, ("head_alone" if alone else "head", (uid,)), *guess])[len(before) :]
+        prefetch = decision.prefetch
+        guess = [] if prefetch is None else _questions(uid, prefetch, "_of")
+        answers = run([*before, ("head_alone" if exclusive else "head", (uid,)), *guess])[len(before) :]
         now, transaction, fresh, ref, *rest = answers[0][0]
         if ref is None:
             session = Session(uid, now)
@@ -143,9 +146,9 @@ class Decisions:
             if ref is None:
                 return Slice()
             steps = _questions(ref, need)
-            return _slice(need, steps, answers[1:] if need == foreseen else run(steps) if steps else [])
+            return _slice(need, steps, answers[1:] if need == prefetch else run(steps) if steps else [])
 
-        changes = answer(decide(session), load)
+        changes = answer(decision, session, load, exclusive=exclusive)
         return Decided(changes, list(self._steps(changes, ref, fresh)), transaction)
 
     def sessions(self, run: Run, found: list[Row]) -> list[Session]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from triggers.core.state import NeedsSession
 from triggers.exceptions import StorageError
 from triggers.storages.base import MAX_CONFLICTS, ConflictError
 from triggers.storages.lua import SERVER_CLOCK
@@ -25,7 +26,7 @@ from triggers.storages.redis_url import RedisUrl
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from triggers.core.state import Changes, Decide
+    from triggers.core.state import Changes, Decision
     from triggers.storages.base import Due, Expired, Lease, Purge, Purged
 
 #: After so many conflicts in a row the others are asked to wait for a moment.
@@ -87,21 +88,22 @@ class RedisStorage:
         )
         raise StorageError(message)
 
-    def commit(
-        self, uid: str, decide: Decide, *, patience: float | None = None, alone: bool = True
-    ) -> Changes:
+    def commit(self, uid: str, decision: Decision, timeout: float | None = None) -> Changes:
         """Let a decision be made about a session and apply it, by one script."""
-        until = self._store.until(patience)
+        until = self._store.until(timeout)
+        exclusive = decision.exclusive
         pauses = Pauses(until, CONFLICT_PAUSE, LONGEST_CONFLICT_PAUSE)
         turn, conflicts, refused = Turn(), 0, 0
         while refused < MAX_CONFLICTS:
             try:
-                return Attempt(self._store, uid, until, turn, alone=alone).make(decide)
+                return Attempt(self._store, uid, until, turn, exclusive=exclusive).make(decision)
+            except NeedsSession:  # nothing was stored
+                exclusive = True
             except GuardError:
                 refused += 1
             except ConflictError:
                 conflicts += 1
-                if alone and conflicts >= CONFLICTS:
+                if exclusive and conflicts >= CONFLICTS:
                     turn.ask()
                 if not pauses.wait():
                     break

@@ -36,7 +36,7 @@ class Writing:
         made: how many instances it has made.
         metadata: the session's as it was seen.
         seen: the instances that the decision was shown.
-        alone: whether nobody else may have decided meanwhile.
+        exclusive: whether no other decision may have been made meanwhile.
     """
 
     def __init__(  # noqa: PLR0917 - what was decided, and what was seen
@@ -48,7 +48,7 @@ class Writing:
         metadata: str,
         seen: dict[tuple[str, int], Seen],
         *,
-        alone: bool,
+        exclusive: bool,
     ) -> None:
         self._changes = changes
         self._place = place
@@ -68,12 +68,8 @@ class Writing:
         self._cool: list[Part] = []
         self._leased: list[Part] = []
         self._logs: list[Part] = []
-        self._alone = alone or self._changes_session()
+        self._exclusive = exclusive
         self._collect()
-
-    def _changes_session(self) -> bool:
-        changes = self._changes
-        return bool(changes.head or changes.new_rules or changes.fired or changes.created or changes.counters)
 
     def __bool__(self) -> bool:
         """Whether anything is to be stored."""
@@ -82,7 +78,7 @@ class Writing:
     def parts(self, identity: bytes, token: bytes, rules: list[Part]) -> list[Part]:
         """The arguments of commit.lua after the world; the map is there."""
         expected: Part = ANY
-        if self._alone:
+        if self._exclusive:
             expected = NONE if self._version is None else self._version
         parts: list[Part] = [identity, expected, self._place, token]
         lists = (
@@ -104,7 +100,7 @@ class Writing:
             parts += each
         head = self._changes.session
         parts.append(head.uid.encode() if self._new else b"")
-        parts.append(b"" if head.finalized is None or not self._alone else head.modified_at)
+        parts.append(b"" if head.finalized is None or not self._exclusive else head.modified_at)
         return parts
 
     def _collect(self) -> None:
@@ -122,7 +118,7 @@ class Writing:
         for record in changes.logs:
             payload, kind = rows.record_of(record)
             self._logs += (payload, instance_place(record.instance.task, record.instance.number), kind)
-        if self._alone and (changes.head or self):
+        if self._exclusive and (changes.head or self):
             self._head()
 
     def _head(self) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import secrets
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from triggers.core.rules import NO_RULES
-from triggers.core.state import Changes, Foreseen, Slice
+from triggers.core.state import Changes, Slice
 from triggers.storages import redis_rows as rows
 from triggers.storages.base import ConflictError, answer
 from triggers.storages.redis_changes import ANY, Writing
@@ -16,7 +17,7 @@ from triggers.storages.redis_slice import Head, head_from, parts_of, slice_from
 from triggers.storages.redis_store import Call
 
 if TYPE_CHECKING:
-    from triggers.core.state import Decide, Firing, Need
+    from triggers.core.state import Decision, Firing, Need
     from triggers.storages.redis_rows import Seen
     from triggers.storages.redis_store import RedisStore
 
@@ -62,30 +63,32 @@ class Attempt:
         uid: the session.
         until: the monotonic time at which it gives up.
         turn: whether this commit has asked the others to wait.
-        alone: whether nobody else may decide about the session meanwhile.
+        exclusive: whether no other decision about the session may be made meanwhile.
     """
 
-    def __init__(self, store: RedisStore, uid: str, until: float, turn: Turn, *, alone: bool) -> None:
+    def __init__(self, store: RedisStore, uid: str, until: float, turn: Turn, *, exclusive: bool) -> None:
         self._store = store
         self._uid = uid
         self._until = until
         self._turn = turn
-        self._alone = alone
+        self._exclusive = exclusive
         self._partition, self._keys = store.keys_of(uid)
         self._seen: dict[tuple[str, int], Seen] = {}
         self._guessed: Any = None
 
-    def make(self, decide: Decide) -> Changes:
+    def make(self, decision: Decision) -> Changes:
         """Decide and store.
 
         Raises:
             ConflictError: something has changed meanwhile: nothing was stored, and it is to be tried again.
+            NeedsSession: nothing was stored, and it is to be tried again exclusively.
             StorageError: it cannot be stored.
         """
-        guess = decide.need if isinstance(decide, Foreseen) else None
+        guess = decision.prefetch
         head = self._polite_head(guess)
         metadata = head.session.metadata
-        changes = answer(decide(head.session), lambda need: self._load(head, need, guess))
+        load = partial(self._load, head, guess)
+        changes = answer(decision, head.session, load, exclusive=self._exclusive)
         self._store_changes(head, changes, metadata)
         return changes
 
@@ -93,7 +96,7 @@ class Attempt:
         """The head; where somebody has asked for a moment alone, after a wait for one's own turn."""
         if not self._turn.token:
             head = self._head_and(guess)
-            if head.token is None or not self._alone:
+            if head.token is None or not self._exclusive:
                 return head
             self._guessed = None
             self._turn.ask()
@@ -122,12 +125,12 @@ class Attempt:
 
     # -- what the decision sees -------------------------------------------------------------------------
 
-    def _load(self, head: Head, need: Need, guess: Need | None) -> Slice:
+    def _load(self, head: Head, guess: Need | None, need: Need) -> Slice:
         if head.version is None:
             return Slice()
         found, self._guessed = self._guessed, None
         if found is None or need != guess:
-            version = head.version if self._alone else ANY
+            version = head.version if self._exclusive else ANY
             (found,) = self._store.run_all([self._slice_call(need, version)], self._until)
         if found == b"CHANGED":
             raise ConflictError(self._uid)
@@ -150,7 +153,7 @@ class Attempt:
 
     def _store_changes(self, head: Head, changes: Changes, metadata: str) -> None:
         known = (self._keys.place, head.version, head.made, metadata, self._seen)
-        writing = Writing(changes, *known, alone=self._alone)
+        writing = Writing(changes, *known, exclusive=self._exclusive)
         if not writing:
             return
         rules = changes.session.rules

@@ -34,7 +34,7 @@ from triggers.storages.sqlite_joined import JoinedFile
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-    from triggers.core.state import Decide, Firing, Instance
+    from triggers.core.state import Decision, Firing, Instance
     from triggers.core.status import Status
     from triggers.storages.base import StoredRecord
     from triggers.storages.sqlite_file import Run
@@ -111,26 +111,22 @@ class SqliteStorage:
 
     # -- writing ----------------------------------------------------------------------------------------
 
-    def commit(
-        self,
-        uid: str,
-        decide: Decide,
-        *,
-        patience: float | None = None,
-        alone: bool = True,  # noqa: ARG002 - a file has one lock for all
-    ) -> Changes:
-        """Let a decision be made about a session and apply it, in one transaction."""
+    def commit(self, uid: str, decision: Decision, timeout: float | None = None) -> Changes:
+        """Let a decision be made about a session and apply it, in one transaction.
+
+        A file has one lock for writing, so every decision is exclusive.
+        """
         for _ in range(MAX_CONFLICTS):
             try:
-                with self._file.transaction(patience) as run:
-                    return self._decide(run, uid, decide)
+                with self._file.transaction(timeout) as run:
+                    return self._decide(run, uid, decision)
             except ConflictError:
                 continue
         raise ConflictError.too_often(uid)
 
-    def _decide(self, run: Run, uid: str, decide: Decide) -> Changes:
+    def _decide(self, run: Run, uid: str, decision: Decision) -> Changes:
         session = self._load_session(run, uid)
-        changes = answer(decide(session), partial(self._load, run, session))
+        changes = answer(decision, session, partial(self._load, run, session), exclusive=True)
         self._apply(run, changes)
         return changes
 

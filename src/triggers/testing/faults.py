@@ -12,12 +12,13 @@ import random
 import signal
 import threading
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from triggers.core.state import Changes, Decide, Decision, Session
+    from triggers.core.state import Changes, Decision, DecisionRun, Session
     from triggers.runners.base import Runner, Work
     from triggers.storages.base import Due, Expired, Lease, Purge, Purged, Reader, Storage
 
@@ -131,22 +132,16 @@ class FaultyStorage:
         """The storage's time."""
         return self._storage.now()
 
-    def commit(
-        self, uid: str, decide: Decide, *, patience: float | None = None, alone: bool = True
-    ) -> Changes:
+    def commit(self, uid: str, decision: Decision, timeout: float | None = None) -> Changes:
         """Commit; the points are named after the decision: fire, claim, finish, fail, and so on."""
         self._faults.check()
-        name = "nothing"
 
-        def watched(session: Session) -> Decision:
-            nonlocal name
-            decision = decide(session)
-            name = getattr(decision, "__name__", "a decision")
-            self._faults.reach(f"before commit of {name}")
-            return (yield from decision)
+        def watched(session: Session) -> DecisionRun:
+            self._faults.reach(f"before commit of {decision.name}")
+            return decision(session)
 
-        changes = self._storage.commit(uid, watched, patience=patience, alone=alone)
-        self._faults.reach(f"after commit of {name}")
+        changes = self._storage.commit(uid, replace(decision, begin=watched), timeout)
+        self._faults.reach(f"after commit of {decision.name}")
         return changes
 
     def renew(self, leases: Collection[Lease], lease: int) -> set[Lease]:

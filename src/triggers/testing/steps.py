@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from triggers.core import law
 from triggers.core.configuration import check_configuration
 from triggers.core.names import split_instance_name
-from triggers.core.state import Changes, Instance, Need, Session, Slice, new_firing
+from triggers.core.state import Changes, Decision, Instance, Need, Session, Slice, new_firing
 from triggers.core.terms import Attempt, Policy, RetryTerms, Terms
 from triggers.core.values import decode, encode
 from triggers.storages.base import Lease
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from triggers.core.records import LogBatch
-    from triggers.core.state import Decide, Decision, Firing
+    from triggers.core.state import DecisionRun, Firing
     from triggers.core.status import Status
     from triggers.storages.base import Storage
 
@@ -46,47 +46,47 @@ class Steps:
     uid: str = "session"
     policy: Policy = field(default_factory=Policy)
 
-    def commit(self, decide: Decide, *, alone: bool = True) -> Changes:
+    def commit(self, decision: Decision) -> Changes:
         """Let any decision be made about the session."""
-        return self.storage.commit(self.uid, decide, alone=alone)
+        return self.storage.commit(self.uid, decision)
 
     # -- the application ---------------------------------------------------------------------------------
 
     def configure(self, configuration: Mapping[str, Any], *, catch_up: bool = False) -> Changes:
         """Give the session rules."""
         rules = check_configuration(dict(configuration), limits=self.policy.limits)
-        return self.commit(lambda session: law.configure(session, self.policy, rules, catch_up=catch_up))
+        return self.commit(law.configure(self.policy, rules, catch_up=catch_up))
 
     def fire(self, trigger: str, kwargs: Mapping[str, Any] | None = None, key: str | None = None) -> Changes:
         """Fire a trigger."""
         firing = new_firing(trigger, kwargs, key, limits=self.policy.limits)
-        return self.commit(lambda session: law.fire(session, self.policy, firing))
+        return self.commit(law.fire(self.policy, firing))
 
     def replay(self, name: str, kwargs: Mapping[str, Any] | None = None) -> Instance:
         """Replay a failed instance; returns the new one."""
         payload = None if kwargs is None else encode(dict(kwargs), "kwargs")
         task, number = split_instance_name(name)
-        return self.commit(lambda session: law.replay(session, self.policy, task, number, payload)).created[0]
+        return self.commit(law.replay(self.policy, task, number, payload)).created[0]
 
     def skip(self, name: str, result: Mapping[str, Any] | None = None) -> Changes:
         """Skip a failed instance; with a result, cascade."""
         payload = None if result is None else encode(dict(result), "result")
         task, number = split_instance_name(name)
-        return self.commit(lambda session: law.skip(session, self.policy, task, number, result=payload))
+        return self.commit(law.skip(self.policy, task, number, result=payload))
 
     def set_status(self, name: str, status: Status) -> Changes:
         """Move an instance by hand."""
         task, number = split_instance_name(name)
-        return self.commit(lambda session: law.set_status(session, self.policy, task, number, status))
+        return self.commit(law.set_status(self.policy, task, number, status))
 
     def add_metadata(self, name: str, metadata: Mapping[str, Any]) -> Changes:
         """Add keys to the metadata of an instance."""
         task, number = split_instance_name(name)
-        return self.commit(lambda session: law.add_metadata(session, self.policy, task, number, metadata))
+        return self.commit(law.add_metadata(self.policy, task, number, metadata))
 
     def describe(self, metadata: Mapping[str, Any]) -> Changes:
         """Add keys to the metadata of the session."""
-        return self.commit(lambda session: law.add_session_metadata(session, self.policy, metadata))
+        return self.commit(law.add_session_metadata(self.policy, metadata))
 
     def resolve_logs(
         self,
@@ -97,14 +97,12 @@ class Steps:
     ) -> Changes:
         """Record that a person has reviewed the records of an instance: all, up to one, or chosen ones."""
         task, number = split_instance_name(name)
-        return self.commit(
-            lambda session: law.resolve_logs(session, self.policy, task, number, audit, through, records)
-        )
+        return self.commit(law.resolve_logs(self.policy, task, number, audit, through, records))
 
     def reopen_logs(self, name: str, audit: Mapping[str, Any]) -> Changes:
         """Record that a person has taken every review of an instance's records back."""
         task, number = split_instance_name(name)
-        return self.commit(lambda session: law.reopen_logs(session, self.policy, task, number, audit))
+        return self.commit(law.reopen_logs(self.policy, task, number, audit))
 
     # -- the worker --------------------------------------------------------------------------------------
 
@@ -120,9 +118,7 @@ class Steps:
         """Claim an instance; with `able` false, as a worker that lacks its task."""
         task, number = split_instance_name(name)
         terms = Terms(lease, crash_budget) if able else None
-        return self.commit(
-            lambda session: law.claim(session, self.policy, task, number, owner, lambda _: terms), alone=False
-        )
+        return self.commit(law.claim(self.policy, task, number, owner, lambda *_: terms))
 
     def start(
         self, name: str, owner: str = "worker", *, lease: int = LEASE, crash_budget: int = 3
@@ -137,7 +133,7 @@ class Steps:
     def finish(self, attempt: Attempt, result: Mapping[str, Any] | None = None) -> Changes:
         """Let an attempt return."""
         payload = encode(dict(result or {}), "result")
-        return self.commit(lambda session: law.finish(session, self.policy, attempt, payload))
+        return self.commit(law.finish(self.policy, attempt, payload))
 
     def run(self, name: str, result: Mapping[str, Any] | None = None) -> Changes:
         """Claim and finish."""
@@ -146,30 +142,25 @@ class Steps:
     def fail(self, attempt: Attempt, error: object = "failed", retry: RetryTerms | None = None) -> Changes:
         """Let an attempt raise."""
         payload = encode(error, "error")
-        return self.commit(lambda session: law.fail(session, self.policy, attempt, payload, retry))
+        return self.commit(law.fail(self.policy, attempt, payload, retry))
 
     def skip_running(self, attempt: Attempt) -> Changes:
         """Let an attempt ask to be skipped."""
-        return self.commit(lambda session: law.skip_running(session, self.policy, attempt))
+        return self.commit(law.skip_running(self.policy, attempt))
 
     def release(self, attempt: Attempt) -> Changes:
         """Let an attempt go."""
-        return self.commit(lambda session: law.release(session, self.policy, attempt), alone=False)
+        return self.commit(law.release(self.policy, attempt))
 
     def keep_logs(self, attempt: Attempt, logs: LogBatch) -> Changes:
         """Store what an attempt has said so far."""
         said = Attempt(attempt.task, attempt.number, attempt.fence, attempt.attempt, logs)
-        return self.commit(lambda session: law.keep_logs(session, self.policy, said), alone=False)
+        return self.commit(law.keep_logs(self.policy, said))
 
     def recover(self, name: str, fence: int) -> Changes:
         """Take an instance from whoever lost its lease."""
         task, number = split_instance_name(name)
-        return self.commit(
-            lambda session: law.recover(
-                session, self.policy, task, number, fence, lambda _: encode("lost", "")
-            ),
-            alone=False,
-        )
+        return self.commit(law.recover(self.policy, task, number, fence, lambda _: encode("lost", "")))
 
     def renew(self, *attempts: Attempt, lease: int = LEASE) -> set[Lease]:
         """Send a heartbeat for these attempts; returns those that are lost."""
@@ -235,11 +226,11 @@ class Steps:
         """What the storage shows a decision that needs this; nothing is changed."""
         seen: list[Slice] = []
 
-        def decide(session: Session) -> Decision:
+        def begin(session: Session) -> DecisionRun:
             seen.append((yield need))
             return Changes(session, head=False)
 
-        self.commit(decide)
+        self.commit(Decision("look", begin))
         return seen[-1]
 
     def waiting(self, trigger: str) -> set[str]:

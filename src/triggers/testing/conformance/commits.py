@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from triggers.core import law
-from triggers.core.state import Changes, Firing, Foreseen, Guard, Need, Record, Session
+from triggers.core.state import Changes, Decision, Firing, Guard, Need, NeedsSession, Record, Session
 from triggers.core.status import Status
 from triggers.core.terms import Attempt, Finalizing, Policy
 from triggers.core.values import decode, encode
@@ -30,7 +29,7 @@ from triggers.testing.steps import SECOND, Steps
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from triggers.core.state import Decision
+    from triggers.core.state import DecisionRun
     from triggers.storages.base import Storage
     from triggers.testing.place import Place
 
@@ -52,8 +51,7 @@ class Commits(StorageFixtures):
         )
         for number, guess in enumerate(guesses):
             page = Firing(0, "page", encode({"n": number}, "kwargs"), 0)
-            fire = partial(law.fire, policy=steps.policy, firing=page)
-            fired = steps.commit(Foreseen(fire, guess) if guess else fire)
+            fired = steps.commit(replace(law.fire(steps.policy, page), prefetch=guess))
             assert [instance.name for instance in fired.created] == [f"t_page#{number}"]
         taken = [
             kwargs["page"]
@@ -68,25 +66,25 @@ class Commits(StorageFixtures):
         steps.configure(SURVEY)
         before = shown(steps)
 
-        def decide(session: Session) -> Decision:
+        def begin(session: Session) -> DecisionRun:
             yield Need(waiting=("first",))
             session.firings += 1
             raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
-            steps.commit(decide)
+            steps.commit(Decision("test", begin))
         assert shown(steps) == before
         assert steps.fire("first").fired[0].number == 1
 
     def test_a_decision_that_raises_makes_no_session(self, steps: Steps, storage: Storage) -> None:
         """Promise 1: a session whose first decision raised does not exist."""
 
-        def decide(_: Session) -> Decision:
+        def begin(_: Session) -> DecisionRun:
             yield Need()
             raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
-            steps.commit(decide)
+            steps.commit(Decision("test", begin))
         assert storage.reader.session(steps.uid) is None
         assert storage.reader.sessions() == []
 
@@ -95,14 +93,14 @@ class Commits(StorageFixtures):
         steps.configure(SURVEY)
         before = shown(steps)
 
-        def decide(session: Session) -> Decision:
-            changes = yield from law.fire(session, Policy(), Firing(0, "first", "{}", 0))
+        def begin(session: Session) -> DecisionRun:
+            changes = yield from law.fire(Policy(), Firing(0, "first", "{}", 0))(session)
             unstorable = entry(unstorable=object())
             changes.logs.append(Record(changes.created[0], 1, 0, 0, unstorable))
             return changes
 
         with pytest.raises((StorageError, InvalidValueError)):
-            steps.commit(decide)
+            steps.commit(Decision("test", begin))
         assert shown(steps) == before
         assert steps.waiting("complete") == set()
         assert storage.due(10, grace=SECOND, everything=True) == []
@@ -172,6 +170,88 @@ class Commits(StorageFixtures):
         assert [session.uid for session in storage.reader.sessions()] == ["new"]
         assert hands[0].head.firings == 8
 
+    # -- exclusive or not ----------------------------------------------------------------------------------
+
+    def test_a_run_that_needs_the_session_is_made_again_exclusively(self, steps: Steps, place: Place) -> None:
+        """Promise 2: the second run gets a head and a slice of its own, and sees what came before it."""
+        steps.configure({"t_page": {"andEvery": "page", "run": "page"}})
+        steps.fire("page")
+        other = Steps(place.open(), steps.uid)
+        seen: list[tuple[bool, int, str, int]] = []
+
+        def begin(session: Session) -> DecisionRun:
+            found = yield Need(instances=(("t_page", 0),))
+            instance = found.instances[0]
+            seen.append((session.exclusive, session.firings, session.metadata, instance.log_count))
+            if not session.exclusive:
+                session.metadata, session.firings = '{"first":"run"}', 99
+                instance.log_count = 99
+                other.fire("page")
+                raise NeedsSession
+            return (yield from law.fire(steps.policy, Firing(0, "page", "{}", 0))(session))
+
+        fired = steps.commit(Decision("recovery", begin, exclusive=False)).fired
+        *before, last = seen
+        assert before in ([], [(False, 1, "{}", 0)]), "a storage may run every decision exclusively"
+        assert last == (True, 1 + len(before), "{}", 0)
+        assert [firing.number for firing in fired] == [2 + len(before)]
+        assert len(steps.instances()) == steps.head.firings == 2 + len(before)
+        assert steps.head.metadata == "{}"
+
+    def test_asking_for_the_session_in_an_exclusive_run_is_an_error(self, steps: Steps) -> None:
+        """Promise 2: it names the decision, changes nothing, and leaves the storage usable."""
+        steps.configure(SURVEY)
+        before = shown(steps)
+
+        def begin(session: Session) -> DecisionRun:
+            yield Need(waiting=("first",))
+            session.firings += 1
+            raise NeedsSession
+
+        for exclusive in (True, False):
+            with pytest.raises(RuntimeError, match=r"decision 'greedy' raised NeedsSession"):
+                steps.commit(Decision("greedy", begin, exclusive=exclusive))
+        assert shown(steps) == before
+        assert steps.fire("first").fired[0].number == 1
+
+    @pytest.mark.parametrize("asks", [True, False])
+    def test_runs_that_turn_out_to_need_the_session_lose_nothing(self, place: Place, asks: bool) -> None:  # noqa: FBT001 - a test's parameter
+        """Promise 2: whether they ask for it or just change it, firings of eight threads at once all count."""
+        hands = [Steps(place.open(), "hot") for _ in range(8)]
+        hands[0].configure({"t_page": {"andEvery": "page", "run": "page"}})
+        fire = law.fire(hands[0].policy, Firing(0, "page", "{}", 0))
+
+        def begin(session: Session) -> DecisionRun:
+            found = fire(session)
+            if asks and not session.exclusive:
+                raise NeedsSession
+            return found
+
+        decision = Decision("recovery", begin, exclusive=False)
+
+        def many(hand: Steps) -> Callable[[], list[int]]:
+            return lambda: [hand.commit(decision).fired[0].number for _ in range(20)]
+
+        numbers = at_once([many(hand) for hand in hands])
+        assert sorted(number for own in numbers for number in own) == list(range(1, 161))
+        assert hands[0].head.firings == 160
+        assert [instance.number for instance in hands[0].instances()] == list(range(160))
+
+    def test_a_decision_that_asks_for_nothing_is_made_all_the_same(
+        self, steps: Steps, storage: Storage
+    ) -> None:
+        """Promise 1: its changes are stored, also where something was loaded for it in vain."""
+
+        def begin(session: Session) -> DecisionRun:
+            yield from ()
+            session.metadata = '{"n":1}'
+            return Changes(session)
+
+        for prefetch in (None, Need(waiting=("page",))):
+            steps.commit(Decision("describe", begin, prefetch=prefetch))
+            assert steps.head.metadata == '{"n":1}'
+        assert [session.uid for session in storage.reader.sessions()] == [steps.uid]
+
     # -- guards --------------------------------------------------------------------------------------------
 
     def test_a_decision_is_made_anew_where_its_guard_no_longer_holds(self, steps: Steps) -> None:
@@ -182,15 +262,15 @@ class Commits(StorageFixtures):
         attempt = steps.start("t_page#0")
         tries: list[int] = []
 
-        def decide(session: Session) -> Decision:
+        def begin(session: Session) -> DecisionRun:
             tries.append(session.firings)
-            changes = yield from law.finish(session, Policy(), attempt, "{}")
+            changes = yield from law.finish(Policy(), attempt, "{}")(session)
             if len(tries) == 1:
                 ((instance, guard),) = changes.moved
                 changes.moved[0] = (instance, replace(guard, fence=guard.fence + 1))
             return changes
 
-        steps.commit(decide)
+        steps.commit(Decision("test", begin))
         assert tries == [2, 2], (
             "the second try saw what was stored, not what the first one had meant to store"
         )
@@ -204,13 +284,13 @@ class Commits(StorageFixtures):
         before = steps["t_page#0"]
         tries = []
 
-        def decide(session: Session) -> Decision:
+        def begin(session: Session) -> DecisionRun:
             found = yield Need(instances=(("t_page", 0),))
             tries.append(session.firings)
             return Changes(session, moved=[(found.instances[0], Guard(Status.RUNNING, 99))])
 
         with pytest.raises(StorageError, match=r"session 'session' changed \d+ times in a row"):
-            steps.commit(decide)
+            steps.commit(Decision("test", begin))
         assert len(tries) > 1
         assert steps["t_page#0"] == before
 
@@ -224,14 +304,14 @@ class Commits(StorageFixtures):
         steps.start("t_page#0")
         tries = []
 
-        def decide(session: Session) -> Decision:
+        def begin(session: Session) -> DecisionRun:
             found = yield Need(instances=(("t_page", 0),))
             tries.append(found.instances[0].status)
             if len(tries) > 1:
                 return Changes(session, head=False)
             return Changes(session, moved=[(replace(found.instances[0], owner="a thief"), wrong)])
 
-        steps.commit(decide)
+        steps.commit(Decision("test", begin))
         assert tries == [Status.RUNNING, Status.RUNNING]
         assert steps["t_page#0"].owner == "worker"
 
@@ -241,14 +321,14 @@ class Commits(StorageFixtures):
         steps.fire("page")
         tries = []
 
-        def decide(session: Session) -> Decision:
+        def begin(session: Session) -> DecisionRun:
             found = yield Need(instances=(("t_page", 0),))
             tries.append(found.instances[0].status)
             if len(tries) > 1:
                 return Changes(session, head=False)
             return Changes(session, taken=[replace(found.instances[0], vetoes=("late",))])
 
-        steps.commit(decide)
+        steps.commit(Decision("test", begin))
         assert tries == [Status.SCHEDULED, Status.SCHEDULED]
         assert steps["t_page#0"].vetoes == ()
 

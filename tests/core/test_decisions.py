@@ -1,0 +1,186 @@
+"""What a decision says of itself, and how it is run."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from triggers.core import law
+from triggers.core.rules import NO_RULES, rule_set
+from triggers.core.state import Changes, Decision, Firing, Instance, Need, NeedsSession, Session, Slice
+from triggers.core.status import Status
+from triggers.core.terms import Attempt, Policy, Terms
+from triggers.exceptions import ManagerMismatchError
+from triggers.storages.base import answer
+
+RULES = rule_set(
+    {
+        "t": {"after": ["a", "b"], "run": "r"},
+        "u": {"after": ["t"], "unless": ["c"], "run": "r"},
+    }
+)
+POLICY = Policy()
+ATTEMPT = Attempt("t", 0, 1)
+
+#: Those that change one instance and nothing else of the session.
+SHARED = {"claim", "release", "keep_logs", "recover", "lose", "abort"}
+
+DECISIONS = {
+    "fire": law.fire(POLICY, Firing(0, "a", "{}", 0), RULES),
+    "fire, with a key": law.fire(POLICY, Firing(0, "a", "{}", 0, key="k"), RULES),
+    "configure": law.configure(POLICY, RULES),
+    "replay": law.replay(POLICY, "t", 0),
+    "skip": law.skip(POLICY, "t", 0),
+    "skip, with a result": law.skip(POLICY, "t", 0, result="{}"),
+    "set_status": law.set_status(POLICY, "t", 0, Status.SCHEDULED),
+    "set_status, finished": law.set_status(POLICY, "t", 0, Status.FINISHED),
+    "add_metadata": law.add_metadata(POLICY, "t", 0, {}),
+    "add_session_metadata": law.add_session_metadata(POLICY, {}),
+    "resolve_logs": law.resolve_logs(POLICY, "t", 0, {}),
+    "reopen_logs": law.reopen_logs(POLICY, "t", 0, {}),
+    "claim": law.claim(POLICY, "t", 0, "worker", lambda *_: Terms(1)),
+    "finish": law.finish(POLICY, ATTEMPT, "{}", RULES),
+    "fail": law.fail(POLICY, ATTEMPT, "{}"),
+    "skip_running": law.skip_running(POLICY, ATTEMPT),
+    "release": law.release(POLICY, ATTEMPT),
+    "keep_logs": law.keep_logs(POLICY, ATTEMPT),
+    "recover": law.recover(POLICY, "t", 0, 1, str),
+    "lose": law.lose(POLICY, "t", 0, "m", str),
+    "abort": law.abort(POLICY, "t", 0, "m", "{}"),
+}
+
+#: The caller's rules are not given, or of no use, or it needs nothing.
+UNKNOWN = {"configure", "skip, with a result", "set_status, finished", "add_session_metadata"}
+
+
+def head(**given):
+    return Session("s", 5, 1, RULES, **given)
+
+
+@pytest.mark.parametrize("called", DECISIONS)
+def test_a_decision_knows_its_name_and_whether_it_is_exclusive(called):
+    """The name is the function's, and only what concerns one instance is not exclusive."""
+    decision = DECISIONS[called]
+    assert decision.name == called.partition(",")[0]
+    assert decision.exclusive == (decision.name not in SHARED)
+    with pytest.raises(FrozenInstanceError):
+        decision.exclusive = not decision.exclusive
+
+
+def test_every_decision_is_looked_at_here():
+    """The law has no other ones than these tests know."""
+    functions = {name for name in law.__all__ if inspect.isfunction(getattr(law, name))}
+    assert functions - {"labelled", "is_labelled"} == {decision.name for decision in DECISIONS.values()}
+
+
+@pytest.mark.parametrize("called", DECISIONS)
+def test_what_a_decision_foresees_is_what_it_asks_for_first(called):
+    """With the rules that its caller knew; with others it asks for what it needs by those."""
+    decision = DECISIONS[called]
+    first = next(decision(head()))
+    assert decision.prefetch == (None if called in UNKNOWN else first)
+    if "fire" in called:
+        other = next(decision(Session("s", 5, 1, NO_RULES)))
+        assert other == Need(key=decision.prefetch.key)
+
+
+def test_without_rules_nothing_is_foreseen_that_depends_on_them():
+    """A firing and a finish touch what the rules say."""
+    assert law.fire(POLICY, Firing(0, "a", "{}", 0)).prefetch is None
+    assert law.finish(POLICY, ATTEMPT, "{}").prefetch is None
+
+
+def test_a_policy_can_be_found_by_the_managers_name():
+    """It is asked for when the session is known; where it is not there, the default one of that name counts."""
+    asked = []
+
+    def policy_of(manager):
+        asked.append(manager)
+        return Policy("mine", grace=7) if manager == "mine" else None
+
+    move = law.set_status(policy_of, "t", 0, Status.SCHEDULED)
+    for manager, grace in (("mine", 7), ("other", Policy().grace)):
+        found = Slice(instances=[Instance("t", 0, Status.UNSTARTED, 0, 0)])
+        changes = answer(move, head(manager=manager), lambda _, found=found: found, exclusive=True)
+        assert changes.moved[0][0].dispatch_after == 5 + grace
+    assert asked == ["mine", "other"]
+    with pytest.raises(ManagerMismatchError):
+        next(law.set_status(Policy("mine"), "t", 0, Status.SCHEDULED)(head(manager="other")))
+
+
+# -- how it is run ------------------------------------------------------------------------------------------------
+
+
+def nothing(_):
+    return Slice()
+
+
+def test_a_decision_that_asks_for_nothing_is_run_to_its_end():
+    """Its changes come back, and not the StopIteration that carries them."""
+
+    def begin(session):
+        yield from ()
+        return Changes(session)
+
+    session = head()
+    assert answer(Decision("test", begin), session, nothing, exclusive=True).session is session
+
+
+def test_a_run_is_told_whether_it_is_exclusive():
+    """Whatever the head had said before, and whatever the decision would need."""
+    seen = []
+
+    def begin(session):
+        yield Need()
+        seen.append(session.exclusive)
+        return Changes(session, head=False)
+
+    for exclusive in (True, False):
+        answer(Decision("test", begin), head(exclusive=not exclusive), nothing, exclusive=exclusive)
+    assert seen == [True, False]
+
+
+def test_only_a_run_that_is_not_exclusive_may_ask_for_the_session():
+    """In an exclusive one that is a mistake of the decision, and the error names it."""
+
+    def begin(_):
+        yield Need()
+        raise NeedsSession
+
+    with pytest.raises(NeedsSession):
+        answer(Decision("greedy", begin), head(), nothing, exclusive=False)
+    with pytest.raises(
+        RuntimeError, match=r"decision 'greedy' raised NeedsSession .* look at session\.exclusive"
+    ):
+        answer(Decision("greedy", begin, exclusive=False), head(), nothing, exclusive=True)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"head": True},
+        {"new_rules": True},
+        {"fired": [Firing(1, "a", "{}", 5)]},
+        {"created": [Instance("t", 0, Status.SCHEDULED, 5, 5)]},
+        {"counters": {"t": None}},
+    ],
+    ids=str,
+)
+def test_what_changes_the_session_is_decided_exclusively(changed):
+    """A run that is not exclusive and changes more than single instances is as one that asks for the session."""
+
+    def begin(session):
+        yield Need()
+        return Changes(session, **{"head": False} | changed)
+
+    with pytest.raises(NeedsSession):
+        answer(Decision("test", begin, exclusive=False), head(), nothing, exclusive=False)
+    assert answer(Decision("test", begin, exclusive=False), head(), nothing, exclusive=True)
+
+
+def test_a_stop_iteration_of_the_storage_is_not_the_end_of_the_decision():
+    """It is an error of the storage's, and gets out as such."""
+    with pytest.raises(StopIteration):
+        answer(DECISIONS["claim"], head(), lambda _: next(iter(())), exclusive=False)
