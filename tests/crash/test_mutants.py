@@ -212,7 +212,7 @@ def a_result_cannot_be_stored(world: World) -> list[str]:
 def no_fence() -> None:
     """Who ends an instance is not asked for the fence of its claim."""
     put(Work, "is_held", lambda _, instance, __: instance.status is Status.RUNNING)
-    unguarded = SQL["instance_move"].replace("AND fence = ?", "AND ? IS NOT NULL")
+    unguarded = re.sub(r"AND fence = (\?\d+)", r"AND \1 IS NOT NULL", SQL["instance_move"])
     assert unguarded != SQL["instance_move"]
     SQL["instance_move"] = unguarded
 

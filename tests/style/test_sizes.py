@@ -17,6 +17,7 @@ LONGER = {
     "src/triggers/app.py": "To split: how an instance is routed to its runner can be a module of its own.",
     "src/triggers/core/law.py": "To split: one module for each kind of decision (firing, review, attempt, rescue).",
     "src/triggers/core/work.py": "To split, together with law.py: it contains the unit of work of all decisions.",
+    "src/triggers/core/state.py": "To split: what is kept, and what passes between the core and a storage.",
     "src/triggers/execution.py": "To split: the executor, and the attempt that it runs.",
     "src/triggers/logs/logger.py": "To split: the logger, and the functions that combine `extra` and `context`.",
     "src/triggers/logs/walk.py": "One recursive walk over any value, with a case for each kind of container.",

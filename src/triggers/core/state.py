@@ -10,18 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
+from triggers.core.columns import INSTANCE, codecs_of, names_of
 from triggers.core.names import check_name, instance_name
+from triggers.core.records import LogEntry, fingerprint
 from triggers.core.rules import NO_RULES, RuleSet
 from triggers.core.status import RESOLVED, Status
 from triggers.core.values import DEFAULT_LIMITS, Limits, encode, mapping_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from triggers.core.records import LogEntry
 
 
 @dataclass(slots=True)
@@ -118,6 +119,8 @@ def new_firing(
 @dataclass(slots=True)
 class Instance:
     """One run of a task, with all that a storage keeps of it.
+
+    How each field is stored is described in :data:`triggers.core.columns.INSTANCE`.
 
     Attributes:
         task: the task's name.
@@ -309,6 +312,11 @@ class Record(NamedTuple):
     attempt: int
     entry: LogEntry
 
+    @property
+    def fingerprint(self) -> str:
+        """What it shares with every record of its kind."""
+        return fingerprint(self.entry)
+
 
 @dataclass(slots=True)
 class Changes:
@@ -399,6 +407,13 @@ class NeedsSession(Exception):  # noqa: N818 - a request to the storage, not an 
     """
 
 
+_VALUES = attrgetter(*names_of(INSTANCE))
+_DICTS = tuple(place for place, codec in codecs_of(INSTANCE) if codec.empty is dict)
+
+
 def copy_of(instance: Instance) -> Instance:
     """An instance that can be changed without changing the given one."""
-    return replace(instance, taken=dict(instance.taken), log_counts=dict(instance.log_counts))
+    values = list(_VALUES(instance))
+    for place in _DICTS:
+        values[place] = dict(values[place])
+    return Instance(*values)

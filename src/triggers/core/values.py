@@ -132,6 +132,17 @@ def decode(text: str) -> Any:
     return json.loads(text, object_hook=_revive) if '"$' in text else _pydantic().from_json(text)
 
 
+def to_json_text(value: Any) -> str:
+    """Plain JSON data as text, without the checks and the extra types of :func:`encode`."""
+    text: bytes = _pydantic().to_json(value)
+    return text.decode()
+
+
+def from_json_text(text: str) -> Any:
+    """Read what :func:`to_json_text` wrote."""
+    return _pydantic().from_json(text)
+
+
 @cache
 def _pydantic() -> Any:
     """Return what reads and writes JSON; it takes long to import, so that the first value does it."""

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from triggers.core.records import fingerprint
+from triggers.core.columns import RECORD, names_of
 from triggers.core.rules import RuleSet, read_rules
 from triggers.core.state import Changes, Counter, Latest, Need, Session, Slice
 from triggers.storages import rows
@@ -49,11 +48,26 @@ PURGEABLE: Final = (
 )
 
 _PARTS: Final = {
-    "{instance}": rows.INSTANCE.replace("instances.id", "instances.session"),
-    "{log}": rows.LOG.replace(rows.OPEN, OPEN),
+    **rows.placeholders(ref="session", is_open=OPEN),
     "{open}": OPEN,
     "{purgeable}": PURGEABLE,
     "{session}": "(SELECT id FROM {schema}.sessions WHERE uid = $1)",
+}
+
+_KEY: Final = ("ref", "task", "number")
+
+#: What the statements take that write columns.
+_FIRING: Final = rows.Writer(rows.FIRING, given=("session",))
+_CREATED: Final = rows.Writer(rows.CREATED, ("ref",))
+_TRIGGERED: Final = rows.Writer(rows.TRIGGERED, _KEY)
+_TRANSITIONED: Final = rows.Writer(rows.TRANSITIONED, _KEY, rows.GUARD)
+_RECORD: Final = rows.Writer(RECORD, given=("session", "task", "instance"))
+_WRITERS: Final = {
+    "firing_insert": _FIRING,
+    "instance_insert": _CREATED,
+    "instance_take": _TRIGGERED,
+    "instance_move": _TRANSITIONED,
+    "log_insert": _RECORD,
 }
 
 
@@ -85,6 +99,8 @@ def texts(schema: str) -> dict[str, str]:
     for name, text in statements("postgres").items():
         for part, meaning in _PARTS.items():
             text = text.replace(part, meaning)  # noqa: PLW2901 - filled in step by step
+        if name in _WRITERS:
+            text = _WRITERS[name].filled_in(text, "$")  # noqa: PLW2901 - filled in step by step
         if "{order}" in text:
             found[f"{name}_latest"] = in_schema(text.replace("{order}", "DESC"), schema)
         found[name] = in_schema(text.replace("{order}", "ASC"), schema)
@@ -153,10 +169,10 @@ class Decisions:
 
     def sessions(self, run: Run, found: list[Row]) -> list[Session]:
         """The heads in these rows, as `session` and `sessions` select them."""
-        every = self.rules(run, [row[2] for row in found])
+        every = self.rules(run, [rules for _, _, rules, *_ in found])
         return [
-            Session(row[-1], row[0], row[1], rules, *row[3:-1])
-            for row, rules in zip(found, every, strict=True)
+            Session(uid, now, ref, rules, *rest)
+            for (now, ref, _, *rest, uid), rules in zip(found, every, strict=True)
         ]
 
     def rules(self, run: Run, refs: Sequence[int]) -> list[RuleSet]:
@@ -203,16 +219,15 @@ def _head(changes: Changes, fresh: int | None) -> Iterator[Step]:
 
 def _body(changes: Changes, ref: int) -> Iterator[Step]:
     for firing in changes.fired:
-        yield "firing_insert", rows.new_firing(ref, firing)
+        yield "firing_insert", _FIRING.write(firing, ref)
         yield "latest_upsert", (ref, firing.trigger, firing.number, firing.depth)
     for made in changes.created:
         made.ref = ref
-        yield "instance_insert", rows.new_instance(ref, made)
+        yield "instance_insert", _CREATED.write(made)
     for taken in changes.taken:
-        yield "instance_take", (*rows.taken_instance(taken)[:-1], ref, taken.task, taken.number)
+        yield "instance_take", _TRIGGERED.write(taken)
     for moved, guard in changes.moved:
-        given = rows.moved_instance(moved, guard)
-        yield "instance_move", (*given[:24], ref, *given[25:], moved.task, moved.number)
+        yield "instance_move", _TRANSITIONED.write(moved, guard.status.value, guard.fence, guard.lease_until)
     for name, entries in (("waiting_delete", changes.gained), ("waiting_insert", changes.lacks)):
         for instance, triggers in entries:
             yield name, (ref, instance.task, instance.number, sorted(triggers))
@@ -330,8 +345,10 @@ _BACK: Final = {word: character for character, word in _ESCAPES.items()}
 _TABLE: Final = str.maketrans(_ESCAPES)
 _WORD: Final = re.compile(f"[{_E}{_F}]{{4}}")
 
-#: Where `logs` selects texts that somebody said.
-_SAID: Final = (10, 11, 12, 15, 17)
+#: Texts that somebody said: their places among what is written, and among what `{log_columns}` selects.
+_SAID: Final = ("logger", "message", "template", "pathname", "function")
+_WRITTEN: Final = tuple(map(names_of(RECORD).index, _SAID))
+_READ: Final = tuple(map(rows.LOG.index, _SAID))
 
 
 def escaped(text: str) -> str:
@@ -344,23 +361,19 @@ def unescaped(text: str) -> str:
     return _WORD.sub(lambda word: _BACK[word[0]], text) if _E in text else text
 
 
-def new_record(ref: int, record: Record) -> Row:
+def new_record(ref: int, record: Record) -> list[Any]:
     """What `log_insert` takes."""
-    entry = record.entry
-    said = (entry.logger, entry.message, entry.template, entry.pathname, entry.function)
-    if any(not text.isascii() or "\0" in text for text in said):
-        logger, message, template, pathname, function = map(escaped, said)
-        entry = replace(
-            entry, logger=logger, message=message, template=template, pathname=pathname, function=function
-        )
-    row = rows.new_record(ref, record._replace(entry=entry))
-    instance = record.instance
-    return (ref, instance.task, instance.number, *row[2:17], fingerprint(record.entry), *row[18:])
+    values = list(_RECORD.write(record, ref, record.instance.task, record.instance.number))
+    for place in _WRITTEN:
+        text = values[place]
+        if not text.isascii() or "\0" in text:
+            values[place] = escaped(text)
+    return values
 
 
 def record_from_row(row: Row) -> StoredRecord:
     """Read what `logs` selects."""
     values = list(row)
-    for place in _SAID:
+    for place in _READ:
         values[place] = unescaped(values[place])
     return rows.record_from_row(values)

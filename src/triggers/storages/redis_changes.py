@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from triggers.core.status import Status
@@ -24,6 +26,43 @@ NONE: Final = b""
 
 class GuardError(ConflictError):
     """A guard is not that of the instance as the decision itself has seen it."""
+
+
+@dataclass(slots=True)
+class Parts:
+    """The lists of commit.lua, in the order in which it takes them.
+
+    Attributes:
+        checks: fields of the session, each with what it must be.
+        fields: fields of the session, each with its new value.
+        counters: tasks, each with its counter.
+        removed: members of the session's order that go.
+        added: a 0 and a member of the session's order, for each that comes.
+        not_out: members that are no longer to be dispatched.
+        not_leased: members that no longer have a lease.
+        out: times and members, of what is to be dispatched.
+        cool: times and members, of what may not run before a time.
+        leased: times and members, of what has a lease.
+        rules: digests, each with its rule set.
+        logs: records, each as payload, instance, and what it is found by.
+    """
+
+    checks: list[Part] = field(default_factory=list)
+    fields: list[Part] = field(default_factory=list)
+    counters: list[Part] = field(default_factory=list)
+    removed: list[Part] = field(default_factory=list)
+    added: list[Part] = field(default_factory=list)
+    not_out: list[Part] = field(default_factory=list)
+    not_leased: list[Part] = field(default_factory=list)
+    out: list[Part] = field(default_factory=list)
+    cool: list[Part] = field(default_factory=list)
+    leased: list[Part] = field(default_factory=list)
+    rules: list[Part] = field(default_factory=list)
+    logs: list[Part] = field(default_factory=list)
+
+
+#: The lists in that order.
+_in_order: Final = attrgetter(*(each.name for each in fields(Parts)))
 
 
 class Writing:
@@ -57,23 +96,14 @@ class Writing:
         self._metadata = metadata
         self._seen = seen
         self._new = version is None
-        self._checks: list[Part] = []
-        self._fields: list[Part] = []
-        self._counters: list[Part] = []
-        self._gone: list[Part] = []
-        self._found: list[Part] = []
-        self._not_out: list[Part] = []
-        self._not_leased: list[Part] = []
-        self._out: list[Part] = []
-        self._cool: list[Part] = []
-        self._leased: list[Part] = []
-        self._logs: list[Part] = []
+        self._parts = Parts()
         self._exclusive = exclusive
         self._collect()
 
     def __bool__(self) -> bool:
         """Whether anything is to be stored."""
-        return bool(self._fields or self._counters or self._found or self._gone or self._logs)
+        parts = self._parts
+        return bool(parts.fields or parts.counters or parts.added or parts.removed or parts.logs)
 
     def parts(self, identity: bytes, token: bytes, rules: list[Part]) -> list[Part]:
         """The arguments of commit.lua after the world; the map is there."""
@@ -81,21 +111,8 @@ class Writing:
         if self._exclusive:
             expected = NONE if self._version is None else self._version
         parts: list[Part] = [identity, expected, self._place, token]
-        lists = (
-            self._checks,
-            self._fields,
-            self._counters,
-            self._gone,
-            self._found,
-            self._not_out,
-            self._not_leased,
-            self._out,
-            self._cool,
-            self._leased,
-            rules,
-            self._logs,
-        )
-        for each in lists:
+        self._parts.rules = rules
+        for each in _in_order(self._parts):
             parts.append(len(each))
             parts += each
         head = self._changes.session
@@ -111,37 +128,37 @@ class Writing:
             self._fire(firing)
         self._collect_instances()
         for task, counter in changes.counters.items():
-            self._counters += (task.encode(), rows.counter_of(counter))
-        self._gone += (_waiting(*pair) for pair in _pairs(changes.gained))
+            self._parts.counters += (task.encode(), rows.counter_of(counter))
+        self._parts.removed += (_waiting(*pair) for pair in _pairs(changes.gained))
         for pair in _pairs(changes.lacks):
-            self._found += (0, _waiting(*pair))
+            self._parts.added += (0, _waiting(*pair))
         for record in changes.logs:
             payload, kind = rows.record_of(record)
-            self._logs += (payload, instance_place(record.instance.task, record.instance.number), kind)
+            self._parts.logs += (payload, instance_place(record.instance.task, record.instance.number), kind)
         if self._exclusive and (changes.head or self):
             self._head()
 
     def _head(self) -> None:
         head, changes = self._changes.session, self._changes
-        fields = self._fields
-        fields += (b"v", 1 if self._version is None else self._version + 1)
+        stored = self._parts.fields
+        stored += (b"v", 1 if self._version is None else self._version + 1)
         if not changes.head and not changes.created:
             return
         head.ref = 1
-        fields += (b"h", rows.numbers_of(head, self._made))
+        stored += (b"h", rows.numbers_of(head, self._made))
         if self._new or head.metadata != self._metadata:
-            fields += (b"m", head.metadata)
+            stored += (b"m", head.metadata)
         if self._new or changes.new_rules:
-            fields += (b"r", head.rules.digest)
+            stored += (b"r", head.rules.digest)
         if self._new:
-            fields += (b"g", head.manager, b"u", head.uid)
+            stored += (b"g", head.manager, b"u", head.uid)
 
     def _fire(self, firing: Firing) -> None:
         number = firing.number
-        self._fields += (b"f%d" % number, rows.firing_of(firing), b"p%d" % number, firing.kwargs)
-        self._fields += (b"t" + firing.trigger.encode(), rows.latest_of(firing))
+        self._parts.fields += (b"f%d" % number, rows.firing_of(firing), b"p%d" % number, firing.kwargs)
+        self._parts.fields += (b"t" + firing.trigger.encode(), rows.latest_of(firing))
         if firing.key is not None:
-            self._fields += (keyed_field(firing.trigger, firing.key), number)
+            self._parts.fields += (keyed_field(firing.trigger, firing.key), number)
 
     def _collect_instances(self) -> None:
         changes = self._changes
@@ -169,9 +186,9 @@ class Writing:
 
     def _keep(self, instance: Instance, seen: Seen | None) -> None:
         place = instance_place(instance.task, instance.number)
-        self._checks += (b"H" + place, seen.text if seen else NONE)
+        self._parts.checks += (b"H" + place, seen.text if seen else NONE)
         state = rows.state_of(instance, seen.version + 1 if seen else 1)
-        self._fields += (b"H" + place, state, b"B" + place, rows.rest_of(instance))
+        self._parts.fields += (b"H" + place, state, b"B" + place, rows.rest_of(instance))
         self._index(place, b"g", flagged=bool(seen and seen.flagged), now=_is_flagged(instance))
         unstarted = instance.status is Status.UNSTARTED
         self._index(place, b"u", flagged=bool(seen and seen.status is Status.UNSTARTED), now=unstarted)
@@ -179,23 +196,23 @@ class Writing:
 
     def _index(self, place: bytes, kind: bytes, *, flagged: bool, now: bool) -> None:
         if now and not flagged:
-            self._found += (0, kind + place)
+            self._parts.added += (0, kind + place)
         elif flagged and not now:
-            self._gone.append(kind + place)
+            self._parts.removed.append(kind + place)
 
     def _plan(self, instance: Instance, member: bytes, seen: Seen | None) -> None:
         """Put the instance where those look for it that hand over, or rescue."""
         status, before = instance.status, seen.status if seen else None
         if status is Status.SCHEDULED:
-            self._out += (instance.dispatch_after, member)
+            self._parts.out += (instance.dispatch_after, member)
             if instance.run_at > self._changes.session.now:
-                self._cool += (instance.run_at, member)
+                self._parts.cool += (instance.run_at, member)
         elif before is Status.SCHEDULED:
-            self._not_out.append(member)
+            self._parts.not_out.append(member)
         if status is Status.RUNNING and instance.lease_until is not None:
-            self._leased += (instance.lease_until, member)
+            self._parts.leased += (instance.lease_until, member)
         elif before is Status.RUNNING:
-            self._not_leased.append(member)
+            self._parts.not_leased.append(member)
 
 
 def keyed_field(trigger: str, key: str) -> bytes:

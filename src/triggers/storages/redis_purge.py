@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pydantic_core import from_json
 
@@ -110,14 +110,12 @@ def _records(  # noqa: PLR0917 - where, which, and how many
 
 def _left(purge: Purge, _: bytes, payload: bytes, resolved: int, state: bytes) -> bytes | None:
     """What is to be kept of a record that may go, b"" for nothing; None for one that has to stay."""
-    said: list[Any] = from_json(payload)
-    at, level = said[4], said[5]
+    at, level = rows.at_and_level(from_json(payload))
     if at >= purge.before or level > purge.max_level:
         return None
-    if rows.seen_from(state).flagged and not resolved:
-        unresolved = int(state.split(b" ", 8)[7])
-        if level >= min(purge.threshold, unresolved):
-            return None
+    seen = rows.seen_from(state)
+    if seen.flagged and not resolved and level >= min(purge.threshold, seen.log_unresolved):
+        return None
     return rows.without_context(payload) if purge.contexts_only else b""
 
 

@@ -1,24 +1,24 @@
 """Sessions, instances, firings and records as fields of a hash in Redis, and back.
 
 What a script must read is text of parts with a space between them; all else is JSON that no script looks
-into.
+into. An instance's JSON has the columns of :data:`triggers.core.columns.INSTANCE` that are not in its state.
 """
 
 from __future__ import annotations
 
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pydantic_core import from_json, to_json
 
-from triggers.core.records import without_contexts
+from triggers.core.columns import ENTRY, INSTANCE, RECORD, codecs_of, names_of
 from triggers.core.state import Counter, Firing, Instance, Latest
 from triggers.core.status import Status
-from triggers.core.values import decode, encode
 from triggers.storages import rows
 from triggers.storages.redis_keys import instance_of_place
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from triggers.core.state import Guard, Record, Session
     from triggers.storages.base import StoredRecord
@@ -41,6 +41,7 @@ class Seen(NamedTuple):
         status: its status.
         fence: its fence.
         lease_until: its lease, None without.
+        log_unresolved: the highest level that asks for a review, 0 for none.
         flagged: whether it asks for a review.
     """
 
@@ -49,6 +50,7 @@ class Seen(NamedTuple):
     status: Status
     fence: int
     lease_until: int | None
+    log_unresolved: int
     flagged: bool
 
     def holds(self, guard: Guard) -> bool:
@@ -58,6 +60,28 @@ class Seen(NamedTuple):
 
 
 # -- instances ------------------------------------------------------------------------------------------
+
+#: What an instance's place tells, and its state, as far as it is read from there; all else is in its rest.
+_PLACE: Final = ("task", "number")
+_STATE: Final = (
+    "status",
+    "fence",
+    "lease_until",
+    "run_at",
+    "dispatch_after",
+    "handovers",
+    "log_unresolved",
+    "log_resolved",
+    "log_chosen",
+)
+_REST: Final = tuple(column for column in INSTANCE if column.name not in {*_PLACE, *_STATE})
+_REST_CODECS: Final = tuple((place, codec.empty, codec.restore) for place, codec in codecs_of(_REST))
+_rest_values: Final = rows.Writer(column._replace(codec=None) for column in _REST).write
+
+#: What a rest has where it was stored before there was the column.
+_DEFAULTS: Final = _rest_values(Instance("", 0, Status.UNSTARTED, 0, 0))
+
+_in_order: Final = itemgetter(*map((*_PLACE, *_STATE, *names_of(_REST)).index, names_of(INSTANCE)))
 
 
 def state_of(instance: Instance, version: int) -> bytes:
@@ -74,77 +98,41 @@ def state_of(instance: Instance, version: int) -> bytes:
 
 def rest_of(instance: Instance) -> bytes:
     """All else of an instance."""
-    return to_json(
-        (
-            instance.created_at,
-            instance.modified_at,
-            instance.ref,
-            instance.attempt,
-            instance.crashes,
-            instance.crash_budget,
-            instance.given_back,
-            instance.owner,
-            instance.parent,
-            instance.root,
-            instance.depth,
-            instance.retries,
-            instance.cascade_depth,
-            instance.taken,
-            instance.vetoes,
-            instance.kwargs,
-            instance.result,
-            instance.error,
-            instance.metadata,
-            instance.history,
-            instance.log_count,
-            instance.log_level,
-            instance.log_counts,
-            instance.log_dropped,
-            instance.log_audit,
-        )
-    )
+    return to_json(_rest_values(instance))
 
 
 def seen_from(text: bytes) -> Seen:
     """Read the part of a state that guards look at."""
     version, status, fence, lease, _, _, _, unresolved, _ = text.split(b" ", 8)
-    known = _STATUS[status]
+    known, level = _STATUS[status], int(unresolved)
     until = None if lease == NOTHING else int(lease)
-    return Seen(text, int(version), known, int(fence), until, unresolved != b"0" and known not in SETTLED)
+    return Seen(text, int(version), known, int(fence), until, level, level > 0 and known not in SETTLED)
 
 
 def instance_from(place: bytes, state: bytes, rest: bytes) -> Instance:
     """Read an instance."""
-    task, number = instance_of_place(place)
     _, status, fence, lease, run_at, dispatch_after, handovers, unresolved, resolved, chosen, _ = state.split(
         b" "
     )
-    more = from_json(rest)
-    counts = more[22]
-    fields: tuple[Any, ...] = (  # in the order of the class
-        task,
-        number,
+    kept = from_json(rest)
+    kept += _DEFAULTS[len(kept) :]
+    for at, empty, restore in _REST_CODECS:
+        value = kept[at]
+        kept[at] = restore(value) if value else empty()
+    values = (
+        *instance_of_place(place),
         _STATUS[status],
-        more[0],
-        more[1],
-        more[2],
         int(fence),
-        *more[3:7],
+        None if lease == NOTHING else int(lease),
         int(run_at),
         int(dispatch_after),
         int(handovers),
-        None if lease == NOTHING else int(lease),
-        *more[7:14],
-        tuple(more[14]),
-        *more[15:22],
         int(unresolved),
-        {int(level): count for level, count in counts.items()} if counts else {},
-        more[23],
         int(resolved),
         () if chosen == NOTHING else tuple(map(int, chosen.split(b","))),
-        more[24],
+        *kept,
     )
-    return Instance(*fields)
+    return Instance(*_in_order(values))
 
 
 # -- sessions -------------------------------------------------------------------------------------------
@@ -183,10 +171,13 @@ def latest_from(text: bytes) -> Latest:
 
 # -- firings --------------------------------------------------------------------------------------------
 
+#: A firing's number and payload have fields of their own.
+_firing_values: Final = attrgetter(*(name for name in Firing._fields if name not in {"number", "kwargs"}))
+
 
 def firing_of(firing: Firing) -> bytes:
     """A firing without its number and its payload."""
-    return to_json((firing.trigger, firing.at, firing.depth, firing.source, firing.key, firing.fingerprint))
+    return to_json(_firing_values(firing))
 
 
 def firing_from(number: int, text: bytes, kwargs: bytes) -> Firing:
@@ -197,6 +188,23 @@ def firing_from(number: int, text: bytes, kwargs: bytes) -> Firing:
 
 # -- records --------------------------------------------------------------------------------------------
 
+_RECORD: Final = rows.Writer(RECORD)
+_record_place: Final = names_of(RECORD).index
+
+
+def _parts_of_record(names: Iterable[str]) -> itemgetter[Any]:
+    return itemgetter(*map(_record_place, names))
+
+
+_CONTEXT: Final = _record_place("context")
+_EXCEPTION: Final = _record_place("exception")
+_kind_of: Final = _parts_of_record(("number", "level", "counts", "fingerprint"))
+_said_by: Final = _parts_of_record(("number", "fence", "attempt"))
+_said: Final = _parts_of_record(names_of(ENTRY))
+
+#: When a stored record was said, and its level.
+at_and_level: Final = _parts_of_record(("at", "level"))
+
 
 def record_of(record: Record) -> tuple[bytes, bytes]:
     """A record, and its number, level, whether it counts, and its kind.
@@ -204,17 +212,16 @@ def record_of(record: Record) -> tuple[bytes, bytes]:
     Raises:
         InvalidValueError: something in it cannot be stored.
     """
-    row = rows.new_record(0, record)[2:]
-    kind = b"%d %d %d %b" % (record.number, record.entry.level, record.entry.counts, row[15].encode())
-    return to_json(row), kind
+    values = _RECORD.write(record)
+    number, level, counts, kind = _kind_of(values)
+    return to_json(values), b"%d %d %d %b" % (number, level, counts, kind.encode())
 
 
 def record_from(member: bytes, payload: bytes, resolved: int) -> StoredRecord:
     """Read a record that stands under that member of the log, or of an instance's log."""
     cursor, place = place_of_record(member)
-    said = from_json(payload)
-    where = (cursor, *instance_of_place(place))
-    return rows.record_from_row((*where, *said[:3], resolved, *said[3:15], *said[16:]))
+    kept = from_json(payload)
+    return rows.record_from_row((cursor, *instance_of_place(place), *_said_by(kept), resolved, *_said(kept)))
 
 
 def place_of_record(member: bytes) -> tuple[int, bytes]:
@@ -227,10 +234,10 @@ def place_of_record(member: bytes) -> tuple[int, bytes]:
 
 def without_context(payload: bytes) -> bytes | None:
     """The same record without any context, None if it has none."""
-    said = from_json(payload)
-    context, tree = said[9], said[10]
-    bare = None if tree is None else encode(without_contexts(decode(tree)), "exception")
+    kept = from_json(payload)
+    context, tree = kept[_CONTEXT], kept[_EXCEPTION]
+    bare = rows.without_context(tree)
     if context == "{}" and bare == tree:
         return None
-    said[9], said[10] = "{}", bare
-    return to_json(said)
+    kept[_CONTEXT], kept[_EXCEPTION] = "{}", bare
+    return to_json(kept)

@@ -1,66 +1,128 @@
-"""Instances, firings and records as rows of a table, and back: the same for every SQL storage."""
+"""Instances, firings and records as rows of a table, and back: the same for every SQL storage.
+
+What is written and read is derived from :mod:`triggers.core.columns`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Final
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
-from triggers.core.records import LogEntry, fingerprint, without_contexts
+from triggers.core.columns import ENTRY, INSTANCE, Column, Write, names_of
+from triggers.core.records import LogEntry, without_contexts
 from triggers.core.state import Firing, Instance
-from triggers.core.status import Status
 from triggers.core.values import decode, encode
 from triggers.storages.base import StoredRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from triggers.core.state import Guard, Record
+    from collections.abc import Callable, Iterable, Mapping
 
 Row = tuple[Any, ...]
 
-#: The columns of an instance, in the order of the fields of :class:`triggers.core.state.Instance`.
-INSTANCE = ", ".join(
-    f"instances.{column}"
-    for column in (
-        "task",
-        "number",
-        "status",
-        "created_at",
-        "modified_at",
-        "id",
-        "fence",
-        "attempt",
-        "crashes",
-        "crash_budget",
-        "given_back",
-        "run_at",
-        "dispatch_after",
-        "handovers",
-        "lease_until",
-        "owner",
-        "parent",
-        "root",
-        "depth",
-        "retries",
-        "cascade_depth",
-        "taken",
-        "vetoes",
-        "kwargs",
-        "result",
-        "error",
-        "metadata",
-        "history",
-        "log_count",
-        "log_level",
-        "log_unresolved",
-        "log_counts",
-        "log_dropped",
-        "log_resolved",
-        "log_chosen",
-        "log_audit",
-    )
-)
+#: A parameter in the text of a statement; `::` is a cast.
+_PARAMETER: Final = re.compile(r"(?<!:):(\w+)")
+
+
+class Writer:
+    """The parameters of a statement that writes columns, and their places in its text.
+
+    Args:
+        columns: what it writes.
+        keys: attributes of the written object that say which row it is.
+        given: names of the parameters that are passed beside the object.
+
+    Attributes:
+        write: takes the object and the given parameters; returns the parameters of the statement, in order.
+    """
+
+    def __init__(
+        self, columns: Iterable[Column], keys: Iterable[str] = (), given: Iterable[str] = ()
+    ) -> None:
+        self._columns = tuple(columns)
+        read = (*self._columns, *map(Column, keys))
+        self._parameters = (*names_of(read), *given)
+        self.write = _writer(read, tuple(given))
+
+    def filled_in(self, text: str, mark: str) -> str:
+        """The statement with its columns, and its parameters by number.
+
+        Args:
+            text: has `{columns}`, `{values}` or `{assignments}` for the columns, and `:name` for a parameter.
+            mark: what numbers follow in this dialect.
+
+        Raises:
+            ValueError: it names a parameter that the writer does not have.
+        """
+        names = names_of(self._columns)
+        numbers = {name: number for number, name in enumerate(self._parameters, 1)}
+
+        def number_of(found: re.Match[str]) -> str:
+            if found[1] not in numbers:
+                message = f"the statement has a parameter :{found[1]}; there are {', '.join(numbers)}"
+                raise ValueError(message)
+            return f"{mark}{numbers[found[1]]}"
+
+        text = text.replace("{columns}", ", ".join(names))
+        text = text.replace("{values}", ", ".join(f":{name}" for name in names))
+        text = text.replace("{assignments}", ", ".join(f"{name} = :{name}" for name in names))
+        return _PARAMETER.sub(number_of, text)
+
+
+# Both are compiled once, as the methods of a dataclass are: every firing writes and reads rows.
+
+
+def _writer(columns: Iterable[Column], given: tuple[str, ...]) -> Callable[..., Row]:
+    """A function that takes an object and the given values, and returns all of them as they are stored."""
+    used: dict[str, Any] = {}
+    parts: dict[str, str] = {}  # such as the entry of a record, which has most of its columns
+    values = []
+    for column in columns:
+        part, _, name = column.attribute.rpartition(".")
+        if part:
+            parts[part] = f"{part} = source.{part}"
+        value = f"{part or 'source'}.{name}"
+        if column.codec is not None:
+            used[f"encode_{name}"], used[f"blank_{name}"] = column.codec.encode, column.codec.blank
+            value = f"encode_{name}(value) if (value := {value}) else blank_{name}"
+        values.append(value)
+    returned = f"return ({', '.join((*values, *given))},)"
+    return _compiled(("source", *given), [*parts.values(), returned], used)
+
+
+def _reader(columns: Iterable[Column], kind: type) -> Callable[[Iterable[Any]], Any]:
+    """A function that makes an object of that class of stored values."""
+    lines = ["made = kind(*row)"]
+    used: dict[str, Any] = {"kind": kind}
+    for column, codec in ((column, column.codec) for column in columns if column.codec is not None):
+        name = column.name
+        used |= {f"blank_{name}": codec.blank, f"empty_{name}": codec.empty, f"decode_{name}": codec.decode}
+        value = f"empty_{name}() if made.{name} == blank_{name} else decode_{name}(made.{name})"
+        lines.append(f"made.{name} = {value}")
+    return _compiled(("row",), [*lines, "return made"], used)
+
+
+def _compiled(parameters: Iterable[str], lines: Iterable[str], used: dict[str, Any]) -> Callable[..., Any]:
+    source = "\n    ".join((f"def made({', '.join(parameters)}):", *lines))
+    exec(source, used)  # noqa: S102 - it is made of the names in the description, and of nothing else
+    made: Callable[..., Any] = used["made"]
+    return made
+
+
+#: The columns that each statement about instances writes.
+CREATED: Final = tuple(column for column in INSTANCE if Write.CREATED in column.written)
+TRIGGERED: Final = tuple(column for column in INSTANCE if Write.TRIGGERED in column.written)
+TRANSITIONED: Final = tuple(column for column in INSTANCE if Write.TRANSITIONED in column.written)
+
+#: The columns of a firing.
+FIRING: Final = tuple(map(Column, Firing._fields))
+
+#: The parameters for what a guard compares.
+GUARD: Final = ("guard_status", "guard_fence", "guard_lease_until")
+
+#: What :func:`record_from_row` reads.
+LOG: Final = ("cursor", "task", "instance", "number", "fence", "attempt", "resolved", *names_of(ENTRY))
 
 #: A record that no review covers.
 OPEN = (
@@ -79,14 +141,25 @@ PURGEABLE = (
     """ OR instr(replace(coalesce(logs.exception, ''), '"context":{}', ''), '"context":') > 0)"""
 )
 
-#: The columns of a record, in the order in which :func:`record_from_row` reads them.
-LOG = (
-    "logs.id, instances.task, instances.number, logs.number, logs.fence, logs.attempt, "
-    f"NOT {OPEN}, logs.seq, logs.at, logs.level, logs.logger, logs.message, logs.template, logs.context, "
-    "logs.exception, logs.pathname, logs.lineno, logs.function, logs.truncated, logs.late, logs.counts"
-)
 
-_STATUS = {str(status): status for status in Status}
+def placeholders(*, ref: str, is_open: str) -> Mapping[str, str]:
+    """What queries select, by the name that stands for it in their texts.
+
+    Args:
+        ref: the column of `instances` that is an instance's reference.
+        is_open: tells a record that no review covers.
+    """
+    other = {"cursor": "logs.id", "task": "instances.task", "instance": "instances.number"}
+    other["resolved"] = f"NOT {is_open}"
+    instance = (ref if name == "ref" else name for name in names_of(INSTANCE))
+    return {
+        "{instance_columns}": ", ".join(f"instances.{name}" for name in instance),
+        "{firing_columns}": ", ".join(f"firings.{name}" for name in names_of(FIRING)),
+        "{firing_columns_without_kwargs}": ", ".join(
+            "''" if name == "kwargs" else f"firings.{name}" for name in names_of(FIRING)
+        ),
+        "{log_columns}": ", ".join(other.get(name, f"logs.{name}") for name in LOG),
+    }
 
 
 def dump(names: Any) -> str:
@@ -94,167 +167,24 @@ def dump(names: Any) -> str:
     return to_json(names).decode()
 
 
-def instance_from_row(row: Row) -> Instance:
-    """Read the columns of :data:`INSTANCE`."""
-    instance = Instance(*row)
-    instance.status = _STATUS[row[2]]
-    instance.taken = from_json(row[21])
-    instance.vetoes = tuple(from_json(row[22])) if row[22] != "[]" else ()
-    if row[34] != "[]":
-        instance.log_chosen = tuple(from_json(row[34]))
-    else:
-        instance.log_chosen = ()
-    counts = row[31]
-    instance.log_counts = (
-        {} if counts == "{}" else {int(level): count for level, count in from_json(counts).items()}
-    )
-    return instance
+#: Reads what `{instance_columns}` selects.
+instance_from_row: Final[Callable[[Iterable[Any]], Instance]] = _reader(INSTANCE, Instance)
+
+_entry_from: Final[Callable[[Iterable[Any]], LogEntry]] = _reader(ENTRY, LogEntry)
 
 
-def new_instance(session: int, made: Instance) -> Row:
-    """What `instance_insert` takes."""
-    return (
-        session,
-        made.task,
-        made.number,
-        made.status.value,
-        made.created_at,
-        made.modified_at,
-        made.run_at,
-        made.dispatch_after,
-        made.parent,
-        made.root,
-        made.depth,
-        made.retries,
-        made.cascade_depth,
-        dump(made.taken),
-        dump(made.vetoes) if made.vetoes else "[]",
-        made.kwargs,
-        made.history,
-    )
-
-
-def taken_instance(touched: Instance) -> Row:
-    """What `instance_take` takes."""
-    return (
-        touched.status.value,
-        touched.modified_at,
-        touched.run_at,
-        touched.dispatch_after,
-        touched.cascade_depth,
-        dump(touched.taken),
-        dump(touched.vetoes) if touched.vetoes else "[]",
-        touched.history,
-        touched.ref,
-    )
-
-
-def moved_instance(moved: Instance, guard: Guard) -> Row:
-    """What `instance_move` takes."""
-    return (
-        moved.status.value,
-        moved.modified_at,
-        moved.fence,
-        moved.attempt,
-        moved.crashes,
-        moved.crash_budget,
-        moved.given_back,
-        moved.run_at,
-        moved.dispatch_after,
-        moved.handovers,
-        moved.lease_until,
-        moved.owner,
-        moved.result,
-        moved.error,
-        moved.metadata,
-        moved.history,
-        moved.log_count,
-        moved.log_level,
-        moved.log_unresolved,
-        dump(moved.log_counts),
-        moved.log_dropped,
-        moved.log_resolved,
-        dump(moved.log_chosen) if moved.log_chosen else "[]",
-        moved.log_audit,
-        moved.ref,
-        guard.status.value,
-        guard.fence,
-        guard.lease_until,
-    )
-
-
-def firing_from_row(row: Row) -> Firing:
-    """Read number, trigger, kwargs, at, depth, source, key, fingerprint."""
+def firing_from_row(row: Iterable[Any]) -> Firing:
+    """Read what `{firing_columns}` selects."""
     return Firing(*row)
 
 
-def new_firing(session: int, firing: Firing) -> Row:
-    """What `firing_insert` takes."""
-    return (
-        session,
-        firing.number,
-        firing.trigger,
-        firing.kwargs,
-        firing.at,
-        firing.depth,
-        firing.source,
-        firing.key,
-        firing.fingerprint,
-    )
-
-
-def new_record(session: int, record: Record) -> Row:
-    """What `log_insert` takes."""
-    entry = record.entry
-    return (
-        session,
-        record.instance.ref,
-        record.number,
-        record.fence,
-        record.attempt,
-        entry.seq,
-        entry.at,
-        entry.level,
-        entry.logger,
-        entry.message,
-        entry.template,
-        encode(entry.context, "context"),
-        None if entry.exception is None else encode(entry.exception, "exception"),
-        entry.pathname,
-        entry.lineno,
-        entry.function,
-        dump(entry.truncated) if entry.truncated else "[]",
-        fingerprint(entry),
-        entry.late,
-        entry.counts,
-    )
+def record_from_row(row: Iterable[Any]) -> StoredRecord:
+    """Read what `{log_columns}` selects."""
+    cursor, task, instance, number, fence, attempt, resolved, *said = row
+    entry = _entry_from(said)
+    return StoredRecord(cursor, task, instance, number, fence, attempt, bool(resolved), entry)
 
 
 def without_context(tree: str | None) -> str | None:
     """The stored tree of an exception without any context."""
     return None if tree is None else encode(without_contexts(decode(tree)), "exception")
-
-
-def record_from_row(row: Sequence[Any]) -> StoredRecord:
-    """Read what `logs` selects."""
-    cursor, task, instance, number, fence, attempt, resolved, *said = row
-    (
-        seq,
-        at,
-        level,
-        logger,
-        message,
-        template,
-        context,
-        exception,
-        pathname,
-        lineno,
-        function,
-        truncated,
-        late,
-        counts,
-    ) = said
-    tree = None if exception is None else decode(exception)
-    place = (pathname, lineno, function, tuple(from_json(truncated)), bool(late), bool(counts))
-    entry = LogEntry(seq, at, level, logger, message, template, decode(context), tree, *place)
-    return StoredRecord(cursor, task, instance, number, fence, attempt, bool(resolved), entry)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from triggers.core.columns import RECORD
 from triggers.core.rules import RuleSet, read_rules
 from triggers.core.state import Changes, Counter, Latest, Need, Session, Slice
 from triggers.storages import rows
@@ -43,20 +44,33 @@ if TYPE_CHECKING:
 RULES_KEPT: Final = 1_000
 
 _PARTS: Final = {
-    "{instance}": rows.INSTANCE,
-    "{log}": rows.LOG,
+    **rows.placeholders(ref="id", is_open=rows.OPEN),
     "{open}": rows.OPEN,
     "{purgeable}": rows.PURGEABLE,
 }
 
+#: What the statements take that write columns.
+_FIRING: Final = rows.Writer(rows.FIRING, given=("session",))
+_CREATED: Final = rows.Writer(rows.CREATED, given=("session",))
+_TRIGGERED: Final = rows.Writer(rows.TRIGGERED, ("ref",))
+_TRANSITIONED: Final = rows.Writer(rows.TRANSITIONED, ("ref",), rows.GUARD)
+_RECORD: Final = rows.Writer(RECORD, given=("session", "instance"))
+_WRITERS: Final = {
+    "firing_insert": _FIRING,
+    "instance_insert": _CREATED,
+    "instance_take": _TRIGGERED,
+    "instance_move": _TRANSITIONED,
+    "log_insert": _RECORD,
+}
 
-def _filled_in(text: str) -> str:
-    for name, part in _PARTS.items():
-        text = text.replace(name, part)
-    return text
+
+def _filled_in(name: str, text: str) -> str:
+    for part, meaning in _PARTS.items():
+        text = text.replace(part, meaning)
+    return _WRITERS[name].filled_in(text, "?") if name in _WRITERS else text
 
 
-SQL: Final = {name: _filled_in(text) for name, text in statements("sqlite").items()}
+SQL: Final = {name: _filled_in(name, text) for name, text in statements("sqlite").items()}
 SQL["logs_latest"] = SQL["logs"].replace("{order}", "DESC")
 SQL["logs"] = SQL["logs"].replace("{order}", "ASC")
 
@@ -149,10 +163,10 @@ class SqliteStorage:
                 return []
         with self._file.transaction() as run:
             found = run(SQL["due"], horizon).fetchall()
-            for ref, _, _, _, _, handovers in found:
+            for ref, *_, handovers in found:
                 pause = grace * min(2**handovers, MAX_PAUSE)
                 run(SQL["handed_over"], (now + pause, handovers + 1, ref))
-            return [Due.by(self._read_rules(run, row[4]), *row[1:4]) for row in found]
+            return [Due.by(self._read_rules(run, rules), *where) for _, *where, rules, _ in found]
 
     def purge_logs(self, purge: Purge, *, after: int = 0, limit: int = 500) -> Purged:
         """Remove a batch of old records, or their contexts.
@@ -253,14 +267,17 @@ class SqliteStorage:
         if changes.head:
             self._apply_head(run, changes)
         for firing in changes.fired:
-            run(SQL["firing_insert"], rows.new_firing(_ref(session), firing))
+            run(SQL["firing_insert"], _FIRING.write(firing, _ref(session)))
             run(SQL["latest_upsert"], (session.ref, firing.trigger, firing.number, firing.depth))
         for made in changes.created:
-            made.ref = run(SQL["instance_insert"], rows.new_instance(_ref(session), made)).lastrowid
+            made.ref = run(SQL["instance_insert"], _CREATED.write(made, _ref(session))).lastrowid
         if changes.taken:
-            run.many(SQL["instance_take"], map(rows.taken_instance, changes.taken), len(changes.taken))
+            run.many(SQL["instance_take"], map(_TRIGGERED.write, changes.taken), len(changes.taken))
         for moved, guard in changes.moved:
-            run.one(SQL["instance_move"], rows.moved_instance(moved, guard))
+            run.one(
+                SQL["instance_move"],
+                _TRANSITIONED.write(moved, guard.status.value, guard.fence, guard.lease_until),
+            )
         if changes.gained:
             run.many(SQL["waiting_delete"], _index(session, changes.gained))
         if changes.lacks:
@@ -268,7 +285,9 @@ class SqliteStorage:
         for task, counter in changes.counters.items():
             run(SQL["counter_upsert"], (session.ref, task, counter.created, counter.unresolved))
         if changes.logs:
-            run.many(SQL["log_insert"], (rows.new_record(_ref(session), record) for record in changes.logs))
+            ref = _ref(session)
+            said = (_RECORD.write(record, ref, record.instance.ref) for record in changes.logs)
+            run.many(SQL["log_insert"], said)
 
     def _apply_head(self, run: Run, changes: Changes) -> None:
         head = changes.session

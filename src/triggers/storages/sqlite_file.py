@@ -24,7 +24,7 @@ from triggers.storages.sql import migrations
 from triggers.storages.sqlite_url import BUSY_TIMEOUT, SqliteUrl, is_safe, load_driver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 #: Marks a file as ours (PRAGMA application_id): "Trig".
 APPLICATION_ID: Final = 0x54726967
@@ -59,17 +59,17 @@ class Run:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
 
-    def __call__(self, statement: str, given: tuple[Any, ...] = ()) -> Any:
+    def __call__(self, statement: str, given: Sequence[Any] = ()) -> Any:
         """Run one statement; returns its cursor."""
         return self._connection.execute(statement, given)
 
-    def many(self, statement: str, given: Iterable[tuple[Any, ...]], expected: int | None = None) -> None:
+    def many(self, statement: str, given: Iterable[Sequence[Any]], expected: int | None = None) -> None:
         """Run one statement for each row; with `expected`, for so many changed rows or not at all."""
         changed = self._connection.executemany(statement, given).rowcount
         if expected is not None and changed != expected:
             raise ConflictError(statement)
 
-    def one(self, statement: str, given: tuple[Any, ...]) -> None:
+    def one(self, statement: str, given: Sequence[Any]) -> None:
         """Run a statement that must change exactly one row."""
         if self._connection.execute(statement, given).rowcount != 1:
             raise ConflictError(statement)

@@ -1,5 +1,7 @@
 -- Every statement that PostgresStorage runs, by name. Statements are sent several at a time and answered together, so
 -- each is complete by itself: none needs a value that another one sent along with it returns.
+-- Lists of columns, such as `{instance_columns}`, and the numbers of parameters with names, such as `:session`, are
+-- filled in from triggers.core.columns.
 
 -- name: begin
 -- Whatever the server's defaults are.
@@ -132,7 +134,7 @@ INSERT INTO {schema}.rule_sets (digest, body) VALUES ($1, $2) ON CONFLICT (diges
 
 -- name: keyed
 -- The firing that used an idempotency key before.
-SELECT number, trigger, kwargs, at, depth, source, key, fingerprint
+SELECT {firing_columns}
 FROM {schema}.firings WHERE session = $1 AND trigger = $2 AND key = $3
 
 -- name: names
@@ -152,7 +154,7 @@ ON CONFLICT (session, name) DO UPDATE SET latest = excluded.latest, depth = excl
 
 -- name: waiting
 -- The unstarted instances that lack a trigger. Only who holds the session changes them.
-SELECT {instance} FROM {schema}.waiting JOIN {schema}.instances USING (session, task, number)
+SELECT {instance_columns} FROM {schema}.waiting JOIN {schema}.instances USING (session, task, number)
 WHERE waiting.session = $1 AND waiting.trigger = $2 ORDER BY waiting.task, waiting.number
 
 -- name: waiting_insert
@@ -164,7 +166,7 @@ DELETE FROM {schema}.waiting WHERE session = $1 AND task = $2 AND number = $3 AN
 
 -- name: history
 -- Every firing of some triggers, without the payloads: for tasks that catch up.
-SELECT number, trigger, '', at, depth, source, key, fingerprint FROM {schema}.firings
+SELECT {firing_columns_without_kwargs} FROM {schema}.firings
 WHERE session = $1 AND trigger = ANY($2::text[]) ORDER BY number
 
 -- name: payloads
@@ -175,42 +177,33 @@ FROM {schema}.instances, json_each_text(instances.taken::json) AS took
 WHERE instances.session = $1 AND instances.task = $2 AND instances.number = $3
 
 -- name: firing_insert
-INSERT INTO {schema}.firings (session, number, trigger, kwargs, at, depth, source, key, fingerprint)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+INSERT INTO {schema}.firings (session, {columns}) VALUES (:session, {values})
 
 -- name: instance_locked
 -- An instance, once nobody else changes it.
-SELECT {instance} FROM {schema}.instances WHERE session = $1 AND task = $2 AND number = $3 FOR NO KEY UPDATE
+SELECT {instance_columns} FROM {schema}.instances WHERE session = $1 AND task = $2 AND number = $3 FOR NO KEY UPDATE
 
 -- name: unstarted
 -- Every unstarted instance of some tasks, to be decided again by new rules.
-SELECT {instance} FROM {schema}.instances
+SELECT {instance_columns} FROM {schema}.instances
 WHERE session = $1 AND status = 'unstarted' AND task = ANY($2::text[]) ORDER BY created_at, task, number
 
 -- name: instance_insert
-INSERT INTO {schema}.instances (
-    session, task, number, status, created_at, modified_at, run_at, dispatch_after,
-    parent, root, depth, retries, cascade_depth, taken, vetoes, kwargs, history
-) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+INSERT INTO {schema}.instances (session, {columns}) VALUES (:ref, {values})
 
 -- name: instance_take
 -- An unstarted instance got triggers, and may be scheduled or abandoned by them.
 WITH changed AS (
-    UPDATE {schema}.instances SET status = $1, modified_at = $2, run_at = $3, dispatch_after = $4, cascade_depth = $5,
-        taken = $6, vetoes = $7, history = $8
-    WHERE session = $9 AND task = $10 AND number = $11 AND status = 'unstarted' RETURNING 1
+    UPDATE {schema}.instances SET {assignments}
+    WHERE session = :ref AND task = :task AND number = :number AND status = 'unstarted' RETURNING 1
 ) SELECT {schema}.guard(count(*) = 1) FROM changed
 
 -- name: instance_move
 -- All that can change of an instance, under its guard.
 WITH changed AS (
-    UPDATE {schema}.instances SET status = $1, modified_at = $2, fence = $3, attempt = $4, crashes = $5,
-        crash_budget = $6, given_back = $7, run_at = $8, dispatch_after = $9, handovers = $10, lease_until = $11,
-        owner = $12, result = $13, error = $14, metadata = $15, history = $16, log_count = $17, log_level = $18,
-        log_unresolved = $19, log_counts = $20, log_dropped = $21, log_resolved = $22, log_chosen = $23,
-        log_audit = $24
-    WHERE session = $25 AND status = $26 AND fence = $27 AND ($28::bigint IS NULL OR lease_until = $28::bigint)
-        AND task = $29 AND number = $30 RETURNING 1
+    UPDATE {schema}.instances SET {assignments}
+    WHERE session = :ref AND task = :task AND number = :number AND status = :guard_status AND fence = :guard_fence
+        AND (:guard_lease_until::bigint IS NULL OR lease_until = :guard_lease_until::bigint) RETURNING 1
 ) SELECT {schema}.guard(count(*) = 1) FROM changed
 
 -- name: flagged
@@ -273,11 +266,11 @@ SELECT least(
     (SELECT min(lease_until) FROM {schema}.instances WHERE status = 'running'))
 
 -- name: instance
-SELECT {instance} FROM {schema}.instances WHERE session = {session} AND task = $2 AND number = $3
+SELECT {instance_columns} FROM {schema}.instances WHERE session = {session} AND task = $2 AND number = $3
 
 -- name: instances
 -- A page of instances in the order of their names; parameters that are NULL ask for nothing.
-SELECT {instance} FROM {schema}.instances
+SELECT {instance_columns} FROM {schema}.instances
 WHERE session = {session} AND (task, number) > ($2, $3::bigint)
   AND ($4::text IS NULL OR task = $4::text)
   AND ($5::text[] IS NULL OR status = ANY($5::text[]))
@@ -285,7 +278,7 @@ ORDER BY task, number LIMIT $6
 
 -- name: instances_flagged
 -- A page of those with unresolved records at or above a level.
-SELECT {instance} FROM {schema}.instances
+SELECT {instance_columns} FROM {schema}.instances
 WHERE session = {session} AND (task, number) > ($2, $3::bigint) AND log_unresolved > 0 AND log_unresolved >= $7
   AND ($4::text IS NULL OR task = $4::text)
   AND ($5::text[] IS NULL OR status = ANY($5::text[]))
@@ -296,16 +289,16 @@ ORDER BY task, number LIMIT $6
 SELECT name, created, unresolved FROM {schema}.names WHERE session = {session} AND created > 0
 
 -- name: firings
-SELECT number, trigger, kwargs, at, depth, source, key, fingerprint FROM {schema}.firings
+SELECT {firing_columns} FROM {schema}.firings
 WHERE session = {session} AND number > $2 ORDER BY number LIMIT $3
 
 -- name: firings_numbered
-SELECT number, trigger, kwargs, at, depth, source, key, fingerprint FROM {schema}.firings
+SELECT {firing_columns} FROM {schema}.firings
 WHERE session = {session} AND number = ANY($2::bigint[]) ORDER BY number
 
 -- name: latest
 -- The latest firings of some triggers.
-SELECT firings.number, trigger, kwargs, at, firings.depth, source, key, fingerprint
+SELECT {firing_columns}
 FROM {schema}.names JOIN {schema}.firings ON firings.session = names.session AND firings.number = names.latest
 WHERE names.session = {session} AND names.name = ANY($2::text[])
 
@@ -314,10 +307,7 @@ WHERE names.session = {session} AND names.name = ANY($2::text[])
 SELECT pg_advisory_xact_lock(hashtextextended({log_lock}, $1))
 
 -- name: log_insert
-INSERT INTO {schema}.logs (
-    session, task, instance, number, fence, attempt, seq, at, level, logger, message, template, context, exception,
-    pathname, lineno, function, truncated, fingerprint, late, counts
-) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
+INSERT INTO {schema}.logs (session, task, instance, {columns}) VALUES (:session, :task, :instance, {values})
 
 -- name: log_level
 -- The highest level, from a threshold on, of what a review does not cover.
@@ -327,7 +317,7 @@ WHERE session = $1 AND task = $2 AND instance = $3 AND counts AND number > $4 AN
 
 -- name: logs
 -- A page of records, the first or (DESC) the last ones; parameters that are NULL ask for nothing.
-SELECT {log} FROM {schema}.logs JOIN {schema}.instances
+SELECT {log_columns} FROM {schema}.logs JOIN {schema}.instances
     ON instances.session = logs.session AND instances.task = logs.task AND instances.number = logs.instance
 WHERE logs.session = {session} AND logs.id > $2 AND logs.level >= $3
   AND ($4::text = '' OR position(lower($4::text COLLATE "C") IN lower(logs.message COLLATE "C")) > 0)
@@ -337,7 +327,7 @@ ORDER BY logs.id {order} LIMIT $7
 
 -- name: logs_of_instance
 -- The same of one instance, whose records have ids in the order of their numbers.
-SELECT {log} FROM {schema}.logs JOIN {schema}.instances
+SELECT {log_columns} FROM {schema}.logs JOIN {schema}.instances
     ON instances.session = logs.session AND instances.task = logs.task AND instances.number = logs.instance
 WHERE logs.session = {session} AND logs.id > $2 AND logs.level >= $3
   AND ($4::text = '' OR position(lower($4::text COLLATE "C") IN lower(logs.message COLLATE "C")) > 0)

@@ -1,4 +1,6 @@
 -- Every statement that SqliteStorage runs, by name. Lists come in as JSON, so that the text never varies.
+-- Lists of columns, such as `{instance_columns}`, and the numbers of parameters with names, such as `:session`, are
+-- filled in from triggers.core.columns.
 
 -- name: session
 -- The head of a session.
@@ -34,7 +36,7 @@ SELECT id FROM rule_sets WHERE digest = ?
 
 -- name: keyed
 -- The firing that used an idempotency key before.
-SELECT number, trigger, kwargs, at, depth, source, key, fingerprint
+SELECT {firing_columns}
 FROM firings WHERE session = ? AND trigger = ? AND key = ?
 
 -- name: names
@@ -55,7 +57,7 @@ ON CONFLICT (session, name) DO UPDATE SET latest = excluded.latest, depth = excl
 
 -- name: waiting
 -- The unstarted instances that lack a trigger, in the order in which they were made.
-SELECT {instance} FROM waiting JOIN instances ON instances.id = waiting.instance
+SELECT {instance_columns} FROM waiting JOIN instances ON instances.id = waiting.instance
 WHERE waiting.session = ? AND waiting.trigger = ? ORDER BY waiting.instance
 
 -- name: waiting_insert
@@ -66,57 +68,49 @@ DELETE FROM waiting WHERE session = ? AND trigger = ? AND instance = ?
 
 -- name: latest
 -- The latest firings of some triggers.
-SELECT firings.number, trigger, kwargs, at, firings.depth, source, key, fingerprint
+SELECT {firing_columns}
 FROM names JOIN firings ON firings.session = names.session AND firings.number = names.latest
 WHERE names.session = ? AND names.name IN (SELECT value FROM json_each(?))
 
 -- name: history
 -- Every firing of some triggers, without the payloads: for tasks that catch up.
-SELECT number, trigger, '', at, depth, source, key, fingerprint FROM firings
+SELECT {firing_columns_without_kwargs} FROM firings
 WHERE session = ? AND trigger IN (SELECT value FROM json_each(?)) ORDER BY number
 
 -- name: payloads
 SELECT number, kwargs FROM firings WHERE session = ? AND number IN (SELECT value FROM json_each(?))
 
 -- name: firings
-SELECT number, trigger, kwargs, at, depth, source, key, fingerprint FROM firings
+SELECT {firing_columns} FROM firings
 WHERE session = ? AND number > ? ORDER BY number LIMIT ?
 
 -- name: firings_numbered
-SELECT number, trigger, kwargs, at, depth, source, key, fingerprint FROM firings
+SELECT {firing_columns} FROM firings
 WHERE session = ? AND number IN (SELECT value FROM json_each(?)) ORDER BY number
 
 -- name: firing_insert
-INSERT INTO firings (session, number, trigger, kwargs, at, depth, source, key, fingerprint)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO firings (session, {columns}) VALUES (:session, {values})
 
 -- name: instance
-SELECT {instance} FROM instances WHERE session = ? AND task = ? AND number = ?
+SELECT {instance_columns} FROM instances WHERE session = ? AND task = ? AND number = ?
 
 -- name: unstarted
 -- Every unstarted instance of some tasks, to be decided again by new rules.
-SELECT {instance} FROM instances
+SELECT {instance_columns} FROM instances
 WHERE session = ? AND status = 'unstarted' AND task IN (SELECT value FROM json_each(?)) ORDER BY id
 
 -- name: instance_insert
-INSERT INTO instances (
-    session, task, number, status, created_at, modified_at, run_at, dispatch_after,
-    parent, root, depth, retries, cascade_depth, taken, vetoes, kwargs, history
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO instances (session, {columns}) VALUES (:session, {values})
 
 -- name: instance_take
 -- An unstarted instance got triggers, and may be scheduled or abandoned by them.
-UPDATE instances SET status = ?, modified_at = ?, run_at = ?, dispatch_after = ?, cascade_depth = ?, taken = ?,
-    vetoes = ?, history = ?
-WHERE id = ? AND status = 'unstarted'
+UPDATE instances SET {assignments} WHERE id = :ref AND status = 'unstarted'
 
 -- name: instance_move
 -- All that can change of an instance, under its guard.
-UPDATE instances SET status = ?, modified_at = ?, fence = ?, attempt = ?, crashes = ?, crash_budget = ?,
-    given_back = ?, run_at = ?, dispatch_after = ?, handovers = ?, lease_until = ?, owner = ?, result = ?, error = ?,
-    metadata = ?, history = ?, log_count = ?, log_level = ?, log_unresolved = ?, log_counts = ?, log_dropped = ?,
-    log_resolved = ?, log_chosen = ?, log_audit = ?
-WHERE id = ? AND status = ? AND fence = ? AND (?28 IS NULL OR lease_until = ?28)
+UPDATE instances SET {assignments}
+WHERE id = :ref AND status = :guard_status AND fence = :guard_fence
+  AND (:guard_lease_until IS NULL OR lease_until = :guard_lease_until)
 
 -- name: flagged
 -- Finished instances that a person still has to look at.
@@ -125,7 +119,7 @@ WHERE session = ? AND log_unresolved > 0 AND log_unresolved >= ? AND status = 'f
 
 -- name: instances
 -- A page of instances in the order of their names; parameters that are NULL ask for nothing.
-SELECT {instance} FROM instances
+SELECT {instance_columns} FROM instances
 WHERE session = ?1 AND (task, number) > (?2, ?3)
   AND (?4 IS NULL OR task = ?4)
   AND (?5 IS NULL OR status IN (SELECT value FROM json_each(?5)))
@@ -133,7 +127,7 @@ ORDER BY task, number LIMIT ?6
 
 -- name: instances_flagged
 -- A page of those with unresolved records at or above a level.
-SELECT {instance} FROM instances INDEXED BY instances_flagged
+SELECT {instance_columns} FROM instances INDEXED BY instances_flagged
 WHERE session = ?1 AND (task, number) > (?2, ?3) AND log_unresolved > 0 AND log_unresolved >= ?7
   AND (?4 IS NULL OR task = ?4)
   AND (?5 IS NULL OR status IN (SELECT value FROM json_each(?5)))
@@ -175,10 +169,7 @@ SELECT
     (SELECT min(lease_until) FROM instances WHERE status = 'running')
 
 -- name: log_insert
-INSERT INTO logs (
-    session, instance, number, fence, attempt, seq, at, level, logger, message, template, context, exception,
-    pathname, lineno, function, truncated, fingerprint, late, counts
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO logs (session, instance, {columns}) VALUES (:session, :instance, {values})
 
 -- name: log_level
 -- The highest level, from a threshold on, of what a review does not cover.
@@ -187,7 +178,7 @@ WHERE instance = ? AND counts AND number > ? AND level >= ? AND number NOT IN (S
 
 -- name: logs
 -- A page of records, the first or (DESC) the last ones; parameters that are NULL ask for nothing.
-SELECT {log} FROM logs JOIN instances ON instances.id = logs.instance
+SELECT {log_columns} FROM logs JOIN instances ON instances.id = logs.instance
 WHERE logs.session = ?1 AND logs.id > ?2
   AND (?3 IS NULL OR logs.instance = (SELECT id FROM instances WHERE session = ?1 AND task = ?3 AND number = ?4))
   AND logs.level >= ?5
