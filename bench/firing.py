@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.rounds import in_turns
 from triggers import Triggers
-from triggers.storages.sqlite_file import SqliteFile
-from triggers.storages.sqlite_url import SqliteUrl, load_driver
+from triggers.storages.sqlite.file import SqliteFile
+from triggers.storages.sqlite.url import SqliteUrl, load_driver
 
 if TYPE_CHECKING:
     from collections.abc import Callable

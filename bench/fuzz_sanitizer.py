@@ -32,10 +32,10 @@ from pydantic import SecretStr
 from triggers.core.values import encode
 from triggers.exceptions import with_context
 from triggers.logs import LogSettings, Sensitive
-from triggers.logs.exceptions_tree import describe
 from triggers.logs.formatters import ConsoleFormatter, JsonFormatter
-from triggers.logs.messages import worded
-from triggers.logs.sanitize import Sanitizer
+from triggers.logs.sanitizing.exceptions import describe
+from triggers.logs.sanitizing.messages import worded
+from triggers.logs.sanitizing.sanitizer import Sanitizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

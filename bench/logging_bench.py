@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from triggers.logs import InstanceLog, LogIdentity, LogSettings
 from triggers.logs.formatters import JsonFormatter
-from triggers.logs.sanitize import sanitizer
+from triggers.logs.sanitizing.sanitizer import sanitizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

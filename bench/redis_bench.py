@@ -19,16 +19,16 @@ import redis
 
 from bench.rounds import in_turns
 from triggers import Triggers
+from triggers.core.decisions.unit_of_work import Work
 from triggers.core.state import Decision, Firing
-from triggers.core.work import Work
-from triggers.storages.redis_nodes import packed
+from triggers.storages.redis.nodes import packed
 from triggers.testing.servers import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from triggers.core.state import DecisionRun, Session
-    from triggers.storages.redis_nodes import Command
+    from triggers.storages.redis.nodes import Command
 
 CONFIGURATION = {"t_import": {"after": ["ready"], "andEvery": "pageReceived", "run": "bench.NoOp"}}
 KWARGS = {"responses": {"age": 36, "educ": 3, "income": 1}}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.rounds import in_turns
-from triggers.core import law
+from triggers.core import decisions as law
 from triggers.core.configuration import check_configuration
 from triggers.core.records import LogBatch, LogEntry
 from triggers.core.state import Firing

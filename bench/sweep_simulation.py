@@ -1,9 +1,9 @@
 """The sweep at the scale of a billion sessions, simulated: many due indexes, many sweepers, seeded chance.
 
 ``python -m bench.sweep_simulation`` prints a table in less than a minute. The sweepers do what
-`triggers.sweep` does: take up to 200 of what is due, again while there are as many; then look when the next
-is due, and pause until then, but for `sweep_interval` at most, a quarter more or less. What things take was
-measured, or is assumed: docs/explanation/scaling.md says which.
+`triggers.worker.sweep` does: take up to 200 of what is due, again while there are as many; then look when
+the next is due, and pause until then, but for `sweep_interval` at most, a quarter more or less. What things
+take was measured, or is assumed: docs/explanation/scaling.md says which.
 
 Of what comes due, a part is foreseen: the end of a cooldown, which a sweeper knows when it begins its pause.
 The rest is due at the moment at which it appears, as when a process that only fires releases an instance.

@@ -8,7 +8,7 @@ import warnings
 
 from triggers import fork
 from triggers.storages.sqlite import SqliteStorage
-from triggers.testing.steps import Steps
+from triggers.testing.conformance.steps import Steps
 
 
 def forked(act):

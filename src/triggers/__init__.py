@@ -22,8 +22,8 @@ from triggers.exceptions import (
 from triggers.logs import LogSettings, Sensitive, current_logger, mask_secret, propagate
 from triggers.manager import FinalizingTriggerManager, FireResult, TriggerManager
 from triggers.session import SessionView, TaskInstance
-from triggers.sweep import SweepReport
 from triggers.task import Registry, TaskContext, TriggerTask, task
+from triggers.worker.sweep import SweepReport
 
 #: The version of the distribution, too: pyproject.toml reads it from here.
 __version__ = "3.0.0a1"

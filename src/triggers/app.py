@@ -12,19 +12,19 @@ from triggers.core.configuration import check_configuration
 from triggers.core.names import is_name
 from triggers.core.values import DEFAULT_LIMITS, Limits
 from triggers.exceptions import ManagerMismatchError, UnknownSessionError
-from triggers.execution import Executor
 from triggers.manager import FinalizingTriggerManager, Surroundings, TriggerManager
 from triggers.runners.base import BY_ITSELF
 from triggers.session import SessionView
 from triggers.storages.base import Purge
-from triggers.sweep import Sweep, Sweeper, SweepReport
 from triggers.task import registry as default_registry
+from triggers.worker.executor import Executor
+from triggers.worker.sweep import Sweep, Sweeper, SweepReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Self
 
-    from triggers.core.law import Policy
+    from triggers.core.decisions import Policy
     from triggers.core.rules import RuleSet
     from triggers.core.state import Session
     from triggers.runners.base import Delivery, Runner

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast
 
-from triggers.core import law
+from triggers.core import decisions as law
 from triggers.core.configuration import check_configuration
 from triggers.core.names import check_name, split_instance_name
 from triggers.core.state import new_firing
@@ -23,7 +23,7 @@ from triggers.exceptions import InvalidStatusError
 from triggers.logs import LogSettings
 from triggers.session import SessionView, TaskInstance
 from triggers.storages.base import Due
-from triggers.storages.joining import Here
+from triggers.storages.joining.transaction import Here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

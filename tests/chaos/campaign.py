@@ -31,7 +31,7 @@ from tests.chaos.network import Network
 from tests.crash.processes import KILLED, begin, end, in_child
 from triggers import plugins
 from triggers.testing.servers import MissingServerError, PostgresServer, RabbitServer, RedisServer, Server
-from triggers.testing.servers.keeper import family
+from triggers.testing.servers.watchdog import family
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tests.chaos.doom import Doom
 from tests.crash.world import CONFIGURATION, Journal, World, plan, review
-from triggers.core import law
+from triggers.core import decisions as law
 from triggers.exceptions import StorageError
 from triggers.runners.threads import ThreadsRunner
 from triggers.testing.faults import FaultyStorage

@@ -8,14 +8,14 @@ import socket
 from typing import TYPE_CHECKING, Any, Self
 
 from tests.crash.processes import begin, end
-from triggers.testing.proxy import Proxy
+from triggers.testing.servers.proxy import Proxy
 
 if TYPE_CHECKING:
-    from triggers.testing.proxy import Cut
+    from triggers.testing.servers.proxy import Cut
 
 
 class Network:
-    """Between clients and a server: can be held, let go and cut, as :class:`~triggers.testing.proxy.Proxy` does.
+    """Between clients and a server: can be held, let go and cut, as :class:`~triggers.testing.servers.proxy.Proxy` does.
 
     A context manager; the process ends with it, or with the one that made it.
 

@@ -20,7 +20,7 @@ from tests.crash.checker import check
 from tests.crash.processes import KILLED, begin, end
 from tests.crash.world import CONFIGURATION, COOLDOWN, World, plan, review, wait_for
 from triggers.runners.threads import ThreadsRunner
-from triggers.testing.steps import Steps
+from triggers.testing.conformance.steps import Steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,10 +18,10 @@ from tests.conftest import with_empty_database
 from tests.crash.checker import check
 from tests.crash.processes import begin, end, in_child
 from tests.crash.world import CONFIGURATION, Fire, World, wait_for
-from triggers.core import law
+from triggers.core import decisions as law
 from triggers.runners.threads import ThreadsRunner
-from triggers.testing.servers.keeper import family
-from triggers.testing.steps import Steps
+from triggers.testing.conformance.steps import Steps
+from triggers.testing.servers.watchdog import family
 
 LEASE = timedelta(seconds=1)
 GHOSTS = ("t_notes#0", "t_notes#1")

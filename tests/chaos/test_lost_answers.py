@@ -20,13 +20,13 @@ from tests.crash.world import wait_for
 from tests.history.checker import check
 from tests.history.clients import Call, open_storage, play
 from triggers import plugins
-from triggers.core import law
+from triggers.core import decisions as law
 from triggers.core.state import Firing
 from triggers.core.terms import Policy
 from triggers.exceptions import StorageError
-from triggers.storages import redis_store
-from triggers.storages.lua import SERVER_CLOCK
-from triggers.testing.steps import Steps
+from triggers.storages.redis import store as redis_store
+from triggers.storages.redis.lua import SERVER_CLOCK
+from triggers.testing.conformance.steps import Steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

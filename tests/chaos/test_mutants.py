@@ -24,12 +24,13 @@ from tests.crash.test_mutants import no_fence, put, recover_without_fence_check,
 from tests.crash.world import World, wait_for
 from tests.history.clients import open_storage
 from triggers import plugins
-from triggers.core import law
+from triggers.core import decisions as law
 from triggers.core.terms import Policy
-from triggers.storages import postgres, redis_store
-from triggers.storages.lua import Script, script
 from triggers.storages.postgres import PostgresStorage
-from triggers.testing.steps import SECOND, Steps
+from triggers.storages.postgres import storage as postgres
+from triggers.storages.redis import store as redis_store
+from triggers.storages.redis.lua import Script, script
+from triggers.testing.conformance.steps import SECOND, Steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable

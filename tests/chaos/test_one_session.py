@@ -12,7 +12,7 @@ from tests.chaos.together import Ready, together
 from tests.history.checker import check
 from tests.history.clients import open_storage, play
 from tests.history.test_history import overlapping
-from triggers.testing.steps import Steps
+from triggers.testing.conformance.steps import Steps
 
 PROCESSES = 16
 

@@ -14,11 +14,11 @@ from tests.crash.checker import check
 from tests.crash.processes import KILLED, begin, end, in_child
 from tests.crash.world import CONFIGURATION, Journal, World, plan, review
 from triggers import FinalizingTriggerManager
-from triggers.core import law
+from triggers.core import decisions as law
 from triggers.core.values import DEFAULT_LIMITS
 from triggers.runners.threads import ThreadsRunner
+from triggers.testing.conformance.steps import Steps
 from triggers.testing.faults import Faults, FaultyStorage, kill_process
-from triggers.testing.steps import Steps
 
 EVERY_POINT = sorted({point for points in POINTS.values() for point in points})
 POLICY = FinalizingTriggerManager.policy_for(0, DEFAULT_LIMITS)

@@ -12,7 +12,7 @@ from tests.chaos.together import Ready, together
 from tests.history.clients import open_storage
 from triggers import Triggers
 from triggers.core.terms import Policy
-from triggers.testing.steps import SECOND, Steps
+from triggers.testing.conformance.steps import SECOND, Steps
 
 PLACES = 4
 EVERY = {"t_every": {"andEvery": "go", "run": "x"}}

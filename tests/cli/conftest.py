@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from triggers import FinalizingTriggerManager, Registry, Triggers, task, with_context
 from triggers.cli import main
-from triggers.core import law
+from triggers.core import decisions as law
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 
 from triggers import Registry, task, with_context
-from triggers.core import law
+from triggers.core import decisions as law
 
 RULES = {"t": {"after": ["x"], "run": "survey.rare"}}
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from triggers.core.conditions import Condition, all_of, condition_from_json
-from triggers.testing import strategies
-from triggers.testing.model import holds, names_in
+from triggers.testing.conformance import strategies
+from triggers.testing.conformance.model import holds, names_in
 
 NAMES = ("a", "b", "c", "d")
 

@@ -13,7 +13,7 @@ from triggers.core.directives import MAX_TERMS
 from triggers.core.rules import DIRECTIVES
 from triggers.core.values import Limits
 from triggers.exceptions import ConfigurationError, InvalidValueError
-from triggers.testing import strategies
+from triggers.testing.conformance import strategies
 
 FORMS = 'a list of names belongs here, like ["pageReceived"], or one of {"all": […]}, {"any": […]}, {"atLeast": 2, "of": […]}'
 

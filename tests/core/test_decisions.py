@@ -7,7 +7,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from triggers.core import law
+from triggers.core import decisions as law
 from triggers.core.rules import NO_RULES, rule_set
 from triggers.core.state import Changes, Decision, Firing, Instance, Need, NeedsSession, Session, Slice
 from triggers.core.status import Status

@@ -13,9 +13,9 @@ from triggers.core.state import Firing, new_firing
 from triggers.core.values import decode
 from triggers.exceptions import IdempotencyConflictError, InvalidNameError, InvalidValueError
 from triggers.storages.memory import MemoryStorage
-from triggers.testing import strategies
-from triggers.testing.model import same
-from triggers.testing.steps import Steps
+from triggers.testing.conformance import strategies
+from triggers.testing.conformance.model import same
+from triggers.testing.conformance.steps import Steps
 
 
 def test_a_firing_has_no_number_and_no_time_yet():

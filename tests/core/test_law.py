@@ -7,19 +7,19 @@ from datetime import timedelta
 
 import pytest
 
-from triggers.core import law
-from triggers.core.law import CRASH_BACKOFF
+from triggers.core import decisions as law
+from triggers.core.decisions import CRASH_BACKOFF
+from triggers.core.decisions.unit_of_work import GIVE_BACK_BACKOFF
 from triggers.core.names import split_instance_name
 from triggers.core.state import MAX_HISTORY, Changes, Counter, Firing, Instance, Need, Session, Slice, copy_of
 from triggers.core.status import Status
 from triggers.core.terms import Attempt, Finalizing, Policy, RetryTerms
 from triggers.core.values import decode, encode
-from triggers.core.work import GIVE_BACK_BACKOFF
 from triggers.exceptions import InvalidStatusError, UnknownInstanceError, UnknownTaskError
 from triggers.storages.memory import MemoryStorage
 from triggers.testing.clock import VirtualClock
 from triggers.testing.conformance.fixtures import batch, entry
-from triggers.testing.steps import SECOND, Steps
+from triggers.testing.conformance.steps import SECOND, Steps
 
 EVERY = {"t": {"andEvery": "a", "run": "r"}}
 

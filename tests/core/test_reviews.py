@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from triggers.core import law
+from triggers.core import decisions as law
+from triggers.core.decisions.unit_of_work import MAX_AUDITS
 from triggers.core.records import fingerprint, without_contexts
 from triggers.core.state import Changes, Instance, Need, Session, Slice
 from triggers.core.status import Status
 from triggers.core.terms import Finalizing, Policy
 from triggers.core.values import decode
-from triggers.core.work import MAX_AUDITS
 from triggers.exceptions import UnknownInstanceError
 from triggers.storages.memory import MemoryStorage
 from triggers.testing.clock import VirtualClock
 from triggers.testing.conformance.fixtures import batch, entry
-from triggers.testing.steps import Steps
+from triggers.testing.conformance.steps import Steps
 
 ME = {"by": "ada", "reason": "a joke"}
 

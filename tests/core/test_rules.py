@@ -6,8 +6,8 @@ from hypothesis import given
 
 from triggers.core.conditions import condition_from_json
 from triggers.core.rules import NO_RULES, read_rules, rule_from_json, rule_set
-from triggers.testing import strategies
-from triggers.testing.model import Model, awaited, vetoing
+from triggers.testing.conformance import strategies
+from triggers.testing.conformance.model import Model, awaited, vetoing
 
 
 @given(strategies.configurations())

@@ -17,9 +17,9 @@ from hypothesis import given
 
 from triggers.core.values import DEFAULT_LIMITS, INTEGER_RANGE, Limits, decode, encode, to_datetime
 from triggers.exceptions import InvalidValueError
-from triggers.testing import strategies
+from triggers.testing.conformance import strategies
+from triggers.testing.conformance.model import same
 from triggers.testing.conformance.values import VALUES
-from triggers.testing.model import same
 
 
 @given(strategies.values())

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.crash.world import CONFIGURATION, COOLDOWN, World, expected_statuses
-from triggers.core import law
+from triggers.core import decisions as law
 from triggers.core.state import Changes, Decision, Firing, Instance, Need, Session
 from triggers.core.values import decode
-from triggers.storages.sqlite_url import load_driver
-from triggers.testing.machine import shown
-from triggers.testing.model import RESOLVED, RUNNING, UNSTARTED, Model, awaited, vetoing
-from triggers.testing.steps import Steps
+from triggers.storages.sqlite.url import load_driver
+from triggers.testing.conformance.machine import shown
+from triggers.testing.conformance.model import RESOLVED, RUNNING, UNSTARTED, Model, awaited, vetoing
+from triggers.testing.conformance.steps import Steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

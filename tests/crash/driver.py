@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from tests.crash.processes import begin, end
 from tests.crash.world import CONFIGURATION, World, plan, review
-from triggers.core import law
+from triggers.core import decisions as law
 from triggers.runners.threads import ThreadsRunner
 
 if TYPE_CHECKING:

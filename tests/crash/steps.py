@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from tests.crash.world import CONFIGURATION, Fire, World, plan
 from triggers import FinalizingTriggerManager
-from triggers.core.law import Attempt, RetryTerms
+from triggers.core.decisions import Attempt, RetryTerms
 from triggers.core.names import split_instance_name
 from triggers.core.records import LogBatch, LogEntry
 from triggers.core.values import DEFAULT_LIMITS
-from triggers.testing.steps import SECOND, Steps
+from triggers.testing.conformance.steps import SECOND, Steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,21 +22,22 @@ from tests.crash.processes import in_child
 from tests.crash.steps import POLICY, STEPS, Scene
 from tests.crash.test_points import killed_everywhere
 from tests.crash.world import World
-from triggers import execution
-from triggers.core import law
+from triggers.core import decisions as law
+from triggers.core.decisions.unit_of_work import Work
 from triggers.core.state import Decision, Firing
 from triggers.core.status import Status
 from triggers.core.values import encode
-from triggers.core.work import Work
 from triggers.exceptions import InvalidValueError, StorageBusyError, StorageError
-from triggers.storages import sqlite_file
 from triggers.storages.base import answer
 from triggers.storages.clock import wall_clock
-from triggers.storages.sqlite import SQL, SqliteStorage
-from triggers.sweep import Sweep, SweepReport
+from triggers.storages.sqlite import SqliteStorage
+from triggers.storages.sqlite import file as sqlite_file
+from triggers.storages.sqlite.storage import SQL
 from triggers.task import task
 from triggers.testing.clock import VirtualClock
-from triggers.testing.steps import Steps
+from triggers.testing.conformance.steps import Steps
+from triggers.worker import executor as execution
+from triggers.worker.sweep import Sweep, SweepReport
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,8 +17,8 @@ from tests.crash.processes import KILLED, in_child
 from tests.crash.steps import STEPS, Scene, Step, fires
 from tests.crash.world import World
 from triggers.storages.sql import migrations
-from triggers.storages.sqlite import SQL
-from triggers.storages.sqlite_url import load_driver
+from triggers.storages.sqlite.storage import SQL
+from triggers.storages.sqlite.url import load_driver
 from triggers.testing.faults import STATEMENT, Faults, FaultyDriver, kill_process
 
 if TYPE_CHECKING:

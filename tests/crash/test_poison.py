@@ -15,15 +15,15 @@ import pytest
 from tests.crash.healing import Ticking
 from tests.crash.processes import KILLED, begin, end, in_child
 from tests.crash.world import World, wait_for, wall_clock
-from triggers import execution
 from triggers.core.names import split_instance_name
 from triggers.core.state import Changes, Decision, Need
 from triggers.core.status import Status
 from triggers.exceptions import StorageBusyError
 from triggers.runners.threads import ThreadsRunner
-from triggers.storages.sqlite_url import load_driver
+from triggers.storages.sqlite.url import load_driver
 from triggers.task import task
 from triggers.testing.clock import VirtualClock
+from triggers.worker import executor as execution
 
 LEASE = timedelta(seconds=60)
 

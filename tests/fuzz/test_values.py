@@ -14,7 +14,7 @@ from tests.fuzz import junk
 from triggers import Triggers
 from triggers.core.values import decode, encode
 from triggers.exceptions import InvalidValueError
-from triggers.testing import strategies
+from triggers.testing.conformance import strategies
 
 #: Longest message about a value, in characters.
 LONGEST = 2_000

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from tests.history.clients import CONFIGURATION
 from triggers.core.values import decode
-from triggers.testing.machine import shown
-from triggers.testing.model import FAILED, FINISHED, RUNNING, SCHEDULED, UNSTARTED, Model
-from triggers.testing.steps import Steps
+from triggers.testing.conformance.machine import shown
+from triggers.testing.conformance.model import FAILED, FINISHED, RUNNING, SCHEDULED, UNSTARTED, Model
+from triggers.testing.conformance.steps import Steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -22,7 +22,7 @@ from triggers import plugins
 from triggers.core.status import Status
 from triggers.core.terms import Attempt, Policy
 from triggers.storages.sqlite import SqliteStorage
-from triggers.testing.steps import Steps
+from triggers.testing.conformance.steps import Steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

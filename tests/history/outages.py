@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tests.crash.processes import begin, end
-from triggers.storages.sqlite_url import load_driver
+from triggers.storages.sqlite.url import load_driver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,8 @@ import pytest
 
 from tests.history.checker import check, explained, incomplete, miscounted, out_of_order, replayed
 from tests.history.clients import Call, open_storage, play
-from triggers.storages.sqlite_file import SqliteFile
-from triggers.testing.steps import Steps
+from triggers.storages.sqlite.file import SqliteFile
+from triggers.testing.conformance.steps import Steps
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -10,13 +10,14 @@ from datetime import timedelta
 import pytest
 
 from tests.history.outages import Locker, SmallDisk, SmallFile, listening, small_disk
-from triggers import Triggers, execution
+from triggers import Triggers
 from triggers.exceptions import StorageBusyError, StorageCorruptError, StorageError, StorageFullError
 from triggers.runners.threads import ThreadsRunner
 from triggers.storages.sqlite import SqliteStorage
 from triggers.task import Registry, task
-from triggers.testing.machine import shown
-from triggers.testing.steps import Steps
+from triggers.testing.conformance.machine import shown
+from triggers.testing.conformance.steps import Steps
+from triggers.worker import executor as execution
 
 #: How long a commit waits for the lock in these tests, in seconds.
 BUSY = 0.05

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from triggers.core.records import LogBatch
 from triggers.logs import InstanceLog, LogIdentity, LogSettings
-from triggers.logs.sanitize import sanitizer
+from triggers.logs.sanitizing.sanitizer import sanitizer
 
 SECOND = 1_000_000
 

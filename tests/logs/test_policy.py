@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from triggers.core.values import encode
 from triggers.exceptions import with_context
 from triggers.logs import LogSettings, exception_record
-from triggers.logs.sanitize import Sanitizer
+from triggers.logs.sanitizing.sanitizer import Sanitizer
 
 PERSON = {"name": "Eve", "page": 3, "answers": [{"page": 4, "name": "Adam"}, "free text"], "password": "x"}
 

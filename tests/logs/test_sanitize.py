@@ -22,9 +22,9 @@ from pydantic import BaseModel, Field, SecretStr
 
 from triggers.core.values import encode
 from triggers.logs import LogSettings
-from triggers.logs.plain import NOTHING, Plain, merged
-from triggers.logs.sanitize import Sanitizer
-from triggers.logs.texts import storable
+from triggers.logs.sanitizing.plain import NOTHING, Plain, merged
+from triggers.logs.sanitizing.sanitizer import Sanitizer
+from triggers.logs.sanitizing.texts import storable
 
 SECRET = "hunter22"  # noqa: S105 - what must not be kept
 SETTINGS = LogSettings()

@@ -9,7 +9,7 @@ import pytest
 
 from triggers.exceptions import with_context
 from triggers.logs import REDACTED, LogSettings, Sensitive, mask_secret
-from triggers.logs.sanitize import Sanitizer
+from triggers.logs.sanitizing.sanitizer import Sanitizer
 
 SECRET = "hunter22-correct-horse"  # noqa: S105 - what must not be kept
 

@@ -12,7 +12,7 @@ import pytest
 from tests.runners.celery_app import make_app, make_runner, queues, registry, url_of
 from triggers.runners.celery import CeleryRunner
 from triggers.storages.sqlite import SqliteStorage
-from triggers.testing.runner_conformance import WORKERS, RunnerConformance, Stage
+from triggers.testing.conformance.runners import WORKERS, RunnerConformance, Stage
 
 
 class CeleryConformance(RunnerConformance):

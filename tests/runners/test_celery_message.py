@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from triggers.runners.celery_message import Hint, arguments, understood
+from triggers.runners.celery.message import Hint, arguments, understood
 from triggers.storages.base import Due
 
 

@@ -18,16 +18,17 @@ from celery.exceptions import SoftTimeLimitExceeded, WorkerLostError, WorkerShut
 from tests.runners.celery_app import make_app, queues
 from tests.runners.conftest import PATIENCE
 from triggers import Registry, Triggers, TriggerTask, task
-from triggers.core import law
+from triggers.core import decisions as law
 from triggers.core.values import decode
 from triggers.exceptions import DuplicateTaskError, PluginError, StorageBusyError
-from triggers.runners import celery_worker
 from triggers.runners.base import Delivery
-from triggers.runners.celery import RUN, SWEEP, CeleryRunner
+from triggers.runners.celery import CeleryRunner
+from triggers.runners.celery import worker as celery_worker
+from triggers.runners.celery.runner import RUN, SWEEP
 from triggers.storages.base import Due
 from triggers.storages.memory import MemoryStorage
+from triggers.testing.conformance.steps import Steps
 from triggers.testing.servers import RedisServer
-from triggers.testing.steps import Steps
 
 EVERY = {"t": {"andEvery": "a", "run": "survey.Import"}}
 

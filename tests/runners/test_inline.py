@@ -10,7 +10,7 @@ import pytest
 from triggers import Registry, Triggers
 from triggers.runners.inline import InlineRunner
 from triggers.task import task
-from triggers.testing.runner_conformance import RunnerConformance
+from triggers.testing.conformance.runners import RunnerConformance
 
 
 class TestInlineRunner(RunnerConformance):

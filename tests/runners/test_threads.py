@@ -13,7 +13,7 @@ from triggers.runners.threads import ThreadsRunner
 from triggers.storages.base import Due
 from triggers.storages.memory import MemoryStorage
 from triggers.task import task
-from triggers.testing.runner_conformance import WORKERS, RunnerConformance
+from triggers.testing.conformance.runners import WORKERS, RunnerConformance
 
 
 class TestThreadsRunner(RunnerConformance):

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from triggers.storages.sqlite_url import load_driver
+from triggers.storages.sqlite.url import load_driver
 
 
 class RolledBackError(Exception):

@@ -10,7 +10,7 @@ import pytest
 
 from tests.scenarios.applications import KINDS, ON_A_FILE, RolledBackError, application_of
 from triggers import Registry, TriggerManager, Triggers
-from triggers.core import law
+from triggers.core import decisions as law
 from triggers.core.state import Decision, Firing, NeedsSession
 from triggers.exceptions import (
     ConfigurationError,

@@ -12,7 +12,7 @@ import pytest
 from tests.scenarios.applications import RolledBackError, application_of, without_schema
 from triggers import Registry, TriggerManager, Triggers
 from triggers.exceptions import StorageError
-from triggers.storages.joining import Awaited
+from triggers.storages.joining.transaction import Awaited
 from triggers.task import task
 
 sqlalchemy = pytest.importorskip("sqlalchemy")

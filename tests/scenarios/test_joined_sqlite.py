@@ -10,7 +10,7 @@ import pytest
 from triggers import Registry, Triggers
 from triggers.exceptions import StorageBusyError, StorageCorruptError, StorageError
 from triggers.storages.sqlite import SqliteStorage
-from triggers.storages.sqlite_url import load_driver
+from triggers.storages.sqlite.url import load_driver
 from triggers.task import task
 
 DRIVER = load_driver("auto")

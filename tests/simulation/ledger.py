@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from triggers.core.status import Status
 from triggers.core.values import decode
-from triggers.testing.machine import REFUSALS, shown
-from triggers.testing.model import RUNNING, SCHEDULED, Model
-from triggers.testing.steps import Steps
+from triggers.testing.conformance.machine import REFUSALS, shown
+from triggers.testing.conformance.model import RUNNING, SCHEDULED, Model
+from triggers.testing.conformance.steps import Steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping

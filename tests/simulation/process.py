@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from triggers.app import Triggers
 from triggers.exceptions import StorageBusyError, StorageError
-from triggers.execution import _Run
-from triggers.heartbeat import Heartbeat
 from triggers.manager import FinalizingTriggerManager
 from triggers.testing.faults import Faults, FaultyStorage, InjectedCrash
+from triggers.worker.executor import _Run
+from triggers.worker.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator
 
     from tests.simulation.world import World
     from triggers.core.state import Changes, Decision, DecisionRun, Session
-    from triggers.heartbeat import Held
     from triggers.storages.base import Due, Expired, Lease, Reader, Storage
+    from triggers.worker.heartbeat import Held
 
 LEASE = timedelta(seconds=60)
 GRACE = timedelta(seconds=30)

@@ -17,15 +17,16 @@ import pytest
 
 from tests.simulation.ending import check
 from tests.simulation.world import Ground, World
-from triggers import execution, heartbeat
-from triggers.core import law
+from triggers.core import decisions as law
+from triggers.core.decisions.unit_of_work import Work
 from triggers.core.status import Status
-from triggers.core.work import Work
 from triggers.storages.memory import MemoryStorage
 from triggers.storages.sqlite import SqliteStorage
-from triggers.storages.sqlite_url import load_driver
-from triggers.sweep import Sweep
+from triggers.storages.sqlite.url import load_driver
 from triggers.testing.faults import FaultyDriver
+from triggers.worker import executor as execution
+from triggers.worker import heartbeat
+from triggers.worker.sweep import Sweep
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

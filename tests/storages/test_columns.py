@@ -18,8 +18,8 @@ from triggers.core.records import LogEntry
 from triggers.core.state import Firing, Instance, Record
 from triggers.core.status import Status
 from triggers.plugins import storage_from_url
-from triggers.storages import redis_rows
-from triggers.testing.steps import Steps
+from triggers.storages.redis import rows as redis_rows
+from triggers.testing.conformance.steps import Steps
 
 # -- what is described --------------------------------------------------------------------------------------
 
@@ -162,7 +162,7 @@ import json, sys
 from triggers.core.state import Changes, Counter, Decision, Guard, Instance, Need
 from triggers.core.status import Status
 from triggers.plugins import storage_from_url
-from triggers.testing.steps import Steps
+from triggers.testing.conformance.steps import Steps
 
 storage = storage_from_url(sys.argv[1])
 if storage.reader.session("session") is None:
@@ -217,7 +217,7 @@ def library(tmp_path_factory):
     _insert(package / "core/state.py", FIELD, '    remark: str = "none"\n')
     _insert(package / "core/columns.py", LINE, '    Column("remark", _ALWAYS),\n')
     for dialect, text in MIGRATIONS.items():
-        (package / f"storages/sql/{dialect}/9999_remark.sql").write_text(text, "utf-8")
+        (package / f"storages/{dialect}/migrations/9999_remark.sql").write_text(text, "utf-8")
     return folder
 
 

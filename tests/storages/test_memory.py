@@ -10,8 +10,8 @@ from triggers.core.state import Changes, Decision, Need
 from triggers.exceptions import StorageBusyError
 from triggers.storages.memory import MemoryStorage
 from triggers.testing.conformance import StorageConformance
-from triggers.testing.place import Place
-from triggers.testing.steps import Steps
+from triggers.testing.conformance.sandbox import Place
+from triggers.testing.conformance.steps import Steps
 
 
 def memory_place() -> Place:

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from tests.storages.postgres_place import PostgresPlace
+from tests.storages.postgres_sandbox import PostgresPlace
 from triggers.testing.conformance import StorageConformance
 
 _numbers = itertools.count()

@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.storages.postgres_place import PostgresPlace, connect, in_schema
-from triggers.core import law
+from tests.storages.postgres_sandbox import PostgresPlace, connect, in_schema
+from triggers.core import decisions as law
+from triggers.core.decisions.unit_of_work import need_of
 from triggers.core.records import LogBatch
 from triggers.core.state import Changes, Decision, Firing, Need
 from triggers.core.terms import Finalizing, Policy
 from triggers.core.values import decode
-from triggers.core.work import need_of
 from triggers.exceptions import StorageBusyError, StorageError
 from triggers.storages.postgres import PostgresStorage
 from triggers.testing.conformance import StorageConformance
 from triggers.testing.conformance.fixtures import SURVEY, at_once, batch, entry
+from triggers.testing.conformance.steps import SECOND, Steps
 from triggers.testing.faults import Faults, FaultyStorage, InjectedCrash
-from triggers.testing.proxy import Proxy
-from triggers.testing.steps import SECOND, Steps
+from triggers.testing.servers.proxy import Proxy
 
 PAGES = {"t_page": {"andEvery": "page", "run": "page"}}
 

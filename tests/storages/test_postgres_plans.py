@@ -6,11 +6,12 @@ import re
 
 import pytest
 
-from tests.storages.postgres_place import connect, in_schema
-from triggers.storages.postgres import WALK, PostgresStorage
-from triggers.storages.postgres_slice import texts
+from tests.storages.postgres_sandbox import connect, in_schema
+from triggers.storages.postgres import PostgresStorage
+from triggers.storages.postgres.decide import texts
+from triggers.storages.postgres.storage import WALK
 from triggers.testing.conformance.fixtures import SURVEY
-from triggers.testing.steps import SECOND, Steps
+from triggers.testing.conformance.steps import SECOND, Steps
 
 #: One row, or the server's own tables; and what counts what is to be done.
 SMALL = {"version", "version_set", "incarnation", "has_version", "has_schema", "stop"}

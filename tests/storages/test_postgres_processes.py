@@ -9,12 +9,12 @@ from functools import partial
 
 import pytest
 
-from tests.storages.postgres_place import connect, forked
+from tests.storages.postgres_sandbox import connect, forked
 from triggers.exceptions import StorageError
 from triggers.storages.postgres import PostgresStorage
 from triggers.testing.conformance.fixtures import NAMES, at_once, batch, entry
+from triggers.testing.conformance.steps import SECOND, Steps
 from triggers.testing.servers import PostgresServer
-from triggers.testing.steps import SECOND, Steps
 
 PAGES = {"t_page": {"andEvery": "page", "run": "page"}}
 

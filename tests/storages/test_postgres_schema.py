@@ -8,13 +8,13 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
-from tests.storages.postgres_place import connect, forked, in_schema
+from tests.storages.postgres_sandbox import connect, forked, in_schema
 from triggers.exceptions import SchemaVersionError, StorageError
 from triggers.storages.postgres import PostgresStorage
-from triggers.storages.postgres_schema import prepare
+from triggers.storages.postgres.schema import prepare
 from triggers.storages.sql import migrations
 from triggers.testing.conformance.fixtures import SURVEY, batch, entry
-from triggers.testing.steps import SECOND, Steps
+from triggers.testing.conformance.steps import SECOND, Steps
 
 #: Names that have to be quoted, or look like something else.
 NAMES = (

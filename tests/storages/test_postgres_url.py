@@ -9,7 +9,7 @@ import pytest
 from triggers.exceptions import StorageError
 from triggers.plugins import storage_from_url
 from triggers.storages.postgres import PostgresStorage
-from triggers.storages.postgres_url import POOL_SIZE, TIMEOUT, PostgresUrl
+from triggers.storages.postgres.url import POOL_SIZE, TIMEOUT, PostgresUrl
 
 #: Passwords that could be shown by mistake: plain, and with characters that mean something in a URL.
 PASSWORDS = ("hunter2", "s%40fe%2Fty%3F", "p%25w%26x%3Dy")

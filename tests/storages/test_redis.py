@@ -6,9 +6,9 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.storages.redis_places import cluster_places, server_places
+from tests.storages.redis_sandboxes import cluster_places, server_places
 from triggers.testing.conformance import StorageConformance
-from triggers.testing.machine import SessionMachine
+from triggers.testing.conformance.machine import SessionMachine
 
 
 class TestValkey(StorageConformance):

@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 from redis import Redis
 
-from tests.storages.redis_places import RedisPlace
-from triggers.core import law
+from tests.storages.redis_sandboxes import RedisPlace
+from triggers.core import decisions as law
 from triggers.core.configuration import check_configuration
 from triggers.core.state import Changes, Counter, Decision, Firing, Need
 from triggers.core.status import Status
@@ -17,7 +17,7 @@ from triggers.core.terms import Attempt, Finalizing, Policy, Terms
 from triggers.exceptions import StorageCorruptError
 from triggers.storages.redis import RedisStorage
 from triggers.testing.conformance.fixtures import batch, entry, page_attempt, start_pages
-from triggers.testing.steps import LEASE, SECOND, Steps
+from triggers.testing.conformance.steps import LEASE, SECOND, Steps
 
 PAGES = {"t_page": {"andEvery": "page", "run": "page"}}
 

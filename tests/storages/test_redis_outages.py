@@ -12,15 +12,15 @@ import pytest
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from tests.storages.redis_places import RedisPlace
+from tests.storages.redis_sandboxes import RedisPlace
 from triggers.core.state import Changes, Decision, Need
 from triggers.exceptions import StorageError, StorageFullError
-from triggers.storages.lua import script
 from triggers.storages.redis import RedisStorage
+from triggers.storages.redis.lua import script
 from triggers.testing.conformance.fixtures import at_once, batch, entry, page_attempt, start_pages
-from triggers.testing.proxy import Proxy
+from triggers.testing.conformance.steps import SECOND, Steps
 from triggers.testing.servers import MissingServerError, RedisCluster, RedisServer
-from triggers.testing.steps import SECOND, Steps
+from triggers.testing.servers.proxy import Proxy
 
 PAGES = {"t_page": {"andEvery": "page", "run": "page"}}
 

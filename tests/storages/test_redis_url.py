@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from triggers.exceptions import StorageError
-from triggers.storages.redis_url import RedisUrl
+from triggers.storages.redis.url import RedisUrl
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from triggers.storages.sqlite import SqliteStorage
 from triggers.testing.conformance import StorageConformance
-from triggers.testing.place import Place
+from triggers.testing.conformance.sandbox import Place
 
 
 def sqlite_places(folder, options):

@@ -25,15 +25,15 @@ from triggers.exceptions import (
     StorageFullError,
 )
 from triggers.storages.sqlite import SqliteStorage
-from triggers.storages.sqlite_file import (
+from triggers.storages.sqlite.file import (
     APPLICATION_ID,
     NETWORK_FILE_SYSTEMS,
     _check_file_system,
 )
-from triggers.storages.sqlite_url import SqliteUrl, is_safe, load_driver
+from triggers.storages.sqlite.url import SqliteUrl, is_safe, load_driver
 from triggers.testing.conformance.fixtures import SURVEY, at_once
-from triggers.testing.machine import shown
-from triggers.testing.steps import Steps
+from triggers.testing.conformance.machine import shown
+from triggers.testing.conformance.steps import Steps
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
@@ -320,7 +320,7 @@ class Driver:
 )
 def test_durability_is_what_the_url_and_the_version_say(path, monkeypatch, version, options, expected):
     """FULL by default; NORMAL on request; a version that cannot be trusted with WAL is used without it."""
-    monkeypatch.setattr("triggers.storages.sqlite_file.load_driver", lambda _: Driver(version))
+    monkeypatch.setattr("triggers.storages.sqlite.file.load_driver", lambda _: Driver(version))
     with ignored_warning():
         storage = opened(path, options)
     with storage._file.reading() as run:
@@ -330,7 +330,7 @@ def test_durability_is_what_the_url_and_the_version_say(path, monkeypatch, versi
 
 def test_a_version_that_cannot_be_trusted_warns_once_and_says_what_to_do(path, monkeypatch):
     """The warning names version and file, what is done about it, and the better way."""
-    monkeypatch.setattr("triggers.storages.sqlite_file.load_driver", lambda _: Driver((3, 40, 1)))
+    monkeypatch.setattr("triggers.storages.sqlite.file.load_driver", lambda _: Driver((3, 40, 1)))
     with pytest.warns(
         RuntimeWarning, match=r"SQLite 3\.40\.1 can corrupt .*survey\.db.*journal_mode=DELETE.*install"
     ) as seen:

@@ -7,9 +7,10 @@ import warnings
 
 import pytest
 
-from triggers.storages.sqlite import SQL, SqliteStorage
+from triggers.storages.sqlite import SqliteStorage
+from triggers.storages.sqlite.storage import SQL
 from triggers.testing.conformance.fixtures import SURVEY
-from triggers.testing.steps import Steps
+from triggers.testing.conformance.steps import Steps
 
 #: Counts over the two small indexes of what is open; the only statement that walks through an index.
 COUNTING = {"backlog"}

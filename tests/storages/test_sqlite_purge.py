@@ -8,7 +8,7 @@ from triggers.core.terms import Attempt
 from triggers.storages.base import Purge, Purged
 from triggers.storages.sqlite import SqliteStorage
 from triggers.testing.conformance.fixtures import batch, entry
-from triggers.testing.steps import Steps
+from triggers.testing.conformance.steps import Steps
 
 OLD = Purge(entry().at + 1, max_level=100, threshold=30, contexts_only=False, dry_run=False)
 

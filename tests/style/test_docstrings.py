@@ -21,14 +21,13 @@ NOT_YET = frozenset(
         "cli",
         "core",
         "demo",
-        "execution.py",
         "fork.py",
-        "heartbeat.py",
         "logs",
         "runners",
         "session.py",
         "storages",
         "testing",
+        "worker",
     }
 )
 

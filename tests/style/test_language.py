@@ -31,7 +31,6 @@ NOT_YET = frozenset(
         "core",
         "demo",
         "exceptions.py",
-        "execution.py",
         "fork.py",
         "logs",
         "manager.py",
@@ -39,9 +38,9 @@ NOT_YET = frozenset(
         "runners",
         "session.py",
         "storages",
-        "sweep.py",
         "task.py",
         "testing",
+        "worker",
     }
 )
 

@@ -17,7 +17,7 @@ from triggers.runners.inline import InlineRunner
 from triggers.storages.base import Due
 from triggers.storages.memory import MemoryStorage
 from triggers.storages.sqlite import SqliteStorage
-from triggers.storages.sqlite_url import load_driver
+from triggers.storages.sqlite.url import load_driver
 from triggers.task import task
 from triggers.testing import (
     Faults,
@@ -30,7 +30,7 @@ from triggers.testing import (
     by_chance,
 )
 from triggers.testing.conformance import StorageConformance
-from triggers.testing.place import Place
+from triggers.testing.conformance.sandbox import Place
 
 PASSING = "triggers.testing.PassThrough"
 CHAIN = {"t_one": {"after": ["begun"], "run": PASSING}, "t_two": {"after": ["t_one"], "run": PASSING}}

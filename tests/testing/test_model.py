@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from triggers.testing import model as model_module
-from triggers.testing.model import (
+from triggers.testing.conformance import model as model_module
+from triggers.testing.conformance.model import (
     SECOND,
     Model,
     ModelConflict,

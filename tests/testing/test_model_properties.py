@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from triggers.testing import strategies as made
-from triggers.testing.model import (
+from triggers.testing.conformance import strategies as made
+from triggers.testing.conformance.model import (
     RESOLVED,
     RUNNING,
     SCHEDULED,

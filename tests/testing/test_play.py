@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from triggers import FinalizingTriggerManager, Registry
 from triggers.storages.memory import MemoryStorage
 from triggers.storages.sqlite import SqliteStorage
-from triggers.storages.sqlite_url import load_driver
+from triggers.storages.sqlite.url import load_driver
 from triggers.task import task
 from triggers.testing import FaultyDriver, PlayDifference, end_state, play
-from triggers.testing.strategies import configurations
+from triggers.testing.conformance.strategies import configurations
 
 PASSING = "triggers.testing.PassThrough"
 SURVEY = {

@@ -18,10 +18,10 @@ HEAVY = (
     "sqlite3",
     "pysqlite3",
     "triggers.storages.sqlite",
-    "triggers.testing.strategies",
-    "triggers.testing.machine",
+    "triggers.testing.conformance.strategies",
+    "triggers.testing.conformance.machine",
     "triggers.testing.conformance",
-    "triggers.testing.runner_conformance",
+    "triggers.testing.conformance.runners",
 )
 
 

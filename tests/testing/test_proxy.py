@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import pytest
 
-from triggers.testing.proxy import Proxy
+from triggers.testing.servers.proxy import Proxy
 
 
 class Echo:

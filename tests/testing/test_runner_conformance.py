@@ -11,7 +11,7 @@ import os
 import time
 import pytest
 from triggers.runners.threads import ThreadsRunner
-from triggers.testing import runner_conformance
+from triggers.testing.conformance import runners as runner_conformance
 
 runner_conformance.PATIENCE = PATIENCE_OF_TEST
 runner_conformance.MANY = 24

@@ -27,7 +27,7 @@ from triggers.testing.servers import (
     ServerError,
     missing_servers,
 )
-from triggers.testing.servers.keeper import family
+from triggers.testing.servers.watchdog import family
 
 KINDS = ["redis", "valkey"]
 
@@ -321,7 +321,7 @@ def test_a_server_ends_with_the_process_that_started_it(kind, number):
     """Whatever kills a test run kills its servers with all of their processes, and removes their folders."""
     program = f"""
         from triggers.testing.servers import {kind}, MissingServerError
-        from triggers.testing.servers.keeper import family
+        from triggers.testing.servers.watchdog import family
         try:
             server = {kind}(private=True).start()
         except MissingServerError as error:

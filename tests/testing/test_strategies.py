@@ -12,8 +12,8 @@ from hypothesis.errors import NoSuchExample
 
 from triggers.core.configuration import check_configuration
 from triggers.core.values import decode, encode
-from triggers.testing import strategies as made
-from triggers.testing.model import holds, names_in, same
+from triggers.testing.conformance import strategies as made
+from triggers.testing.conformance.model import holds, names_in, same
 
 # What is looked for need only be found, not made small.
 QUICKLY = settings(max_examples=2000, database=None, phases=[Phase.generate])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_type
 
-from triggers.core import law
+from triggers.core import decisions as law
 from triggers.core.state import Changes, Decision, Firing, Need
 from triggers.storages.memory import MemoryStorage
 from triggers.storages.postgres import PostgresStorage

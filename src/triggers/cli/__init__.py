@@ -5,6 +5,6 @@ write; ``look``, ``act`` and ``run`` are the commands, ``documents`` is their ou
 ``render`` that for people.
 """
 
-from triggers.cli.front import main
+from triggers.cli.program import main
 
 __all__ = ["main"]

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from triggers.cli import documents, render
-from triggers.cli.look import PAGE, limit_option
 from triggers.cli.options import Where, changing, common, existing, pass_where, wait
+from triggers.cli.read import PAGE, limit_option
 from triggers.cli.values import duration
 
 if TYPE_CHECKING:

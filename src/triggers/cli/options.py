@@ -18,7 +18,7 @@ import click
 from triggers import Triggers, plugins
 from triggers.cli.render import progress
 from triggers.exceptions import ManagerMismatchError, StorageError, TriggersError, UnknownSessionError
-from triggers.logs.redact import SecretKeys, hide
+from triggers.logs.sanitizing.redact import SecretKeys, hide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -185,7 +185,7 @@ def _open_storage(url: str, *, creating: bool, manager: str | None) -> Triggers:
 
 def _must_exist(rest: str) -> None:
     """Refuse a file that is not there: a slip of the pen must not look like an empty storage."""
-    from triggers.storages.sqlite_url import SqliteUrl  # noqa: PLC0415 - help must not load a storage
+    from triggers.storages.sqlite.url import SqliteUrl  # noqa: PLC0415 - help must not load a storage
 
     path = Path(SqliteUrl.parse(f"sqlite:{rest}").path)
     if not path.exists():

@@ -14,7 +14,7 @@ import click
 from triggers.cli import documents, render
 from triggers.cli.options import PAUSE, Where, common, pass_where, settle
 from triggers.exceptions import TriggersError
-from triggers.sweep import SweepReport
+from triggers.worker.sweep import SweepReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

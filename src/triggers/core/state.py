@@ -377,7 +377,7 @@ DecisionRun = Generator[Need, Slice, Changes]
 class Decision:
     """Something to decide about a session: what a storage is given to commit.
 
-    The functions in :mod:`triggers.core.law` make them.
+    The functions in :mod:`triggers.core.decisions` make them.
 
     Attributes:
         name: what it is called in messages and logs.

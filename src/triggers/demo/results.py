@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from triggers.exceptions import StorageError, TriggersError
-from triggers.storages.sqlite_url import is_safe, load_driver
+from triggers.storages.sqlite.url import is_safe, load_driver
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

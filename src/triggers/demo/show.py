@@ -19,7 +19,7 @@ from rich.table import Table
 from triggers.core.status import Status
 from triggers.demo import main
 from triggers.demo.assessment import is_plausible
-from triggers.demo.places import broker_at, storage_at
+from triggers.demo.locations import broker_at, storage_at
 from triggers.demo.results import results_in
 from triggers.demo.study import RESPONDENTS, is_embedded, is_incomplete, read_answers, uid_of
 from triggers.exceptions import PluginError, StorageError
@@ -27,7 +27,7 @@ from triggers.exceptions import PluginError, StorageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from triggers.demo.places import Place
+    from triggers.demo.locations import Place
     from triggers.demo.workers import Workers
 
 #: Where the files go unless told otherwise, below the current folder.
@@ -54,9 +54,9 @@ def show(
         folder: gets ``results.db``, ``survey.db`` unless another storage is named, and the logs of Celery's
             workers; made if it is not there. None for ``triggers-demo``, with the names of a storage and of a
             runner that are not the usual ones, below the current folder.
-        storage: see :func:`triggers.demo.places.storage_at`.
+        storage: see :func:`triggers.demo.locations.storage_at`.
         runner: threads of this process, or Celery's workers, which are started for that.
-        broker: Celery's; see :func:`triggers.demo.places.broker_at`.
+        broker: Celery's; see :func:`triggers.demo.locations.broker_at`.
         kill_workers: whether a random process of the workers is killed, again and again.
         seed: of everything that is made up.
         workers: threads, or processes of Celery's workers, that run tasks.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 from triggers.demo.celery_worker import BROKER, STORAGE, celery_app
 from triggers.exceptions import TriggersError
 from triggers.runners.celery import CeleryRunner
-from triggers.testing.servers.keeper import family
+from triggers.testing.servers.watchdog import family
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

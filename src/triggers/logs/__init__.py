@@ -6,11 +6,11 @@ and is recorded with its context whatever the application's logging is set to.
 
 from triggers.logs.block import LogBlock
 from triggers.logs.current import bind, current_logger, detached, mask_secret, propagate
-from triggers.logs.exceptions_tree import exception_record
 from triggers.logs.log import InstanceLog
 from triggers.logs.logger import TriggersLogger
-from triggers.logs.redact import REDACTED, SECRET_WORDS
-from triggers.logs.sensitive import Sensitive
+from triggers.logs.sanitizing.exceptions import exception_record
+from triggers.logs.sanitizing.redact import REDACTED, SECRET_WORDS
+from triggers.logs.sanitizing.sensitive import Sensitive
 from triggers.logs.settings import LogIdentity, LogSettings
 
 __all__ = [

@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from triggers.logs.current import CURRENT
-from triggers.logs.messages import text_of
+from triggers.logs.sanitizing.messages import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping

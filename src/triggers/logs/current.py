@@ -11,9 +11,9 @@ from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from triggers.logs.logger import TriggersLogger
-from triggers.logs.redact import Secrets
-from triggers.logs.sanitize import sanitizer
-from triggers.logs.sensitive import Sensitive
+from triggers.logs.sanitizing.redact import Secrets
+from triggers.logs.sanitizing.sanitizer import sanitizer
+from triggers.logs.sanitizing.sensitive import Sensitive
 from triggers.logs.settings import LogSettings
 from triggers.logs.sink import Sink
 

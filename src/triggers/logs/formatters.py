@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from triggers.logs.exceptions_tree import describe
 from triggers.logs.logger import STANDARD
-from triggers.logs.messages import text_of
-from triggers.logs.sanitize import sanitizer
+from triggers.logs.sanitizing.exceptions import describe
+from triggers.logs.sanitizing.messages import text_of
+from triggers.logs.sanitizing.sanitizer import sanitizer
+from triggers.logs.sanitizing.shapes import type_name
+from triggers.logs.sanitizing.texts import ELLIPSIS, fit_text
 from triggers.logs.settings import MAX_DEPTH, LogSettings
-from triggers.logs.shapes import type_name
-from triggers.logs.texts import ELLIPSIS, fit_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -12,9 +12,9 @@ from triggers.logs.block import LogBlock
 from triggers.logs.buffer import RecordBuffer
 from triggers.logs.current import PROCESS_SECRETS
 from triggers.logs.logger import TriggersLogger
-from triggers.logs.redact import Secrets
 from triggers.logs.report import report_once
-from triggers.logs.sanitize import sanitizer
+from triggers.logs.sanitizing.redact import Secrets
+from triggers.logs.sanitizing.sanitizer import sanitizer
 from triggers.logs.settings import LogIdentity, LogSettings, level_number, names_of
 from triggers.logs.sink import Sink
 

@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 from triggers.core.records import LogEntry
 from triggers.exceptions import StatusChange, context_of
-from triggers.logs.exceptions_tree import describe
-from triggers.logs.messages import text_of, worded
-from triggers.logs.plain import NOTHING, Plain
 from triggers.logs.report import report_once
+from triggers.logs.sanitizing.exceptions import describe
+from triggers.logs.sanitizing.messages import text_of, worded
+from triggers.logs.sanitizing.plain import NOTHING, Plain
+from triggers.logs.sanitizing.shapes import type_name
+from triggers.logs.sanitizing.texts import fit_text, storable
 from triggers.logs.settings import level_number
-from triggers.logs.shapes import type_name
 from triggers.logs.sink import Ear, Scope, Sink, captured_by
-from triggers.logs.texts import fit_text, storable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import FrameType, TracebackType
 
-    from triggers.logs.exceptions_tree import Described
-    from triggers.logs.redact import Secrets
+    from triggers.logs.sanitizing.exceptions import Described
+    from triggers.logs.sanitizing.redact import Secrets
 
     ExcInfo = (
         bool

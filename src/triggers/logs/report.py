@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 
-from triggers.logs.shapes import type_name
+from triggers.logs.sanitizing.shapes import type_name
 
 #: Different problems that are told apart; beyond these, silence.
 MAX_REPORTS = 100

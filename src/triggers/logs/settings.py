@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, get_args
 
-from triggers.logs.policy import ContextPolicy
-from triggers.logs.redact import SECRET_WORDS
+from triggers.logs.sanitizing.policy import ContextPolicy
+from triggers.logs.sanitizing.redact import SECRET_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from triggers.logs.plain import NOTHING
+from triggers.logs.sanitizing.plain import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from triggers.core.records import LogEntry
-    from triggers.logs.redact import Secrets
-    from triggers.logs.sanitize import Sanitizer
+    from triggers.logs.sanitizing.redact import Secrets
+    from triggers.logs.sanitizing.sanitizer import Sanitizer
 
 
 class Sink:

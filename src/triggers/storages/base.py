@@ -1,7 +1,7 @@
 """What a storage promises.
 
 Two small plugs: :class:`Storage` writes, :class:`Reader` shows. A storage has no opinion: what
-changes is decided in :mod:`triggers.core.law`, and the storage applies it. Every storage, ours or a
+changes is decided in :mod:`triggers.core.decisions`, and the storage applies it. Every storage, ours or a
 stranger's, keeps these promises, and the suite in :mod:`triggers.testing.conformance` proves them:
 
  1. A commit is atomic: all changes of a decision are stored, or none, whenever the process dies.

@@ -1,8 +1,9 @@
 """Everything that the tests of an application need, and of a storage or runner that somebody else wrote.
 
 The suites for storages and runners, and the strategies for Hypothesis, are in modules of their own
-(:mod:`triggers.testing.conformance`, :mod:`triggers.testing.runner_conformance`,
-:mod:`triggers.testing.strategies`), since they need pytest and Hypothesis. What is here needs neither.
+(:mod:`triggers.testing.conformance`, :mod:`triggers.testing.conformance.runners`,
+:mod:`triggers.testing.conformance.strategies`), since they need pytest and Hypothesis. What is here needs
+neither.
 """
 
 from triggers.testing.assertions import SessionAssertions

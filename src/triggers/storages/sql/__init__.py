@@ -9,16 +9,16 @@ from importlib.resources import files
 
 @cache
 def statements(dialect: str) -> dict[str, str]:
-    """Name → statement, of the file `<dialect>.sql`."""
-    text = (files(__name__) / f"{dialect}.sql").read_text("utf-8")
+    """Name → statement, of the file `<dialect>/statements.sql` beside this package."""
+    text = (files("triggers.storages") / dialect / "statements.sql").read_text("utf-8")
     parts = re.split(r"^-- name: (\w+)$", text, flags=re.MULTILINE)[1:]
     return {name: _bare(body) for name, body in zip(parts[::2], parts[1::2], strict=True)}
 
 
 @cache
 def migrations(dialect: str) -> tuple[tuple[str, ...], ...]:
-    """The statements of each numbered file in the folder `<dialect>`; those of the first make version 1."""
-    folder = files(__name__) / dialect
+    """The statements of each numbered file in `<dialect>/migrations`; those of the first make version 1."""
+    folder = files("triggers.storages") / dialect / "migrations"
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
     return tuple(
         tuple(filter(None, (_bare(part) for part in (folder / name).read_text("utf-8").split(";\n"))))

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from triggers.core.law import CRASH_BACKOFF
+from triggers.core.decisions import CRASH_BACKOFF
+from triggers.core.decisions.unit_of_work import GIVE_BACK_BACKOFF
 from triggers.core.status import Status
 from triggers.core.terms import RetryTerms
 from triggers.core.values import decode
-from triggers.core.work import GIVE_BACK_BACKOFF
 from triggers.storages.base import Backlog, Due, Expired, Lease
 from triggers.testing.conformance.fixtures import StorageFixtures, at_once
-from triggers.testing.steps import LEASE, SECOND, Steps
+from triggers.testing.conformance.steps import LEASE, SECOND, Steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from triggers.storages.base import Storage
-    from triggers.testing.place import Place
+    from triggers.testing.conformance.sandbox import Place
 
 PAGES: dict[str, Any] = {"t_page": {"andEvery": "page", "run": "page"}}
 

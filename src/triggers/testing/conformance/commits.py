@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from triggers.core import law
+from triggers.core import decisions as law
+from triggers.core.decisions.unit_of_work import need_of
 from triggers.core.state import Changes, Decision, Firing, Guard, Need, NeedsSession, Record, Session
 from triggers.core.status import Status
 from triggers.core.terms import Attempt, Finalizing, Policy
 from triggers.core.values import decode, encode
-from triggers.core.work import need_of
 from triggers.exceptions import (
     IdempotencyConflictError,
     InvalidValueError,
@@ -23,15 +23,15 @@ from triggers.exceptions import (
     UnknownSessionError,
 )
 from triggers.testing.conformance.fixtures import SURVEY, StorageFixtures, at_once, batch, entry
-from triggers.testing.machine import shown
-from triggers.testing.steps import SECOND, Steps
+from triggers.testing.conformance.machine import shown
+from triggers.testing.conformance.steps import SECOND, Steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from triggers.core.state import DecisionRun
     from triggers.storages.base import Storage
-    from triggers.testing.place import Place
+    from triggers.testing.conformance.sandbox import Place
 
 
 class Commits(StorageFixtures):

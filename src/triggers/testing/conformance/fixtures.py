@@ -10,13 +10,13 @@ import pytest
 
 from triggers.core.records import LogBatch, LogEntry
 from triggers.core.terms import Attempt
-from triggers.testing.steps import Steps
+from triggers.testing.conformance.steps import Steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from triggers.storages.base import Storage
-    from triggers.testing.place import Place
+    from triggers.testing.conformance.sandbox import Place
 
 T = TypeVar("T")
 

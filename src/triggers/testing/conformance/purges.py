@@ -17,11 +17,11 @@ from triggers.testing.conformance.fixtures import (
     page_attempt,
     start_pages,
 )
-from triggers.testing.steps import Steps
+from triggers.testing.conformance.steps import Steps
 
 if TYPE_CHECKING:
     from triggers.storages.base import Storage, StoredRecord
-    from triggers.testing.place import Place
+    from triggers.testing.conformance.sandbox import Place
 
 #: When the records of these tests were said, unless it matters.
 SAID = entry().at

@@ -13,12 +13,12 @@ from triggers.core.status import RESOLVED, Status
 from triggers.core.terms import Attempt, Policy
 from triggers.core.values import decode
 from triggers.testing.conformance.fixtures import NAMES, StorageFixtures, batch, entry
-from triggers.testing.steps import LEASE, Steps
+from triggers.testing.conformance.steps import LEASE, Steps
 
 if TYPE_CHECKING:
     from triggers.core.state import Instance
     from triggers.storages.base import Reader, Storage, StoredRecord
-    from triggers.testing.place import Place
+    from triggers.testing.conformance.sandbox import Place
 
 #: Twelve instances of one task, so that #10 stands after #9, and some of others.
 MANY: dict[str, Any] = {

@@ -24,11 +24,11 @@ from triggers.testing.conformance.fixtures import (
     page_attempt,
     start_pages,
 )
-from triggers.testing.steps import Steps
+from triggers.testing.conformance.steps import Steps
 
 if TYPE_CHECKING:
     from triggers.storages.base import Storage, StoredRecord
-    from triggers.testing.place import Place
+    from triggers.testing.conformance.sandbox import Place
 
 #: Something is said, at these levels; or reviewed, up to a record or some of them; or reviews are taken back.
 TURNS = st.one_of(

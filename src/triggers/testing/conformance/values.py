@@ -15,17 +15,17 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from triggers.core.values import DEFAULT_LIMITS, decode
 from triggers.exceptions import InvalidValueError
-from triggers.testing import strategies
+from triggers.testing.conformance import strategies
 from triggers.testing.conformance.fixtures import NAMES, StorageFixtures
-from triggers.testing.machine import SessionMachine, shown
-from triggers.testing.model import same
-from triggers.testing.steps import Steps
+from triggers.testing.conformance.machine import SessionMachine, shown
+from triggers.testing.conformance.model import same
+from triggers.testing.conformance.steps import Steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from triggers.storages.base import Storage
-    from triggers.testing.place import Place
+    from triggers.testing.conformance.sandbox import Place
 
 #: One or more of every type, at the edges of what can be stored.
 VALUES: Final[dict[str, Any]] = {

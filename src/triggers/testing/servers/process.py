@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from triggers.testing.servers import keeper
+from triggers.testing.servers import watchdog as keeper
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,0 +1,1 @@
+"""What a task says, made safe to store: bounded, plain, and without secrets."""

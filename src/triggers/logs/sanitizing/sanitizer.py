@@ -1,0 +1,207 @@
+"""Make bounded plain data of whatever a program hands to its logger, without ever raising or evaluating it.
+
+The result has only the exact types that a storage can keep. What was cut says so where it was cut, and its
+path is listed. Secrets are hidden before anything is cut, so that no cut can leave half of one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from triggers.logs.sanitizing.plain import Plain, merged
+from triggers.logs.sanitizing.policy import policy
+from triggers.logs.sanitizing.redact import REDACTED, SecretKeys
+from triggers.logs.sanitizing.shapes import type_name
+from triggers.logs.sanitizing.texts import fit_text
+from triggers.logs.sanitizing.walk import LARGEST, MAX_CUTS, RESERVE, SHORT, SMALLEST, Keys, Walk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from triggers.logs.settings import LogSettings
+
+#: Types of which it is known beforehand that they do not become a mapping.
+_NO_MAPPINGS = frozenset({list, tuple, set, frozenset, str})
+#: Templates of messages that are remembered.
+MAX_TEMPLATES = 256
+
+
+@lru_cache(maxsize=32)
+def sanitizer(settings: LogSettings) -> Sanitizer:
+    """Return the one sanitiser of these settings."""
+    return Sanitizer(settings)
+
+
+class Sanitizer:
+    """Makes contexts and texts fit to be kept, under one set of limits; safe for threads."""
+
+    def __init__(self, settings: LogSettings) -> None:
+        self.settings = settings
+        self.keys = Keys(SecretKeys(settings.redact))
+        self._policy = policy(settings.context_policy, frozenset(settings.allowed_keys))
+        self._templates: dict[str, str] = {}
+        self._short = min(SHORT, settings.max_string)
+
+    def context(self, value: Any, secrets: tuple[str, ...] = ()) -> Plain:
+        """Make a context of any value.
+
+        Args:
+            value: usually a mapping; what is none stands under the key ``context``.
+            secrets: values to hide wherever they stand.
+
+        Returns:
+            Bounded plain data that shares no container with `value`. It never raises.
+        """
+        try:
+            plain = self._simple(value) if type(value) is dict and not secrets else None
+            if plain is None:
+                plain = self._walked(value, secrets)
+            return plain if self._policy is None else self._permitted(plain, self._policy)
+        except Exception as problem:  # noqa: BLE001 - logging never breaks the task
+            return self.lost(problem)
+
+    @staticmethod
+    def lost(problem: Exception) -> Plain:
+        """Return what stands in place of a context that could not be made plain."""
+        text = f"<could not be recorded: {type_name(type(problem))}>"
+        return Plain({"context": text}, RESERVE, RESERVE, 1, flat=True, truncated=("context",))
+
+    def _permitted(self, plain: Plain, allow: Callable[[Any], Any]) -> Plain:
+        kept = self.refit(allow(plain.data))
+        # The path of a cut tells the names of keys, which may not be allowed.
+        return replace(kept, truncated=("context",) if plain.truncated or kept.truncated else ())
+
+    def _simple(  # noqa: C901, PLR0911, PLR0912 - one loop without calls: it is what most records cost
+        self, value: dict[Any, Any]
+    ) -> Plain | None:
+        """Take a small flat context as it is; None when there is anything about it to be looked at twice."""
+        if len(value) > self.settings.max_items:
+            return None
+        out: dict[str, Any] = {}
+        size = 30 * len(value)
+        known, short = self.keys.known, self._short
+        for key, item in value.items():
+            if type(key) is not str:
+                return None
+            secret = known.get(key)
+            if secret is None:
+                return None
+            if secret:
+                out[key] = REDACTED
+                continue
+            kind = type(item)
+            if kind is str:
+                length = len(item)
+                if length > short or not item.isprintable() or "://" in item:
+                    return None
+                size += 2 * length if item.isascii() else 4 * length
+            elif kind is int:
+                if not SMALLEST <= item <= LARGEST:
+                    return None
+            elif kind is float:
+                if not math.isfinite(item):
+                    return None
+            elif item is not None and kind is not bool:
+                return None
+            size += 2 * len(key) if key.isascii() else 4 * len(key)
+            out[key] = item
+        if size > self.settings.max_context - RESERVE or len(out) > self.settings.max_nodes or "value" in out:
+            return None
+        return Plain(out, size, size // 2, len(out), flat=True)
+
+    def _walked(self, value: Any, secrets: tuple[str, ...]) -> Plain:
+        walk = self._walk(secrets)
+        data = walk.value({"context": value} if type(value) in _NO_MAPPINGS else value, 0)
+        if type(data) is not dict:
+            # Anew, as what is put into a context stands one deeper than that context.
+            walk = self._walk(secrets)
+            data = walk.value({"context": value}, 0)
+        return walk.result(data)
+
+    def _walk(self, secrets: tuple[str, ...]) -> Walk:
+        limits = self.settings
+        room = limits.max_context - RESERVE
+        return Walk(limits, self.keys, secrets, room, limits.max_nodes, limits.max_string)
+
+    def fits(self, plain: Plain) -> bool:
+        """Whether this context, merged of several, keeps to the limits of one."""
+        limits = self.settings
+        return (
+            plain.size <= limits.max_context
+            and plain.nodes <= limits.max_nodes
+            and len(plain.data) <= limits.max_items
+        )
+
+    def merge(self, under: Plain, over: Plain) -> Plain:
+        """Return one context over another; if both together are too large, the one below is cut."""
+        if not over.data:
+            return under if not over.truncated else self._labelled(under, over)
+        if not under.data:
+            return over if not under.truncated else self._labelled(over, under)
+        flat = under.flat and over.flat
+        data = {**under.data, **over.data} if flat else merged(under.data, over.data)
+        truncated = under.truncated + over.truncated if under.truncated or over.truncated else ()
+        size, weight = under.size + over.size, under.weight + over.weight
+        both = Plain(data, size, weight, under.nodes + over.nodes, flat, truncated)
+        return both if self.fits(both) else self._squeezed(under, over)
+
+    @staticmethod
+    def _labelled(plain: Plain, other: Plain) -> Plain:
+        return replace(plain, truncated=plain.truncated + other.truncated)
+
+    def _squeezed(self, under: Plain, over: Plain) -> Plain:
+        limits = self.settings
+        room = limits.max_context - self.measure(over.data) - RESERVE
+        walk = self._second_walk((), room, limits.max_nodes - over.nodes)
+        walk.top_items = max(limits.max_items - len(over.data) - 1, 0)
+        rest = walk.result(walk.value(under.data, 0))
+        data = merged(rest.data, over.data)
+        size, truncated = self.measure(data), under.truncated + rest.truncated + over.truncated
+        flat = under.flat and over.flat
+        return Plain(data, size, size, rest.nodes + over.nodes, flat, truncated[:MAX_CUTS])
+
+    def measure(self, data: Any) -> int:
+        """Return the size of plain data as JSON, in bytes; at most, not exactly."""
+        walk = self._second_walk((), 2**40, 2**40)
+        walk.value(data, 0)
+        return 2**40 - walk.room
+
+    def again(self, plain: Plain, secrets: tuple[str, ...]) -> Plain:
+        """Return the context with values hidden that nobody knew to be secret when it was made."""
+        again = self.refit(plain.data, secrets)
+        return replace(again, truncated=plain.truncated + again.truncated)
+
+    def refit(self, data: dict[str, Any], secrets: tuple[str, ...] = ()) -> Plain:
+        """Make plain data fit again; what has its marks of cuts in it is not cut a second time."""
+        limits = self.settings
+        walk = self._second_walk(secrets, limits.max_context - RESERVE, limits.max_nodes)
+        return walk.result(walk.value(data, 0))
+
+    def _second_walk(self, secrets: tuple[str, ...], room: int, nodes: int) -> Walk:
+        """A walk over what is plain already, for which only all of it together can be too large."""
+        walk = Walk(self.settings, self.keys, secrets, room, nodes, 2**40)
+        walk.top_items = walk.max_items = walk.max_key = 2**40
+        return walk
+
+    def argument(self, value: Any, secrets: tuple[str, ...]) -> Any:
+        """Return an argument of a message: without its secrets if it has any, bounded if it is large."""
+        walk = self._walk(secrets)
+        plain = walk.value(value, 0)
+        return plain if walk.hidden or (walk.cuts and type(plain) in (dict, list)) else value
+
+    def shown(self, value: Any, secrets: tuple[str, ...]) -> Any:
+        """Return plain data to be written into a message, which no policy of contexts is about."""
+        return self._walked({"shown": value}, secrets).data.get("shown")
+
+    def template(self, template: str) -> str:
+        """Make a template fit to be kept; it is mostly one that was seen before."""
+        known = self._templates.get(template)
+        if known is None:
+            known = fit_text(template, self.settings.max_string)[0]
+            if len(self._templates) >= MAX_TEMPLATES:
+                self._templates.clear()
+            self._templates[template] = known
+        return known

@@ -1,0 +1,5 @@
+"""Sessions in PostgreSQL."""
+
+from triggers.storages.postgres.storage import PostgresStorage
+
+__all__ = ["PostgresStorage"]

@@ -1,0 +1,259 @@
+"""A transaction of the application's on PostgreSQL, in which our commits are savepoints."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import select
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import psycopg
+from psycopg import pq
+from psycopg.adapt import Transformer
+
+from triggers.exceptions import StorageBusyError, StorageError
+from triggers.storages.joining.transaction import Awaited
+from triggers.storages.postgres.connection import LostError, ServerError, Wire
+from triggers.storages.postgres.decide import Decisions
+from triggers.storages.postgres.pool import translated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from triggers.core.rules import RuleSet
+    from triggers.storages.postgres.decide import Row, Step
+    from triggers.storages.postgres.url import PostgresUrl
+
+T = TypeVar("T")
+
+AnyConnection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
+
+_SAVEPOINTS: Final = {
+    "savepoint": b"SAVEPOINT triggers",
+    "release": b"RELEASE SAVEPOINT triggers",
+    "back": b"ROLLBACK TO SAVEPOINT triggers",
+}
+
+_BEGIN: Final[list[Step]] = [("savepoint", ())]
+_COMMIT: Final[list[Step]] = [("release", ())]
+_ROLLBACK: Final[list[Step]] = [("back", ()), ("release", ())]
+
+#: What takes the place of statements that begin and end transactions, and of those that change settings: how
+#: the connection is used is the application's own affair.
+_INSTEAD: Final[dict[str, list[Step]]] = {
+    "begin": _BEGIN,
+    "commit": _COMMIT,
+    "rollback": _ROLLBACK,
+    "manners": [],
+    "patience": [],
+    "walk": [],
+    "unhurried": [],
+}
+
+_STATUS: Final = pq.TransactionStatus
+
+_ENDED: Final = {
+    _STATUS.ACTIVE: "another statement is under way on the connection: end that first",
+    _STATUS.IDLE: "the transaction that was joined has ended: open a block for each transaction",
+    _STATUS.INERROR: "a statement has failed in your transaction: roll it back, or a savepoint in it, first",
+    _STATUS.UNKNOWN: "the connection is closed",
+}
+
+#: Cured only by the whole transaction, run again: a deadlock, a row that changed since its snapshot.
+_AGAIN: Final = frozenset({"40001", "40P01"})
+
+#: There is no such table, schema or function.
+_MISSING: Final = frozenset({"42P01", "3F000", "42883"})
+
+
+class JoinedWire(Wire):
+    """The application's connection within its open transaction, where a savepoint takes the place of ours.
+
+    Args:
+        connection: psycopg's.
+        texts: name → statement.
+        wait: waits for a coroutine, where the connection is an asynchronous one.
+    """
+
+    __slots__ = ("_begun", "_lock", "_waits")
+
+    def __init__(
+        self, connection: AnyConnection, texts: dict[str, bytes], wait: Callable[[Any], None] | None = None
+    ) -> None:
+        self._begun = False
+        self._lock = connection.lock if isinstance(connection, psycopg.Connection) else nullcontext()
+        self._waits = wait
+        self._pg = connection.pgconn
+        self._pid = os.getpid()
+        self._texts = texts | _SAVEPOINTS
+        self._known = {}
+        self._types = Transformer()  # not the connection's, of which the application makes what it likes
+        self._poll = select.poll() if hasattr(select, "poll") else None
+        self._prepares = False
+        self.exchanges = 0
+        self.incarnation = ""
+        self.is_pooled = False
+
+    def __call__(self, steps: Sequence[Step], until: float | None = None) -> list[list[Row]]:  # noqa: ARG002
+        """Run the named statements in one exchange, within a savepoint; as patiently as the connection is.
+
+        Raises:
+            ServerError: one was refused; the savepoint is rolled back.
+            StorageError: the transaction has ended, has failed, or is gone with its connection.
+        """
+        self.check()
+        names = [name for name, _ in steps]
+        wanted = [step for name, given in steps for step in _INSTEAD.get(name, [(name, given)])]
+        if not self._begun and "begin" not in names:
+            return self._savely([*_BEGIN, *wanted, *_COMMIT])[1:-1]
+        self._begun = True
+        rows = self._savely(wanted)
+        self._begun = not {"commit", "rollback"}.intersection(names)
+        return rows
+
+    def undo(self) -> None:
+        """Roll the savepoint back, if one is open."""
+        if self._begun:
+            self._begun = False
+            self._exchange(_ROLLBACK)
+
+    def check(self) -> None:
+        """Raise a StorageError unless the transaction is open and can be used."""
+        status = self._pg.transaction_status
+        if status != _STATUS.INTRANS or self._pg.pipeline_status:
+            raise StorageError(_ENDED.get(status, "the connection is in pipeline mode: leave that first"))
+
+    def _savely(self, steps: Sequence[Step]) -> list[list[Row]]:
+        try:
+            return self._exchange(steps)
+        except ServerError:
+            self._begun = True
+            self.undo()
+            raise
+
+    def _exchange(self, steps: Sequence[Step]) -> list[list[Row]]:
+        with self._lock:
+            self._pg.enter_pipeline_mode()
+            try:
+                return super().__call__(steps)
+            except LostError as error:
+                message = f"the connection was lost, and your transaction with it ({error}): run it again"
+                raise StorageError(message) from error
+            except (ServerError, StorageError, UnicodeError):  # answered to the end, or never sent
+                raise
+            except BaseException:  # the rest of the answer would be taken for that to another statement
+                self._pg.finish()
+                raise
+            finally:
+                with suppress(psycopg.Error):
+                    self._pg.exit_pipeline_mode()
+
+    def _is_ready(self, seconds: float | None, *, writing: bool) -> bool:
+        if self._waits is None:
+            return super()._is_ready(seconds, writing=writing)
+        self._waits(_ready(self._pg.socket, writing=writing))
+        return True
+
+
+async def _ready(socket: int, *, writing: bool) -> None:
+    """Let others run until the socket can be read from, or written to."""
+    loop, ready = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(socket, ready.set)
+    if writing:
+        loop.add_writer(socket, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(socket)
+        loop.remove_writer(socket)
+
+
+class JoinedPool:
+    """Has the face of a :class:`~triggers.storages.postgres.pool.Pool`, with the application's connection.
+
+    Args:
+        url: of the storage.
+        connection: the application's.
+        texts: name → statement.
+
+    Raises:
+        StorageError: it cannot be joined.
+    """
+
+    def __init__(self, url: PostgresUrl, connection: Any, texts: dict[str, bytes]) -> None:
+        self.url = url
+        wait = None
+        if isinstance(connection, Awaited):
+            connection, wait = connection.connection, connection.wait
+        if not isinstance(connection, psycopg.AsyncConnection if wait else psycopg.Connection):
+            kind = f"{type(connection).__module__.partition('.')[0]} {type(connection).__name__}"
+            message = f"a connection of psycopg 3 to {url.shown} is needed, not a {kind}"
+            raise StorageError(message)
+        _begin(connection)
+        self._wire = JoinedWire(connection, texts, wait)
+        self._wire.check()
+        encoding = self._wire.setting("client_encoding")
+        if encoding != "UTF8":
+            message = f"the connection's client_encoding is {encoding}, and must be UTF8"
+            raise StorageError(message)
+
+    def mark(self) -> str:
+        """What the schema is marked with in the connection's database; "" without a schema."""
+        try:
+            found = self._wire([("incarnation", ())])[0]
+        except ServerError as error:
+            if error.code in _MISSING:
+                return ""
+            raise translated(error, self.url, 0) from None
+        return found[0][0] if found else ""
+
+    def patiently(self, work: Callable[[Wire, float], T], patience: float | None = None) -> T:  # noqa: ARG002
+        """Do the work in a savepoint, once; how long to wait for locks is up to the connection.
+
+        Raises:
+            StorageError: nothing of it was done; the transaction can go on unless this says not.
+        """
+        try:
+            return work(self._wire, math.inf)
+        except ServerError as error:
+            if error.code in _AGAIN:
+                message = f"{error.text}; roll your transaction back and run it again"
+                raise StorageBusyError(message) from None
+            raise translated(error, self.url, 0) from None
+        except BaseException:
+            self._wire.undo()
+            raise
+
+    def forget(self) -> None:
+        """Let go of the connection, which is the application's."""
+
+
+class UnsureDecisions(Decisions):
+    """Makes decisions in transactions that may still be rolled back: keeps no rule set in mind.
+
+    Args:
+        known: whose rule sets are known.
+    """
+
+    def __init__(self, known: Decisions) -> None:
+        super().__init__()
+        self._rules, self._stored = known._rules, known._stored  # noqa: SLF001 - of its own kind
+
+    def _keep(self, read: dict[int, RuleSet]) -> None:
+        """Keep nothing: it may never have been."""
+
+
+def _begin(connection: AnyConnection) -> None:
+    """Begin what psycopg begins by itself with the first statement."""
+    if connection.pgconn.transaction_status != _STATUS.IDLE:
+        return
+    if connection.autocommit:
+        message = (
+            "the connection is not in a transaction, so each statement is committed by itself: "
+            "write `with connection.transaction():` around the block"
+        )
+        raise StorageError(message)
+    if isinstance(connection, psycopg.Connection):
+        psycopg.Cursor(connection).execute("SELECT 1")

@@ -1,0 +1,92 @@
+"""The schema in PostgreSQL: whether the server can be trusted, and bringing the tables up to date."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from typing import TYPE_CHECKING, Final
+
+from triggers.exceptions import SchemaVersionError, StorageError
+from triggers.storages.postgres.connection import ServerError
+from triggers.storages.postgres.decide import in_schema
+from triggers.storages.sql import migrations
+
+if TYPE_CHECKING:
+    from triggers.storages.postgres.connection import Wire
+    from triggers.storages.postgres.url import PostgresUrl
+
+#: The oldest version of PostgreSQL that tells what became of a transaction by its full number.
+OLDEST: Final = 13
+
+
+def prepare(wire: Wire, url: PostgresUrl, until: float) -> None:
+    """Check the server, and create the schema or bring it up to date; many processes may do so at once.
+
+    Raises:
+        StorageError: it cannot be used; it is as it was.
+        SchemaVersionError: a newer version of Triggers has written it.
+        ServerError: the server refused.
+        LostError: the connection is gone.
+    """
+    _check_server(wire, url, until)
+    if _version(wire, url, until) == len(migrations("postgres")):
+        return
+    try:
+        _migrate(wire, url, until)
+    except ServerError as error:
+        if error.code != "42501":
+            raise
+        message = (
+            f"{url.shown}: {error.text}; schema {url.schema!r} has to be created or brought up to date, and "
+            f"this role may not: open it once as a role that may; nothing was changed"
+        )
+        raise StorageError(message) from None
+
+
+def _check_server(wire: Wire, url: PostgresUrl, until: float) -> None:
+    ((major, encoding, fsync, synchronous),) = wire([("server", ())], until)[0]
+    if major < OLDEST:
+        message = f"{url.shown} is PostgreSQL {major}: Triggers needs {OLDEST} or newer"
+        raise StorageError(message)
+    if encoding != "UTF8":
+        message = (
+            f"{url.shown} is a database in {encoding}, which cannot keep every text: create one with "
+            f"ENCODING 'UTF8' TEMPLATE template0"
+        )
+        raise StorageError(message)
+    for name, value in (("fsync", fsync), ("synchronous_commit", synchronous)):
+        if value == "off":
+            warnings.warn(
+                f"{url.shown} has {name}=off: what was fired can be lost although it was confirmed, when the "
+                f"server or its machine falls: set {name}=on",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def _version(wire: Wire, url: PostgresUrl, until: float) -> int | None:
+    """How far the schema is; None if there is none."""
+    ((is_there,),) = wire([("has_version", (url.schema,))], until)[0]
+    if not is_there:
+        return None
+    ((version,),) = wire([("version", ())], until)[0]
+    known = len(migrations("postgres"))
+    if version > known:
+        message = (
+            f"schema {url.schema!r} of {url.shown} has version {version}, and this version of Triggers knows "
+            f"{known}: upgrade Triggers; nothing was changed"
+        )
+        raise SchemaVersionError(message)
+    return int(version)
+
+
+def _migrate(wire: Wire, url: PostgresUrl, until: float) -> None:
+    """Step by step to the newest version, in one transaction, one process after the other."""
+    wait = str(max(1, round((until - time.monotonic()) * 1000)))
+    wire([("begin", ()), ("patience", (wait,)), ("unhurried", ()), ("migration_turn", ())], until)
+    version = _version(wire, url, until)
+    steps = [statement for step in migrations("postgres")[version or 0 :] for statement in step]
+    if version is None and not wire([("has_schema", (url.schema,))], until)[0][0][0]:
+        steps.insert(0, "CREATE SCHEMA {schema}")
+    wire.ask(*(in_schema(step, url.schema) for step in steps))
+    wire([("version_set", (len(migrations("postgres")),)), ("commit", ())])

@@ -1,0 +1,260 @@
+"""Asking Redis: scripts that it may have forgotten, retries while it is away, and errors in our words."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from triggers.exceptions import StorageBusyError, StorageError, StorageFullError
+from triggers.fork import renew_after_fork
+from triggers.storages.redis.nodes import (
+    AWAY,
+    AskError,
+    AuthenticationError,
+    Cluster,
+    Command,
+    MovedError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    Single,
+    is_unanswered,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from triggers.storages.redis.nodes import Exchange, Node, Part
+    from triggers.storages.redis.url import RedisUrl
+
+#: The first pause before something is tried again, and the longest one, in seconds; each is twice the last.
+PAUSE: Final = 0.01
+LONGEST_PAUSE: Final = 1.0
+
+#: What a server says that will be over soon: it is at a long script, or misses its replicas.
+_PASSING: Final = ("BUSY", "NOREPLICAS", "UNBLOCKED")
+
+#: Said of a key that is on its way to another node; scripts read all of them before they write.
+_ON_ITS_WAY: Final = "non local key"
+
+#: Said of a server that cannot write to its disk.
+_UNABLE: Final = ("MISCONF",)
+
+
+class RedisServer:
+    """One server, or the masters of a cluster.
+
+    Args:
+        url: where it is.
+    """
+
+    def __init__(self, url: RedisUrl) -> None:
+        self.url = url
+        self.after_fork()
+        renew_after_fork(self)
+
+    # What a child inherits is neither used nor closed: the sockets are the parent's.
+    def after_fork(self) -> None:
+        """Open connections of its own when they are needed."""
+        inherited.append(getattr(self, "_link", None))
+        self._lock = threading.Lock()
+        self._link: Single | Cluster | None = None
+
+    def close(self) -> None:
+        """Close every connection that nobody uses, and let go of the others; a later call opens new ones."""
+        with self._lock:
+            link, self._link = self._link, None
+        if link is not None:
+            link.close()
+
+    def ask(self, command: Command, until: float) -> Any:
+        """The answer to one command, tried again until that monotonic time while the server is away.
+
+        Raises:
+            StorageError: there was none, or it was an error.
+        """
+        return self.ask_all([command], until)[0]
+
+    def ask_all(self, commands: Sequence[Command], until: float, *, partly: bool = False) -> list[Any]:
+        """The answers to several commands, with one round trip to each node that has to do with them.
+
+        Each of them may be done twice where an answer is lost.
+
+        Args:
+            commands: what to ask.
+            until: the monotonic time at which it gives up.
+            partly: whether some answers are enough, where a node of a cluster is away: the others are None.
+
+        Raises:
+            StorageError: one had none, or it was an error.
+        """
+        answers: list[Any] = [None] * len(commands)
+        left = list(range(len(commands)))
+        pauses = Pauses(until)
+        unanswered = False
+        while True:
+            try:
+                left = self._try(commands, left, answers)
+                if not left:
+                    return answers
+                if partly and len(left) < len(commands):
+                    return [None if isinstance(answer, Exception) else answer for answer in answers]
+                problem: Exception = answers[left[0]]
+            except AuthenticationError as error:
+                raise self.translated(error) from error
+            except AWAY as error:
+                problem = error
+            unanswered = unanswered or is_unanswered(problem)
+            if not pauses.wait():
+                raise self._given_up(problem, unanswered=unanswered) from problem
+            if isinstance(problem, AWAY):
+                self._renew()
+
+    def _try(self, commands: Sequence[Command], left: list[int], answers: list[Any]) -> list[int]:
+        """Ask once; returns which commands are to be tried again, with what went wrong as their answers."""
+        link = self._connect()
+        groups: dict[Node, list[int]] = {}
+        for n in left:
+            groups.setdefault(link.node_of(commands[n].key), []).append(n)
+        begun: list[tuple[Node, list[int], Exchange]] = []
+        for node, numbers in groups.items():
+            try:
+                begun.append((node, numbers, node.begin([commands[n] for n in numbers])))
+            except AuthenticationError:
+                raise
+            except AWAY as error:
+                _note(error, numbers, answers)
+        for node, numbers, exchange in begun:
+            try:
+                for n, answer in zip(numbers, node.end(exchange), strict=True):
+                    failed = isinstance(answer, Exception)
+                    answers[n] = self._second(link, node, commands[n], answer) if failed else answer
+            except AuthenticationError:
+                raise
+            except AWAY as error:
+                _note(error, numbers, answers)
+        return [n for n in left if isinstance(answers[n], Exception)]
+
+    def _second(self, link: Single | Cluster, node: Node, command: Command, error: Exception) -> Any:
+        """Deal with an error of the server's: the answer of a second try, or the error if a later may help.
+
+        Raises:
+            StorageError: no other try will help.
+        """
+        if isinstance(error, AskError):
+            if isinstance(error, MovedError):
+                link.renew()
+                node = link.node_of(command.key)
+                (answer,) = node.ask([command])
+            else:
+                (answer,) = link.at(error.host, error.port).ask([command], asking=True)
+            if not isinstance(answer, Exception):
+                return answer
+            error = answer
+        if isinstance(error, NoScriptError) and command.script is not None:
+            words = ("EVAL", command.script.text, *command.words[2:])
+            (answer,) = node.ask([command._replace(words=words)])
+            if not isinstance(answer, Exception):
+                return answer
+            error = answer
+        if isinstance(error, AWAY) or str(error).startswith(_PASSING) or _ON_ITS_WAY in str(error):
+            return error
+        raise self.translated(error) from error
+
+    def _connect(self) -> Single | Cluster:
+        link = self._link
+        if link is None:
+            with self._lock:
+                if self._link is None:
+                    self._link = Cluster(self.url) if self.url.cluster else Single(self.url)
+                link = self._link
+        return link
+
+    def _renew(self) -> None:
+        """Connect anew, to whichever servers are there now."""
+        link = self._link
+        if link is not None:
+            link.close()
+            try:
+                link.renew()
+            except AWAY:
+                return
+
+    def ask_masters(self, *words: Part) -> list[Any]:
+        """What every master answers to a command without keys, errors of the server's among it.
+
+        Raises:
+            StorageError: one of them does not answer.
+        """
+        pauses = Pauses(time.monotonic() + self.url.timeout)
+        while True:
+            try:
+                return [node.ask([Command(b"", words)])[0] for node in self._connect().masters()]
+            except AuthenticationError as error:
+                raise self.translated(error) from error
+            except AWAY as error:
+                if not pauses.wait():
+                    raise self._given_up(error, unanswered=False) from error
+
+    def translated(self, error: Exception) -> StorageError:
+        """The error in our words."""
+        said, where = str(error), self.url.shown
+        if isinstance(error, OutOfMemoryError):
+            return StorageFullError(
+                f"{where} has no memory left (maxmemory); nothing was changed: make room, or raise the limit"
+            )
+        if said.startswith(_UNABLE):
+            return StorageFullError(f"{where} cannot write to its disk; nothing was changed: {said}")
+        if isinstance(error, AuthenticationError):
+            return StorageError(f"{where} does not accept the user or the password: {said}")
+        if isinstance(error, NoPermissionError):
+            return StorageError(
+                f"{where} does not let this user do what is needed; nothing was changed: {said}"
+            )
+        return StorageError(f"{where}: {said}")
+
+    def _given_up(self, error: Exception, *, unanswered: bool) -> StorageError:
+        where = f"{self.url.shown} did not answer for too long ({error})"
+        if unanswered:
+            return StorageBusyError(
+                f"{where}: whether it has done what it was asked last is not known: look before you "
+                f"repeat it, or repeat a firing with its key"
+            )
+        return StorageBusyError(f"{where}; nothing was changed: try again")
+
+
+def _note(error: Exception, numbers: list[int], answers: list[Any]) -> None:
+    for n in numbers:
+        answers[n] = error
+
+
+class Pauses:
+    """Pauses that grow, with jitter so that many do not try at once, until a monotonic time.
+
+    Args:
+        until: no pause goes beyond this time.
+        first: the first one, in seconds.
+        longest: the longest one, in seconds.
+    """
+
+    __slots__ = ("_longest", "_next", "_until")
+
+    def __init__(self, until: float, first: float = PAUSE, longest: float = LONGEST_PAUSE) -> None:
+        self._until = until
+        self._next = first
+        self._longest = longest
+
+    def wait(self) -> bool:
+        """Let some time pass; False if there is none left."""
+        rest = self._until - time.monotonic()
+        if rest <= 0:
+            return False
+        time.sleep(min(self._next * random.uniform(0.5, 1.0), rest))  # noqa: S311 - no secret hangs on it
+        self._next = min(2 * self._next, self._longest)
+        return True
+
+
+#: What processes inherited and must neither use nor close.
+inherited: list[Any] = []

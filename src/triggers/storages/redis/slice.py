@@ -1,0 +1,95 @@
+"""What a decision needs to see: as the arguments of the script that finds it, and read from its answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic_core import from_json
+
+from triggers.core.state import Session, Slice
+from triggers.storages.redis import rows
+from triggers.storages.redis.changes import keyed_field
+from triggers.storages.redis.keys import instance_of_place, instance_place
+
+if TYPE_CHECKING:
+    from triggers.core.rules import RuleSet
+    from triggers.core.state import Need
+    from triggers.storages.redis.nodes import Part
+    from triggers.storages.redis.rows import Seen
+
+
+class Head(NamedTuple):
+    """A session's head, and what only the storage knows of it.
+
+    Attributes:
+        session: the head.
+        version: raised by every decision that was made alone, None without a session.
+        made: how many instances it has made.
+        token: of whoever asks for a moment alone, None if nobody does.
+    """
+
+    session: Session
+    version: int | None
+    made: int
+    token: bytes | None
+
+
+def head_from(uid: str, answer: list[Any], rules: RuleSet) -> Head:
+    """Read the answer of head.lua."""
+    version, _, manager, numbers, metadata, now, token = answer
+    if version is None:
+        return Head(Session(uid, int(now)), None, 0, token)
+    firings, pending, finalized, created_at, modified_at, made = from_json(numbers)
+    text = metadata.decode()
+    place = (uid, int(now), 1, rules, manager.decode())
+    session = Session(*place, firings, pending, finalized, text, created_at, modified_at)
+    return Head(session, int(version), made, token)
+
+
+def parts_of(need: Need) -> list[Part]:
+    """The arguments of slice.lua after the version; the map is there."""
+    parts: list[Part] = [keyed_field(*need.key) if need.key else b""]
+    if need.tasks is None:
+        parts.append(-1)
+    else:
+        parts.append(len(need.tasks))
+        parts += need.tasks
+    parts.append(len(need.latest))
+    parts += ["t" + trigger for trigger in need.latest]
+    parts.append(len(need.waiting))
+    parts += need.waiting
+    parts.append(len(need.instances))
+    parts += [instance_place(*where) for where in need.instances]
+    parts.append(len(need.unstarted))
+    parts += need.unstarted
+    parts.append(int(need.payloads))
+    parts += ("" if need.flagged is None else need.flagged, need.flagged_limit)
+    if need.levels is None:
+        parts.append(0)
+    else:
+        beyond, threshold, chosen = need.levels
+        parts += (1, beyond, threshold, f",{','.join(map(str, chosen))},")
+    return parts
+
+
+def slice_from(need: Need, answer: list[Any], seen: dict[tuple[str, int], Seen]) -> Slice:
+    """Read the answer of slice.lua, and remember the instances as they were seen; without history."""
+    keyed, counters, latest, instances, payloads, flagged, level = answer
+    found = Slice(level=level)
+    if keyed:
+        found.keyed = rows.firing_from(int(keyed[0]), keyed[1], keyed[2])
+    if counters:
+        found.counters = rows.counters_from(counters)
+    for trigger, text in zip(need.latest, latest, strict=True):
+        if text is not None:
+            found.latest[trigger] = rows.latest_from(text)
+    for n in range(0, len(instances), 3):
+        place, state, rest = instances[n : n + 3]
+        instance = rows.instance_from(place, state, rest)
+        seen[instance.task, instance.number] = rows.seen_from(state)
+        found.instances.append(instance)
+    if len(found.instances) > 1:
+        found.instances.sort(key=lambda instance: instance.ref or 0)
+    found.payloads = {int(n): text.decode() for n, text in zip(payloads[::2], payloads[1::2], strict=True)}
+    found.flagged = [instance_of_place(place) for place in flagged]
+    return found

@@ -1,0 +1,5 @@
+"""Sessions in one SQLite file."""
+
+from triggers.storages.sqlite.storage import SqliteStorage
+
+__all__ = ["SqliteStorage"]

@@ -1,0 +1,204 @@
+"""A transaction of the application's on a SQLite file, in which our commits are savepoints."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from triggers.exceptions import StorageBusyError, StorageError
+from triggers.storages.joining.transaction import Awaited
+from triggers.storages.sqlite.file import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from triggers.storages.sqlite.file import SqliteFile
+
+#: Takes the lock for writing and changes nothing. What was read before, in the same transaction, is then
+#: still what is stored, or the lock is not given.
+LOCK: Final = "UPDATE rule_sets SET id = id WHERE 0"
+
+
+class JoinedFile:
+    """The file as an open transaction of the application's sees it: has the face of a :class:`SqliteFile`.
+
+    It takes the lock for writing at once. Where the driver is one that begins a transaction by itself at the
+    first write, and none is open, it begins one.
+
+    Args:
+        file: the file.
+        connection: the application's, of the file's own driver.
+
+    Raises:
+        StorageError: it cannot be joined; the transaction is as it was.
+    """
+
+    is_joined: Final = True
+
+    def __init__(self, file: SqliteFile, connection: Any) -> None:
+        self.url = file.url
+        self._file = file
+        self._connection = connection
+        self._check_module()
+        with self._errors(), self._plain() as run:
+            self._check_file(run)
+            try:
+                self._begin(run)
+                run(LOCK)
+            except file.driver.OperationalError as error:
+                if isinstance(file.translated(error), StorageBusyError):
+                    raise StorageBusyError(self._late()) from error
+                raise
+        file.joined_here.append(self)
+
+    @contextmanager
+    def transaction(self, patience: float | None = None) -> Iterator[Run]:  # noqa: ARG002 - its timeout counts
+        """A savepoint that holds the write lock; what it did is kept unless the block raises.
+
+        Args:
+            patience: is not used: how long to wait is up to the application's connection.
+
+        Raises:
+            StorageError: nothing was changed, and the transaction can be gone on with unless this says not.
+        """
+        with self._errors(), self._open() as run:
+            run("SAVEPOINT triggers")
+            try:
+                run(LOCK)  # it may be another transaction than the one that was open when the block began
+                yield run
+            except BaseException as error:
+                if not self.is_in_transaction:
+                    message = f"{error}: SQLite has rolled your whole transaction back; run it again"
+                    raise StorageError(message) from error
+                run("ROLLBACK TO triggers")
+                run("RELEASE triggers")
+                raise
+            run("RELEASE triggers")
+
+    @contextmanager
+    def reading(self) -> Iterator[Run]:
+        """What the transaction sees."""
+        with self._errors(), self._open() as run:
+            yield run
+
+    @property
+    def root(self) -> SqliteFile:
+        """The file itself."""
+        return self._file
+
+    @property
+    def is_in_transaction(self) -> bool:
+        """Whether the application's transaction is open."""
+        try:
+            return bool(self._connection.in_transaction)
+        except self._file.driver.Error:  # closed
+            return False
+
+    def close(self) -> None:
+        """Let go of the connection, which is the application's."""
+        if self in self._file.joined_here:
+            self._file.joined_here.remove(self)
+
+    @contextmanager
+    def _open(self) -> Iterator[Run]:
+        if not self.is_in_transaction:
+            message = "the transaction that was joined has ended: open a block for each transaction"
+            raise StorageError(message)
+        with self._plain() as run:
+            yield run
+
+    @contextmanager
+    def _plain(self) -> Iterator[Run]:
+        """Whatever the application wants rows and text to be, we get tuples and strings."""
+        given = self._connection.text_factory
+        self._connection.text_factory = str
+        try:
+            yield Run(_Plain(self._connection, self._file.driver))
+        finally:
+            self._connection.text_factory = given
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except self._file.driver.Error as error:
+            raise self._file.translated(error) from error
+
+    # -- what can be joined -----------------------------------------------------------------------------
+
+    def _check_module(self) -> None:
+        driver, given = self._file.driver, self._connection
+        if isinstance(given, driver.Connection):
+            return
+        if isinstance(given, Awaited):
+            message = (
+                "an asynchronous connection to SQLite cannot be joined: use an ordinary engine, on a thread "
+                "(await asyncio.to_thread(function))"
+            )
+            raise StorageError(message)
+        ours = driver.__name__.partition(".")[0]
+        theirs = type(given).__module__.partition(".")[0]
+        if not (hasattr(given, "in_transaction") and hasattr(given, "text_factory")):
+            message = f"a connection to {self._file.path} is needed, not a {theirs} {type(given).__name__}"
+            raise StorageError(message)
+        message = (
+            f"the connection is of the module {theirs}, and the storage uses {ours}: two copies of SQLite in "
+            f"one process break each other's locks; use {ours} for both, or put driver={theirs} into the "
+            f"storage's URL (sqlite:///…?driver={theirs})"
+        )
+        raise StorageError(message)
+
+    def _check_file(self, run: Run) -> None:
+        path = next((row[2] for row in run("PRAGMA database_list") if row[1] == "main"), "")
+        try:
+            same = bool(path) and Path(path).samefile(self._file.path)
+        except OSError:
+            same = False
+        if not same:
+            message = (
+                f"the connection is to {path or 'a database in memory'}, and the storage is "
+                f"{self._file.path}: a commit is for one file, so keep both in the same one"
+            )
+            raise StorageError(message)
+
+    def _begin(self, run: Run) -> None:
+        """Do what the driver would do before the next write, but take the lock for writing at once."""
+        if self.is_in_transaction:
+            return
+        autocommit = getattr(self._connection, "autocommit", None)
+        if self._connection.isolation_level is None or autocommit is True:
+            message = (
+                "the connection is not in a transaction, so each statement is committed by itself: "
+                "execute BEGIN IMMEDIATE first"
+            )
+            raise StorageError(message)
+        run("BEGIN IMMEDIATE")
+
+    def _late(self) -> str:
+        return (
+            f"the transaction cannot have the lock for writing to {self._file.path}: another writer has it, "
+            f"or has written since this transaction began to read; nothing was changed: roll back, and begin "
+            f"with BEGIN IMMEDIATE (Django: OPTIONS = {{'transaction_mode': 'IMMEDIATE'}})"
+        )
+
+
+class _Plain:
+    """A connection whose cursors give tuples, whatever its own rows are."""
+
+    __slots__ = ("_connection", "_cursor")
+
+    def __init__(self, connection: Any, driver: Any) -> None:
+        self._connection = connection
+        self._cursor = driver.Cursor
+
+    def execute(self, statement: str, given: tuple[Any, ...] = ()) -> Any:
+        return self._fresh().execute(statement, given)
+
+    def executemany(self, statement: str, given: Iterable[tuple[Any, ...]]) -> Any:
+        return self._fresh().executemany(statement, given)
+
+    def _fresh(self) -> Any:
+        cursor = self._cursor(self._connection)
+        cursor.row_factory = None
+        return cursor

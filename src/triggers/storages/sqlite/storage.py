@@ -1,0 +1,416 @@
+"""One SQLite file: the storage where the user has nothing else.
+
+Every commit is one ``BEGIN IMMEDIATE`` transaction, so commits into one file happen one after the
+other, from however many threads and processes. Reads are snapshots and wait for nobody.
+"""
+
+from __future__ import annotations
+
+import copy
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from triggers.core.columns import RECORD
+from triggers.core.rules import RuleSet, read_rules
+from triggers.core.state import Changes, Counter, Latest, Need, Session, Slice
+from triggers.storages.base import (
+    MAX_CONFLICTS,
+    MAX_PAUSE,
+    Backlog,
+    ConflictError,
+    Due,
+    Expired,
+    Lease,
+    Purge,
+    Purged,
+    answer,
+)
+from triggers.storages.clock import wall_clock
+from triggers.storages.sql import rows, statements
+from triggers.storages.sqlite.file import SqliteFile
+from triggers.storages.sqlite.joined import JoinedFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+    from triggers.core.state import Decision, Firing, Instance
+    from triggers.core.status import Status
+    from triggers.storages.base import StoredRecord
+    from triggers.storages.sqlite.file import Run
+
+#: So many rule sets are kept read in memory.
+RULES_KEPT: Final = 1_000
+
+_PARTS: Final = {
+    **rows.placeholders(ref="id", is_open=rows.OPEN),
+    "{open}": rows.OPEN,
+    "{purgeable}": rows.PURGEABLE,
+}
+
+#: What the statements take that write columns.
+_FIRING: Final = rows.Writer(rows.FIRING, given=("session",))
+_CREATED: Final = rows.Writer(rows.CREATED, given=("session",))
+_TRIGGERED: Final = rows.Writer(rows.TRIGGERED, ("ref",))
+_TRANSITIONED: Final = rows.Writer(rows.TRANSITIONED, ("ref",), rows.GUARD)
+_RECORD: Final = rows.Writer(RECORD, given=("session", "instance"))
+_WRITERS: Final = {
+    "firing_insert": _FIRING,
+    "instance_insert": _CREATED,
+    "instance_take": _TRIGGERED,
+    "instance_move": _TRANSITIONED,
+    "log_insert": _RECORD,
+}
+
+
+def _filled_in(name: str, text: str) -> str:
+    for part, meaning in _PARTS.items():
+        text = text.replace(part, meaning)
+    return _WRITERS[name].filled_in(text, "?") if name in _WRITERS else text
+
+
+SQL: Final = {name: _filled_in(name, text) for name, text in statements("sqlite").items()}
+SQL["logs_latest"] = SQL["logs"].replace("{order}", "DESC")
+SQL["logs"] = SQL["logs"].replace("{order}", "ASC")
+
+
+class SqliteStorage:
+    """Sessions in one SQLite file, shared by threads and processes.
+
+    Args:
+        url: ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, with the options
+            ``driver=auto|pysqlite3|sqlite3``, ``synchronous=full|normal``, ``busy_timeout=`` (seconds), and
+            ``shared=yes`` where the file has the application's own tables already.
+        clock: gives the time; the system's by default.
+        driver: a module of the form of :mod:`sqlite3` in place of the one that the URL names.
+
+    Raises:
+        StorageError: the file cannot be opened, is not ours, or was written by a newer version.
+    """
+
+    def __init__(self, url: str, *, clock: Callable[[], int] = wall_clock, driver: Any = None) -> None:
+        file = SqliteFile.from_url(url, driver)
+        self._file: SqliteFile | JoinedFile = file
+        self._clock = clock
+        self._rules: dict[int, RuleSet] = {}
+        file.prepare()
+
+    @classmethod
+    def from_url(cls, url: str) -> SqliteStorage:
+        """Open the file that the URL names."""
+        return cls(url)
+
+    def __repr__(self) -> str:
+        return f"SqliteStorage({self._file.url!r})"
+
+    @property
+    def reader(self) -> SqliteStorage:
+        """Itself: it reads, too."""
+        return self
+
+    def now(self) -> int:
+        """The time of its clock."""
+        return self._clock()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._file.close()
+
+    def joined(self, connection: Any) -> SqliteStorage:
+        """A view that takes part in the transaction that is open on a connection to the same file."""
+        view = copy.copy(self)
+        view._file = JoinedFile(self._file.root, connection)  # noqa: SLF001 - it is of this class
+        return view
+
+    # -- writing ----------------------------------------------------------------------------------------
+
+    def commit(self, uid: str, decision: Decision, timeout: float | None = None) -> Changes:
+        """Let a decision be made about a session and apply it, in one transaction.
+
+        A file has one lock for writing, so every decision is exclusive.
+        """
+        for _ in range(MAX_CONFLICTS):
+            try:
+                with self._file.transaction(timeout) as run:
+                    return self._decide(run, uid, decision)
+            except ConflictError:
+                continue
+        raise ConflictError.too_often(uid)
+
+    def _decide(self, run: Run, uid: str, decision: Decision) -> Changes:
+        session = self._load_session(run, uid)
+        changes = answer(decision, session, partial(self._load, run, session), exclusive=True)
+        self._apply(run, changes)
+        return changes
+
+    def renew(self, leases: Collection[Lease], lease: int) -> set[Lease]:
+        """Extend the claims that still hold."""
+        lost = set()
+        with self._file.transaction() as run:
+            until = self._clock() + lease
+            for held in leases:
+                if run(SQL["renew"], (until, *held)).rowcount != 1:
+                    lost.add(held)
+        return lost
+
+    def due(self, limit: int, *, grace: int, everything: bool = False) -> list[Due]:
+        """Take what is to be handed over."""
+        now = self._clock()
+        horizon = (now + MAX_PAUSE * grace if everything else now, now, limit)
+        with self._file.reading() as run:
+            if run(SQL["due"], horizon).fetchone() is None:
+                return []
+        with self._file.transaction() as run:
+            found = run(SQL["due"], horizon).fetchall()
+            for ref, *_, handovers in found:
+                pause = grace * min(2**handovers, MAX_PAUSE)
+                run(SQL["handed_over"], (now + pause, handovers + 1, ref))
+            return [Due.by(self._read_rules(run, rules), *where) for _, *where, rules, _ in found]
+
+    def purge_logs(self, purge: Purge, *, after: int = 0, limit: int = 500) -> Purged:
+        """Remove a batch of old records, or their contexts.
+
+        Looking for them, which may take a while, holds nobody up: only what was found is looked at again with
+        the lock for writing, since a person may have opened a review again.
+        """
+        rule = (purge.before, purge.max_level, purge.threshold, purge.contexts_only)
+        with self._file.reading() as run:
+            found = [row[0] for row in run(SQL["purge_find"], (*rule, after, limit))]
+        following = found[-1] if len(found) == limit else None
+        if purge.dry_run or not found:
+            return Purged(len(found), following)
+        with self._file.transaction() as run:
+            still = [row[0] for row in run(SQL["purge_check"], (*rule, rows.dump(found)))]
+            for ref in still:
+                if purge.contexts_only:
+                    tree = run(SQL["log_exception"], (ref,)).fetchone()[0]
+                    run(SQL["purge_context"], (rows.without_context(tree), ref))
+                else:
+                    run(SQL["purge_record"], (ref,))
+        return Purged(len(still), following)
+
+    def expired(self, limit: int) -> list[Expired]:
+        """The claims that ran out."""
+        with self._file.reading() as run:
+            return [Expired(*row) for row in run(SQL["expired"], (self._clock(), limit))]
+
+    # -- a slice ----------------------------------------------------------------------------------------
+
+    def _load_session(self, run: Run, uid: str) -> Session:
+        row = run(SQL["session"], (uid,)).fetchone()
+        return self._session(run, uid, *row) if row else Session(uid, self._clock())
+
+    def _session(self, run: Run, uid: str, ref: int, rules: int, *rest: Any) -> Session:
+        return Session(uid, self._clock(), ref, self._read_rules(run, rules), *rest)
+
+    def _read_rules(self, run: Run, ref: int) -> RuleSet:
+        rules = self._rules.get(ref)
+        if rules is None:
+            rules = read_rules(run(SQL["rules"], (ref,)).fetchone()[0])
+            if self._file.is_joined:  # rolled back, the next rules may have the same number
+                return rules
+            if len(self._rules) >= RULES_KEPT:
+                self._rules.clear()
+            self._rules[ref] = rules
+        return rules
+
+    def _load(self, run: Run, session: Session, need: Need) -> Slice:
+        found = Slice()
+        if session.ref is None:
+            return found
+        ref = session.ref
+        if need.key:
+            row = run(SQL["keyed"], (ref, *need.key)).fetchone()
+            found.keyed = rows.firing_from_row(row) if row else None
+        self._load_names(run, ref, need, found)
+        for trigger in need.waiting:
+            found.instances += map(rows.instance_from_row, run(SQL["waiting"], (ref, trigger)))
+        for where in need.instances:
+            found.instances += map(rows.instance_from_row, run(SQL["instance"], (ref, *where)))
+        if need.unstarted or need.history or need.payloads or need.flagged is not None or need.levels:
+            self._load_rare(run, ref, need, found)
+        return found
+
+    def _load_names(self, run: Run, ref: int, need: Need, found: Slice) -> None:
+        if need.tasks is None:
+            found.counters = {row[0]: Counter(*row[1:]) for row in run(SQL["counters_all"], (ref,))}
+        elif need.tasks or need.latest:
+            wanted = rows.dump([*need.tasks, *need.latest])
+            for name, created, unresolved, latest, depth in run(SQL["names"], (ref, wanted)):
+                if created and name in need.tasks:
+                    found.counters[name] = Counter(created, unresolved)
+                if latest and name in need.latest:
+                    found.latest[name] = Latest(latest, depth)
+
+    def _load_rare(self, run: Run, ref: int, need: Need, found: Slice) -> None:
+        if need.unstarted:
+            unstarted = run(SQL["unstarted"], (ref, rows.dump([*need.unstarted])))
+            found.instances += map(rows.instance_from_row, unstarted)
+        if need.history:
+            history = run(SQL["history"], (ref, rows.dump([*need.history])))
+            found.history = [rows.firing_from_row(row) for row in history]
+        if need.payloads:
+            numbers = {number for instance in found.instances for number in instance.taken.values()}
+            found.payloads = dict(run(SQL["payloads"], (ref, rows.dump([*numbers]))).fetchall())
+        if need.flagged is not None:
+            found.flagged = run(SQL["flagged"], (ref, need.flagged, need.flagged_limit)).fetchall()
+        if need.levels and found.instances:
+            beyond, threshold, chosen = need.levels
+            given = (found.instances[0].ref, beyond, threshold, rows.dump(chosen))
+            found.level = run(SQL["log_level"], given).fetchone()[0]
+
+    # -- changes ----------------------------------------------------------------------------------------
+
+    def _apply(self, run: Run, changes: Changes) -> None:
+        session = changes.session
+        if changes.head:
+            self._apply_head(run, changes)
+        for firing in changes.fired:
+            run(SQL["firing_insert"], _FIRING.write(firing, _ref(session)))
+            run(SQL["latest_upsert"], (session.ref, firing.trigger, firing.number, firing.depth))
+        for made in changes.created:
+            made.ref = run(SQL["instance_insert"], _CREATED.write(made, _ref(session))).lastrowid
+        if changes.taken:
+            run.many(SQL["instance_take"], map(_TRIGGERED.write, changes.taken), len(changes.taken))
+        for moved, guard in changes.moved:
+            run.one(
+                SQL["instance_move"],
+                _TRANSITIONED.write(moved, guard.status.value, guard.fence, guard.lease_until),
+            )
+        if changes.gained:
+            run.many(SQL["waiting_delete"], _index(session, changes.gained))
+        if changes.lacks:
+            run.many(SQL["waiting_insert"], _index(session, changes.lacks))
+        for task, counter in changes.counters.items():
+            run(SQL["counter_upsert"], (session.ref, task, counter.created, counter.unresolved))
+        if changes.logs:
+            ref = _ref(session)
+            said = (_RECORD.write(record, ref, record.instance.ref) for record in changes.logs)
+            run.many(SQL["log_insert"], said)
+
+    def _apply_head(self, run: Run, changes: Changes) -> None:
+        head = changes.session
+        numbers = (head.firings, head.pending, head.finalized, head.metadata)
+        if head.ref is None:
+            rules = self._store_rules(run, head.rules)
+            new = (head.uid, rules, head.manager, *numbers, head.created_at, head.modified_at)
+            head.ref = run(SQL["session_insert"], new).lastrowid
+            return
+        run(SQL["session_update"], (head.manager, *numbers, head.modified_at, head.ref))
+        if changes.new_rules:
+            run(SQL["session_rules"], (self._store_rules(run, head.rules), head.ref))
+
+    def _store_rules(self, run: Run, rules: RuleSet) -> int:
+        run(SQL["rules_insert"], (rules.digest, rules.body))
+        ref: int = run(SQL["rules_id"], (rules.digest,)).fetchone()[0]
+        return ref
+
+    # -- reading ----------------------------------------------------------------------------------------
+
+    def sessions(self, after: str = "", limit: int = 100) -> list[Session]:
+        """Sessions in the order of their UIDs."""
+        with self._file.reading() as run:
+            found = run(SQL["sessions"], (after, limit)).fetchall()
+            return [self._session(run, *row) for row in found]
+
+    def session(self, uid: str) -> Session | None:
+        """The head of a session."""
+        with self._file.reading() as run:
+            session = self._load_session(run, uid)
+        return session if session.ref is not None else None
+
+    def counters(self, uid: str) -> dict[str, Counter]:
+        """Task → counter."""
+        with self._session_of(uid) as (run, ref):
+            return {row[0]: Counter(*row[1:]) for row in run(SQL["counters_all"], (ref,))}
+
+    def instance(self, uid: str, task: str, number: int) -> Instance | None:
+        """One instance."""
+        with self._session_of(uid) as (run, ref):
+            row = run(SQL["instance"], (ref, task, number)).fetchone()
+            return rows.instance_from_row(row) if row else None
+
+    def instances(
+        self,
+        uid: str,
+        *,
+        task: str | None = None,
+        statuses: Collection[Status] | None = None,
+        flagged: int | None = None,
+        after: tuple[str, int] = ("", -1),
+        limit: int = 100,
+    ) -> list[Instance]:
+        """A page of instances."""
+        wanted = None if statuses is None else rows.dump([status.value for status in statuses])
+        given: tuple[Any, ...] = (*after, task, wanted, limit)
+        query = "instances"
+        if flagged is not None:
+            query, given = "instances_flagged", (*given, flagged)
+        with self._session_of(uid) as (run, ref):
+            return [rows.instance_from_row(row) for row in run(SQL[query], (ref, *given))]
+
+    def firings(
+        self, uid: str, *, numbers: Collection[int] | None = None, after: int = 0, limit: int = 100
+    ) -> list[Firing]:
+        """Firings in their order."""
+        with self._session_of(uid) as (run, ref):
+            if numbers is None:
+                found = run(SQL["firings"], (ref, after, limit))
+            else:
+                found = run(SQL["firings_numbered"], (ref, rows.dump([*numbers])))
+            return [rows.firing_from_row(row) for row in found]
+
+    def latest(self, uid: str, triggers: Collection[str]) -> dict[str, Firing]:
+        """Trigger → its latest firing."""
+        with self._session_of(uid) as (run, ref):
+            found = map(rows.firing_from_row, run(SQL["latest"], (ref, rows.dump([*triggers]))))
+            return {firing.trigger: firing for firing in found}
+
+    def logs(
+        self,
+        uid: str,
+        *,
+        instance: tuple[str, int] | None = None,
+        min_level: int = 0,
+        text: str = "",
+        unresolved: bool | None = None,
+        fingerprint: str | None = None,
+        after: int = 0,
+        limit: int = 100,
+        latest: bool = False,
+    ) -> list[StoredRecord]:
+        """A page of records."""
+        given = (after, *(instance or (None, None)), min_level, text, unresolved, fingerprint, limit)
+        with self._session_of(uid) as (run, ref):
+            found = [
+                rows.record_from_row(row)
+                for row in run(SQL["logs_latest" if latest else "logs"], (ref, *given))
+            ]
+        return found[::-1] if latest else found
+
+    def backlog(self) -> Backlog:
+        """What is still to do."""
+        with self._file.reading() as run:
+            return Backlog(*run(SQL["backlog"], (self._clock(),)).fetchone())
+
+    def next_at(self) -> int | None:
+        """When the next one wants attention."""
+        with self._file.reading() as run:
+            times = run(SQL["next_at"]).fetchone()
+        return min(filter(None, times), default=None)
+
+    @contextmanager
+    def _session_of(self, uid: str) -> Iterator[tuple[Run, int]]:
+        """A connection and the session's reference, one that no row has where there is no such session."""
+        with self._file.reading() as run:
+            row = run(SQL["session"], (uid,)).fetchone()
+            yield run, row[0] if row else -1
+
+
+def _ref(session: Session) -> int:
+    assert session.ref is not None  # noqa: S101 - the head of a new session was stored just before
+    return session.ref
+
+
+def _index(session: Session, entries: list[tuple[Instance, frozenset[str]]]) -> Iterator[tuple[Any, ...]]:
+    return ((session.ref, trigger, instance.ref) for instance, triggers in entries for trigger in triggers)

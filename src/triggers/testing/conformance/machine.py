@@ -1,0 +1,468 @@
+# ruff: noqa: S101 - it is a test: it asserts
+"""A storage and the reference model, side by side through any sequence of steps.
+
+:class:`SessionMachine` is a Hypothesis state machine. Each of its rules does one step on a session in a
+storage, through the law, and the same step on a :class:`~triggers.testing.conformance.model.Model`; after
+each of them both must show the same, down to which instance a next firing would touch.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from triggers.core.decisions.unit_of_work import GIVE_BACK_BACKOFF
+from triggers.core.status import Status
+from triggers.core.terms import Attempt, Finalizing, Policy, RetryTerms
+from triggers.core.values import decode, encode
+from triggers.exceptions import IdempotencyConflictError, InvalidStatusError, UnknownTaskError
+from triggers.testing.conformance import strategies
+from triggers.testing.conformance.model import (
+    FAILED,
+    FINISHED,
+    RUNNING,
+    SCHEDULED,
+    UNSTARTED,
+    Model,
+    ModelConflict,
+    ModelInstance,
+    ModelStatusError,
+    ModelUnknownTask,
+    awaited,
+    vetoing,
+)
+from triggers.testing.conformance.steps import LEASE, SECOND, Steps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from triggers.core.state import Changes, Instance
+    from triggers.testing.conformance.sandbox import Place
+
+#: Idempotency keys; few, so that they are used again.
+KEYS: Final = ("k1", "k2")
+
+#: The pause before the sweep hands an instance over again.
+GRACE: Final = 30 * SECOND
+
+#: Errors of the law and of the model that mean the same.
+REFUSALS: Final = {
+    ModelConflict: IdempotencyConflictError,
+    ModelStatusError: InvalidStatusError,
+    ModelUnknownTask: UnknownTaskError,
+}
+
+_PAUSES: Final = st.sampled_from([0, 1, SECOND, 10 * SECOND, LEASE, LEASE + 1, 3600 * SECOND])
+_RESULTS: Final = st.fixed_dictionaries({"r": st.integers(0, 1)})
+_WHICH: Final = st.integers(0, 1_000)
+
+
+class SessionMachine(RuleBasedStateMachine):
+    """Drives a storage and the model with the same steps.
+
+    A subclass supplies the storage by :meth:`make_place`.
+    """
+
+    def make_place(self) -> Place:
+        """Fresh, empty room for one run of the machine."""
+        raise NotImplementedError
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = self.make_place()
+        self.steps = Steps(self.place.open())
+        self.model = Model()
+        self.attempts: list[Attempt] = []
+        self.leases: dict[str, int] = {}
+        self.owners: dict[str, str] = {}
+        self.given_back: dict[str, int] = {}
+
+    def teardown(self) -> None:
+        """Close what was opened."""
+        self.place.close()
+
+    @initialize(
+        finalizing=st.sampled_from([None, None, "d"]),
+        configuration=strategies.configurations(),
+        keyed=st.booleans(),
+    )
+    def begin(self, finalizing: str | None, configuration: dict[str, Any], *, keyed: bool) -> None:
+        """A session begins by its rules, or by a firing."""
+        policy = Policy(grace=GRACE, finalizing=Finalizing(finalizing) if finalizing else None)
+        self.steps = Steps(self.steps.storage, "session", policy)
+        self.model = Model(finalizing, now=self.steps.storage.now())
+        if keyed:
+            self.fire(("a", {}, "k1"))
+        self.configure(configuration, catch_up=False)
+
+    # -- the application ---------------------------------------------------------------------------------
+
+    @rule(firing=strategies.firings(keys=KEYS))
+    def fire(self, firing: tuple[str, dict[str, Any], str | None]) -> None:
+        """A trigger fires, at times with a key that was used before."""
+        trigger, kwargs, key = firing
+        expected, changes = self.both(
+            lambda: self.model.fire(trigger, kwargs, key), lambda: self.steps.fire(trigger, kwargs, key)
+        )
+        if changes is None:
+            return
+        first = changes.keyed or changes.fired[0]
+        assert (first.number, changes.keyed is not None) == (expected.number, expected.duplicate)
+        assert (changes.session.finalized is not None) == expected.finalized
+        self.check_effects(changes)
+
+    @rule(
+        configuration=strategies.configurations(min_tasks=0),
+        catch_up=st.booleans(),
+        keep=st.booleans(),
+    )
+    def configure(self, configuration: dict[str, Any], *, catch_up: bool, keep: bool = False) -> None:
+        """The rules change: all of them, or some while the others stay."""
+        if keep:
+            configuration = {**self.model.configuration, **configuration}
+        self.model.configure(configuration, catch_up=catch_up)
+        self.steps.configure(configuration, catch_up=catch_up)
+
+    @precondition(lambda self: self.model.configuration)
+    @rule(which=_WHICH)
+    def remove_task(self, which: int) -> None:
+        """A task is taken out of the rules."""
+        tasks = sorted(self.model.configuration)
+        gone = tasks[which % len(tasks)]
+        self.configure(
+            {task: rule for task, rule in self.model.configuration.items() if task != gone}, catch_up=False
+        )
+
+    @precondition(lambda self: self.model.instances)
+    @rule(
+        which=_WHICH,
+        kwargs=st.none() | st.fixed_dictionaries({"a": st.fixed_dictionaries({"n": st.just(9)})}),
+    )
+    def replay(self, which: int, kwargs: dict[str, Any] | None) -> None:
+        """A person replays an instance, failed or not."""
+        name = self.pick(which, FAILED).name
+        self.both(lambda: self.model.replay(name, kwargs), lambda: self.steps.replay(name, kwargs))
+
+    @precondition(lambda self: self.model.instances)
+    @rule(which=_WHICH, result=st.none() | _RESULTS)
+    def skip(self, which: int, result: dict[str, Any] | None) -> None:
+        """A person skips an instance, failed or not, with or without a cascade."""
+        name = self.pick(which, FAILED).name
+        _, changes = self.both(
+            lambda: self.model.skip(name, cascade=result is not None, result=result),
+            lambda: self.steps.skip(name, result),
+        )
+        if changes is not None:
+            self.check_effects(changes)
+
+    @precondition(lambda self: self.model.instances)
+    @rule(which=_WHICH)
+    def schedule_by_hand(self, which: int) -> None:
+        """A person schedules an instance: one that runs is taken from its worker."""
+        instance = self.pick(which, UNSTARTED)
+        if instance.status not in (UNSTARTED, RUNNING):
+            with pytest.raises(InvalidStatusError):
+                self.steps.set_status(instance.name, Status.SCHEDULED)
+            return
+        self.steps.set_status(instance.name, Status.SCHEDULED)
+        instance.fence += instance.status == RUNNING
+        instance.status, instance.run_at = SCHEDULED, self.model.now
+
+    # -- the worker --------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.model.instances)
+    @rule(which=_WHICH)
+    def claim(self, which: int) -> None:
+        """A worker tries to claim an instance that may be due."""
+        name = self.pick(which, SCHEDULED).name
+        fence = self.model.claim(name)
+        owner = f"worker {len(self.attempts)}"
+        claimed = self.steps.claim(name, owner).claimed
+        assert (None if claimed is None else claimed.fence) == fence
+        if claimed is not None:
+            self.attempts.append(Attempt(claimed.task, claimed.number, claimed.fence, claimed.attempt))
+            self.leases[name] = self.model.now + LEASE
+            self.owners[name] = owner
+
+    @precondition(lambda self: self.running())
+    @rule(which=_WHICH, own=st.booleans())
+    def claim_again(self, which: int, *, own: bool) -> None:
+        """A claim whose answer was lost is repeated, or another worker tries: nothing changes."""
+        running = self.running()
+        instance = running[which % len(running)]
+        changes = self.steps.claim(instance.name, self.owners[instance.name] if own else "a late one")
+        assert (changes.claimed is not None) == own
+
+    @precondition(lambda self: self.model.instances)
+    @rule(which=_WHICH)
+    def give_back(self, which: int) -> None:
+        """A worker that lacks the task gives the instance back: it pauses longer each time."""
+        instance = self.pick(which, SCHEDULED)
+        changes = self.steps.claim(instance.name, able=False)
+        assert changes.claimed is None
+        if instance.status == SCHEDULED and instance.run_at is not None and instance.run_at <= self.model.now:
+            times = self.given_back.get(instance.name, 0)
+            self.given_back[instance.name] = times + 1
+            instance.run_at = self.model.now + GIVE_BACK_BACKOFF[min(times, len(GIVE_BACK_BACKOFF) - 1)]
+
+    @precondition(lambda self: self.attempts)
+    @rule()
+    def renew(self) -> None:
+        """A heartbeat for every attempt there ever was says which of them are lost."""
+        lost = self.steps.renew(*self.attempts)
+        held = {attempt for attempt in map(_frozen, self.attempts) if self.holds(attempt)}
+        assert lost == {self.steps.held(attempt) for attempt in self.attempts if _frozen(attempt) not in held}
+        for task, number, _ in held:
+            self.leases[f"{task}#{number}"] = self.model.now + LEASE
+
+    @precondition(lambda self: self.attempts)
+    @rule(which=_WHICH, result=_RESULTS)
+    def finish(self, which: int, result: dict[str, Any]) -> None:
+        """An attempt returns, a ghost perhaps."""
+        attempt, name = self.attempt(which)
+        done = self.model.finish(name, attempt.fence, result)
+        changes = self.steps.finish(attempt, result)
+        assert bool(changes.refused) != done
+        if done:
+            self.check_effects(changes)
+
+    @precondition(lambda self: self.attempts)
+    @rule(which=_WHICH)
+    def fail(self, which: int) -> None:
+        """An attempt raises, a ghost's perhaps."""
+        attempt, name = self.attempt(which)
+        done = self.model.fail(name, attempt.fence, "boom")
+        assert bool(self.steps.fail(attempt, "boom").refused) != done
+
+    @precondition(lambda self: self.attempts)
+    @rule(
+        which=_WHICH,
+        cooldown=st.sampled_from([0, 5 * SECOND]),
+        limit=st.integers(0, 2),
+        kwargs=st.none() | st.fixed_dictionaries({"a": st.just({"n": 8})}),
+    )
+    def retry(self, which: int, cooldown: int, limit: int, kwargs: dict[str, Any] | None) -> None:
+        """An attempt asks to run again later, more often than it may perhaps."""
+        attempt, name = self.attempt(which)
+        successor = self.model.retry(name, attempt.fence, cooldown, limit, kwargs)
+        payload = None if kwargs is None else encode(kwargs, "kwargs")
+        terms = RetryTerms(cooldown, limit, encode("MaxRetriesExceeded", "error"), payload)
+        changes = self.steps.fail(attempt, None, terms)
+        assert bool(changes.refused) == (successor is None)
+        assert [made.name for made in changes.created] == ([] if successor in (None, name) else [successor])
+
+    @precondition(lambda self: self.attempts)
+    @rule(which=_WHICH)
+    def skip_running(self, which: int) -> None:
+        """An attempt asks to be skipped."""
+        attempt, name = self.attempt(which)
+        done = self.model.skip_running(name, attempt.fence)
+        assert bool(self.steps.skip_running(attempt).refused) != done
+
+    @precondition(lambda self: self.attempts)
+    @rule(which=_WHICH)
+    def release(self, which: int) -> None:
+        """A worker that stops lets an attempt go."""
+        attempt, name = self.attempt(which)
+        done = self.model.release(name, attempt.fence)
+        assert bool(self.steps.release(attempt).refused) != done
+
+    # -- time and the sweep ------------------------------------------------------------------------------
+
+    @rule(pause=_PAUSES)
+    def advance(self, pause: int) -> None:
+        """Time passes."""
+        self.place.advance(timedelta(microseconds=pause))
+        self.model.advance(pause)
+
+    @rule()
+    def recover(self) -> None:
+        """The sweep finds exactly the claims that ran out, and recovers them."""
+        found = self.steps.storage.expired(1_000)
+        running = {instance.name: instance for instance in self.running()}
+        late = {name for name in running if self.leases[name] < self.model.now}
+        assert {f"{each.task}#{each.number}" for each in found} == late
+        for each in found:
+            name = f"{each.task}#{each.number}"
+            assert not self.steps.recover(name, each.fence).refused
+            assert self.model.expire(name)
+            assert self.steps.recover(name, each.fence).refused, (
+                "a second sweep that saw the same comes too late"
+            )
+
+    @precondition(lambda self: self.model.instances)
+    @rule(which=_WHICH)
+    def recover_too_early(self, which: int) -> None:
+        """A claim that has not run out is not taken away."""
+        instance = self.pick(which, RUNNING)
+        if instance.status != RUNNING or self.leases[instance.name] >= self.model.now:
+            assert self.steps.recover(instance.name, instance.fence).refused
+
+    @rule()
+    def hand_over(self) -> None:
+        """The sweep takes all that is due, also what was handed over just now."""
+        found = self.steps.storage.due(1_000, grace=GRACE, everything=True)
+        due = [each for each in self.model.instances.values() if each.status == SCHEDULED]
+        assert {f"{each.task}#{each.number}" for each in found} == {
+            each.name for each in due if each.run_at is not None and each.run_at <= self.model.now
+        }
+        assert self.steps.storage.due(1_000, grace=GRACE) == []
+
+    @rule()
+    def reopen(self) -> None:
+        """Another handle is opened, and the others are closed."""
+        storage = self.place.open()
+        self.steps.storage.close()
+        self.steps = Steps(storage, self.steps.uid, self.steps.policy)
+
+    # -- both show the same ------------------------------------------------------------------------------
+
+    @invariant()
+    def the_same_is_shown(self) -> None:
+        """What the storage shows is what the model shows."""
+        if self.steps.storage.reader.session(self.steps.uid) is not None:
+            assert shown(self.steps) == _comparable(self.model)
+
+    @invariant()
+    def the_index_is_exact(self) -> None:
+        """A firing would touch exactly the unstarted instances that lack its trigger."""
+        for trigger in (*strategies.TRIGGERS, *strategies.TASKS):
+            lacking = {each.name for each in self.model.instances.values() if self.lacks(each, trigger)}
+            assert self.steps.waiting(trigger) == lacking, f"for {trigger}"
+
+    @invariant()
+    def the_counts_are_exact(self) -> None:
+        """Counters and backlog say how many instances there are."""
+        counters = self.steps.storage.reader.counters(self.steps.uid)
+        instances = self.model.instances.values()
+        tasks = {each.task for each in instances}
+        unresolved = [name.rpartition("#")[0] for name in self.model.unresolved_instances()]
+        expected = {task: (len(self.model.instances_of(task)), unresolved.count(task)) for task in tasks}
+        assert {task: (each.created, each.unresolved) for task, each in counters.items()} == expected
+        ready = [
+            each for each in instances if each.status == SCHEDULED and (each.run_at or 0) <= self.model.now
+        ]
+        scheduled = sum(each.status == SCHEDULED for each in instances)
+        backlog = self.steps.storage.reader.backlog()
+        assert backlog[:3] == (len(ready), scheduled - len(ready), len(self.running()))
+
+    # -- how -----------------------------------------------------------------------------------------------
+
+    def both(self, model: Callable[[], Any], storage: Callable[[], Any]) -> tuple[Any, Any]:
+        """Do a step on both; where the model refuses it, the storage must, too: then both give None."""
+        try:
+            expected = model()
+        except tuple(REFUSALS) as error:
+            with pytest.raises(REFUSALS[type(error)]):
+                storage()
+            return None, None
+        return expected, storage()
+
+    def check_effects(self, changes: Changes) -> None:
+        """The step made, scheduled and abandoned the instances that the model says."""
+        step = self.model.last_step
+        assert [made.name for made in changes.created] == [
+            name for each in step for name in each.created
+        ] or {made.name for made in changes.created} == {name for each in step for name in each.created}
+        assert {each.name for each in changes.scheduled()} == {
+            name for each in step for name in each.scheduled
+        }
+        touched = [*changes.created, *changes.taken]
+        abandoned = {each.name for each in touched if each.status is Status.ABANDONED}
+        assert abandoned == {name for each in step for name in each.abandoned}
+
+    def pick(self, which: int, status: str) -> ModelInstance:
+        """An instance: three times of four one in that status, if there is any."""
+        every = list(self.model.instances.values())
+        liked = [instance for instance in every if instance.status == status]
+        chosen = liked if liked and which % 4 else every
+        return chosen[which // 4 % len(chosen)]
+
+    def attempt(self, which: int) -> tuple[Attempt, str]:
+        """An attempt and the name of its instance: three times of four one that still holds it."""
+        holding = [attempt for attempt in self.attempts if self.holds(_frozen(attempt))]
+        chosen = holding if holding and which % 4 else self.attempts
+        attempt = chosen[which // 4 % len(chosen)]
+        return attempt, f"{attempt.task}#{attempt.number}"
+
+    def running(self) -> list[ModelInstance]:
+        """The instances that run."""
+        return [instance for instance in self.model.instances.values() if instance.status == RUNNING]
+
+    def holds(self, attempt: tuple[str, int, int]) -> bool:
+        """Whether the attempt still holds its instance."""
+        task, number, fence = attempt
+        instance = self.model.instances[f"{task}#{number}"]
+        return instance.status == RUNNING and instance.fence == fence
+
+    def lacks(self, instance: ModelInstance, trigger: str) -> bool:
+        """Whether the instance would take the trigger."""
+        wanted = self.model.configuration.get(instance.task)
+        if instance.status != UNSTARTED or wanted is None:
+            return False
+        return (trigger in awaited(wanted) and trigger not in instance.taken) or (
+            trigger in vetoing(wanted) and trigger not in instance.vetoes
+        )
+
+
+def shown(steps: Steps) -> dict[str, Any]:
+    """What a storage shows of a session, as :meth:`.Model.snapshot` words it."""
+    instances = steps.instances(page=7)
+    firings = {firing.number: firing for firing in steps.firings(page=7)}
+    head = steps.head
+    counters = steps.storage.reader.counters(steps.uid)
+    resolved = {task for task, counter in counters.items() if counter.is_resolved}
+    assert head.firings == len(firings), "the head knows how many firings there are"
+    return {
+        "firings": [(each.number, each.trigger, decode(each.kwargs), each.key) for each in firings.values()],
+        "instances": {
+            each.name: _as_dict(
+                each, kwargs, {number: decode(fired.kwargs) for number, fired in firings.items()}
+            )
+            for each, kwargs in zip(instances, steps.kwargs_of(instances), strict=True)
+        },
+        "unresolved": sorted(head.rules.rules.keys() - resolved),
+        "finalized": head.finalized is not None,
+    }
+
+
+def _as_dict(instance: Instance, kwargs: dict[str, Any], fired: dict[int, Any]) -> dict[str, Any]:
+    task = instance.task
+    finished = instance.status is Status.FINISHED and instance.result is not None
+    return {
+        "name": instance.name,
+        "task": task,
+        "number": instance.number,
+        "root": f"{task}#{instance.root}",
+        "status": instance.status.value,
+        "kwargs": kwargs,
+        "taken": instance.taken,
+        "vetoes": sorted(instance.vetoes),
+        "parent": None if instance.parent is None else f"{task}#{instance.parent}",
+        "depth": instance.depth,
+        "retries": instance.retries,
+        "fence": instance.fence,
+        "attempt": instance.attempt,
+        "crashes": instance.crashes,
+        "result": fired[instance.result or 0] if finished else None,
+        "error": None if instance.error is None else decode(instance.error),
+        "run_at": instance.run_at or None,
+    }
+
+
+def _comparable(model: Model) -> dict[str, Any]:
+    """The model's snapshot with its word for a lost worker in ours."""
+    snapshot = model.snapshot()
+    for instance in snapshot["instances"].values():
+        if instance["error"] == "WorkerLost":
+            instance["error"] = "lost"
+        assert instance["status"] == FINISHED or instance["result"] is None
+    return snapshot
+
+
+def _frozen(attempt: Attempt) -> tuple[str, int, int]:
+    return attempt.task, attempt.number, attempt.fence

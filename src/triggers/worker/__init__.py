@@ -1,0 +1,1 @@
+"""Running instances: claim, run, keep the claim alive, and find what is due or lost."""

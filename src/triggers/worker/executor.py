@@ -1,0 +1,446 @@
+"""What happens around the user's code, the same for every runner: claim, heartbeat, run, end.
+
+An executor is given the name of an instance, by a message, a hint, or a sweep; whether it runs is
+decided by the claim alone. Only the process's monotonic clock tells it when to stop trusting a claim;
+only the storage's clock tells whether the claim has run out.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import copy
+import inspect
+import itertools
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from triggers.core import decisions as law
+from triggers.core.values import Limits, decode, encode
+from triggers.exceptions import (
+    CascadeDepthError,
+    InvalidValueError,
+    MaxRetriesExceeded,
+    Retry,
+    Skip,
+    StorageError,
+    TaskTimeoutError,
+    TriggersError,
+    UnknownTaskError,
+    WorkerLost,
+)
+from triggers.fork import renew_after_fork
+from triggers.logs import InstanceLog, LogIdentity, LogSettings, detached, exception_record
+from triggers.manager import Source
+from triggers.runners.base import BY_ITSELF
+from triggers.session import TaskInstance
+from triggers.storages.base import Lease
+from triggers.task import TaskContext
+from triggers.worker.heartbeat import Heartbeat, Held
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from triggers.core.records import LogBatch
+    from triggers.core.rules import Rule
+    from triggers.core.state import Changes, Decision, Instance
+    from triggers.manager import TriggerManager
+    from triggers.runners.base import Delivery
+    from triggers.storages.base import Storage
+    from triggers.task import Registry, TriggerTask
+
+_log = logging.getLogger(__name__)
+
+#: Pauses between tries to store the end of a run while the storage is away, in seconds.
+END_BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+#: An error with its whole tree is bounded by the log's own limits, and may be larger than a payload.
+ROOMY = Limits(payload=16 * 1024 * 1024)
+
+#: How long writing a log may keep a task waiting, in seconds.
+LOG_PATIENCE = 2.0
+
+
+class Owner:
+    """Names claims, one prefix for each life of a process, so that a forked child is not its parent."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Take another prefix than the parent's."""
+        self._prefix = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
+        self._claims = itertools.count()
+
+    def next(self) -> str:
+        """A name for one claim."""
+        return f"{self._prefix}:{next(self._claims)}"
+
+
+@dataclass(slots=True)
+class Executor:
+    """Claims instances and runs them.
+
+    Attributes:
+        storage: where they are.
+        tasks: what can be run here.
+        manager_of: (name of a manager, uid) → the manager, None where this process lacks it.
+        policy_of: name of a manager → its policy, None where this process lacks it.
+        lease: how long a claim lasts without a heartbeat, in seconds.
+        max_crashes: at so many crashes an instance is failed.
+    """
+
+    storage: Storage
+    tasks: Registry
+    manager_of: Callable[[str, str], TriggerManager]
+    policy_of: law.PolicyOf
+    lease: float
+    max_crashes: int
+    heartbeat: Heartbeat = field(init=False)
+    _owner: Owner = field(init=False, default_factory=Owner)
+
+    def __post_init__(self) -> None:
+        self.heartbeat = Heartbeat(self.storage)
+
+    def run(self, uid: str, task: str, number: int, delivery: Delivery = BY_ITSELF) -> bool:
+        """Run an instance, if it can be claimed; returns whether it was.
+
+        What the task raises ends up in the instance, never here, but for KeyboardInterrupt, and for what the
+        delivery calls a stop: those are raised again once what they come to is stored.
+        """
+        before = time.monotonic()
+        claimed = self._claim(uid, task, number, delivery.label)
+        if claimed.claimed is None:
+            return False
+        _Run(self, claimed, claimed.claimed, before, delivery).perform()
+        return True
+
+    def abort(
+        self,
+        uid: str,
+        task: str,
+        number: int,
+        label: str,
+        error: BaseException,
+        *,
+        patience: float | None = None,
+    ) -> bool:
+        """Fail what a message was to run, see :func:`triggers.core.decisions.abort`; returns whether it did.
+
+        Raises:
+            StorageError: the storage is away; nothing was changed.
+        """
+        payload = encode(dict(exception_record(error, LogSettings())), "the error", ROOMY)
+        decision = law.abort(self.policy_of, task, number, label, payload)
+        return not self.storage.commit(uid, decision, timeout=patience).refused
+
+    def lose(self, uid: str, task: str, number: int, label: str) -> bool:
+        """Rescue what a worker that is dead was running, see :func:`triggers.core.decisions.lose`.
+
+        Raises:
+            StorageError: the storage is away; nothing was changed.
+        """
+        decision = law.lose(self.policy_of, task, number, label, worker_lost)
+        return not self.storage.commit(uid, decision).refused
+
+    def release_all(self) -> None:
+        """Let every running instance of this process go, so that others can run it at once.
+
+        What cannot be let go because the storage is away is found once its lease has run out.
+        """
+        for held in self.heartbeat.held:
+            held.lost = True
+            self.heartbeat.drop(held)
+            lease = held.lease
+            attempt = law.Attempt(lease.task, lease.number, lease.fence)
+            try:
+                self.storage.commit(lease.uid, law.release(self.policy_of, attempt))
+            except StorageError:
+                _log.warning(
+                    "%s#%d of session %r was not let go", lease.task, lease.number, lease.uid, exc_info=True
+                )
+
+    def _claim(self, uid: str, task: str, number: int, label: str = "") -> Changes:
+        owner = law.labelled(self._owner.next(), label)
+        return self.storage.commit(uid, law.claim(self.policy_of, task, number, owner, self._terms))
+
+    def _terms(self, manager: str, rule: Rule | None) -> law.Terms | None:
+        if self.policy_of(manager) is None:
+            return None
+        if rule is None:  # removed from the configuration: claimed, and then failed by name
+            return law.Terms(round(self.lease * 1e6))
+        task = self.tasks.get(rule.run)
+        if task is None:
+            return None
+        budget = 1 if task.on_lost == "fail" else task.max_crashes or self.max_crashes
+        return law.Terms(round(self.lease_of(task) * 1e6), budget)
+
+    def lease_of(self, task: TriggerTask | None) -> float:
+        """How long a claim of the task lasts, in seconds."""
+        return self.lease if task is None or task.lease is None else task.lease.total_seconds()
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended: the decision to make about the attempt, and what is added to the metadata."""
+
+    decide: Callable[[law.Attempt], Decision]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+class _Run:
+    """One run of one claimed instance."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        changes: Changes,
+        claimed: Instance,
+        claimed_at: float,
+        delivery: Delivery = BY_ITSELF,
+    ) -> None:
+        self.executor = executor
+        self.delivery = delivery
+        self.claimed = claimed
+        self.payloads = changes.payloads
+        self.uid = changes.session.uid
+        self.rules = changes.session.rules
+        self.rule = self.rules.rules.get(claimed.task)
+        self.task = executor.tasks.get(self.rule.run) if self.rule else None
+        manager = executor.manager_of(changes.session.manager, self.uid)
+        self.manager = manager.of_task(Source(claimed.name, claimed.cascade_depth + 1))
+        self.policy = manager.policy
+        lasts = executor.lease_of(self.task)
+        lease = Lease(self.uid, claimed.task, claimed.number, claimed.fence)
+        self.held = Held.since(claimed_at, lease, lasts)
+        if self.task is not None and self.task.timeout is not None:
+            self.held.deadline = time.monotonic() + self.task.timeout.total_seconds()
+            self.held.expire = self._time_out
+        self.log = self._open_log()
+        self.interrupted: BaseException | None = None
+
+    def perform(self) -> None:
+        """Run the task and store how it ended."""
+        self.executor.heartbeat.hold(self.held)
+        try:
+            self._end(self._outcome())
+        finally:
+            self.executor.heartbeat.drop(self.held)
+            self.log.close()
+        if self.interrupted is not None:
+            raise self.interrupted
+
+    # -- the user's code --------------------------------------------------------------------------------
+
+    def _outcome(self) -> Ending:
+        """Run the task and say how it ended."""
+        try:
+            result = self._result(self._call())
+            return Ending(partial(law.finish, self.policy, result=result, rules=self.rules))
+        except (Skip, Retry) as signal:
+            return self._signalled(signal)
+        except BaseException as error:  # noqa: BLE001 - whatever a task raises ends up in its instance
+            stop = self.delivery.is_stop(error)
+            if stop or isinstance(error, KeyboardInterrupt):
+                self.interrupted = error
+            again = self.task is None or self.task.on_lost == "retry"
+            return Ending(partial(law.release, self.policy)) if stop and again else self._failed(error)
+
+    def _call(self) -> object:
+        limit = self.policy.limits.cascade_depth
+        if self.rule is None or self.task is None:
+            raise UnknownTaskError([(self.claimed.task, "is no longer in the configuration")])
+        if self.claimed.cascade_depth > limit:
+            message = (
+                f"{self.claimed.cascade_depth} firings led to one another, more than the limit of {limit}"
+            )
+            raise CascadeDepthError(message)
+        # Detached: where one task runs within another's block, as the inline runner can have it.
+        with detached(), self.delivery.around():
+            returned = self.task.run(self._context(self.rule))
+            return self._await(returned) if inspect.isawaitable(returned) else returned
+
+    def _result(self, returned: object) -> str:
+        if returned is not None and not isinstance(returned, Mapping):
+            message = f"result: a task returns a mapping or None, not a {type(returned).__name__}"
+            raise InvalidValueError(message)
+        return encode(dict(returned or {}), "result", self.policy.limits)
+
+    def _await(self, coroutine: Any) -> Any:
+        import asyncio  # noqa: PLC0415 - most tasks are not coroutines, and it takes long to import
+
+        timeout = self.task.timeout.total_seconds() if self.task and self.task.timeout else None
+
+        async def bounded() -> Any:
+            try:
+                async with asyncio.timeout(timeout):
+                    return await coroutine
+            except TimeoutError as error:
+                if time.monotonic() >= self.held.deadline:
+                    raise TaskTimeoutError(self._too_long()) from error
+                raise
+
+        return _run_anywhere(bounded)
+
+    def _context(self, rule: Rule) -> TaskContext:
+        claimed = self.claimed
+        instance = TaskInstance(self.manager.storage, claimed)
+        return TaskContext(
+            manager=self.manager,
+            task_instance=instance,
+            trigger_kwargs=merged(copy.deepcopy(rule.with_params), self._kwargs()),
+            idempotency_key=idempotency_key(self.uid, f"{claimed.task}#{claimed.root}"),
+            fencing_token=claimed.fence,
+            attempt=claimed.attempt,
+            log=self.log,
+            is_lease_lost=self.held.is_lost,
+        )
+
+    def _kwargs(self) -> dict[str, Any]:
+        if self.claimed.kwargs is not None:
+            replaced: dict[str, Any] = decode(self.claimed.kwargs)
+            return replaced
+        return {trigger: decode(self.payloads[number]) for trigger, number in self.claimed.taken.items()}
+
+    def _open_log(self) -> InstanceLog:
+        claimed, manager = self.claimed, self.manager
+        return InstanceLog(
+            LogIdentity(self.uid, claimed.task, claimed.name, claimed.attempt, claimed.fence),
+            write=self._write_log,
+            now=self.executor.storage.now,
+            settings=manager.log_settings,
+            context=manager.log_context,
+            task_context=self.task.log_context if self.task else None,
+            logger_name=type(self.task).__module__ if self.task else "triggers.tasks",
+        )
+
+    def _write_log(self, batch: LogBatch) -> None:
+        attempt = self._attempt(logs=batch)
+        self.executor.storage.commit(self.uid, law.keep_logs(self.policy, attempt), timeout=LOG_PATIENCE)
+
+    # -- how it ended -----------------------------------------------------------------------------------
+
+    def _attempt(
+        self, metadata: Mapping[str, Any] | None = None, logs: LogBatch | None = None
+    ) -> law.Attempt:
+        claimed = self.claimed
+        return law.Attempt(claimed.task, claimed.number, claimed.fence, claimed.attempt, logs, metadata or {})
+
+    def _error(self, error: BaseException) -> str:
+        described = exception_record(error, self.manager.log_settings, self.log.secrets())
+        return encode(dict(described), "the error", ROOMY)
+
+    def _failed(self, error: BaseException) -> Ending:
+        return Ending(partial(law.fail, self.policy, error=self._error(error)))
+
+    def _signalled(self, signal: Skip | Retry) -> Ending:
+        """The end that a task asked for, or a failure if what it gave cannot be stored."""
+        try:
+            metadata = dict(signal.metadata or {})
+            encode(metadata, "metadata", self.policy.limits)
+            if isinstance(signal, Skip):
+                return Ending(partial(law.skip_running, self.policy), metadata)
+            error, retry = self._error(signal.cause or signal), self._retry_terms(signal)
+            return Ending(partial(law.fail, self.policy, error=error, retry=retry), metadata)
+        except InvalidValueError as invalid:
+            return self._failed(invalid)
+
+    def _retry_terms(self, signal: Retry) -> law.RetryTerms:
+        limit = self.task.max_retries if self.task else 0
+        exhausted = MaxRetriesExceeded(f"{self.claimed.name} asked to run again after {limit} retries")
+        exhausted.__cause__ = signal.cause
+        kwargs = signal.replacement_kwargs
+        payload = None if kwargs is None else encode(dict(kwargs), "replacement_kwargs", self.policy.limits)
+        return law.RetryTerms(
+            round(signal.cooldown.total_seconds() * 1e6), limit, self._error(exhausted), payload
+        )
+
+    def _too_long(self) -> str:
+        timeout = self.task.timeout if self.task else None
+        return f"{self.claimed.name} ran longer than its timeout of {timeout}"
+
+    def _time_out(self) -> None:
+        """From the heartbeat's thread: fail a task that is still running at its deadline."""
+        _log.error("%s of session %r; its thread is busy until it returns", self._too_long(), self.uid)
+        self._end(self._failed(TaskTimeoutError(self._too_long())))
+
+    def _end(self, ending: Ending) -> None:
+        """Store the end, with the log, trying again while the storage is away and the claim still is ours."""
+        name, attempt = self.claimed.name, self._attempt(ending.metadata, self.log.drain())
+        for pause in itertools.chain((0.0,), END_BACKOFF, itertools.repeat(END_BACKOFF[-1])):
+            try:
+                if pause:
+                    time.sleep(pause)
+                changes = self.manager.store(ending.decide(attempt))
+            except InvalidValueError as error:  # what it adds to the metadata makes that too large
+                ending, attempt = self._failed(error), self._attempt(logs=attempt.logs)
+            except BaseException as error:
+                if not self._is_passing(error):
+                    raise
+                if self.held.is_lost():
+                    _log.exception("the end of %s was not stored before its lease ran out", name)
+                    return
+                _log.warning("the end of %s could not be stored; it is tried again", name, exc_info=True)
+            else:
+                self._follow_up(changes)
+                return
+
+    def _is_passing(self, error: BaseException) -> bool:
+        """Whether the end can be stored after this: the storage was away, or something struck meanwhile.
+
+        A time limit of the runner can strike anywhere. What tells the process to go is raised again later.
+        """
+        if isinstance(error, Exception):
+            return isinstance(error, StorageError) or not isinstance(error, TriggersError)
+        if isinstance(error, KeyboardInterrupt | SystemExit) or self.delivery.is_stop(error):
+            self.interrupted = error
+            return True
+        return False
+
+    def _follow_up(self, changes: Changes) -> None:
+        """Hand over what the end released, and call the hooks; whatever they raise, the end is stored."""
+        if changes.refused:
+            _log.warning("session %r: %s", self.uid, changes.refused)
+        try:
+            self.manager.tell(changes)
+        except Exception:  # noqa: BLE001 - a hook's
+            _log.exception("a hook of session %r raised after %s had ended", self.uid, self.claimed.name)
+
+
+def worker_lost(what: str) -> str:
+    """The error, as a payload, of an instance that has lost too many workers."""
+    return encode(dict(exception_record(WorkerLost(what), LogSettings())), "the error")
+
+
+def idempotency_key(uid: str, root: str) -> str:
+    """The UID and the root's name as one string that no other pair has."""
+    return f"{uid.replace('%', '%25').replace('/', '%2F')}/{root}"
+
+
+def merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given over the defaults, mapping by mapping; anything else, lists too, is replaced."""
+    both = dict(defaults)
+    for key, value in given.items():
+        under = both.get(key)
+        both[key] = (
+            merged(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+        )
+    return both
+
+
+def _run_anywhere(make: Callable[[], Any]) -> Any:
+    """Run a coroutine to its end, on a thread of its own where this one already runs an event loop."""
+    import asyncio  # noqa: PLC0415 - as above
+
+    if asyncio._get_running_loop() is None:  # noqa: SLF001 - the public function raises, and the task would see that
+        return asyncio.run(make())
+    with ThreadPoolExecutor(1, thread_name_prefix="triggers-async") as pool:
+        return pool.submit(contextvars.copy_context().run, asyncio.run, make()).result()
