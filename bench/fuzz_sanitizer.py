@@ -34,7 +34,7 @@ from triggers.exceptions import with_context
 from triggers.logs import LogSettings, Sensitive
 from triggers.logs.formatters import ConsoleFormatter, JsonFormatter
 from triggers.logs.sanitizing.exceptions import describe
-from triggers.logs.sanitizing.messages import worded
+from triggers.logs.sanitizing.messages import format_message
 from triggers.logs.sanitizing.sanitizer import Sanitizer
 
 if TYPE_CHECKING:
@@ -289,7 +289,7 @@ def check(data: bytes) -> None:
 def _message(source: Bytes, sanitizer: Sanitizer, value: Any, open_text: str) -> None:
     template = source.text() + ("%s", "%r", "%d", "%(a)s", "%", "%s %s", "")[source.one() % 7]
     args = ((value,), (open_text, value), ({"a": open_text},), ())[source.one() % 4]
-    message, kept, send, send_args, _ = worded(template, args, sanitizer, (CANARY,))
+    message, kept, send, send_args, _ = format_message(template, args, sanitizer, (CANARY,))
     encode([message, kept], "message")
     _intact((message, kept, send % send_args if send_args else send))
 

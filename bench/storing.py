@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.rounds import in_turns
-from triggers.core import decisions as law
+from triggers.core import decisions
 from triggers.core.configuration import check_configuration
 from triggers.core.records import LogBatch, LogEntry
 from triggers.core.state import Firing
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CONFIGURATION = {"t_import": {"after": ["ready"], "run": "bench.NoOp"}}
 CONTEXT = {"app_version": "3.1.4", "survey": 96, "page": 3, "field": "givenNames"}
-POLICY = law.Policy()
+POLICY = decisions.Policy()
 
 BATCH, BATCHES, ROUNDS = 64, 5, 40
 
@@ -52,16 +52,16 @@ def run() -> list[tuple[str, float, str]]:
 def _write(storage: Storage) -> Callable[[], None]:
     rules = check_configuration(CONFIGURATION)
     firing = Firing(0, "ready", "{}", 0)
-    storage.commit("respondent-17", law.configure(POLICY, rules))
-    storage.commit("respondent-17", law.fire(POLICY, firing))
-    terms = law.Terms(3_600_000_000)
-    storage.commit("respondent-17", law.claim(POLICY, "t_import", 0, "bench", lambda *_: terms))
+    storage.commit("respondent-17", decisions.configure(POLICY, rules))
+    storage.commit("respondent-17", decisions.fire(POLICY, firing))
+    terms = decisions.Terms(3_600_000_000)
+    storage.commit("respondent-17", decisions.claim(POLICY, "t_import", 0, "bench", lambda *_: terms))
     entries = [_entry(number) for number in range(BATCH)]
-    attempt = law.Attempt("t_import", 0, 1, logs=LogBatch(entries, {20: BATCH}, 0))
+    attempt = decisions.AttemptReport("t_import", 0, 1, logs=LogBatch(entries, {20: BATCH}, 0))
 
     def write() -> None:
         for _ in range(BATCHES):
-            storage.commit("respondent-17", law.keep_logs(POLICY, attempt))
+            storage.commit("respondent-17", decisions.keep_logs(POLICY, attempt))
 
     return write
 

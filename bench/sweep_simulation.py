@@ -59,7 +59,7 @@ class Costs:
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class Keyspace:
     """What is simulated.
 
     Attributes:
@@ -90,9 +90,9 @@ class World:
     costs: Costs = Costs()
 
 
-ONE = World("one index: half of it unforeseen", 50)
+ONE = Keyspace("one index: half of it unforeseen", 50)
 ALL = replace(ONE, name="one index: everything", rate=13_500, sweepers=16)
-MANY = World("64 indexes, 8 for each sweeper", 13_500, indexes=64, sweepers=64, sees=8)
+MANY = Keyspace("64 indexes, 8 for each sweeper", 13_500, indexes=64, sweepers=64, sees=8)
 
 WORLDS = (
     replace(ONE, name="one index: nothing foreseen", foreseen=0.0),
@@ -136,7 +136,7 @@ class Index:
 class Simulation:
     """One world, from its beginning to its end."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Keyspace) -> None:
         self.world = world
         self.random = random.Random(f"{SEED} {world.name}")
         self.now = 0.0
@@ -231,7 +231,7 @@ class Simulation:
         return free
 
 
-def report(world: World) -> list[str]:
+def report(world: Keyspace) -> list[str]:
     """The line of a world."""
     simulation = Simulation(world)
     simulation.run()

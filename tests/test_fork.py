@@ -61,7 +61,7 @@ def test_a_fork_does_not_wait_for_ever(monkeypatch):
 
 def test_nothing_begins_while_the_process_is_forked():
     """What would begin then begins after it, and in the child nothing is held."""
-    gate = fork.Unforked()
+    gate = fork.ForkGuard()
     gate.before_fork()
     begun = threading.Event()
 

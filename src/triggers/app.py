@@ -12,7 +12,7 @@ from triggers.core.configuration import check_configuration
 from triggers.core.names import is_name
 from triggers.core.values import DEFAULT_LIMITS, Limits
 from triggers.exceptions import ManagerMismatchError, UnknownSessionError
-from triggers.manager import FinalizingTriggerManager, Surroundings, TriggerManager
+from triggers.manager import FinalizingTriggerManager, ManagerServices, TriggerManager
 from triggers.runners.base import BY_ITSELF
 from triggers.session import SessionView
 from triggers.storages.base import Purge
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from triggers.core.rules import RuleSet
     from triggers.core.state import Session
     from triggers.runners.base import Delivery, Runner
-    from triggers.storages.base import Backlog, Due, Storage
+    from triggers.storages.base import Backlog, ReadyInstance, Storage
     from triggers.task import Registry
 
 _log = logging.getLogger(__name__)
@@ -116,10 +116,10 @@ class Triggers:
         self._closed = False
         # Nobody hands over what is released here, so it is due for the sweeps of others at once.
         micros = 0 if runner is None else round(grace.total_seconds() * 1e6)
-        self._around = Surroundings(
+        self._services = ManagerServices(
             storage=self._backend,
-            hand_over=None if runner is None else self._hand_over,
-            expect=self._expect,
+            dispatch=None if runner is None else self._dispatch,
+            schedule_sweep=self._schedule_sweep,
             tasks=registry.names if complete_registry else None,
             runners=plugins.names(plugins.RUNNERS) | self._given.keys(),
             grace=0 if runner is None else micros,  # nobody here hands over: the next sweep elsewhere may
@@ -129,7 +129,7 @@ class Triggers:
         self._executor = Executor(
             self._backend, registry, self._manager_of, self._policy_of, lease.total_seconds(), max_crashes
         )
-        self._sweep = Sweep(self._backend, self._around.hand_over, self._policy_of, micros)
+        self._sweep = Sweep(self._backend, self._services.dispatch, self._policy_of, micros)
         self._sweeper = Sweeper(self._sweep, sweep_interval.total_seconds())
         if runner is not None:
             self._runner(None)
@@ -159,7 +159,7 @@ class Triggers:
         Raises:
             InvalidNameError: it is something else.
         """
-        return self._manager(uid, self._around)
+        return self._manager(uid, self._services)
 
     def existing_session(self, uid: str) -> TriggerManager:
         """The manager that a stored session belongs to, whichever class of this process that is.
@@ -195,7 +195,7 @@ class Triggers:
         Raises:
             ConfigurationError: with every problem, each with its path.
         """
-        around = self._around
+        around = self._services
         return check_configuration(
             configuration, tasks=self._registry.names, runners=around.runners, limits=around.limits
         )
@@ -220,20 +220,21 @@ class Triggers:
         if self._default is not None:
             self._sweeper.start()
 
-    def rest(self) -> None:
+    def pause_sweeping(self) -> None:
         """Sweep no more in the background, until the next :meth:`start`; a second call does nothing."""
         self._sweeper.close()
 
-    def sweep(self, *, everything: bool = False) -> SweepReport:
+    def sweep(self, *, include_recent: bool = False) -> SweepReport:
         """Sweep once, now: rescue lost claims and, if there is a runner, hand over what is due.
 
         Args:
-            everything: hand over a batch also of what somebody may just have handed over, and died.
+            include_recent: dispatch a batch also of what another process may just have dispatched before it
+                died.
 
         Raises:
             StorageError: the storage is away.
         """
-        return self._sweep.once(everything=everything)
+        return self._sweep.once(include_recent=include_recent)
 
     @property
     def has_runner(self) -> bool:
@@ -269,7 +270,7 @@ class Triggers:
         label: str,
         error: BaseException,
         *,
-        patience: float | None = None,
+        timeout: float | None = None,
     ) -> bool:
         """Fail an instance for a worker that cannot: killed at a time limit, say, or its message was revoked.
 
@@ -282,7 +283,7 @@ class Triggers:
             number: its number.
             label: of the message, as :class:`~triggers.runners.base.Delivery` had it.
             error: what the instance is failed with.
-            patience: how long to wait for the storage, in seconds; None for the storage's setting.
+            timeout: how long to wait for the storage, in seconds; None for the storage's setting.
 
         Returns:
             Whether it was failed.
@@ -290,7 +291,7 @@ class Triggers:
         Raises:
             StorageError: the storage is away; nothing was changed.
         """
-        return self._executor.abort(uid, task, number, label, error, patience=patience)
+        return self._executor.abort(uid, task, number, label, error, timeout=timeout)
 
     def lose(self, uid: str, task: str, number: int, label: str) -> bool:
         """Rescue what a worker was running that is known to be dead, without waiting for its lease.
@@ -311,17 +312,17 @@ class Triggers:
         """
         lost = self._executor.lose(uid, task, number, label)
         if lost:
-            self._expect()
+            self._schedule_sweep()
         return lost
 
     def watch_tasks(self, learn: Callable[[str], None]) -> None:
         """Call `learn`, a bound method, with the name of every task here, and with each that comes."""
         self._registry.watch(learn)
 
-    def pull(self, limit: int) -> list[Due]:
+    def pull(self, limit: int) -> list[ReadyInstance]:
         """Take instances that are ready from the storage, for the default runner; others go to theirs."""
-        due = self._backend.due(limit, grace=self._around.grace, everything=True)
-        self._hand_over([other for other in due if not self._is_default(other)])
+        due = self._backend.due(limit, grace=self._services.grace, include_recent=True)
+        self._dispatch([other for other in due if not self._is_default(other)])
         return [own for own in due if self._is_default(own)]
 
     def join(self, timeout: float | timedelta | None = None, *, delayed: bool = True) -> bool:
@@ -429,7 +430,7 @@ class Triggers:
 
     # -- what holds it together -------------------------------------------------------------------------
 
-    def _hand_over(self, ready: Sequence[Due]) -> None:
+    def _dispatch(self, ready: Sequence[ReadyInstance]) -> None:
         """Offer instances to their runners. A hint that gets lost is repeated by the sweep."""
         if self._closed:
             return
@@ -440,11 +441,11 @@ class Triggers:
                 what = "%s#%d of session %r could not be handed over; the sweep tries again"
                 _log.exception(what, due.task, due.number, due.uid)
 
-    def _expect(self) -> None:
+    def _schedule_sweep(self) -> None:
         """Something will be due: the sweep of this process is to look when."""
         self._sweeper.wake()
 
-    def _is_default(self, due: Due) -> bool:
+    def _is_default(self, due: ReadyInstance) -> bool:
         return due.using is None or due.using == self._default
 
     def _runner(self, name: str | None) -> Runner:
@@ -470,12 +471,12 @@ class Triggers:
         if kind is None:
             message = f"session {uid!r} belongs to manager {name!r}, which this process lacks"
             raise ManagerMismatchError(message)
-        return kind(uid, self._around)
+        return kind(uid, self._services)
 
     def _policy_of(self, name: str) -> Policy | None:
         if name not in self._policies:
             kind = self._kind(name)
             if kind is None:
                 return None
-            self._policies[name] = kind.policy_for(self._around.grace, self._around.limits)
+            self._policies[name] = kind.policy_for(self._services.grace, self._services.limits)
         return self._policies[name]

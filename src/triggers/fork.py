@@ -11,7 +11,7 @@ from typing import Protocol
 from weakref import WeakSet
 
 
-class Renewable(Protocol):
+class ForkAware(Protocol):
     """Something that begins anew in a forked process."""
 
     def after_fork(self) -> None:
@@ -19,10 +19,10 @@ class Renewable(Protocol):
         ...
 
 
-_things: WeakSet[Renewable] = WeakSet()
+_things: WeakSet[ForkAware] = WeakSet()
 
 
-def renew_after_fork(thing: Renewable) -> None:
+def reset_after_fork(thing: ForkAware) -> None:
     """Call the thing's `after_fork` in every child that this process forks, as long as the thing lives."""
     _things.add(thing)
 
@@ -31,7 +31,7 @@ def renew_after_fork(thing: Renewable) -> None:
 WAIT = 1.0
 
 
-class Unforked:
+class ForkGuard:
     """Work in the middle of which the process is not forked: ``with unforked:``.
 
     A library in C may keep in memory which locks its connections have. A child that inherits that
@@ -69,7 +69,7 @@ class Unforked:
 
 
 #: What holds for the whole process.
-unforked = Unforked()
+unforked = ForkGuard()
 
 
 def _renew() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast
 
-from triggers.core import decisions as law
+from triggers.core import decisions
 from triggers.core.configuration import check_configuration
 from triggers.core.names import check_name, split_instance_name
 from triggers.core.state import new_firing
@@ -22,8 +22,8 @@ from triggers.core.values import DEFAULT_LIMITS, Limits, decode, encode, mapping
 from triggers.exceptions import InvalidStatusError
 from triggers.logs import LogSettings
 from triggers.session import SessionView, TaskInstance
-from triggers.storages.base import Due
-from triggers.storages.joining.transaction import Here
+from triggers.storages.base import ReadyInstance
+from triggers.storages.joining.transaction import TransactionScope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -61,12 +61,12 @@ class FireResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class ManagerServices:
     """What the managers of an application share.
 
     Attributes:
         storage: where sessions are kept.
-        hand_over: offers released instances to their runners, and must not raise; None where there are none.
+        dispatch: offers released instances to their runners, and must not raise; None where there are none.
         expect: is told that something will be due later.
         tasks: every task that a `run` may name, or None where other processes may have more.
         runners: every runner that a `using` may name, or None for any.
@@ -75,8 +75,8 @@ class Surroundings:
     """
 
     storage: Storage
-    hand_over: Callable[[Sequence[Due]], None] | None = None
-    expect: Callable[[], None] = lambda: None
+    dispatch: Callable[[Sequence[ReadyInstance]], None] | None = None
+    schedule_sweep: Callable[[], None] = lambda: None
     tasks: Collection[str] | None = None
     runners: Collection[str] | None = None
     grace: int = 30_000_000
@@ -84,7 +84,7 @@ class Surroundings:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class FiredBy:
     """Which running instance fires, where a task fires; it counts against endless cascades."""
 
     name: str = ""
@@ -130,31 +130,31 @@ class TriggerManager:
             cls.name = f"{cls.__module__}.{cls.__qualname__}"
         cls._hooked = any(getattr(cls, hook) is not getattr(TriggerManager, hook) for hook in _HOOKS)
 
-    def __init__(self, uid: str, around: Surroundings, source: Source | None = None) -> None:
+    def __init__(self, uid: str, services: ManagerServices, fired_by: FiredBy | None = None) -> None:
         self.uid = check_name(uid, "UID")
-        self._around = around
-        self._source = source or Source()
+        self._services = services
+        self._fired_by = fired_by or FiredBy()
         self._rules: RuleSet | None = None  # those that the session had last
-        self._here = Here(around.storage)
-        self.storage = SessionView(uid, cast("Reader", self._here))
-        self._policy = self.policy_for(around.grace, around.limits)
+        self._scope = TransactionScope(services.storage)
+        self.storage = SessionView(uid, cast("Reader", self._scope))
+        self._policy = self.policy_for(services.grace, services.limits)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.uid!r}>"
 
     @property
-    def policy(self) -> law.Policy:
+    def policy(self) -> decisions.Policy:
         """What its settings come to; where nobody here will hand over, what it releases is due at once."""
-        block = self._here.block
+        block = self._scope.block
         return self._policy if block is None or block.is_told else replace(self._policy, grace=0)
 
     @classmethod
-    def policy_for(cls, grace: int, limits: Limits) -> law.Policy:
+    def policy_for(cls, grace: int, limits: Limits) -> decisions.Policy:
         """What this class lays down for its sessions."""
         finalizing = None
         if cls.finalize_trigger is not None:
-            finalizing = law.Finalizing(cls.finalize_trigger, cls.finalize_max_level)
-        return law.Policy(cls.name, grace, finalizing, cls.review_level, limits)
+            finalizing = decisions.Finalizing(cls.finalize_trigger, cls.finalize_max_level)
+        return decisions.Policy(cls.name, grace, finalizing, cls.review_level, limits)
 
     @contextmanager
     def joined(self, connection: object) -> Iterator[Self]:
@@ -176,7 +176,7 @@ class TriggerManager:
         Raises:
             StorageError: it cannot be joined, and why; the transaction is as it was.
         """
-        with self._here.joined(connection):
+        with self._scope.joined(connection):
             yield self
 
     # -- what an application does -----------------------------------------------------------------------
@@ -196,11 +196,11 @@ class TriggerManager:
         Raises:
             ConfigurationError: with every problem, each with its path; nothing was changed.
         """
-        around = self._around
+        services = self._services
         rules = check_configuration(
-            configuration, tasks=around.tasks, runners=around.runners, limits=around.limits
+            configuration, tasks=services.tasks, runners=services.runners, limits=services.limits
         )
-        self.apply(law.configure(self.policy, rules, catch_up=catch_up))
+        self.apply(decisions.configure(self.policy, rules, catch_up=catch_up))
 
     def fire(
         self, trigger: str, kwargs: Mapping[str, Any] | None = None, *, key: str | None = None
@@ -221,9 +221,9 @@ class TriggerManager:
             IdempotencyConflictError: the key was used with other kwargs.
             StorageError: it could not be stored.
         """
-        depth, name, limits = self._source.depth, self._source.name, self._around.limits
+        depth, name, limits = self._fired_by.depth, self._fired_by.name, self._services.limits
         firing = new_firing(trigger, kwargs, key, depth=depth, source=name, limits=limits)
-        return _fire_result(self.apply(law.fire(self.policy, firing, self._rules)))
+        return _fire_result(self.apply(decisions.fire(self.policy, firing, self._rules)))
 
     def replay_failed_instance(
         self, instance: TaskInstance | str, replacement_kwargs: Mapping[str, Mapping[str, Any]] | None = None
@@ -244,8 +244,8 @@ class TriggerManager:
         where = _where(instance)
         payload = None
         if replacement_kwargs is not None:
-            payload = _payload(replacement_kwargs, "replacement_kwargs", self._around.limits)
-        changes = self.apply(law.replay(self.policy, *where, payload))
+            payload = _payload(replacement_kwargs, "replacement_kwargs", self._services.limits)
+        changes = self.apply(decisions.replay(self.policy, *where, payload))
         return TaskInstance(self.storage, changes.created[0])
 
     def skip_failed_instance(
@@ -272,9 +272,9 @@ class TriggerManager:
             message = "a result goes nowhere without cascade=True"
             raise ValueError(message)
         where = _where(instance)
-        payload = _payload(result, "result", self._around.limits) if cascade else None
-        changes = self.apply(law.skip(self.policy, *where, result=payload))
-        return TaskInstance(self.storage, changes.moved[0][0])
+        payload = _payload(result, "result", self._services.limits) if cascade else None
+        changes = self.apply(decisions.skip(self.policy, *where, result=payload))
+        return TaskInstance(self.storage, changes.transitioned[0][0])
 
     def update_instance_status(self, instance: TaskInstance | str, status: Status | str) -> TaskInstance:
         """Move an instance by hand, as far as the table of moves allows; a running attempt is shut out.
@@ -295,18 +295,18 @@ class TriggerManager:
         elif wanted is Status.SKIPPED and self.storage[f"{task}#{number}"].status is not Status.RUNNING:
             self.skip_failed_instance(instance)
         else:
-            self.apply(law.set_status(self.policy, task, number, wanted))
+            self.apply(decisions.set_status(self.policy, task, number, wanted))
         return self.storage[f"{task}#{number}"]
 
     def update_instance_metadata(self, instance: TaskInstance | str, metadata: Mapping[str, Any]) -> None:
         """Add keys to the metadata of an instance; a key that is there gets the new value."""
         where, added = _where(instance), _mapping(metadata, "metadata")
-        self.apply(law.add_metadata(self.policy, *where, added))
+        self.apply(decisions.add_metadata(self.policy, *where, added))
 
     def update_session_metadata(self, metadata: Mapping[str, Any]) -> None:
         """Add keys to the metadata of the session; a key that is there gets the new value."""
         added = _mapping(metadata, "metadata")
-        self.apply(law.add_session_metadata(self.policy, added))
+        self.apply(decisions.add_session_metadata(self.policy, added))
 
     def mark_instance_logs_resolved(
         self,
@@ -331,7 +331,7 @@ class TriggerManager:
             raise ValueError(message)
         where = _where(instance)
         audit = {"by": by, "reason": reason}
-        self._reviewed(law.resolve_logs(self.policy, *where, audit, through, records))
+        self._reviewed(decisions.resolve_logs(self.policy, *where, audit, through, records))
 
     def reopen_instance_logs(
         self, instance: TaskInstance | str, *, by: str | None = None, reason: str | None = None
@@ -339,7 +339,7 @@ class TriggerManager:
         """Take every review of an instance's records back. A session that was finalised stays so."""
         where = _where(instance)
         audit = {"by": by, "reason": reason}
-        self._reviewed(law.reopen_logs(self.policy, *where, audit))
+        self._reviewed(decisions.reopen_logs(self.policy, *where, audit))
 
     def mark_logs_resolved(
         self, fingerprint: str, *, by: str | None = None, reason: str | None = None
@@ -368,8 +368,8 @@ class TriggerManager:
 
     def _reviewed(self, decision: Decision) -> None:
         changes = self.apply(decision)
-        instance = TaskInstance(self.storage, changes.moved[0][0])
-        self._afterwards(partial(self._post_resolve_logs, instance))
+        instance = TaskInstance(self.storage, changes.transitioned[0][0])
+        self._after_commit(partial(self._post_resolve_logs, instance))
 
     # -- the same for async applications ----------------------------------------------------------------
 
@@ -467,60 +467,60 @@ class TriggerManager:
     def apply(self, decision: Decision) -> Changes:
         """Commit a decision about the session, hand over what it released, and call the hooks."""
         changes = self.store(decision)
-        self._afterwards(partial(self.tell, changes))
+        self._after_commit(partial(self.publish, changes))
         return changes
 
     def store(self, decision: Decision) -> Changes:
         """The first half of :meth:`apply`: commit a decision, and tell nobody yet."""
-        changes = self._here.storage.commit(self.uid, decision)
+        changes = self._scope.storage.commit(self.uid, decision)
         self._rules = changes.session.rules
         return changes
 
-    def _afterwards(self, call: Callable[[], None]) -> None:
+    def _after_commit(self, call: Callable[[], None]) -> None:
         """Call it now, or when the transaction that was joined is committed."""
-        block = self._here.block
+        block = self._scope.block
         if block is None:
             call()
         else:
             block.after_commit(call)
 
-    def tell(self, changes: Changes) -> None:
+    def publish(self, changes: Changes) -> None:
         """The second half of :meth:`apply`: call the hooks and hand over what was released."""
         try:
             self._call_hooks(changes)
         finally:
-            self._hand_over(changes)
+            self._dispatch(changes)
 
-    def _hand_over(self, changes: Changes) -> None:
-        if self._around.hand_over is None:
+    def _dispatch(self, changes: Changes) -> None:
+        if self._services.dispatch is None:
             return
         uid, now, rules = self.uid, changes.session.now, changes.session.rules
         scheduled = changes.scheduled()
         ready = [
-            Due.by(rules, uid, instance.task, instance.number)
+            ReadyInstance.by(rules, uid, instance.task, instance.number)
             for instance in scheduled
             if instance.run_at <= now
         ]
         if ready:
-            self._around.hand_over(ready)
+            self._services.dispatch(ready)
         if len(ready) < len(scheduled):
-            self._around.expect()
+            self._services.schedule_sweep()
 
     def _call_hooks(self, changes: Changes) -> None:
         if not self._hooked:
             return
-        for firing, released in zip(changes.fired, changes.released, strict=True):
+        for firing, released in zip(changes.fired, changes.scheduled_by, strict=True):
             self._post_fire(firing.trigger, self.storage.page(released))
         for instance in changes.created:
             if instance.parent is not None:
                 self._post_replay(TaskInstance(self.storage, instance))
-        for instance, guard in changes.moved:
+        for instance, guard in changes.transitioned:
             if instance.status is Status.SKIPPED and guard.status is not Status.SKIPPED:
                 self._post_skip(TaskInstance(self.storage, instance), instance.result is not None)
 
-    def of_task(self, source: Source) -> TriggerManager:
+    def of_task(self, fired_by: FiredBy) -> TriggerManager:
         """The same manager for use inside a task: what it fires counts as fired by that instance."""
-        return type(self)(self.uid, self._around, source)
+        return type(self)(self.uid, self._services, fired_by)
 
 
 class FinalizingTriggerManager(TriggerManager):
@@ -563,10 +563,10 @@ def _status(value: Status | str) -> Status:
 
 def _fire_result(changes: Changes) -> FireResult:
     finalized = changes.session.finalized is not None
-    if changes.keyed is not None:
-        return FireResult(changes.keyed.number, duplicate=True, finalized=finalized)
+    if changes.duplicate_of is not None:
+        return FireResult(changes.duplicate_of.number, duplicate=True, finalized=finalized)
     created = [(instance.name, instance.status) for instance in changes.created]
-    touched = [(instance.name, instance.status) for instance in changes.taken] + created
+    touched = [(instance.name, instance.status) for instance in changes.triggered] + created
     return FireResult(
         number=changes.fired[0].number,
         created=tuple([name for name, _ in created]),

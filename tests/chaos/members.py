@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tests.chaos.doom import Doom
 from tests.crash.world import CONFIGURATION, Journal, World, plan, review
-from triggers.core import decisions as law
+from triggers.core import decisions
 from triggers.exceptions import StorageError
 from triggers.runners.threads import ThreadsRunner
 from triggers.testing.faults import FaultyStorage
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from tests.chaos.queue import Queue
     from tests.crash.world import Fire
     from triggers import Triggers
-    from triggers.runners.base import Runner, Work
-    from triggers.storages.base import Due
+    from triggers.runners.base import Runner, RunnerHost
+    from triggers.storages.base import ReadyInstance
 
 _T = TypeVar("_T")
 
@@ -76,10 +76,10 @@ def busy(instance: str, fence: int) -> float:
 class Deaf:
     """A runner to which nobody listens: all its hints are lost."""
 
-    def start(self, work: Work) -> None:
+    def start(self, work: RunnerHost) -> None:
         """Nothing will be called."""
 
-    def submit(self, due: Due) -> None:
+    def submit(self, due: ReadyInstance) -> None:
         """Lose it."""
 
     def is_idle(self) -> bool:
@@ -238,4 +238,4 @@ class Members:
 
 def shorten_backoff() -> None:
     """In this process, and all that it forks, the pause after a crash is short."""
-    law.CRASH_BACKOFF = (BACKOFF,)  # type: ignore[assignment]
+    decisions.CRASH_BACKOFF = (BACKOFF,)  # type: ignore[assignment]

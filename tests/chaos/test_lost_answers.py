@@ -20,7 +20,7 @@ from tests.crash.world import wait_for
 from tests.history.checker import check
 from tests.history.clients import Call, open_storage, play
 from triggers import plugins
-from triggers.core import decisions as law
+from triggers.core import decisions
 from triggers.core.state import Firing
 from triggers.core.terms import Policy
 from triggers.exceptions import StorageError
@@ -122,7 +122,7 @@ def test_where_nobody_can_tell_the_error_says_so(network, cuts, url):
         network.cut_after(pattern, who, deliver=arrives)
         firing = Firing(0, "go", "{}", 0)
         with pytest.raises(StorageError) as error:
-            storage.commit("one", law.fire(Policy(), firing), timeout=0.5)
+            storage.commit("one", decisions.fire(Policy(), firing), timeout=0.5)
         said = str(error.value)
         assert "nothing was changed" not in said
         assert re.search("whether|may have|not known|cannot be told", said), said

@@ -34,7 +34,7 @@ def released(url: str, count: int, first: int) -> set[str]:
     return found
 
 
-def hand_over(url: str, ready: Ready) -> list[str]:
+def dispatch(url: str, ready: Ready) -> list[str]:
     """What one of the sweeps takes, in small steps, until nothing is due."""
     found = []
     with closing(open_storage(url)) as storage:
@@ -52,7 +52,7 @@ def test_sweeps_in_four_places_hand_each_instance_over_once_per_round(url, count
     parts: set[int] = set()
     for round_ in range(2):
         fresh = released(url, count, first=10 * round_)
-        taken = together([partial(hand_over, url)] * PLACES)
+        taken = together([partial(dispatch, url)] * PLACES)
         assert Counter(name for part in taken for name in part) == Counter(fresh)
         parts |= {place for place, part in enumerate(taken) if part}
         everything |= fresh

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from triggers import FinalizingTriggerManager, Registry, Triggers, task, with_context
 from triggers.cli import main
-from triggers.core import decisions as law
+from triggers.core import decisions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,7 +93,7 @@ def survey_tasks() -> Registry:
 
 
 @dataclass
-class Place:
+class StorageSandbox:
     """A folder with a storage and an application.
 
     Attributes:
@@ -124,8 +124,8 @@ class Place:
             manager = app.session(uid)
             manager.update_configuration({"t_lost": {"after": ["a"], "run": run}})
             manager.fire("a")
-            terms = law.Terms(lease=1)
-            app.storage.commit(uid, law.claim(manager.policy, "t_lost", 0, "gone", lambda *_: terms))
+            terms = decisions.Terms(lease=1)
+            app.storage.commit(uid, decisions.claim(manager.policy, "t_lost", 0, "gone", lambda *_: terms))
 
     def run(self, *args, code=0, stdin=None, storage=True):
         """Call the command line in this process; returns what it printed."""
@@ -176,7 +176,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "survey_app", raising=False)
     url = f"sqlite:///{tmp_path / 'survey.db'}"
     monkeypatch.setenv("SURVEY_URL", url)
-    yield Place(tmp_path, url)
+    yield StorageSandbox(tmp_path, url)
     sys.modules.pop("survey_app", None)
 
 

@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 
 from triggers import Registry, task, with_context
-from triggers.core import decisions as law
+from triggers.core import decisions
 
 RULES = {"t": {"after": ["x"], "run": "survey.rare"}}
 
@@ -60,8 +60,8 @@ def test_a_running_instance_names_its_worker(place):
         manager = app.session("s")
         manager.update_configuration(RULES)
         manager.fire("x")
-        terms = law.Terms(lease=10**12)
-        app.storage.commit("s", law.claim(manager.policy, "t", 0, "host:1", lambda *_: terms))
+        terms = decisions.Terms(lease=10**12)
+        app.storage.commit("s", decisions.claim(manager.policy, "t", 0, "host:1", lambda *_: terms))
     assert "run by host:1" in words(place.run("show", "s").stdout)
     assert place.json("show", "s")["instances"][0]["owner"] == "host:1"
 

@@ -27,7 +27,7 @@ def test_a_sweep_of_a_storage_rescues_and_runs_nothing(place):
     place.lose("s")
     assert "has lost its worker gone" in " ".join(place.run("show", "s").stdout.split())
     document = place.json("sweep")
-    assert (document["recovered"], document["failed"], document["handed_over"]) == (1, 0, 0)
+    assert (document["recovered"], document["failed"], document["dispatched"]) == (1, 0, 0)
     assert status(place, "s", "t_lost#0") == "scheduled"
     assert place.json("sweep")["recovered"] == 0
 

@@ -7,13 +7,13 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from triggers.core import decisions as law
+from triggers.core import decisions
 from triggers.core.rules import NO_RULES, rule_set
 from triggers.core.state import Changes, Decision, Firing, Instance, Need, NeedsSession, Session, Slice
 from triggers.core.status import Status
-from triggers.core.terms import Attempt, Policy, Terms
+from triggers.core.terms import AttemptReport, Policy, Terms
 from triggers.exceptions import ManagerMismatchError
-from triggers.storages.base import answer
+from triggers.storages.base import run_decision
 
 RULES = rule_set(
     {
@@ -22,33 +22,33 @@ RULES = rule_set(
     }
 )
 POLICY = Policy()
-ATTEMPT = Attempt("t", 0, 1)
+ATTEMPT = AttemptReport("t", 0, 1)
 
 #: Those that change one instance and nothing else of the session.
 SHARED = {"claim", "release", "keep_logs", "recover", "lose", "abort"}
 
 DECISIONS = {
-    "fire": law.fire(POLICY, Firing(0, "a", "{}", 0), RULES),
-    "fire, with a key": law.fire(POLICY, Firing(0, "a", "{}", 0, key="k"), RULES),
-    "configure": law.configure(POLICY, RULES),
-    "replay": law.replay(POLICY, "t", 0),
-    "skip": law.skip(POLICY, "t", 0),
-    "skip, with a result": law.skip(POLICY, "t", 0, result="{}"),
-    "set_status": law.set_status(POLICY, "t", 0, Status.SCHEDULED),
-    "set_status, finished": law.set_status(POLICY, "t", 0, Status.FINISHED),
-    "add_metadata": law.add_metadata(POLICY, "t", 0, {}),
-    "add_session_metadata": law.add_session_metadata(POLICY, {}),
-    "resolve_logs": law.resolve_logs(POLICY, "t", 0, {}),
-    "reopen_logs": law.reopen_logs(POLICY, "t", 0, {}),
-    "claim": law.claim(POLICY, "t", 0, "worker", lambda *_: Terms(1)),
-    "finish": law.finish(POLICY, ATTEMPT, "{}", RULES),
-    "fail": law.fail(POLICY, ATTEMPT, "{}"),
-    "skip_running": law.skip_running(POLICY, ATTEMPT),
-    "release": law.release(POLICY, ATTEMPT),
-    "keep_logs": law.keep_logs(POLICY, ATTEMPT),
-    "recover": law.recover(POLICY, "t", 0, 1, str),
-    "lose": law.lose(POLICY, "t", 0, "m", str),
-    "abort": law.abort(POLICY, "t", 0, "m", "{}"),
+    "fire": decisions.fire(POLICY, Firing(0, "a", "{}", 0), RULES),
+    "fire, with a key": decisions.fire(POLICY, Firing(0, "a", "{}", 0, key="k"), RULES),
+    "configure": decisions.configure(POLICY, RULES),
+    "replay": decisions.replay(POLICY, "t", 0),
+    "skip": decisions.skip(POLICY, "t", 0),
+    "skip, with a result": decisions.skip(POLICY, "t", 0, result="{}"),
+    "set_status": decisions.set_status(POLICY, "t", 0, Status.SCHEDULED),
+    "set_status, finished": decisions.set_status(POLICY, "t", 0, Status.FINISHED),
+    "add_metadata": decisions.add_metadata(POLICY, "t", 0, {}),
+    "add_session_metadata": decisions.add_session_metadata(POLICY, {}),
+    "resolve_logs": decisions.resolve_logs(POLICY, "t", 0, {}),
+    "reopen_logs": decisions.reopen_logs(POLICY, "t", 0, {}),
+    "claim": decisions.claim(POLICY, "t", 0, "worker", lambda *_: Terms(1)),
+    "finish": decisions.finish(POLICY, ATTEMPT, "{}", RULES),
+    "fail": decisions.fail(POLICY, ATTEMPT, "{}"),
+    "skip_running": decisions.skip_running(POLICY, ATTEMPT),
+    "release": decisions.release(POLICY, ATTEMPT),
+    "keep_logs": decisions.keep_logs(POLICY, ATTEMPT),
+    "recover": decisions.recover(POLICY, "t", 0, 1, str),
+    "lose": decisions.lose(POLICY, "t", 0, "m", str),
+    "abort": decisions.abort(POLICY, "t", 0, "m", "{}"),
 }
 
 #: The caller's rules are not given, or of no use, or it needs nothing.
@@ -71,7 +71,7 @@ def test_a_decision_knows_its_name_and_whether_it_is_exclusive(called):
 
 def test_every_decision_is_looked_at_here():
     """The law has no other ones than these tests know."""
-    functions = {name for name in law.__all__ if inspect.isfunction(getattr(law, name))}
+    functions = {name for name in decisions.__all__ if inspect.isfunction(getattr(decisions, name))}
     assert functions - {"labelled", "is_labelled"} == {decision.name for decision in DECISIONS.values()}
 
 
@@ -88,8 +88,8 @@ def test_what_a_decision_foresees_is_what_it_asks_for_first(called):
 
 def test_without_rules_nothing_is_foreseen_that_depends_on_them():
     """A firing and a finish touch what the rules say."""
-    assert law.fire(POLICY, Firing(0, "a", "{}", 0)).prefetch is None
-    assert law.finish(POLICY, ATTEMPT, "{}").prefetch is None
+    assert decisions.fire(POLICY, Firing(0, "a", "{}", 0)).prefetch is None
+    assert decisions.finish(POLICY, ATTEMPT, "{}").prefetch is None
 
 
 def test_a_policy_can_be_found_by_the_managers_name():
@@ -100,14 +100,14 @@ def test_a_policy_can_be_found_by_the_managers_name():
         asked.append(manager)
         return Policy("mine", grace=7) if manager == "mine" else None
 
-    move = law.set_status(policy_of, "t", 0, Status.SCHEDULED)
+    move = decisions.set_status(policy_of, "t", 0, Status.SCHEDULED)
     for manager, grace in (("mine", 7), ("other", Policy().grace)):
         found = Slice(instances=[Instance("t", 0, Status.UNSTARTED, 0, 0)])
-        changes = answer(move, head(manager=manager), lambda _, found=found: found, exclusive=True)
-        assert changes.moved[0][0].dispatch_after == 5 + grace
+        changes = run_decision(move, head(manager=manager), lambda _, found=found: found, exclusive=True)
+        assert changes.transitioned[0][0].dispatch_after == 5 + grace
     assert asked == ["mine", "other"]
     with pytest.raises(ManagerMismatchError):
-        next(law.set_status(Policy("mine"), "t", 0, Status.SCHEDULED)(head(manager="other")))
+        next(decisions.set_status(Policy("mine"), "t", 0, Status.SCHEDULED)(head(manager="other")))
 
 
 # -- how it is run ------------------------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ def test_a_decision_that_asks_for_nothing_is_run_to_its_end():
         return Changes(session)
 
     session = head()
-    assert answer(Decision("test", begin), session, nothing, exclusive=True).session is session
+    assert run_decision(Decision("test", begin), session, nothing, exclusive=True).session is session
 
 
 def test_a_run_is_told_whether_it_is_exclusive():
@@ -135,10 +135,10 @@ def test_a_run_is_told_whether_it_is_exclusive():
     def begin(session):
         yield Need()
         seen.append(session.exclusive)
-        return Changes(session, head=False)
+        return Changes(session, writes_head=False)
 
     for exclusive in (True, False):
-        answer(Decision("test", begin), head(exclusive=not exclusive), nothing, exclusive=exclusive)
+        run_decision(Decision("test", begin), head(exclusive=not exclusive), nothing, exclusive=exclusive)
     assert seen == [True, False]
 
 
@@ -150,17 +150,17 @@ def test_only_a_run_that_is_not_exclusive_may_ask_for_the_session():
         raise NeedsSession
 
     with pytest.raises(NeedsSession):
-        answer(Decision("greedy", begin), head(), nothing, exclusive=False)
+        run_decision(Decision("greedy", begin), head(), nothing, exclusive=False)
     with pytest.raises(
         RuntimeError, match=r"decision 'greedy' raised NeedsSession .* look at session\.exclusive"
     ):
-        answer(Decision("greedy", begin, exclusive=False), head(), nothing, exclusive=True)
+        run_decision(Decision("greedy", begin, exclusive=False), head(), nothing, exclusive=True)
 
 
 @pytest.mark.parametrize(
     "changed",
     [
-        {"head": True},
+        {"writes_head": True},
         {"new_rules": True},
         {"fired": [Firing(1, "a", "{}", 5)]},
         {"created": [Instance("t", 0, Status.SCHEDULED, 5, 5)]},
@@ -173,14 +173,14 @@ def test_what_changes_the_session_is_decided_exclusively(changed):
 
     def begin(session):
         yield Need()
-        return Changes(session, **{"head": False} | changed)
+        return Changes(session, **{"writes_head": False} | changed)
 
     with pytest.raises(NeedsSession):
-        answer(Decision("test", begin, exclusive=False), head(), nothing, exclusive=False)
-    assert answer(Decision("test", begin, exclusive=False), head(), nothing, exclusive=True)
+        run_decision(Decision("test", begin, exclusive=False), head(), nothing, exclusive=False)
+    assert run_decision(Decision("test", begin, exclusive=False), head(), nothing, exclusive=True)
 
 
 def test_a_stop_iteration_of_the_storage_is_not_the_end_of_the_decision():
     """It is an error of the storage's, and gets out as such."""
     with pytest.raises(StopIteration):
-        answer(DECISIONS["claim"], head(), lambda _: next(iter(())), exclusive=False)
+        run_decision(DECISIONS["claim"], head(), lambda _: next(iter(())), exclusive=False)

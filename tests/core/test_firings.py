@@ -82,7 +82,7 @@ def test_the_test_kit_fires_what_a_manager_fires():
     with Triggers(storage, runner=None) as app:
         session, steps = app.session("s"), Steps(storage, "s")
         session.fire("a", {"n": 1, "m": 2}, key="k")
-        assert steps.fire("a", {"m": 2, "n": 1}, key="k").keyed.number == 1
+        assert steps.fire("a", {"m": 2, "n": 1}, key="k").duplicate_of.number == 1
         steps.fire("b", {"n": 1, "m": 2}, key="k")
         assert session.fire("b", {"m": 2, "n": 1}, key="k").duplicate
         with pytest.raises(IdempotencyConflictError):

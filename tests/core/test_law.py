@@ -7,13 +7,13 @@ from datetime import timedelta
 
 import pytest
 
-from triggers.core import decisions as law
+from triggers.core import decisions
 from triggers.core.decisions import CRASH_BACKOFF
 from triggers.core.decisions.unit_of_work import GIVE_BACK_BACKOFF
 from triggers.core.names import split_instance_name
 from triggers.core.state import MAX_HISTORY, Changes, Counter, Firing, Instance, Need, Session, Slice, copy_of
 from triggers.core.status import Status
-from triggers.core.terms import Attempt, Finalizing, Policy, RetryTerms
+from triggers.core.terms import AttemptReport, Finalizing, Policy, RetryTerms
 from triggers.core.values import decode, encode
 from triggers.exceptions import InvalidStatusError, UnknownInstanceError, UnknownTaskError
 from triggers.storages.memory import MemoryStorage
@@ -63,7 +63,7 @@ def test_a_decision_can_be_made_without_any_storage():
     """It asks for what it must see, is told, and says what changes; the same answers give the same changes again."""
 
     def decided():
-        run = law.fire(Policy(), Firing(0, "a", "{}", 0))(Session("s", 5))
+        run = decisions.fire(Policy(), Firing(0, "a", "{}", 0))(Session("s", 5))
         need = next(run)
         assert need == Need(tasks=frozenset(), waiting=(), latest=frozenset())
         with pytest.raises(StopIteration) as end:
@@ -376,7 +376,7 @@ def test_terms_are_asked_for_with_the_present_rule(steps):
     steps.fire("a")
     asked = []
 
-    claim = law.claim(Policy(), "t", 0, "me", lambda *asked_for: asked.append(asked_for))
+    claim = decisions.claim(Policy(), "t", 0, "me", lambda *asked_for: asked.append(asked_for))
     steps.commit(claim)
     steps.configure({})
     steps.storage._sessions["session"].instances["t", 0].run_at = 0
@@ -403,14 +403,14 @@ def abort(steps, name="t#0", label="m1"):
     """Fail what the message of that label was to run."""
     task, number = split_instance_name(name)
     error = encode("taken back", "error")
-    return steps.commit(law.abort(Policy(), task, number, label, error))
+    return steps.commit(decisions.abort(Policy(), task, number, label, error))
 
 
 def test_a_runner_fails_what_runs_under_its_label(steps):
     """The claim is gone, the late end of its worker is refused, and the history says who lost it."""
     steps.configure(EVERY)
     steps.fire("a")
-    held = steps.start("t#0", owner=law.labelled("worker", "m1"))
+    held = steps.start("t#0", owner=decisions.labelled("worker", "m1"))
     assert not abort(steps).refused
     instance = steps["t#0"]
     assert (instance.status, decode(instance.error)) == (Status.FAILED, "taken back")
@@ -449,7 +449,7 @@ def lose(steps, name="t#0", label="m1"):
     """The worker that the message of that label led to is dead."""
     task, number = split_instance_name(name)
     error = encode("lost", "error")
-    return steps.commit(law.lose(Policy(), task, number, label, lambda _: error))
+    return steps.commit(decisions.lose(Policy(), task, number, label, lambda _: error))
 
 
 def test_a_worker_that_is_known_to_be_dead_is_not_waited_for(steps, clock):
@@ -457,7 +457,7 @@ def test_a_worker_that_is_known_to_be_dead_is_not_waited_for(steps, clock):
     steps.configure(EVERY)
     steps.fire("a")
     for crash in range(1, 4):
-        held = steps.start("t#0", owner=law.labelled("worker", "m1"))
+        held = steps.start("t#0", owner=decisions.labelled("worker", "m1"))
         assert not lose(steps).refused
         instance = steps["t#0"]
         assert (instance.crashes, instance.fence, instance.owner) == (crash, held.fence + 1, "")
@@ -480,11 +480,11 @@ def test_nothing_else_is_lost(steps, status):
 
 def test_labels_are_told_apart():
     """A label is found at the end of a claim's name, whole; an empty one never is."""
-    assert law.labelled("worker", "") == "worker"
-    assert law.is_labelled(law.labelled("worker", "m1"), "m1")
-    assert not law.is_labelled(law.labelled("worker", "m11"), "m1")
-    assert not law.is_labelled(law.labelled("worker", "m1"), "1")
-    assert not law.is_labelled("worker", "")
+    assert decisions.labelled("worker", "") == "worker"
+    assert decisions.is_labelled(decisions.labelled("worker", "m1"), "m1")
+    assert not decisions.is_labelled(decisions.labelled("worker", "m11"), "m1")
+    assert not decisions.is_labelled(decisions.labelled("worker", "m1"), "1")
+    assert not decisions.is_labelled("worker", "")
 
 
 def test_an_attempt_ends_with_metadata_and_without_records(steps):
@@ -492,7 +492,7 @@ def test_an_attempt_ends_with_metadata_and_without_records(steps):
     steps.configure(EVERY)
     steps.fire("a")
     held = steps.start("t#0")
-    steps.skip_running(Attempt("t", 0, held.fence, held.attempt, None, {"why": "nothing to do"}))
+    steps.skip_running(AttemptReport("t", 0, held.fence, held.attempt, None, {"why": "nothing to do"}))
     assert decode(steps["t#0"].metadata) == {"why": "nothing to do"}
 
 

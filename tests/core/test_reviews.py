@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from triggers.core import decisions as law
+from triggers.core import decisions
 from triggers.core.decisions.unit_of_work import MAX_AUDITS
 from triggers.core.records import fingerprint, without_contexts
 from triggers.core.state import Changes, Instance, Need, Session, Slice
@@ -45,7 +45,7 @@ def decided(decision, *answers):
 
 
 def reviewed(instance, *answers, through=None, records=None):
-    decision = law.resolve_logs(Policy(), "t", 0, ME, through, records)(Session("s", 5, ref=1))
+    decision = decisions.resolve_logs(Policy(), "t", 0, ME, through, records)(Session("s", 5, ref=1))
     return decided(decision, Slice(instances=[instance]), *answers)
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.crash.world import CONFIGURATION, COOLDOWN, World, expected_statuses
-from triggers.core import decisions as law
+from triggers.core import decisions
 from triggers.core.state import Changes, Decision, Firing, Instance, Need, Session
 from triggers.core.values import decode
 from triggers.storages.sqlite.url import load_driver
@@ -114,7 +114,7 @@ def check(
     expect: bool = True,
     modelled: bool = True,
     purged: bool = False,
-    backoff: Iterable[int] = law.CRASH_BACKOFF,
+    backoff: Iterable[int] = decisions.CRASH_BACKOFF,
     max_crashes: int = 3,
 ) -> Report:
     """Check everything.
@@ -257,7 +257,7 @@ def _check_waiting(session: Stored, report: Report) -> None:
         for trigger in sorted(named):
             found = yield Need(waiting=(trigger,))
             stored.update((trigger, each.name) for each in found.instances)
-        return Changes(head, head=False)
+        return Changes(head, writes_head=False)
 
     if named:
         session.steps.commit(Decision("look", look))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.crash.world import CONFIGURATION, Fire, World, plan
 from triggers import FinalizingTriggerManager
-from triggers.core.decisions import Attempt, RetryTerms
+from triggers.core.decisions import AttemptReport, RetryTerms
 from triggers.core.names import split_instance_name
 from triggers.core.records import LogBatch, LogEntry
 from triggers.core.values import DEFAULT_LIMITS
@@ -79,7 +79,7 @@ class Scene:
                 return
             self.clock.advance(100)
 
-    def start(self, name: str, **terms: Any) -> Attempt:
+    def start(self, name: str, **terms: Any) -> AttemptReport:
         """A worker claims the instance and begins to run it."""
         attempt = self.steps.start(name, "worker", **terms)
         self.world.runs.write(
@@ -87,20 +87,20 @@ class Scene:
         )
         return attempt
 
-    def held(self, name: str) -> Attempt:
+    def held(self, name: str) -> AttemptReport:
         """The attempt that holds the instance now."""
         stored = self.steps[name]
-        return Attempt(*split_instance_name(name), stored.fence, stored.attempt)
+        return AttemptReport(*split_instance_name(name), stored.fence, stored.attempt)
 
-    def said(self, attempt: Attempt) -> Attempt:
+    def said(self, attempt: AttemptReport) -> AttemptReport:
         """The attempt with something to say."""
         return replace(attempt, logs=_batch(), metadata={"seen": True})
 
-    def finish(self, attempt: Attempt) -> None:
+    def finish(self, attempt: AttemptReport) -> None:
         """The attempt returns."""
         assert self.steps.finish(self.said(attempt), {"fence": attempt.fence}).refused == ""
 
-    def fail(self, attempt: Attempt) -> None:
+    def fail(self, attempt: AttemptReport) -> None:
         """The attempt raises."""
         assert self.steps.fail(self.said(attempt), _ERROR).refused == ""
 
@@ -182,7 +182,7 @@ def _replaced(scene: Scene) -> None:
 
 def _ghost(scene: Scene) -> None:
     """The first attempt comes back from the dead."""
-    ghost = scene.said(Attempt("t_subject", 0, 1, 1))
+    ghost = scene.said(AttemptReport("t_subject", 0, 1, 1))
     assert scene.steps.finish(ghost, {"fence": 1}).refused
 
 
@@ -203,7 +203,7 @@ def _renew(scene: Scene) -> None:
     assert scene.steps.renew(scene.held("t_subject#0")) == set()
 
 
-def _hand_over(scene: Scene) -> None:
+def _dispatch(scene: Scene) -> None:
     assert scene.storage.due(100, grace=SECOND)
 
 
@@ -311,7 +311,7 @@ STEPS: dict[str, Step] = {
         _expired("t_subject#0", crash_budget=1), lambda scene: scene.app.sweep(), planned=False
     ),
     "refuse a ghost": Step(_replaced, _ghost, lost=2),
-    "hand over": Step(_then(Scene.fire_all, lambda scene: scene.clock.advance(31)), _hand_over),
+    "hand over": Step(_then(Scene.fire_all, lambda scene: scene.clock.advance(31)), _dispatch),
     "run a task": Step(Scene.fire_all, lambda scene: scene.app.run(scene.uid, "t_subject", 0)),
 }
 

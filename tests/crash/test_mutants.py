@@ -22,13 +22,13 @@ from tests.crash.processes import in_child
 from tests.crash.steps import POLICY, STEPS, Scene
 from tests.crash.test_points import killed_everywhere
 from tests.crash.world import World
-from triggers.core import decisions as law
-from triggers.core.decisions.unit_of_work import Work
+from triggers.core import decisions
+from triggers.core.decisions.unit_of_work import RunnerHost
 from triggers.core.state import Decision, Firing
 from triggers.core.status import Status
 from triggers.core.values import encode
 from triggers.exceptions import InvalidValueError, StorageBusyError, StorageError
-from triggers.storages.base import answer
+from triggers.storages.base import run_decision
 from triggers.storages.clock import wall_clock
 from triggers.storages.sqlite import SqliteStorage
 from triggers.storages.sqlite import file as sqlite_file
@@ -123,7 +123,7 @@ def two_fire_at_once(world: World) -> list[str]:
     refused: list[bool] = []
 
     def fire_y(timeout: float | None) -> None:
-        other.storage.commit("s-1", law.fire(POLICY, Firing(0, "y", "{}", 0)), timeout=timeout)
+        other.storage.commit("s-1", decisions.fire(POLICY, Firing(0, "y", "{}", 0)), timeout=timeout)
 
     def meanwhile() -> None:
         if refused:
@@ -134,7 +134,7 @@ def two_fire_at_once(world: World) -> list[str]:
         except StorageBusyError:
             refused.append(True)
 
-    fire_x = law.fire(POLICY, Firing(0, "x", "{}", 0))
+    fire_x = decisions.fire(POLICY, Firing(0, "x", "{}", 0))
 
     def begin(session):
         run = fire_x(session)
@@ -212,7 +212,7 @@ def a_result_cannot_be_stored(world: World) -> list[str]:
 
 def no_fence() -> None:
     """Who ends an instance is not asked for the fence of its claim."""
-    put(Work, "is_held", lambda _, instance, __: instance.status is Status.RUNNING)
+    put(RunnerHost, "is_held", lambda _, instance, __: instance.status is Status.RUNNING)
     unguarded = re.sub(r"AND fence = (\?\d+)", r"AND \1 IS NOT NULL", SQL["instance_move"])
     assert unguarded != SQL["instance_move"]
     SQL["instance_move"] = unguarded
@@ -220,15 +220,15 @@ def no_fence() -> None:
 
 def cascade_apart() -> None:
     """An instance is finished in one commit, and its cascade fired in a second one."""
-    cascade = Work.cascade
+    cascade = RunnerHost.cascade
 
     def finish(steps: Steps, attempt, result):
-        put(Work, "cascade", lambda *_: None)
-        changes = steps.commit(law.finish(steps.policy, attempt, "{}"))
-        put(Work, "cascade", cascade)
+        put(RunnerHost, "cascade", lambda *_: None)
+        changes = steps.commit(decisions.finish(steps.policy, attempt, "{}"))
+        put(RunnerHost, "cascade", cascade)
 
         def fire_it(session):
-            work = Work(session, steps.policy)
+            work = RunnerHost(session, steps.policy)
             instance = yield from work.one(attempt.task, attempt.number, cascade=True)
             work.keep(instance)
             work.cascade(instance, json.dumps(result))
@@ -253,15 +253,15 @@ def publish_without_outbox() -> None:
 def delete_outbox_on_publish() -> None:
     """An instance leaves the outbox when it is handed over, not when it is claimed."""
     never = "dispatch_after = max(?, 9000000000000000000)"
-    marked = SQL["handed_over"].replace("dispatch_after = ?", never)
-    assert marked != SQL["handed_over"]
-    SQL["handed_over"] = marked
+    marked = SQL["dispatched"].replace("dispatch_after = ?", never)
+    assert marked != SQL["dispatched"]
+    SQL["dispatched"] = marked
 
 
 def no_dedupe() -> None:
     """Keys of firings are ignored."""
-    fire = law.fire
-    put(law, "fire", lambda policy, firing, rules=None: fire(policy, firing._replace(key=None), rules))
+    fire = decisions.fire
+    put(decisions, "fire", lambda policy, firing, rules=None: fire(policy, firing._replace(key=None), rules))
 
 
 def deferred_begin() -> None:
@@ -297,7 +297,7 @@ def no_session_lock() -> None:
     def commit(storage, uid, decision, timeout=None):
         with storage._file.reading() as run:
             session = storage._load_session(run, uid)
-            changes = answer(decision, session, partial(storage._load, run, session), exclusive=True)
+            changes = run_decision(decision, session, partial(storage._load, run, session), exclusive=True)
         with storage._file.transaction(timeout) as run:
             storage._apply(run, changes)
         return changes
@@ -310,7 +310,7 @@ def recover_without_fence_check() -> None:
 
     def recover(policy, task, number, *_):
         def begin(session):
-            work = Work(session, policy, head=False)
+            work = RunnerHost(session, policy, head=False)
             instance = yield from work.one(task, number)
             instance.crashes += 1
             work.keep(instance)
@@ -321,7 +321,7 @@ def recover_without_fence_check() -> None:
 
         return Decision("recover", begin, exclusive=False)
 
-    put(law, "recover", recover)
+    put(decisions, "recover", recover)
 
 
 def client_clock_lease() -> None:
@@ -340,7 +340,7 @@ def client_clock_lease() -> None:
 
 def reuse_owner_id() -> None:
     """Claims of different processes have the same name."""
-    put(execution.Owner, "next", lambda _: "worker-1")
+    put(execution.ClaimIds, "next", lambda _: "worker-1")
 
 
 def finish_before_validate() -> None:
@@ -348,7 +348,7 @@ def finish_before_validate() -> None:
 
     def finish(policy, attempt, result, rules):
         def begin(session):
-            work = Work(session, policy)
+            work = RunnerHost(session, policy)
             instance = yield from work.one(attempt.task, attempt.number, cascade=True)
             work.end(instance, Status.FINISHED, attempt)
             with contextlib.suppress(InvalidValueError):
@@ -357,8 +357,8 @@ def finish_before_validate() -> None:
 
         return Decision("finish", begin)
 
-    put(execution._Run, "_result", lambda _, returned: returned)
-    put(law, "finish", finish)
+    put(execution.RunningAttempt, "_result", lambda _, returned: returned)
+    put(decisions, "finish", finish)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ def stop(pid: int, world: World) -> None:
 
 def _nothing(session):
     yield Need()
-    return Changes(session, head=False)
+    return Changes(session, writes_head=False)
 
 
 def is_refused(world: World, name: str) -> bool:
@@ -262,7 +262,7 @@ def test_a_ghost_that_wakes_after_its_lease_is_refused_and_that_is_recorded(worl
         clock.advance(3600)
         assert app.sweep().recovered == 1
         clock.advance(2)
-        assert app.sweep().handed_over == 1
+        assert app.sweep().dispatched == 1
 
     in_child(lambda: configure(world, t_slow="slow"))
     worker = begin(work)
@@ -386,7 +386,7 @@ def test_a_fork_in_the_middle_of_anything_leaves_no_lock_behind(world, act):
 
 def test_a_claim_of_a_forked_child_never_has_its_parents_name():
     """Not in any of its threads, from the first claim on, and no two of them have the same name."""
-    owner = execution.Owner()
+    owner = execution.ClaimIds()
     parents = owner.next().rpartition(":")[0]
 
     def child() -> None:

@@ -48,8 +48,8 @@ DOES = {
     "claimed": lambda changes: changes.claimed is not None,
     "imported": lambda changes: bool(changes.fired) and changes.fired[0].trigger.endswith("Imported"),
     "finalized": lambda changes: any(firing.trigger == "sessionFinalized" for firing in changes.fired),
-    "replayed": lambda changes: any(moved.status == "replayed" for moved, _ in changes.moved),
-    "skipped": lambda changes: any(moved.status == "skipped" for moved, _ in changes.moved),
+    "replayed": lambda changes: any(moved.status == "replayed" for moved, _ in changes.transitioned),
+    "skipped": lambda changes: any(moved.status == "skipped" for moved, _ in changes.transitioned),
     "never": lambda changes: False,
 }
 folder, respondents, does, left = Path(sys.argv[1]), int(sys.argv[2]), DOES[sys.argv[3]], int(sys.argv[4])

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from tests.crash.processes import begin, end
 from triggers import plugins
 from triggers.core.status import Status
-from triggers.core.terms import Attempt, Policy
+from triggers.core.terms import AttemptReport, Policy
 from triggers.storages.sqlite import SqliteStorage
 from triggers.testing.conformance.steps import Steps
 
@@ -111,7 +111,7 @@ class Client:
         self._clock = clock
         self._sessions = sessions
         self._dice = random.Random(seed)
-        self._held: list[tuple[str, Attempt]] = []
+        self._held: list[tuple[str, AttemptReport]] = []
 
     def act(self) -> None:
         """Do one thing."""
@@ -136,9 +136,13 @@ class Client:
         with self._call("fire", steps, trigger=trigger, kwargs=kwargs, key=key) as call:
             changes = steps.fire(trigger, kwargs, key)
             call.at = changes.session.now
-            number = (changes.keyed or changes.fired[0]).number
+            number = (changes.duplicate_of or changes.fired[0]).number
             scheduled = sorted(instance.name for instance in changes.scheduled())
-            call.result = {"number": number, "duplicate": changes.keyed is not None, "scheduled": scheduled}
+            call.result = {
+                "number": number,
+                "duplicate": changes.duplicate_of is not None,
+                "scheduled": scheduled,
+            }
 
     def _claim(self, steps: Steps) -> None:
         found = steps.storage.reader.instances(steps.uid, statuses={Status.SCHEDULED}, limit=5)
@@ -152,7 +156,7 @@ class Client:
             claimed = changes.claimed
             call.result = None if claimed is None else claimed.fence
             if claimed is not None:
-                attempt = Attempt(claimed.task, claimed.number, claimed.fence, claimed.attempt)
+                attempt = AttemptReport(claimed.task, claimed.number, claimed.fence, claimed.attempt)
                 self._held.append((steps.uid, attempt))
 
     def _end(self, steps: Steps) -> None:

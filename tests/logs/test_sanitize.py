@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 from triggers.core.values import encode
 from triggers.logs import LogSettings
-from triggers.logs.sanitizing.plain import NOTHING, Plain, merged
+from triggers.logs.sanitizing.plain import NOTHING, SanitizedContext, merged
 from triggers.logs.sanitizing.sanitizer import Sanitizer
 from triggers.logs.sanitizing.texts import storable
 
@@ -372,7 +372,7 @@ def test_merging_changes_neither():
     under, over = {"a": {"x": [1], "y": 1}, "b": 1}, {"a": {"x": [2]}, "c": 2}
     assert merged(under, over) == {"a": {"x": [2], "y": 1}, "b": 1, "c": 2}
     assert under == {"a": {"x": [1], "y": 1}, "b": 1}
-    plain = Plain(under, 50, 50, 4, flat=False)
+    plain = SanitizedContext(under, 50, 50, 4, flat=False)
     plain.copy()["a"]["x"].append(3)
     assert under["a"]["x"] == [1]
 

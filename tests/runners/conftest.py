@@ -21,9 +21,9 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0
 
 
-def until(happens, patience=PATIENCE):
+def until(happens, timeout=PATIENCE):
     """Wait until that is true, or true enough, and return it."""
-    end = time.monotonic() + patience
+    end = time.monotonic() + timeout
     while not (found := happens()):
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.02)

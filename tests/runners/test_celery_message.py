@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from triggers.runners.celery.message import Hint, arguments, understood
-from triggers.storages.base import Due
+from triggers.storages.base import ReadyInstance
 
 
 def test_what_is_sent_is_understood():
     """UID and name come back, whatever characters they have."""
-    for due in (Due("s", "t", 0), Due("a#1/ü", "t#x", 12)):
+    for due in (ReadyInstance("s", "t", 0), ReadyInstance("a#1/ü", "t#x", 12)):
         assert understood(arguments(due), {}) == (due.uid, due.task, due.number)
 
 

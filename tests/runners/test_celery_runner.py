@@ -18,14 +18,14 @@ from celery.exceptions import SoftTimeLimitExceeded, WorkerLostError, WorkerShut
 from tests.runners.celery_app import make_app, queues
 from tests.runners.conftest import PATIENCE
 from triggers import Registry, Triggers, TriggerTask, task
-from triggers.core import decisions as law
+from triggers.core import decisions
 from triggers.core.values import decode
 from triggers.exceptions import DuplicateTaskError, PluginError, StorageBusyError
 from triggers.runners.base import Delivery
 from triggers.runners.celery import CeleryRunner
 from triggers.runners.celery import worker as celery_worker
 from triggers.runners.celery.runner import RUN, SWEEP
-from triggers.storages.base import Due
+from triggers.storages.base import ReadyInstance
 from triggers.storages.memory import MemoryStorage
 from triggers.testing.conformance.steps import Steps
 from triggers.testing.servers import RedisServer
@@ -284,7 +284,7 @@ def test_a_process_without_tasks_sends_by_name(app, make, sent):
 def test_bound_options_go_with_the_message(app, make, sent):
     """Queue and priority, for example."""
     triggers = make(CeleryRunner(app).bind("survey.Import", queue=app.conf.task_default_queue, priority=5))
-    triggers._default.submit(Due("s", "t", 0, None, "survey.Import"))
+    triggers._default.submit(ReadyInstance("s", "t", 0, None, "survey.Import"))
     flushed(triggers)
     ((queue, _, _, _, properties),) = sent()
     assert (queue, properties["priority"]) == ("default", 5)
@@ -293,7 +293,7 @@ def test_bound_options_go_with_the_message(app, make, sent):
 def test_a_rule_that_is_gone_has_a_task_to_go_to(make, sent):
     """The claim then fails it by name; any worker can do that."""
     triggers = make()
-    triggers._default.submit(Due("s", "t", 0))
+    triggers._default.submit(ReadyInstance("s", "t", 0))
     flushed(triggers)
     assert [(queue, name, args) for queue, name, args, *_ in sent()] == [("default", RUN, ["s", "t#0"])]
 
@@ -301,8 +301,8 @@ def test_a_rule_that_is_gone_has_a_task_to_go_to(make, sent):
 def test_a_hint_that_cannot_be_sent_holds_nobody_up(app, make, sent, caplog):
     """It is dropped with a line in the log, and the next one is sent."""
     triggers = make(CeleryRunner(app).bind("bad", compression="nonsense"))
-    triggers._default.submit(Due("s", "t", 0, None, "bad"))
-    triggers._default.submit(Due("s", "t", 1, None, "survey.Import"))
+    triggers._default.submit(ReadyInstance("s", "t", 0, None, "bad"))
+    triggers._default.submit(ReadyInstance("s", "t", 1, None, "survey.Import"))
     flushed(triggers)
     assert [args for _, _, args, *_ in sent()] == [["s", "t#1"]]
     assert "no message could be made for t#0 of session 's'" in caplog.text
@@ -626,7 +626,7 @@ def running(app, make):
     triggers.session("s").update_configuration(EVERY)
     triggers.session("s").fire("a")
     steps = Steps(triggers.storage, "s")
-    steps.start("t#0", owner=law.labelled("worker", "m1"))
+    steps.start("t#0", owner=decisions.labelled("worker", "m1"))
     message = celery_worker.request_class(Message)(app.tasks["survey.Import"])
     return steps, message, triggers._default
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.runners.conftest import PATIENCE, until
 from triggers.runners import sender as celery_courier
-from triggers.runners.sender import GIVEN_UP, Courier
+from triggers.runners.sender import GIVEN_UP, BackgroundSender
 
 
 class Other:
@@ -56,7 +56,7 @@ def courier(other, monkeypatch):
     made = []
 
     def courier(**settings):
-        made.append(Courier("things to nobody", other.connect, **settings))
+        made.append(BackgroundSender("things to nobody", other.connect, **settings))
         return made[-1]
 
     yield courier

@@ -10,7 +10,7 @@ import pytest
 from triggers import Registry, Triggers
 from triggers.runners.threads import WORKERS as DEFAULT_WORKERS
 from triggers.runners.threads import ThreadsRunner
-from triggers.storages.base import Due
+from triggers.storages.base import ReadyInstance
 from triggers.storages.memory import MemoryStorage
 from triggers.task import task
 from triggers.testing.conformance.runners import WORKERS, RunnerConformance
@@ -30,7 +30,7 @@ class TestOneThread(RunnerConformance):
         return ThreadsRunner(workers=1, hints=1)
 
 
-class Work:
+class RunnerHost:
     """Work that says when it is begun and waits until it may end."""
 
     def __init__(self, pulls=()):
@@ -63,7 +63,7 @@ class Work:
 
 
 def hint(number):
-    return Due("s", "t", number, None)
+    return ReadyInstance("s", "t", number, None)
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_pool_has_at_least_one_thread():
 def test_no_thread_is_started_before_the_first_hint(pool):
     """Starting a runner starts nothing, so that an application can be made before a fork."""
     before = threading.active_count()
-    runner = pool(Work(), workers=2)
+    runner = pool(RunnerHost(), workers=2)
     assert threading.active_count() == before
     runner.submit(hint(0))
     assert threading.active_count() == before + 2
@@ -100,7 +100,7 @@ def test_no_thread_is_started_before_the_first_hint(pool):
 
 def test_as_many_run_at_a_time_as_there_are_threads(pool):
     """A pool of three runs three at a time, and never more."""
-    work = Work()
+    work = RunnerHost()
     runner = pool(work, workers=3)
     for number in range(9):
         runner.submit(hint(number))
@@ -115,7 +115,7 @@ def test_as_many_run_at_a_time_as_there_are_threads(pool):
 
 def test_hints_beyond_its_room_are_dropped_and_pulled_later(pool):
     """A full pool keeps no more hints, and when it has nothing left to do it asks the storage."""
-    work = Work(pulls=[[hint(100), hint(101)]])
+    work = RunnerHost(pulls=[[hint(100), hint(101)]])
     runner = pool(work, workers=1, hints=2)
     runner.submit(hint(0))
     assert work.begun.acquire(timeout=60)
@@ -128,7 +128,7 @@ def test_hints_beyond_its_room_are_dropped_and_pulled_later(pool):
 
 def test_a_first_pull_finds_what_was_there_before(pool):
     """A new pool asks the storage once, for what was ready before it began."""
-    work = Work(pulls=[[hint(7)]])
+    work = RunnerHost(pulls=[[hint(7)]])
     work.go.set()
     pool(work, workers=1).submit(hint(0))
     assert _until(lambda: sorted(work.ran) == [0, 7])
@@ -137,7 +137,7 @@ def test_a_first_pull_finds_what_was_there_before(pool):
 def test_a_pull_that_fails_is_tried_again(pool, caplog, monkeypatch):
     """A storage that is away while it is asked for work is asked again; hints are followed meanwhile."""
     monkeypatch.setattr("triggers.runners.threads.PULL_PAUSE", 0.01)
-    work = Work(pulls=[OSError("away"), [hint(7)]])
+    work = RunnerHost(pulls=[OSError("away"), [hint(7)]])
     work.go.set()
     pool(work, workers=1).submit(hint(0))
     assert _until(lambda: sorted(work.ran) == [0, 7])
@@ -146,7 +146,7 @@ def test_a_pull_that_fails_is_tried_again(pool, caplog, monkeypatch):
 
 def test_work_that_raises_does_not_end_a_thread(pool, caplog):
     """Whatever comes out of running an instance is logged, and the thread takes the next hint."""
-    work = Work()
+    work = RunnerHost()
     work.go.set()
     run = work.run
 
@@ -165,7 +165,7 @@ def test_work_that_raises_does_not_end_a_thread(pool, caplog):
 
 def test_hints_that_wait_are_dropped_at_close(pool):
     """Closing waits for what runs and begins nothing more."""
-    work = Work()
+    work = RunnerHost()
     runner = pool(work, workers=1)
     for number in range(3):
         runner.submit(hint(number))

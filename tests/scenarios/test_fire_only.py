@@ -21,7 +21,7 @@ def test_what_a_process_without_a_runner_releases_is_due_at_once(tmp_path):
     session.update_configuration({"t_note": {"after": ["go"], "run": "fire_only.Note"}})
     session.fire("go", {"page": 1})
     worker = Triggers(url, runner="inline", registry=tasks)
-    assert worker.sweep().handed_over == 1
+    assert worker.sweep().dispatched == 1
     assert session.storage["t_note#0"].result == {"saw": {"page": 1}}
     worker.close()
     web.close()

@@ -10,7 +10,7 @@ import pytest
 
 from tests.scenarios.applications import KINDS, ON_A_FILE, RolledBackError, application_of
 from triggers import Registry, TriggerManager, Triggers
-from triggers.core import decisions as law
+from triggers.core import decisions
 from triggers.core.state import Decision, Firing, NeedsSession
 from triggers.exceptions import (
     ConfigurationError,
@@ -199,14 +199,16 @@ def test_a_call_that_raises_leaves_the_transaction_usable(application, manager):
 
 def fire_as_before(session):
     """A decision that no storage can apply: a firing with the number of another."""
-    changes = yield from law.fire(law.Policy("tests.told"), Firing(0, "pageReceived", "{}", 0))(session)
+    changes = yield from decisions.fire(decisions.Policy("tests.told"), Firing(0, "pageReceived", "{}", 0))(
+        session
+    )
     changes.fired[0] = changes.fired[0]._replace(number=1)
     return changes
 
 
 def test_a_decision_that_needs_the_session_is_run_again_in_the_block(application, manager):
     """What its first run has done is undone, and what the application has written stays."""
-    fire = law.fire(law.Policy("tests.told"), Firing(0, "pageReceived", '{"number":1}', 0))
+    fire = decisions.fire(decisions.Policy("tests.told"), Firing(0, "pageReceived", '{"number":1}', 0))
 
     def begin(session):
         changes = yield from fire(session)
@@ -290,7 +292,7 @@ def test_what_was_released_is_handed_over_after_the_commit(application, inline, 
         assert ran == []
     if not application.is_told:
         assert ran == []
-        assert inline.sweep().handed_over == 1
+        assert inline.sweep().dispatched == 1
     assert ran == ["t_page#0", "t_after#0"]
     assert manager.storage["t_page#0"].status == "finished"
 
@@ -302,7 +304,7 @@ def test_what_was_rolled_back_is_not_handed_over(application, inline, ran):
         with manager.joined(connection):
             manager.fire("pageReceived")
         raise RolledBackError
-    inline.sweep(everything=True)
+    inline.sweep(include_recent=True)
     assert ran == []
 
 

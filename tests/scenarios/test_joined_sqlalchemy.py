@@ -12,7 +12,7 @@ import pytest
 from tests.scenarios.applications import RolledBackError, application_of, without_schema
 from triggers import Registry, TriggerManager, Triggers
 from triggers.exceptions import StorageError
-from triggers.storages.joining.transaction import Awaited
+from triggers.storages.joining.transaction import AsyncConnection
 from triggers.task import task
 
 sqlalchemy = pytest.importorskip("sqlalchemy")
@@ -294,6 +294,6 @@ def test_others_run_while_an_async_session_waits(async_application, async_manage
 
 def test_another_asynchronous_driver_is_refused(manager):
     """It is said which one is needed."""
-    given = Awaited(object(), lambda _: None)
+    given = AsyncConnection(object(), lambda _: None)
     with pytest.raises(StorageError, match=r"psycopg 3|ordinary engine"):
-        manager._around.storage.joined(given)
+        manager._services.storage.joined(given)

@@ -315,7 +315,7 @@ def test_a_purge_heeds_the_strictest_manager(tasks, tmp_path):
         review_level = logging.INFO
 
     with TriggersHarness(registry=tasks, managers=[Strict]) as harness:
-        strict = Strict("strict", harness.session("s")._around)
+        strict = Strict("strict", harness.session("s")._services)
         strict.update_configuration(RULES)
         name = said(strict, 20, 40)
         harness.clock.advance(DAY)

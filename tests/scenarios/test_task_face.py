@@ -575,7 +575,7 @@ class Page(BaseModel):
     title: str = "untitled"
 
 
-class Place(TypedDict):
+class StorageSandbox(TypedDict):
     city: str
 
 
@@ -589,7 +589,7 @@ def test_kwargs_are_checked(tasks, session, check):
     def work(context):
         made.update(
             context.filter_kwargs(
-                {"page": Page, "place": Place, "person": {"name": f.Required | f.Unicode | f.Strip}}
+                {"page": Page, "place": StorageSandbox, "person": {"name": f.Required | f.Unicode | f.Strip}}
             )
         )
 
@@ -607,7 +607,7 @@ def test_every_problem_of_the_kwargs_is_told(tasks, session, check):
 
     @task(name="work", registry=tasks)
     def work(context):
-        context.filter_kwargs({"page": Page, "person": {"name": f.Required}, "never": Place})
+        context.filter_kwargs({"page": Page, "person": {"name": f.Required}, "never": StorageSandbox})
 
     session.update_configuration({"t_work": {"after": ["page", "person"], "run": "work"}})
     session.fire("page", {"number": "seven", "title": 1})

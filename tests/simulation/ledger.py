@@ -82,8 +82,8 @@ class Ledger:
     def _fire(self, model: Model, uid: str, given: Mapping[str, Any], changes: Changes) -> None:
         firing = given["firing"]
         expected = model.fire(firing.trigger, decode(firing.kwargs), firing.key)
-        found = changes.keyed or changes.fired[0]
-        assert (found.number, changes.keyed is not None) == (expected.number, expected.duplicate)
+        found = changes.duplicate_of or changes.fired[0]
+        assert (found.number, changes.duplicate_of is not None) == (expected.number, expected.duplicate)
         self.seen["fire repeated"] += expected.duplicate
         _check_effects(model, changes)
 
@@ -161,7 +161,7 @@ class Ledger:
             f"recovery of {name} with fence {fence}: {changes.refused or 'done'}"
         )
         if late:
-            assert model.expire(name, fail_at_once=changes.moved[0][0].crash_budget == 1)
+            assert model.expire(name, fail_at_once=changes.transitioned[0][0].crash_budget == 1)
             self._on_recovery(uid, given["task"], given["number"], fence)
 
 
@@ -179,7 +179,7 @@ def _check_effects(model: Model, changes: Changes) -> None:
     step = model.last_step if changes.fired else []
     created = {made.name for made in changes.created if made.parent is None}
     assert created == {name for each in step for name in each.created}
-    touched = [*changes.created, *changes.taken]
+    touched = [*changes.created, *changes.triggered]
     for status, wanted in ((Status.SCHEDULED, "scheduled"), (Status.ABANDONED, "abandoned")):
         found = {
             instance.name for instance in touched if instance.status is status and instance.parent is None

@@ -11,7 +11,7 @@ from triggers.app import Triggers
 from triggers.exceptions import StorageBusyError, StorageError
 from triggers.manager import FinalizingTriggerManager
 from triggers.testing.faults import Faults, FaultyStorage, InjectedCrash
-from triggers.worker.executor import _Run
+from triggers.worker.executor import RunningAttempt
 from triggers.worker.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from tests.simulation.world import World
     from triggers.core.state import Changes, Decision, DecisionRun, Session
-    from triggers.storages.base import Due, Expired, Lease, Reader, Storage
-    from triggers.worker.heartbeat import Held
+    from triggers.storages.base import Expired, Lease, Reader, ReadyInstance, Storage
+    from triggers.worker.heartbeat import HeldClaim
 
 LEASE = timedelta(seconds=60)
 GRACE = timedelta(seconds=30)
@@ -35,12 +35,12 @@ ROOM = 3
 class QuietHeartbeat(Heartbeat):
     """A heartbeat without a thread: the simulation says when it beats."""
 
-    def hold(self, held: Held) -> None:
+    def hold(self, held: HeldClaim) -> None:
         """Renew this claim whenever the simulation beats."""
         self._held.add(held)
 
     @property
-    def held(self) -> list[Held]:
+    def held(self) -> list[HeldClaim]:
         """What this process holds now, in an order that is the same in every run of the simulation."""
         return sorted(self._held, key=lambda held: held.lease)
 
@@ -67,7 +67,7 @@ class Post:
     def start(self, work: Any) -> None:
         """Learn what to call, which is not needed: the simulation takes what arrives."""
 
-    def submit(self, due: Due) -> None:
+    def submit(self, due: ReadyInstance) -> None:
         """Post a hint."""
         self._world.post(due)
 
@@ -143,10 +143,10 @@ class WatchedStorage:
         self._between()
         return lost
 
-    def due(self, limit: int, *, grace: int, everything: bool = False) -> list[Due]:
+    def due(self, limit: int, *, grace: int, include_recent: bool = False) -> list[ReadyInstance]:
         """Take what is due."""
         self._between(may_be_away=True)
-        found = self._storage.due(limit, grace=grace, everything=everything)
+        found = self._storage.due(limit, grace=grace, include_recent=include_recent)
         self._between()
         return found
 
@@ -168,7 +168,7 @@ class WatchedStorage:
 class Job:
     """A run that is under way; each step takes it to the next place where others may come in between."""
 
-    due: Due
+    due: ReadyInstance
     steps: Generator[None, None, None]
     busy: bool = False
 
@@ -217,7 +217,7 @@ class Life:
         """Whether it can take up another run."""
         return len(self.jobs) < ROOM
 
-    def take_up(self, due: Due) -> None:
+    def take_up(self, due: ReadyInstance) -> None:
         """Begin to follow a hint."""
         self.jobs.append(Job(due, self._run(due)))
 
@@ -231,14 +231,14 @@ class Life:
         finally:
             job.busy = False
 
-    def _run(self, due: Due) -> Generator[None, None, None]:
+    def _run(self, due: ReadyInstance) -> Generator[None, None, None]:
         """The same as `Executor.run`, with places to stand still in between."""
         executor = self.triggers._executor
         before = self.world.time.monotonic()
         claimed = executor._claim(due.uid, due.task, due.number)
         if claimed.claimed is None:
             return
-        run = _Run(executor, claimed, claimed.claimed, before)
+        run = RunningAttempt(executor, claimed, claimed.claimed, before)
         self.heart.hold(run.held)
         yield
         ending = run._outcome()

@@ -17,8 +17,8 @@ import pytest
 
 from tests.simulation.ending import check
 from tests.simulation.world import Ground, World
-from triggers.core import decisions as law
-from triggers.core.decisions.unit_of_work import Work
+from triggers.core import decisions
+from triggers.core.decisions.unit_of_work import RunnerHost
 from triggers.core.status import Status
 from triggers.storages.memory import MemoryStorage
 from triggers.storages.sqlite import SqliteStorage
@@ -183,14 +183,16 @@ def _without_cascade(work, instance, result):
 
 
 MUTANTS = {
-    "no fence": lambda patch: patch.setattr(Work, "is_held", _without_fence),
-    "no cascade": lambda patch: patch.setattr(Work, "cascade", _without_cascade),
+    "no fence": lambda patch: patch.setattr(RunnerHost, "is_held", _without_fence),
+    "no cascade": lambda patch: patch.setattr(RunnerHost, "cascade", _without_cascade),
     "no keys": lambda patch: patch.setattr(MemoryStorage, "commit", _without_keys(MemoryStorage.commit)),
-    "no sweep": lambda patch: patch.setattr(Sweep, "once", lambda sweep, everything=False: None),
+    "no sweep": lambda patch: patch.setattr(Sweep, "once", lambda sweep, include_recent=False: None),
     "no hand-over by the sweep": lambda patch: patch.setattr(
-        Sweep, "_hand_over", lambda sweep, everything: 0
+        Sweep, "_hand_over", lambda sweep, include_recent: 0
     ),
-    "recovery of what is not late": lambda patch: patch.setattr(law, "recover", _eager(law.recover)),
+    "recovery of what is not late": lambda patch: patch.setattr(
+        decisions, "recover", _eager(decisions.recover)
+    ),
     "leases that are trusted for too long": lambda patch: patch.setattr(heartbeat, "MARGIN", -0.5),
 }
 
@@ -211,7 +213,7 @@ def _eager(recover):
 
     def recover_anyway(policy, task, number, fence, lost):
         def begin(session):
-            work = Work(session, policy, head=False)
+            work = RunnerHost(session, policy, head=False)
             instance = yield from work.one(task, number)
             if instance.status is not Status.RUNNING:
                 return work.refuse("it does not run")

@@ -30,7 +30,7 @@ from triggers.testing.faults import InjectedCrash
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from triggers.storages.base import Due, Storage
+    from triggers.storages.base import ReadyInstance, Storage
     from triggers.testing.faults import Faults
 
 PROCESSES = 3
@@ -118,7 +118,7 @@ class World:
         self.ledger = Ledger(self._lost)
         self.registry = make_registry(self)
         self.trace: list[str] = []
-        self.hints: list[tuple[int, Due]] = []
+        self.hints: list[tuple[int, ReadyInstance]] = []
         self.lives: list[Life] = []
         self.starts: Counter[tuple[str, str, int]] = Counter()
         self.fires = self._plan()
@@ -138,7 +138,7 @@ class World:
         """A handle on the storage for a process."""
         return self._ground.open(self.now, faults)
 
-    def post(self, due: Due) -> None:
+    def post(self, due: ReadyInstance) -> None:
         """A hint is sent: it may get lost, come twice, or late, and overtake others."""
         fate = "deliver" if self._resting else self.dice.choices([*FATES], [*FATES.values()])[0]
         self.ledger.seen[f"hint: {fate}"] += 1
@@ -409,7 +409,7 @@ class World:
 
     # -- at rest -----------------------------------------------------------------------------------------------
 
-    def rest(self) -> None:
+    def pause_sweeping(self) -> None:
         """Let everything that lives go on until there is nothing left to do.
 
         Raises:

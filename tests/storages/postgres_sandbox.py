@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from triggers.storages.postgres import PostgresStorage
-from triggers.testing.conformance.sandbox import Place
+from triggers.testing.conformance.sandbox import StorageSandbox
 
 MICROSECOND = timedelta(microseconds=1)
 
@@ -33,7 +33,7 @@ def in_schema(url: str, text: str) -> sql.Composed:
     return sql.SQL(text).format(schema=sql.Identifier(name))
 
 
-class PostgresPlace(Place):
+class PostgresPlace(StorageSandbox):
     """A schema that is made with the first handle and removed at the end.
 
     Its own function for the time is replaced by one that shows what a table says.

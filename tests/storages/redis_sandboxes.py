@@ -8,7 +8,7 @@ from datetime import timedelta
 from redis import Redis, RedisCluster
 
 from triggers.storages.redis import RedisStorage
-from triggers.testing.conformance.sandbox import Place
+from triggers.testing.conformance.sandbox import StorageSandbox
 
 #: The time is beside the data of each partition, so that a script finds it on a cluster, too.
 CLOCK = "tonumber(redis.call('GET', string.match(KEYS[1], '^{[^}]*}') .. ':clock'))"
@@ -17,7 +17,7 @@ CLOCK = "tonumber(redis.call('GET', string.match(KEYS[1], '^{[^}]*}') .. ':clock
 PARTITIONS = 5
 
 
-class RedisPlace(Place):
+class RedisPlace(StorageSandbox):
     """A prefix of its own, and a clock for each of its partitions."""
 
     def __init__(self, url, client):

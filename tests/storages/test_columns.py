@@ -186,7 +186,7 @@ def triggered(session):
     for each in found.instances:
         each.remark += ", triggered"
         each.status = Status.SCHEDULED
-    return Changes(session, taken=found.instances, gained=[(each, frozenset({"go"})) for each in found.instances])
+    return Changes(session, triggered=found.instances, gained=[(each, frozenset({"go"})) for each in found.instances])
 
 
 def transitioned(session):
@@ -195,7 +195,7 @@ def transitioned(session):
     guard = Guard(each.status, each.fence)
     each.remark += ", transitioned"
     each.fence += 1
-    return Changes(session, moved=[(each, guard)])
+    return Changes(session, transitioned=[(each, guard)])
 
 
 for decide in (created, triggered, transitioned):

@@ -10,11 +10,11 @@ from triggers.core.state import Changes, Decision, Need
 from triggers.exceptions import StorageBusyError
 from triggers.storages.memory import MemoryStorage
 from triggers.testing.conformance import StorageConformance
-from triggers.testing.conformance.sandbox import Place
+from triggers.testing.conformance.sandbox import StorageSandbox
 from triggers.testing.conformance.steps import Steps
 
 
-def memory_place() -> Place:
+def memory_place() -> StorageSandbox:
     """A storage that can have only one handle."""
     made = []
 
@@ -23,7 +23,7 @@ def memory_place() -> Place:
             made.append(MemoryStorage(clock=clock))
         return made[0]
 
-    return Place(open_with)
+    return StorageSandbox(open_with)
 
 
 class TestMemoryStorage(StorageConformance):
@@ -56,7 +56,7 @@ def test_patience_ends():
         yield Need()
         inside.set()
         leave.wait(60)
-        return Changes(session, head=False)
+        return Changes(session, writes_head=False)
 
     holder = threading.Thread(target=storage.commit, args=("held", Decision("hold", hold)))
     holder.start()

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.storages.postgres_sandbox import PostgresPlace, connect, in_schema
-from triggers.core import decisions as law
-from triggers.core.decisions.unit_of_work import need_of
+from triggers.core import decisions
+from triggers.core.decisions.unit_of_work import need_for
 from triggers.core.records import LogBatch
 from triggers.core.state import Changes, Decision, Firing, Need
 from triggers.core.terms import Finalizing, Policy
@@ -123,7 +123,7 @@ def test_round_trips_are_as_few_as_documented(storage, trace):
     assert cost(lambda: steps.fail(steps.start("t_page#2"))) == 2 + 2
     assert cost(lambda: steps.replay("t_page#2")) == 2
     assert cost(lambda: steps.release(steps.start("t_page#3"))) == 2 + 2
-    assert cost(lambda: storage.due(10, grace=30 * SECOND, everything=True)) == 1
+    assert cost(lambda: storage.due(10, grace=30 * SECOND, include_recent=True)) == 1
     assert cost(lambda: storage.expired(10)) == 1
     assert cost(storage.backlog) == 1
     assert cost(storage.next_at) == 1
@@ -141,11 +141,11 @@ def test_what_is_foreseen_saves_a_round_trip(storage, trace):
     policy = steps.policy
     for turn, (need, expected) in enumerate(
         (
-            (need_of(steps.head.rules, "page"), 2),
-            (need_of(steps.head.rules, "first"), 3),
+            (need_for(steps.head.rules, "page"), 2),
+            (need_for(steps.head.rules, "first"), 3),
             (Need(), 3),
             (None, 3),
-            (need_of(steps.head.rules, "page"), 2),
+            (need_for(steps.head.rules, "page"), 2),
         )
     ):
         trace.round_trips()
@@ -177,7 +177,7 @@ def test_what_is_foreseen_is_loaded_under_the_lock(postgres_url):
         rules = hands[0].configure({"t_join": {"after": names, "run": "join"}}).session.rules
         at_once(
             [
-                partial(hand.commit, law.fire(hand.policy, Firing(0, name, "{}", 0), rules))
+                partial(hand.commit, decisions.fire(hand.policy, Firing(0, name, "{}", 0), rules))
                 for hand, name in zip(hands, names, strict=True)
             ]
         )
@@ -188,7 +188,7 @@ def test_what_is_foreseen_is_loaded_under_the_lock(postgres_url):
 
 
 def _fire(policy, turn):
-    return law.fire(policy, Firing(0, "page", f'{{"turn":{turn}}}', 0))
+    return decisions.fire(policy, Firing(0, "page", f'{{"turn":{turn}}}', 0))
 
 
 def test_a_firing_that_is_not_exclusive_is_why_the_flag_is_there(storage, postgres_url, monkeypatch):
@@ -231,8 +231,8 @@ def test_a_process_can_die_in_either_run_of_a_decision(storage):
 
 def test_the_suite_sees_firings_that_are_not_exclusive(postgres_url, monkeypatch):
     """Firings at once over several handles, as the suite makes them, fail without the flag and what watches it."""
-    fire = law.fire
-    monkeypatch.setattr(law, "fire", lambda *given: replace(fire(*given), exclusive=False))
+    fire = decisions.fire
+    monkeypatch.setattr(decisions, "fire", lambda *given: replace(fire(*given), exclusive=False))
     for watched in (True, False):
         place = PostgresPlace(f"{postgres_url}_{watched}".lower())
         try:
@@ -371,7 +371,7 @@ def test_after_a_crash_of_the_server_its_word_is_not_enough(network, run_sql, st
     if not stored:  # as if the number were that of another transaction
         unclear.decided = unclear.decided._replace(transaction=_committed(run_sql))
     network.storage._pool.forget()
-    assert network.storage._stands(unclear, None) is stored
+    assert network.storage._was_committed(unclear, None) is stored
 
 
 def test_a_number_that_the_server_has_not_given_yet_is_not_committed(network, run_sql):
@@ -380,7 +380,7 @@ def test_a_number_that_the_server_has_not_given_yet_is_not_committed(network, ru
     steps.configure(PAGES)
     unclear = _unclear(network, steps, stored=False)
     unclear.decided = unclear.decided._replace(transaction=str(int(_committed(run_sql)) + 1_000_000))
-    assert network.storage._stands(unclear, None) is False
+    assert network.storage._was_committed(unclear, None) is False
 
 
 def test_what_nobody_can_tell_is_an_error_that_says_so(network, run_sql):
@@ -392,13 +392,13 @@ def test_what_nobody_can_tell_is_an_error_that_says_so(network, run_sql):
     changes.fired.clear()
     changes.session.modified_at += 1
     changes.created.clear()
-    changes.moved.clear()
+    changes.transitioned.clear()
     run_sql("UPDATE {schema}.incarnation SET mark = 'after the crash'")
     network.storage._pool.forget()
     with pytest.raises(
         StorageError, match=r"whether it was cannot be told .*look at the session before you try again"
     ):
-        network.storage._stands(unclear, None)
+        network.storage._was_committed(unclear, None)
 
 
 def test_a_server_that_stays_away_after_a_commit_is_an_error_that_says_so(
@@ -430,14 +430,14 @@ def _committed(run_sql):
 def _unclear(network, steps, *, stored):
     """A commit whose answer was lost, as the storage sees it before it asks."""
     caught = []
-    stands = network.storage._stands
+    stands = network.storage._was_committed
 
-    def catch(unclear, patience):
+    def catch(unclear, timeout):
         caught.append(unclear)
-        del network.storage._stands
-        return stands(unclear, patience)
+        del network.storage._was_committed
+        return stands(unclear, timeout)
 
-    network.storage._stands = catch
+    network.storage._was_committed = catch
     network.cut_at_commit(direction="server" if stored else "client", deliver=False)
     steps.fire("page", {"n": 2})
     if stored:
@@ -498,7 +498,7 @@ def test_a_session_that_stays_locked_is_an_error_after_a_while(storage, run_sql)
     run_sql("BEGIN")
     run_sql("SELECT 1 FROM {schema}.sessions FOR UPDATE")
     with pytest.raises(StorageBusyError, match=r"lock timeout .*nothing was changed"):
-        storage.commit("session", law.add_session_metadata(Policy(), {"a": 1}), timeout=0.1)
+        storage.commit("session", decisions.add_session_metadata(Policy(), {"a": 1}), timeout=0.1)
     run_sql("ROLLBACK")
     assert steps.fire("page").fired[0].number == 1
 

@@ -51,7 +51,7 @@ def everything(storage, uid="session"):
     steps.finish(attempt, {"id": 7})
     steps.fire("page")
     steps.resolve_logs("t_subject#0", {"by": "me"})
-    assert [each.task for each in storage.due(10, grace=30 * SECOND, everything=True)] == [
+    assert [each.task for each in storage.due(10, grace=30 * SECOND, include_recent=True)] == [
         "t_browser",
         "t_page",
     ]

@@ -9,11 +9,11 @@ import pytest
 from redis import Redis
 
 from tests.storages.redis_sandboxes import RedisPlace
-from triggers.core import decisions as law
+from triggers.core import decisions
 from triggers.core.configuration import check_configuration
 from triggers.core.state import Changes, Counter, Decision, Firing, Need
 from triggers.core.status import Status
-from triggers.core.terms import Attempt, Finalizing, Policy, Terms
+from triggers.core.terms import AttemptReport, Finalizing, Policy, Terms
 from triggers.exceptions import StorageCorruptError
 from triggers.storages.redis import RedisStorage
 from triggers.testing.conformance.fixtures import batch, entry, page_attempt, start_pages
@@ -62,16 +62,16 @@ class Between:
 
 
 def firing(steps, trigger="page"):
-    return law.fire(steps.policy, Firing(0, trigger, "{}", 0))
+    return decisions.fire(steps.policy, Firing(0, trigger, "{}", 0))
 
 
 def claiming(steps, owner):
-    return law.claim(steps.policy, "t_page", 0, owner, lambda *_: Terms(60 * SECOND, 3))
+    return decisions.claim(steps.policy, "t_page", 0, owner, lambda *_: Terms(60 * SECOND, 3))
 
 
 def saying(steps, *entries):
-    said = Attempt("t_page", 0, 1, 1, batch(*entries))
-    return law.keep_logs(steps.policy, said)
+    said = AttemptReport("t_page", 0, 1, 1, batch(*entries))
+    return decisions.keep_logs(steps.policy, said)
 
 
 def test_two_firings_at_once_get_two_numbers(steps, other):
@@ -118,7 +118,7 @@ def test_a_hand_over_meanwhile_does_not_disturb_a_claim(steps, other, place):
     between = Between(claiming(steps, "me"), lambda: other.storage.due(10, grace=SECOND))
     assert steps.commit(between.decision).claimed is not None
     place.advance(timedelta(seconds=59))
-    assert other.storage.due(10, grace=SECOND, everything=True) == []
+    assert other.storage.due(10, grace=SECOND, include_recent=True) == []
 
 
 def test_records_do_not_take_a_heartbeat_back(steps, other, place):
@@ -136,7 +136,7 @@ def test_records_do_not_take_a_heartbeat_back(steps, other, place):
 def test_records_that_are_stored_at_once_get_two_numbers(steps, other):
     """Each record has a number of its own, and none is counted twice."""
     steps.start("t_page#0")
-    other_said = Attempt("t_page", 0, 1, 1)
+    other_said = AttemptReport("t_page", 0, 1, 1)
     between = Between(
         saying(steps, entry("second")), lambda: other.keep_logs(other_said, batch(entry("first")))
     )
@@ -151,7 +151,7 @@ def test_an_end_and_a_rescue_do_not_both_happen(steps, other, place):
     attempt = steps.start("t_page#0")
     place.advance(timedelta(microseconds=LEASE + 1))
     between = Between(
-        law.finish(steps.policy, attempt, "{}"),
+        decisions.finish(steps.policy, attempt, "{}"),
         lambda: other.recover("t_page#0", attempt.fence),
     )
     assert steps.commit(between.decision).refused
@@ -164,7 +164,7 @@ def test_a_rescue_that_a_heartbeat_was_faster_than_is_refused(steps, other, plac
     attempt = steps.start("t_page#0")
     place.advance(timedelta(microseconds=LEASE + 1))
     between = Between(
-        law.recover(steps.policy, "t_page", 0, attempt.fence, str),
+        decisions.recover(steps.policy, "t_page", 0, attempt.fence, str),
         lambda: other.renew(attempt),
     )
     assert steps.commit(between.decision).refused
@@ -182,7 +182,7 @@ def test_a_second_look_sees_the_same_session_or_begins_anew(steps, other):
             fired.append(other.fire("page"))
         second = yield Need(tasks=None)
         seen.append((session.firings, first.counters, second.counters))
-        return Changes(session, head=False)
+        return Changes(session, writes_head=False)
 
     steps.commit(Decision("look", begin))
     ((firings, first, second),) = seen

@@ -85,7 +85,7 @@ def test_the_rights_that_are_needed_are_few(server):
     steps.keep_logs(page_attempt(0), batch(entry()))
     steps.finish(page_attempt(0))
     assert storage.renew([steps.held(page_attempt(1))], 5) == set()
-    assert storage.due(5, grace=1, everything=True) == []
+    assert storage.due(5, grace=1, include_recent=True) == []
     assert storage.expired(5) is not None
     assert len(storage.reader.logs(steps.uid)) == 1
     assert storage.now() > 1_767_225_600_000_000

@@ -144,7 +144,7 @@ def test_scripts_that_the_server_forgot_are_sent_again(valkey_url):
     for step in (
         lambda: steps.configure(PAGES),
         lambda: steps.fire("page"),
-        lambda: storage.due(1, grace=GRACE, everything=True) or None,
+        lambda: storage.due(1, grace=GRACE, include_recent=True) or None,
         lambda: steps.start("t_page#0"),
         lambda: steps.renew(page_attempt(0)),
         lambda: steps.keep_logs(page_attempt(0), batch(entry())),
@@ -247,7 +247,7 @@ def test_a_server_without_memory_refuses_whole_commits(server):
         assert each.head.firings == made[n]
         assert [instance.status.value for instance in each.instances()] == ["scheduled"] * made[n]
         each.fire("page")
-    due = storage.due(1_000, grace=GRACE, everything=True)
+    due = storage.due(1_000, grace=GRACE, include_recent=True)
     assert len(due) == sum(made.values()) + len(steps)
 
 
@@ -418,7 +418,7 @@ def test_a_cluster_whose_node_restarts_goes_on():
             steps.configure(PAGES)
             steps.fire("page")
         cluster.nodes[1].stop(immediate=True)
-        found = storage.due(100, grace=GRACE, everything=True)
+        found = storage.due(100, grace=GRACE, include_recent=True)
         assert 0 < len(found) < 24, "the sweep goes on with what lies elsewhere"
         timer = threading.Timer(0.5, cluster.nodes[1].start)
         timer.start()
@@ -426,7 +426,7 @@ def test_a_cluster_whose_node_restarts_goes_on():
             steps.fire("page")
         timer.join()
         assert all(numbers(steps) == [1, 2] for steps in every)
-        assert len(storage.due(100, grace=GRACE, everything=True)) == 48
+        assert len(storage.due(100, grace=GRACE, include_recent=True)) == 48
         assert storage.reader.backlog() == (48, 0, 0)
 
 
@@ -452,7 +452,7 @@ def test_a_slot_that_moves_while_it_is_used_loses_nothing():
 
         def sweep():
             while not ending.is_set():
-                sweeping.due(10, grace=GRACE, everything=True)
+                sweeping.due(10, grace=GRACE, include_recent=True)
                 sweeping.reader.next_at()
 
         def move():
@@ -470,7 +470,7 @@ def test_a_slot_that_moves_while_it_is_used_loses_nothing():
         total = sum(map(len, told))
         assert len(hands[0].storage.reader.sessions(limit=10_000)) == total + 3
         assert hands[0].storage.reader.backlog() == (total, 0, 0)
-        assert len(sweeping.due(10_000, grace=GRACE, everything=True)) == total
+        assert len(sweeping.due(10_000, grace=GRACE, include_recent=True)) == total
 
 
 def move_slot(cluster, key):

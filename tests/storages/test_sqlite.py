@@ -9,7 +9,7 @@ import pytest
 
 from triggers.storages.sqlite import SqliteStorage
 from triggers.testing.conformance import StorageConformance
-from triggers.testing.conformance.sandbox import Place
+from triggers.testing.conformance.sandbox import StorageSandbox
 
 
 def sqlite_places(folder, options):
@@ -24,7 +24,7 @@ def sqlite_places(folder, options):
                 warnings.filterwarnings("ignore", "SQLite .* can corrupt a file in WAL mode", RuntimeWarning)
                 return SqliteStorage(url, clock=clock)
 
-        return Place(open_with)
+        return StorageSandbox(open_with)
 
     return make
 

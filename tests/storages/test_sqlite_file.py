@@ -358,7 +358,7 @@ def test_a_writer_waits_as_long_as_it_was_told_and_no_longer(path):
         ):
             steps.fire("first")
         with pytest.raises(StorageBusyError):
-            storage.due(10, grace=0, everything=True) or storage.renew([], 1)
+            storage.due(10, grace=0, include_recent=True) or storage.renew([], 1)
         assert shown(steps) == before, "reading waits for nobody"
     assert shown(steps) == before
     assert steps.fire("first").fired[0].number == 1

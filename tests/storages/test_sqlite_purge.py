@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from triggers.core.terms import Attempt
+from triggers.core.terms import AttemptReport
 from triggers.storages.base import Purge, Purged
 from triggers.storages.sqlite import SqliteStorage
 from triggers.testing.conformance.fixtures import batch, entry
@@ -32,7 +32,7 @@ def steps(storage):
     steps.configure({"t": {"andEvery": "a", "run": "r"}})
     steps.fire("a")
     steps.start("t#0")
-    steps.keep_logs(Attempt("t", 0, 1, 1), batch(entry(level=40, n=1), entry(level=20, n=2)))
+    steps.keep_logs(AttemptReport("t", 0, 1, 1), batch(entry(level=40, n=1), entry(level=20, n=2)))
     steps.resolve_logs("t#0", {})
     return steps
 
@@ -52,9 +52,9 @@ def test_a_review_that_is_taken_back_meanwhile_counts(url, storage, steps, monke
     other = Steps(SqliteStorage(url), steps.uid)
     begin = storage._file.transaction
 
-    def reopened_before(patience=None):
+    def reopened_before(timeout=None):
         other.reopen_logs("t#0", {})
-        return begin(patience)
+        return begin(timeout)
 
     monkeypatch.setattr(storage._file, "transaction", reopened_before)
     assert storage.purge_logs(OLD._replace(contexts_only=contexts_only)) == Purged(1, None)

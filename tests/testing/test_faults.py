@@ -14,7 +14,7 @@ import pytest
 
 from triggers import Registry, Triggers
 from triggers.runners.inline import InlineRunner
-from triggers.storages.base import Due
+from triggers.storages.base import ReadyInstance
 from triggers.storages.memory import MemoryStorage
 from triggers.storages.sqlite import SqliteStorage
 from triggers.storages.sqlite.url import load_driver
@@ -30,7 +30,7 @@ from triggers.testing import (
     by_chance,
 )
 from triggers.testing.conformance import StorageConformance
-from triggers.testing.conformance.sandbox import Place
+from triggers.testing.conformance.sandbox import StorageSandbox
 
 PASSING = "triggers.testing.PassThrough"
 CHAIN = {"t_one": {"after": ["begun"], "run": PASSING}, "t_two": {"after": ["t_one"], "run": PASSING}}
@@ -57,7 +57,7 @@ class TestFaultyStorage(StorageConformance):
                     made.append(FaultyStorage(MemoryStorage(clock=clock), Faults()))
                 return made[0]
 
-            return Place(open_with)
+            return StorageSandbox(open_with)
 
         return make
 
@@ -75,7 +75,7 @@ class TestFaultyDriver(StorageConformance):
         def make():
             url = f"sqlite:///{tmp_path}/{next(numbers)}.db?synchronous=normal"
             driver = FaultyDriver(load_driver("auto"), Faults())
-            return Place(lambda clock: SqliteStorage(url, clock=clock, driver=driver))
+            return StorageSandbox(lambda clock: SqliteStorage(url, clock=clock, driver=driver))
 
         return make
 
@@ -341,7 +341,7 @@ class Heard:
 
 
 def hint(number):
-    return Due("s", "t_x", number, None)
+    return ReadyInstance("s", "t_x", number, None)
 
 
 def test_hints_have_their_fate():

@@ -172,7 +172,7 @@ def test_every_statement_of_sqlite(tmp_path):
 class Forgetful(MemoryStorage):
     """A storage that never says what is due, as if nobody swept."""
 
-    def due(self, limit, *, grace, everything=False):
+    def due(self, limit, *, grace, include_recent=False):
         return []
 
 

@@ -69,8 +69,8 @@ class TestRunner(runner_conformance.RunnerConformance):
 def failing(pytester):
     """Runs the suite on a runner of that kind and returns the names of the tests that fail."""
 
-    def failing(kind, wanted, patience):
-        pytester.makepyfile(SUITE.replace("KIND", kind).replace("PATIENCE_OF_TEST", str(patience)))
+    def failing(kind, wanted, timeout):
+        pytester.makepyfile(SUITE.replace("KIND", kind).replace("PATIENCE_OF_TEST", str(timeout)))
         result = pytester.runpytest("-p", "no:cacheprovider", "-p", "no:xdist", "-rf", "-q", "-k", wanted)
         outcomes = result.parseoutcomes()
         assert outcomes.get("errors", 0) == 0
@@ -94,9 +94,9 @@ def failing(pytester):
 )
 def test_a_broken_promise_is_seen(failing, kind, broken):
     """The test of the promise that a runner breaks fails for it."""
-    assert failing(kind, broken, patience=0.3) == {broken}
+    assert failing(kind, broken, timeout=0.3) == {broken}
 
 
 def test_a_sound_runner_passes(failing):
     """The same suite, on the same terms, passes for a runner that breaks nothing."""
-    assert failing("Sound", "test_", patience=60) == set()
+    assert failing("Sound", "test_", timeout=60) == set()

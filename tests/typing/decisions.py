@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_type
 
-from triggers.core import decisions as law
+from triggers.core import decisions
 from triggers.core.state import Changes, Decision, Firing, Need
 from triggers.storages.memory import MemoryStorage
 from triggers.storages.postgres import PostgresStorage
@@ -30,7 +30,7 @@ def exclusiveness_belongs_to_the_decision(decision: Decision, storage: Storage) 
     FaultyStorage(memory, Faults()).commit("s", decision, exclusive=False)  # type: ignore[call-arg]
     storage.commit("s", decision, exclusive=False)  # type: ignore[call-arg]
     storage.commit("s", decision, 1.0, False)  # type: ignore[call-arg]
-    law.fire(law.Policy(), Firing(0, "a", "{}", 0), exclusive=False)  # type: ignore[call-arg]
+    decisions.fire(decisions.Policy(), Firing(0, "a", "{}", 0), exclusive=False)  # type: ignore[call-arg]
     decision.exclusive = False  # type: ignore[misc]
 
 
@@ -48,6 +48,6 @@ def a_commit_takes_a_decision(storage: Storage) -> None:
 def policies() -> None:
     """A policy and a function that finds one are taken alike."""
     firing = Firing(0, "a", "{}", 0)
-    assert_type(law.fire(law.Policy(), firing), Decision)
-    assert_type(law.fire(lambda manager: law.Policy(manager), firing), Decision)  # noqa: PLW0108 - typed by its use
-    assert_type(law.claim(lambda _: None, "t", 0, "worker", lambda *_: law.Terms(1)), Decision)
+    assert_type(decisions.fire(decisions.Policy(), firing), Decision)
+    assert_type(decisions.fire(lambda manager: decisions.Policy(manager), firing), Decision)  # noqa: PLW0108 - typed by its use
+    assert_type(decisions.claim(lambda _: None, "t", 0, "worker", lambda *_: decisions.Terms(1)), Decision)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from triggers.cli import documents, render
-from triggers.cli.options import Where, changing, common, existing, pass_where, wait
+from triggers.cli.options import Target, changing, common, existing, pass_where, wait
 from triggers.cli.read import PAGE, limit_option
 from triggers.cli.values import duration
 
@@ -69,7 +69,7 @@ def level_number(text: str) -> int:
 @common
 @pass_where
 def logs(
-    where: Where,
+    where: Target,
     /,
     uid: str,
     instance: str | None,
@@ -180,7 +180,7 @@ class _Log:
 @common
 @pass_where
 def resolve_logs(
-    where: Where,
+    where: Target,
     /,
     uid: str | None,
     instance: str | None,
@@ -260,14 +260,14 @@ def _review(
         manager.mark_instance_logs_resolved(instance, **audit, through=through, records=records or None)
 
 
-def _say_kind(where: Where, uid: str | None, fingerprint: str, count: int) -> None:
+def _say_kind(where: Target, uid: str | None, fingerprint: str, count: int) -> None:
     if where.json:
         documents.emit({"uid": uid, "fingerprint": fingerprint, "resolved": count})
     else:
         render.say(f"{render.plural(count, 'record')} of kind {render.visible(fingerprint)} reviewed")
 
 
-def _say_review(where: Where, manager: TriggerManager, instance: str) -> None:
+def _say_review(where: Target, manager: TriggerManager, instance: str) -> None:
     reviewed = manager.storage[instance]
     review, left = reviewed.log_reviews[-1], documents.level(reviewed.unresolved_log_level)
     if where.json:
@@ -300,7 +300,7 @@ def _say_review(where: Where, manager: TriggerManager, instance: str) -> None:
 @common
 @pass_where
 def purge(
-    where: Where,
+    where: Target,
     *,
     logs_older_than: timedelta | None,
     contexts_older_than: timedelta | None,
@@ -331,7 +331,7 @@ def purge(
 
 
 def _purge(
-    where: Where,
+    where: Target,
     app: Triggers,
     older_than: timedelta | None,
     max_level: int,

@@ -31,7 +31,7 @@ PAUSE: Final = 0.02
 
 
 @dataclass(slots=True)
-class Where:
+class Target:
     """What the common options said, wherever they stood.
 
     Attributes:
@@ -57,14 +57,14 @@ class Where:
             TriggersError: the storage cannot be opened.
         """
         found = self.open(creating=creating, manager=manager)
-        patience = None
+        timeout = None
         try:
             yield found
         except KeyboardInterrupt:
-            patience = 0.0
+            timeout = 0.0
             raise
         finally:
-            found.close(patience)
+            found.close(timeout)
 
     def open(self, *, creating: bool = False, manager: str | None = None) -> Triggers:
         """The application, for :meth:`opened` or to be closed by the caller."""
@@ -99,7 +99,7 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that every command has; they are gathered in :class:`Where`."""
 
     def keep(context: click.Context, option: click.Parameter, value: Any) -> None:
-        where = context.ensure_object(Where)
+        where = context.ensure_object(Target)
         if value:
             setattr(where, str(option.name), value)
 
@@ -115,7 +115,7 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 #: Gives a command its :class:`Where`.
-pass_where = click.make_pass_decorator(Where, ensure=True)
+pass_where = click.make_pass_decorator(Target, ensure=True)
 
 
 def load_app(path: str) -> Triggers:
@@ -241,7 +241,7 @@ def existing(app: Triggers, uid: str) -> SessionView:
 
 
 @contextmanager
-def changing(where: Where, uid: str) -> Iterator[tuple[Triggers, TriggerManager]]:
+def changing(where: Target, uid: str) -> Iterator[tuple[Triggers, TriggerManager]]:
     """A session that is there, with its own manager.
 
     Raises:
@@ -254,7 +254,7 @@ def changing(where: Where, uid: str) -> Iterator[tuple[Triggers, TriggerManager]
         yield app, app.existing_session(uid)
 
 
-def wait(where: Where, app: Triggers) -> None:
+def wait(where: Target, app: Triggers) -> None:
     """Let the runners of this process run what was released."""
     with progress(quiet=where.json) as bar:
         bar.add_task("running what was released", total=None, left="")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from triggers.cli import documents, render
-from triggers.cli.options import Where, common, existing, pass_where
+from triggers.cli.options import Target, common, existing, pass_where
 from triggers.cli.values import NotJsonError, parse
 from triggers.core.configuration import check_configuration, json_schema
 from triggers.core.status import RESOLVED, Status
@@ -63,7 +63,7 @@ def _cut(found: Iterator[_T], limit: int) -> tuple[list[_T], bool]:
 @click.option("--after", default="", metavar="UID", help="Go on behind this one.")
 @common
 @pass_where
-def sessions(where: Where, limit: int, after: str) -> None:
+def sessions(where: Target, limit: int, after: str) -> None:
     """List sessions, in the order of their UIDs."""
     with where.opened() as app:
         found = _heads(app.storage.reader, after, min(limit + 1, PAGE) if limit else PAGE)
@@ -108,7 +108,7 @@ def _list_sessions(shown: list[Session], *, more: bool) -> None:
 @limit_option(50)
 @common
 @pass_where
-def show(where: Where, /, uid: str, instance: str | None, limit: int, **narrow: Any) -> None:
+def show(where: Target, /, uid: str, instance: str | None, limit: int, **narrow: Any) -> None:
     """Show a session, or everything about one INSTANCE of it."""
     with where.opened() as app:
         view = existing(app, uid)
@@ -155,7 +155,7 @@ def _without_instance(reader: Reader, head: Session) -> list[tuple[Rule, tuple[s
 
 
 def _show_session(
-    where: Where,
+    where: Target,
     head: Session,
     shown: list[Instance],
     bare: list[tuple[Rule, tuple[str, ...]]],
@@ -195,7 +195,7 @@ def _show_session(
         render.say("", "* has records that nobody has reviewed: triggers logs UID INSTANCE --unresolved")
 
 
-def _show_instance(where: Where, view: SessionView, name: str) -> None:
+def _show_instance(where: Target, view: SessionView, name: str) -> None:
     instance, head = view[name], view.head
     if where.json:
         documents.emit(documents.whole_document(instance, head.rules.rules))
@@ -215,7 +215,7 @@ def _show_instance(where: Where, view: SessionView, name: str) -> None:
 @click.argument("task")
 @common
 @pass_where
-def explain(where: Where, uid: str, task: str) -> None:
+def explain(where: Target, uid: str, task: str) -> None:
     """Say why a TASK, or one instance of it, has run or has not."""
     with where.opened() as app:
         view = existing(app, uid)
@@ -257,7 +257,7 @@ def _print_explanation(uid: str, found: Explanation) -> None:
 @click.pass_context
 def check(context: click.Context, config: IO[bytes]) -> None:
     """Print every problem of a configuration; - is standard input."""
-    where = context.ensure_object(Where)
+    where = context.ensure_object(Target)
     tasks = 0
     problems: tuple[tuple[str, str], ...] = ()
     try:
@@ -278,7 +278,7 @@ def check(context: click.Context, config: IO[bytes]) -> None:
     context.exit(int(bool(problems)))
 
 
-def _check(where: Where, read: Any) -> None:
+def _check(where: Target, read: Any) -> None:
     if where.names_app:
         with where.opened() as app:
             app.check(read)

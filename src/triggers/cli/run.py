@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from triggers.cli import documents, render
-from triggers.cli.options import PAUSE, Where, common, pass_where, settle
+from triggers.cli.options import PAUSE, Target, common, pass_where, settle
 from triggers.exceptions import TriggersError
 from triggers.worker.sweep import SweepReport
 
@@ -31,7 +31,7 @@ STOP_WITHIN: Final = 30.0
 @click.command()
 @common
 @pass_where
-def sweep(where: Where) -> None:
+def sweep(where: Target) -> None:
     """Rescue what lost its worker; with --app also run what is due, until nothing is."""
     with where.opened() as app:
         with render.progress(quiet=where.json) as bar:
@@ -39,7 +39,7 @@ def sweep(where: Where) -> None:
         backlog = app.storage.reader.backlog()
     if where.json:
         left = {"ready": backlog.ready, "later": backlog.later, "running": backlog.running}
-        counts = {"recovered": report.recovered, "failed": report.failed, "handed_over": report.handed_over}
+        counts = {"recovered": report.recovered, "failed": report.failed, "dispatched": report.dispatched}
         documents.emit({**counts, **left})
         return
     render.say(*_sweep_lines(report, runs=app.has_runner))
@@ -56,7 +56,7 @@ def _sweep_lines(report: SweepReport, *, runs: bool) -> Iterator[str]:
     else:
         yield "no instance had lost its worker"
     if runs:
-        yield "what was due was handed over" if report.handed_over else "nothing was due"
+        yield "what was due was handed over" if report.dispatched else "nothing was due"
 
 
 def _sweep(app: Triggers, bar: Progress) -> SweepReport:
@@ -72,17 +72,17 @@ def _sweep(app: Triggers, bar: Progress) -> SweepReport:
         bar.update(job, description="running", total=most, completed=most - left, left=f"{left:,} left")
 
     total = SweepReport()
-    everything = True  # also what a process released and did not live to hand over
+    include_recent = True  # also what a process released and died before it dispatched
     while True:
-        report = app.sweep(everything=everything)
-        everything = False
+        report = app.sweep(include_recent=include_recent)
+        include_recent = False
         total = SweepReport(
             total.recovered + report.recovered,
             total.failed + report.failed,
-            total.handed_over + report.handed_over,
+            total.dispatched + report.dispatched,
         )
         settle(app, (lambda: None) if bar.disable else look)
-        if not report.handed_over:
+        if not report.dispatched:
             return total
 
 
@@ -116,7 +116,7 @@ def _signals() -> Iterator[None]:
 )
 @common
 @pass_where
-def work(where: Where, stop_within: float) -> None:
+def work(where: Target, stop_within: float) -> None:
     """Run what is due until SIGTERM or Ctrl-C."""
     if not where.names_app:
         message = "work needs the tasks: say --app module:attribute"
@@ -148,7 +148,7 @@ def _until_stopped(app: Triggers, stop_within: float) -> int:
     return number
 
 
-def _close(app: Triggers, patience: float) -> None:
+def _close(app: Triggers, timeout: float) -> None:
     """Close the application; at another signal, at once.
 
     It is closed by a thread of its own, since Python before 3.13 takes a thread for ended if an exception,
@@ -158,7 +158,7 @@ def _close(app: Triggers, patience: float) -> None:
 
     def close() -> None:
         try:
-            app.close(patience)
+            app.close(timeout)
         except TriggersError as error:
             failed.append(error)
 
@@ -207,7 +207,7 @@ def _close(app: Triggers, patience: float) -> None:
 @click.option("--kill-workers", is_flag=True, help="Kill a random process of the workers every second.")
 @common
 @pass_where
-def demo(where: Where, /, **options: Any) -> None:
+def demo(where: Target, /, **options: Any) -> None:
     """Play a real questionnaire, from page arrivals in no order to scores.
 
     It may be killed and started again: the counts are the same. With --storage the sessions are kept there;

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from triggers.cli import documents, render
-from triggers.cli.options import Where, changing, common, own_manager, pass_where, wait
+from triggers.cli.options import Target, changing, common, own_manager, pass_where, wait
 from triggers.cli.values import NotJsonError, json_object, kwargs_of, kwargs_options, pair, parse
 from triggers.exceptions import ConfigurationError
 
@@ -30,7 +30,7 @@ manager_option = click.option(
 @manager_option
 @common
 @pass_where
-def configure(where: Where, uid: str, config: IO[bytes], *, catch_up: bool, manager: str | None) -> None:
+def configure(where: Target, uid: str, config: IO[bytes], *, catch_up: bool, manager: str | None) -> None:
     """Give a session a configuration, in place of the one that it has; - is standard input."""
     try:
         read = parse(config.read())
@@ -57,7 +57,7 @@ def configure(where: Where, uid: str, config: IO[bytes], *, catch_up: bool, mana
 @common
 @pass_where
 def fire(
-    where: Where,
+    where: Target,
     uid: str,
     trigger: str,
     *,
@@ -128,7 +128,7 @@ def _states(view: SessionView, names: Iterable[str]) -> Iterator[str]:
 @common
 @pass_where
 def replay(
-    where: Where, uid: str, instance: str, kwargs: dict[str, Any] | None, kwargs_file: IO[bytes] | None
+    where: Target, uid: str, instance: str, kwargs: dict[str, Any] | None, kwargs_file: IO[bytes] | None
 ) -> None:
     """Let a failed INSTANCE run again, as a new one.
 
@@ -156,7 +156,7 @@ def replay(
 @click.option("--result", type=json_object, metavar="JSON", help="With this as its result; needs --cascade.")
 @common
 @pass_where
-def skip(where: Where, uid: str, instance: str, *, cascade: bool, result: dict[str, Any] | None) -> None:
+def skip(where: Target, uid: str, instance: str, *, cascade: bool, result: dict[str, Any] | None) -> None:
     """Give a failed INSTANCE up."""
     if result is not None and not cascade:
         message = "--result goes nowhere without --cascade"

@@ -325,34 +325,35 @@ class Changes:
     Attributes:
         session: the head as it is to be stored.
         fired: new firings, in order.
-        released: for each of them, the instances that it scheduled.
+        scheduled_by: for each of them, the instances that it scheduled.
         created: new instances.
-        taken: unstarted instances that got triggers: their taken, vetoes, status and times are to be stored.
-        moved: instances with the guard under which everything that is theirs is to be stored.
+        triggered: unstarted instances that got triggers: their taken, vetoes, status and times are to be
+            stored.
+        transitioned: instances with the guard under which everything that is theirs is to be stored.
         lacks: instances, with the triggers that they lack from now on.
         gained: instances, with the triggers that they lacked and no longer lack.
         counters: task → its counter from now on.
         logs: the records to store.
         new_rules: whether the session's rules are to be stored too.
-        head: whether the session's head is to be stored.
-        keyed: the earlier firing with the same key, where the firing was a repeat.
+        writes_head: whether the session's head is to be stored.
+        duplicate_of: the earlier firing with the same key, where the firing was a repeat.
         claimed: the instance that was claimed, with its payloads, by number of firing.
         refused: why nothing was done, where a writer was late.
     """
 
     session: Session
     fired: list[Firing] = field(default_factory=list)
-    released: list[list[Instance]] = field(default_factory=list)
+    scheduled_by: list[list[Instance]] = field(default_factory=list)
     created: list[Instance] = field(default_factory=list)
-    taken: list[Instance] = field(default_factory=list)
-    moved: list[tuple[Instance, Guard]] = field(default_factory=list)
+    triggered: list[Instance] = field(default_factory=list)
+    transitioned: list[tuple[Instance, Guard]] = field(default_factory=list)
     lacks: list[tuple[Instance, frozenset[str]]] = field(default_factory=list)
     gained: list[tuple[Instance, frozenset[str]]] = field(default_factory=list)
     counters: dict[str, Counter] = field(default_factory=dict)
     logs: list[Record] = field(default_factory=list)
     new_rules: bool = False
-    head: bool = True
-    keyed: Firing | None = None
+    writes_head: bool = True
+    duplicate_of: Firing | None = None
     claimed: Instance | None = None
     payloads: Mapping[int, str] = field(default_factory=dict)
     refused: str = ""
@@ -360,12 +361,12 @@ class Changes:
     @property
     def needs_session(self) -> bool:
         """Whether it changes more than single instances, so that only an exclusive run may decide it."""
-        return bool(self.head or self.new_rules or self.fired or self.created or self.counters)
+        return bool(self.writes_head or self.new_rules or self.fired or self.created or self.counters)
 
     def scheduled(self) -> list[Instance]:
         """The instances that it makes scheduled, as many as there are."""
-        moved = [instance for instance, guard in self.moved if guard.status is not Status.SCHEDULED]
-        touched = (*self.taken, *self.created, *moved)
+        moved = [instance for instance, guard in self.transitioned if guard.status is not Status.SCHEDULED]
+        touched = (*self.triggered, *self.created, *moved)
         return [instance for instance in touched if instance.status is Status.SCHEDULED]
 
 

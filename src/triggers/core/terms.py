@@ -87,7 +87,7 @@ class RetryTerms:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class AttemptReport:
     """A running attempt that wants to write: which, with which fence, and what it said.
 
     Attributes:

@@ -36,7 +36,7 @@ _PACKAGES: Final = {"postgres": ("psycopg", "postgres"), "redis": ("redis", "red
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RunLocation:
     """Where a run keeps what it has.
 
     Attributes:
@@ -53,7 +53,7 @@ class Place:
 
 
 @contextmanager
-def storage_at(where: str | None, folder: Path) -> Iterator[Place]:
+def storage_at(where: str | None, folder: Path) -> Iterator[RunLocation]:
     """A storage, which is there until the end of the context.
 
     Args:
@@ -66,14 +66,14 @@ def storage_at(where: str | None, folder: Path) -> Iterator[Place]:
     """
     if where is None or where == "sqlite":
         url = f"sqlite:///{quote((folder / 'survey.db').as_posix())}"
-        yield Place(url, folder / "results.db", url)
+        yield RunLocation(url, folder / "results.db", url)
     elif ":" in where:
         _require_package("--storage", where)
-        yield Place(where, folder / "results.db", without_password(where))
+        yield RunLocation(where, folder / "results.db", without_password(where))
     else:
         with _private("--storage", where, STORAGES, "sqlite") as server:
             shown = f"a private {server.name} of this run's own"
-            yield Place(server.url, server.folder / "results.db", shown, private=True)
+            yield RunLocation(server.url, server.folder / "results.db", shown, private=True)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from triggers.exceptions import PluginError, StorageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from triggers.demo.locations import Place
+    from triggers.demo.locations import RunLocation
     from triggers.demo.workers import Workers
 
 #: Where the files go unless told otherwise, below the current folder.
@@ -113,7 +113,7 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _beginning(place: Place, respondents: int) -> str:
+def _beginning(place: RunLocation, respondents: int) -> str:
     promise = (
         "Whoever runs the tasks may be killed: the counts will be the same."
         if place.private
@@ -127,7 +127,7 @@ def _beginning(place: Place, respondents: int) -> str:
 
 @contextmanager
 def _crew(
-    place: Place, runner: str, broker: str, folder: Path, *, processes: int, kill: bool
+    place: RunLocation, runner: str, broker: str, folder: Path, *, processes: int, kill: bool
 ) -> Iterator[Workers | None]:
     """Celery's workers, and logs in files; None, and only the tasks quiet, where threads run the tasks."""
     if runner == "threads":
@@ -216,7 +216,7 @@ def _program() -> str:
     return str(called.relative_to(here) if called.is_relative_to(here) else called)
 
 
-def _ways_in(place: Place, folder: Path, seed: int, respondents: int) -> str:
+def _ways_in(place: RunLocation, folder: Path, seed: int, respondents: int) -> str:
     """Commands worth a try, about respondents of whom there is something to tell."""
     if place.private:
         return (

@@ -8,7 +8,7 @@ import weakref
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from triggers.fork import renew_after_fork
+from triggers.fork import reset_after_fork
 from triggers.logs.current import CURRENT
 
 if TYPE_CHECKING:
@@ -82,4 +82,4 @@ class _Capturer(logging.Handler):
 
 
 CAPTURER = _Capturer()
-renew_after_fork(CAPTURER)
+reset_after_fork(CAPTURER)

@@ -7,7 +7,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-from triggers.fork import renew_after_fork
+from triggers.fork import reset_after_fork
 from triggers.logs.block import LogBlock
 from triggers.logs.buffer import RecordBuffer
 from triggers.logs.current import PROCESS_SECRETS
@@ -113,7 +113,7 @@ class InstanceLog(Sink):
         self._at = 0
         self._delay = 0
         self._seen: list[BaseException] = []
-        renew_after_fork(self)
+        reset_after_fork(self)
 
     @property
     def current_log_level(self) -> int:

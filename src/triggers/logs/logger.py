@@ -15,12 +15,12 @@ from triggers.core.records import LogEntry
 from triggers.exceptions import StatusChange, context_of
 from triggers.logs.report import report_once
 from triggers.logs.sanitizing.exceptions import describe
-from triggers.logs.sanitizing.messages import text_of, worded
-from triggers.logs.sanitizing.plain import NOTHING, Plain
+from triggers.logs.sanitizing.messages import format_message, text_of
+from triggers.logs.sanitizing.plain import NOTHING, SanitizedContext
 from triggers.logs.sanitizing.shapes import type_name
 from triggers.logs.sanitizing.texts import fit_text, storable
 from triggers.logs.settings import level_number
-from triggers.logs.sink import Ear, Scope, Sink, captured_by
+from triggers.logs.sink import CapturedSink, Scope, Sink, captured_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -112,7 +112,7 @@ class TriggersLogger(logging.Logger):
         self,
         application: logging.Logger,
         sink: Sink,
-        bound: Plain = NOTHING,
+        bound: SanitizedContext = NOTHING,
         scope: Scope | None = None,
         record_level: int = sys.maxsize,
     ) -> None:
@@ -124,7 +124,7 @@ class TriggersLogger(logging.Logger):
         self._record_level = record_level
         self._sanitizer = sink.sanitizer
         self._label = storable(self.name[:MAX_NAME])
-        self._hidden: tuple[tuple[str, ...], Plain] = ((), bound)
+        self._hidden: tuple[tuple[str, ...], SanitizedContext] = ((), bound)
         # The very dict that the standard library clears when a level changes or logging is disabled, so that
         # its answers can be used without asking. A logger that decides in its own way is asked every time.
         plain = type(application).isEnabledFor is logging.Logger.isEnabledFor
@@ -155,7 +155,7 @@ class TriggersLogger(logging.Logger):
         """
         return self._like(self.application, self.with_layers(self.bound, (context, more or None)))
 
-    def with_layers(self, plain: Plain, layers: Iterable[Any]) -> Plain:
+    def with_layers(self, plain: SanitizedContext, layers: Iterable[Any]) -> SanitizedContext:
         """Return a context with others merged over it, each over the one before; None is no context."""
         for layer in layers:
             if layer is not None:
@@ -171,7 +171,7 @@ class TriggersLogger(logging.Logger):
         """Return a logger of the same block for the application's logger ``<name>.<suffix>``."""
         return self._like(self.application.getChild(suffix), self.bound)
 
-    def _like(self, application: logging.Logger, bound: Plain) -> TriggersLogger:
+    def _like(self, application: logging.Logger, bound: SanitizedContext) -> TriggersLogger:
         return TriggersLogger(application, self._sink, bound, self.scope, self._record_level)
 
     def belongs_to(self, sink: Sink) -> bool:
@@ -221,7 +221,7 @@ class TriggersLogger(logging.Logger):
             return
         mute = logging.Logger(record.name)  # noqa: LOG001 - the application's own has the record already
         mute.disabled = True
-        sink = Ear(self._sink, counts=counts)
+        sink = CapturedSink(self._sink, counts=counts)
         TriggersLogger(mute, sink, self.bound, self.scope)._take_made(record)  # noqa: SLF001 - one of these
 
     def _take_made(self, record: logging.LogRecord) -> None:
@@ -296,7 +296,7 @@ class TriggersLogger(logging.Logger):
             plain = self.bound
         else:
             plain = sanitizer.merge(self.bound, sanitizer.context(context))
-        message, template, send, send_args, was_cut = worded(msg, args, sanitizer, secrets)
+        message, template, send, send_args, was_cut = format_message(msg, args, sanitizer, secrets)
         truncated = plain.truncated
         if was_cut or facts.described is not None:
             truncated = _cuts(truncated, facts.described, was_cut=was_cut)
@@ -335,7 +335,7 @@ class TriggersLogger(logging.Logger):
 
     def _guarded(
         self, context: Any, extra: Any, exc_info: Any, secrets: tuple[str, ...]
-    ) -> tuple[Plain, _Facts]:
+    ) -> tuple[SanitizedContext, _Facts]:
         try:
             return self._gathered(context, extra, exc_info, secrets)
         except Exception as problem:
@@ -345,7 +345,7 @@ class TriggersLogger(logging.Logger):
 
     def _gathered(
         self, context: Any, extra: Any, exc_info: Any, secrets: tuple[str, ...]
-    ) -> tuple[Plain, _Facts]:
+    ) -> tuple[SanitizedContext, _Facts]:
         """Put together the context of a call that has more than a context of its own."""
         sanitizer = self._sanitizer
         plain = self._bound_without(secrets) if secrets else self.bound
@@ -370,7 +370,7 @@ class TriggersLogger(logging.Logger):
         args: tuple[Any, ...],
         place: tuple[str, int, str],
         number: int,
-        plain: Plain,
+        plain: SanitizedContext,
         truncated: tuple[str, ...],
         facts: _Facts,
         stack: str | None,
@@ -394,7 +394,7 @@ class TriggersLogger(logging.Logger):
             if facts.attributes:
                 _set_renamed(state, facts.attributes)
             if self.filters or self.handlers or not self.propagate:
-                self._hand_over(record)
+                self._dispatch(record)
             else:
                 self.application.handle(record)
         except Exception as problem:
@@ -404,7 +404,7 @@ class TriggersLogger(logging.Logger):
         finally:
             _forwarding.active = False
 
-    def _hand_over(self, record: logging.LogRecord) -> None:
+    def _dispatch(self, record: logging.LogRecord) -> None:
         if self.filters and not self.filter(record):
             return
         for handler in self.handlers:
@@ -413,7 +413,7 @@ class TriggersLogger(logging.Logger):
         if self.propagate:
             self.application.handle(record)
 
-    def _bound_without(self, secrets: tuple[str, ...]) -> Plain:
+    def _bound_without(self, secrets: tuple[str, ...]) -> SanitizedContext:
         known, plain = self._hidden
         if known is not secrets:
             plain = self._sanitizer.again(self.bound, secrets)

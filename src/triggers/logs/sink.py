@@ -81,7 +81,7 @@ class Scope:
         self.capture_counts = capture_counts
 
 
-class Ear(Sink):
+class CapturedSink(Sink):
     """Takes records that go their own way through the application into the log of a block.
 
     Args:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from triggers.storages.base import Due
+    from triggers.storages.base import ReadyInstance
 
 
 def _never(_: BaseException) -> bool:
@@ -31,7 +31,7 @@ class Delivery:
 
     Attributes:
         label: of the message that brought it; goes into the name of the claim, so that
-            :meth:`Work.abort` finds the claim by it. "" for none.
+            :meth:`RunnerHost.abort` finds the claim by it. "" for none.
         around: makes a context that is entered around the user's code alone.
         is_stop: whether an exception out of the user's code only means that the process, or the thread, is to
             go: the instance is let go, due at once, and the exception raised again.
@@ -46,7 +46,7 @@ class Delivery:
 BY_ITSELF = Delivery()
 
 
-class Work(Protocol):
+class RunnerHost(Protocol):
     """What an application gives its runners."""
 
     def run(self, uid: str, task: str, number: int, delivery: Delivery = BY_ITSELF) -> bool:
@@ -61,7 +61,7 @@ class Work(Protocol):
         label: str,
         error: BaseException,
         *,
-        patience: float | None = None,
+        timeout: float | None = None,
     ) -> bool:
         """Fail what a message was to run: the claim that it led to, or a scheduled instance.
 
@@ -97,7 +97,7 @@ class Work(Protocol):
         """Begin to sweep in the background; again after a :meth:`rest`."""
         ...
 
-    def rest(self) -> None:
+    def pause_sweeping(self) -> None:
         """Sweep no more in the background, until the next :meth:`start`."""
         ...
 
@@ -109,7 +109,7 @@ class Work(Protocol):
         """
         ...
 
-    def pull(self, limit: int) -> list[Due]:
+    def pull(self, limit: int) -> list[ReadyInstance]:
         """Take up to so many instances that are ready, straight from the storage."""
         ...
 
@@ -117,11 +117,11 @@ class Work(Protocol):
 class Runner(Protocol):
     """The plug for running."""
 
-    def start(self, work: Work) -> None:
+    def start(self, host: RunnerHost) -> None:
         """Learn what to call; called once, when the application is made. Nothing need start yet."""
         ...
 
-    def submit(self, due: Due) -> None:
+    def submit(self, due: ReadyInstance) -> None:
         """A hint: this instance may be ready."""
         ...
 

@@ -7,15 +7,15 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from triggers.runners.base import Work
-    from triggers.storages.base import Due
+    from triggers.runners.base import RunnerHost
+    from triggers.storages.base import ReadyInstance
 
 
 class _Thread(threading.local):
     """What one thread has still to run; empty where nothing runs."""
 
     def __init__(self) -> None:
-        self.hints: deque[Due] = deque()
+        self.hints: deque[ReadyInstance] = deque()
         self.draining = False
 
 
@@ -26,11 +26,11 @@ class InlineRunner:
         self._here = _Thread()
         self._closed = False
 
-    def start(self, work: Work) -> None:
+    def start(self, host: RunnerHost) -> None:
         """Learn what to call."""
-        self._work = work
+        self._host = host
 
-    def submit(self, due: Due) -> None:
+    def submit(self, due: ReadyInstance) -> None:
         """Run it now; from within a task, as soon as that task has ended, so that no cascade nests calls."""
         here = self._here
         if self._closed:
@@ -46,8 +46,8 @@ class InlineRunner:
             here.hints.clear()
             here.draining = False
 
-    def _follow(self, due: Due) -> None:
-        self._work.run(due.uid, due.task, due.number)
+    def _follow(self, due: ReadyInstance) -> None:
+        self._host.run(due.uid, due.task, due.number)
 
     def is_idle(self) -> bool:
         """Whether this thread has nothing to run."""

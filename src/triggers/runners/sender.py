@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Generic, TypeVar
 from weakref import WeakMethod
 
-from triggers.fork import renew_after_fork
+from triggers.fork import reset_after_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -52,7 +52,7 @@ class _Round:
         self.over = False
 
 
-class Courier(Generic[_Thing]):
+class BackgroundSender(Generic[_Thing]):
     """Keeps things, each once, and delivers them in their order.
 
     Args:
@@ -76,7 +76,7 @@ class Courier(Generic[_Thing]):
         self._room = room
         self._deadline = deadline
         self.after_fork()
-        renew_after_fork(self)
+        reset_after_fork(self)
         _flush_at_exit(self)
 
     def after_fork(self) -> None:
@@ -203,7 +203,7 @@ def _pauses() -> itertools.chain[float]:
     return itertools.chain(BACKOFF, itertools.repeat(BACKOFF[-1]))
 
 
-def _flush_at_exit(courier: Courier[_Thing]) -> None:
+def _flush_at_exit(courier: BackgroundSender[_Thing]) -> None:
     """Give it a moment at the end of the process, if it lives until then."""
     weak = WeakMethod(courier.flush)
 

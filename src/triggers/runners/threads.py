@@ -9,11 +9,11 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from triggers.fork import renew_after_fork
+from triggers.fork import reset_after_fork
 
 if TYPE_CHECKING:
-    from triggers.runners.base import Work
-    from triggers.storages.base import Due
+    from triggers.runners.base import RunnerHost
+    from triggers.storages.base import ReadyInstance
 
 _log = logging.getLogger(__name__)
 
@@ -45,12 +45,12 @@ class ThreadsRunner:
         self._size = workers
         self._room = hints if hints is not None else workers * HINTS
         self.after_fork()
-        renew_after_fork(self)
+        reset_after_fork(self)
 
     def after_fork(self) -> None:
         """Begin with neither threads nor hints."""
         self._changed = threading.Condition()
-        self._hints: deque[Due] = deque()
+        self._hints: deque[ReadyInstance] = deque()
         self._threads: list[threading.Thread] = []
         self._active = 0
         self._dropped = True  # what was ready before this process began is in the storage, too
@@ -58,11 +58,11 @@ class ThreadsRunner:
         self._pull_at = 0.0
         self._closed = False
 
-    def start(self, work: Work) -> None:
+    def start(self, host: RunnerHost) -> None:
         """Learn what to call."""
-        self._work = work
+        self._host = host
 
-    def submit(self, due: Due) -> None:
+    def submit(self, due: ReadyInstance) -> None:
         """Keep the hint, or drop it if there are enough."""
         with self._changed:
             if self._closed:
@@ -98,7 +98,7 @@ class ThreadsRunner:
     def _loop(self) -> None:
         while (hint := self._next()) is not None:
             try:
-                self._work.run(hint.uid, hint.task, hint.number)
+                self._host.run(hint.uid, hint.task, hint.number)
             except BaseException:  # noqa: BLE001 - whatever it is, the other instances go on
                 what = "%s#%d of session %r could not be run or stored; the sweep finds it again"
                 _log.exception(what, hint.task, hint.number, hint.uid)
@@ -108,7 +108,7 @@ class ThreadsRunner:
                     if self._closed or not self._active:
                         self._changed.notify_all()
 
-    def _next(self) -> Due | None:
+    def _next(self) -> ReadyInstance | None:
         """The next hint, waited for if need be; None once the pool is closed."""
         with self._changed:
             while not self._closed:
@@ -126,10 +126,10 @@ class ThreadsRunner:
         """Take hints from the storage; the lock is held before and after, and not while the storage works."""
         self._pulling, self._dropped = True, False
         self._changed.release()
-        found: list[Due] = []
+        found: list[ReadyInstance] = []
         failed = False
         try:
-            found = self._work.pull(self._room)
+            found = self._host.pull(self._room)
         except Exception:  # noqa: BLE001 - a storage that is away is asked again
             failed = True
             _log.warning("the storage could not be asked for work; it is asked again", exc_info=True)

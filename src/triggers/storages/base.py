@@ -80,7 +80,7 @@ class Lease(NamedTuple):
     fence: int
 
 
-class Due(NamedTuple):
+class ReadyInstance(NamedTuple):
     """A scheduled instance that is to be handed over.
 
     Attributes:
@@ -98,7 +98,7 @@ class Due(NamedTuple):
     run: str | None = None
 
     @classmethod
-    def by(cls, rules: RuleSet, uid: str, task: str, number: int) -> Due:
+    def by(cls, rules: RuleSet, uid: str, task: str, number: int) -> ReadyInstance:
         """An instance that is to be handed over as these rules want it."""
         rule = rules.rules.get(task)
         return cls(uid, task, number, rule.using, rule.run) if rule else cls(uid, task, number)
@@ -226,7 +226,7 @@ class Storage(Protocol):
         """Let a decision be made about a session and apply it, in one transaction.
 
         The decision says whether it must be made exclusively. One that need not may be run without the
-        session's lock, so that claims and logs do not wait for firings. If :func:`answer` then raises
+        session's lock, so that claims and logs do not wait for firings. If :func:`run_decision` then raises
         :class:`~triggers.core.state.NeedsSession`, undo everything and run the decision again exclusively,
         within the same call. A storage that runs every decision exclusively never gets that exception.
 
@@ -249,7 +249,7 @@ class Storage(Protocol):
         """Extend each of these claims that still holds to `lease` from now; returns those that are lost."""
         ...
 
-    def due(self, limit: int, *, grace: int, everything: bool = False) -> list[Due]:
+    def due(self, limit: int, *, grace: int, include_recent: bool = False) -> list[ReadyInstance]:
         """Take up to `limit` scheduled instances to be handed over, those that waited longest first.
 
         Each is marked, so that it is not due again before a pause, which begins at `grace` and doubles with
@@ -258,7 +258,7 @@ class Storage(Protocol):
         Args:
             limit: how many at most.
             grace: the first pause.
-            everything: take also those that somebody may just have handed over.
+            include_recent: take also those that another process may just have dispatched.
         """
         ...
 
@@ -388,7 +388,7 @@ class Reader(Protocol):
         ...
 
 
-def answer(
+def run_decision(
     decision: Decision, session: Session, load: Callable[[Need], Slice], *, exclusive: bool
 ) -> Changes:
     """Run a decision to its end.

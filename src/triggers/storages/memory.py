@@ -15,19 +15,19 @@ from triggers.core.state import Changes, Counter, Firing, Instance, Latest, Need
 from triggers.core.status import Status
 from triggers.core.values import decode, encode
 from triggers.exceptions import StorageBusyError, StorageError
-from triggers.fork import renew_after_fork
+from triggers.fork import reset_after_fork
 from triggers.storages.base import (
     MAX_CONFLICTS,
     MAX_PAUSE,
     Backlog,
     ConflictError,
-    Due,
     Expired,
     Lease,
     Purge,
     Purged,
+    ReadyInstance,
     StoredRecord,
-    answer,
+    run_decision,
 )
 from triggers.storages.clock import wall_clock
 
@@ -71,7 +71,7 @@ class MemoryStorage:
         self._running: dict[tuple[str, str, int], None] = {}
         self._made = 0
         self._said = 0
-        renew_after_fork(self)
+        reset_after_fork(self)
 
     def after_fork(self) -> None:
         """Go on with a copy of what the parent held, that nobody else has locked."""
@@ -125,13 +125,15 @@ class MemoryStorage:
     def _decide(self, uid: str, decision: Decision) -> Changes:
         kept = self._sessions.get(uid)
         head = replace(kept.head, now=self._clock()) if kept else Session(uid, self._clock())
-        return answer(decision, head, lambda need: _load(kept, need) if kept else Slice(), exclusive=True)
+        return run_decision(
+            decision, head, lambda need: _load(kept, need) if kept else Slice(), exclusive=True
+        )
 
     def _holds_all(self, changes: Changes) -> bool:
         """Whether every guard still holds; the lock makes it so, whoever made the changes."""
         stored = self._of(changes.session.uid).instances
-        guards = [(stored.get((moved.task, moved.number)), guard) for moved, guard in changes.moved]
-        taking = [stored.get((taken.task, taken.number)) for taken in changes.taken]
+        guards = [(stored.get((moved.task, moved.number)), guard) for moved, guard in changes.transitioned]
+        taking = [stored.get((taken.task, taken.number)) for taken in changes.triggered]
         return all(now is not None and _is_guarded(now, guard) for now, guard in guards) and all(
             now is not None and now.status is Status.UNSTARTED for now in taking
         )
@@ -148,11 +150,11 @@ class MemoryStorage:
         instance = self.instance(held.uid, held.task, held.number)
         return instance is not None and instance.status is Status.RUNNING and instance.fence == held.fence
 
-    def due(self, limit: int, *, grace: int, everything: bool = False) -> list[Due]:
+    def due(self, limit: int, *, grace: int, include_recent: bool = False) -> list[ReadyInstance]:
         """Take what is to be handed over."""
         with self._lock:
             now = self._clock()
-            horizon = now + MAX_PAUSE * grace if everything else now
+            horizon = now + MAX_PAUSE * grace if include_recent else now
             ready = [
                 (uid, i)
                 for uid, i in self._all(self._scheduled)
@@ -164,7 +166,7 @@ class MemoryStorage:
                 instance.handovers += 1
             heads = (self._sessions[uid].head for uid, _ in ready)
             return [
-                Due.by(head.rules, uid, i.task, i.number)
+                ReadyInstance.by(head.rules, uid, i.task, i.number)
                 for head, (uid, i) in zip(heads, ready[:limit], strict=False)
             ]
 
@@ -207,7 +209,7 @@ class MemoryStorage:
         # First what can be refused, so that all is kept or nothing.
         said = [(record, _through_text(record.entry)) for record in changes.logs]
         head = changes.session
-        if changes.head:
+        if changes.writes_head:
             if head.ref is None:
                 head.ref = len(self._sessions) + 1
                 self._sessions[head.uid] = _Kept(head)
@@ -230,7 +232,7 @@ class MemoryStorage:
         for made in changes.created:
             self._made += 1
             made.ref = self._made
-        for instance in (*changes.created, *changes.taken, *(moved for moved, _ in changes.moved)):
+        for instance in (*changes.created, *changes.triggered, *(moved for moved, _ in changes.transitioned)):
             self._put(kept, instance)
         for instance, triggers in changes.gained:
             for trigger in triggers:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
     from triggers.core.state import Changes, Decision, DecisionRun, Session
-    from triggers.runners.base import Runner, Work
-    from triggers.storages.base import Due, Expired, Lease, Purge, Purged, Reader, Storage
+    from triggers.runners.base import Runner, RunnerHost
+    from triggers.storages.base import Expired, Lease, Purge, Purged, Reader, ReadyInstance, Storage
 
     Fate = Literal["deliver", "drop", "twice", "late"]
 
@@ -146,19 +146,21 @@ class FaultyStorage:
 
     def renew(self, leases: Collection[Lease], lease: int) -> set[Lease]:
         """Renew claims."""
-        return self._around("renew", lambda: self._storage.renew(leases, lease))
+        return self._services("renew", lambda: self._storage.renew(leases, lease))
 
-    def due(self, limit: int, *, grace: int, everything: bool = False) -> list[Due]:
+    def due(self, limit: int, *, grace: int, include_recent: bool = False) -> list[ReadyInstance]:
         """Take what is due; dying after it loses the hints."""
-        return self._around("due", lambda: self._storage.due(limit, grace=grace, everything=everything))
+        return self._services(
+            "due", lambda: self._storage.due(limit, grace=grace, include_recent=include_recent)
+        )
 
     def expired(self, limit: int) -> list[Expired]:
         """The claims that ran out."""
-        return self._around("expired", lambda: self._storage.expired(limit))
+        return self._services("expired", lambda: self._storage.expired(limit))
 
     def purge_logs(self, purge: Purge, *, after: int = 0, limit: int = 500) -> Purged:
         """Remove old records; dying after it loses the answer."""
-        return self._around("purge_logs", lambda: self._storage.purge_logs(purge, after=after, limit=limit))
+        return self._services("purge_logs", lambda: self._storage.purge_logs(purge, after=after, limit=limit))
 
     def joined(self, connection: Any) -> FaultyStorage:
         """A view that takes part in an open transaction, and dies at the same points."""
@@ -169,7 +171,7 @@ class FaultyStorage:
         """Let go of the connections; the dead do that, too."""
         self._storage.close()
 
-    def _around(self, what: str, call: Callable[[], _T]) -> _T:
+    def _services(self, what: str, call: Callable[[], _T]) -> _T:
         self._faults.reach(f"before {what}")
         answer = call()
         self._faults.reach(f"after {what}")
@@ -209,12 +211,12 @@ class FaultyConnection:
 
     def execute(self, statement: str, given: Any = ()) -> Any:
         """Run a statement."""
-        return self._around(statement, lambda: self._connection.execute(statement, given))
+        return self._services(statement, lambda: self._connection.execute(statement, given))
 
     def executemany(self, statement: str, given: Iterable[Any]) -> Any:
         """Run a statement for each row; before each row is a point, too."""
         rows = self._watched(statement, given)
-        return self._around(statement, lambda: self._connection.executemany(statement, rows))
+        return self._services(statement, lambda: self._connection.executemany(statement, rows))
 
     @property
     def in_transaction(self) -> bool:
@@ -230,7 +232,7 @@ class FaultyConnection:
             self._faults.reach(f"before a row of {_short(statement)}")
             yield row
 
-    def _around(self, statement: str, call: Callable[[], Any]) -> Any:
+    def _services(self, statement: str, call: Callable[[], Any]) -> Any:
         try:
             self._faults.reach(f"before {_short(statement)}")
             answer = call()
@@ -251,24 +253,27 @@ class FaultyRunner:
     """
 
     def __init__(
-        self, runner: Runner, fate: Callable[[Due], Fate] = lambda _: "deliver", faults: Faults | None = None
+        self,
+        runner: Runner,
+        commit_outcome: Callable[[ReadyInstance], Fate] = lambda _: "deliver",
+        faults: Faults | None = None,
     ) -> None:
         self._runner = runner
-        self._fate = fate
+        self._fate = commit_outcome
         self._faults = faults or Faults()
-        self._late: deque[Due] = deque()
+        self._late: deque[ReadyInstance] = deque()
 
-    def start(self, work: Work) -> None:
+    def start(self, work: RunnerHost) -> None:
         """Learn what to call."""
         self._runner.start(work)
 
-    def submit(self, due: Due) -> None:
+    def submit(self, due: ReadyInstance) -> None:
         """Do with the hint what its fate is."""
         self._faults.reach("before submit")
-        fate = self._fate(due)
-        if fate == "late":
+        commit_outcome = self._fate(due)
+        if commit_outcome == "late":
             self._late.append(due)
-        for _ in range({"deliver": 1, "twice": 2}.get(fate, 0)):
+        for _ in range({"deliver": 1, "twice": 2}.get(commit_outcome, 0)):
             self._runner.submit(due)
         self._faults.reach("after submit")
 
@@ -289,7 +294,9 @@ class FaultyRunner:
         return self._runner.close(timeout)
 
 
-def by_chance(seed: int, *, drop: float = 0, twice: float = 0, late: float = 0) -> Callable[[Due], Fate]:
+def by_chance(
+    seed: int, *, drop: float = 0, twice: float = 0, late: float = 0
+) -> Callable[[ReadyInstance], Fate]:
     """Give each hint a fate by chance, the same for the same seed and order of hints.
 
     Args:

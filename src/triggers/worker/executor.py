@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from triggers.core import decisions as law
+from triggers.core import decisions
 from triggers.core.values import Limits, decode, encode
 from triggers.exceptions import (
     CascadeDepthError,
@@ -36,14 +36,14 @@ from triggers.exceptions import (
     UnknownTaskError,
     WorkerLost,
 )
-from triggers.fork import renew_after_fork
+from triggers.fork import reset_after_fork
 from triggers.logs import InstanceLog, LogIdentity, LogSettings, detached, exception_record
-from triggers.manager import Source
+from triggers.manager import FiredBy
 from triggers.runners.base import BY_ITSELF
 from triggers.session import TaskInstance
 from triggers.storages.base import Lease
 from triggers.task import TaskContext
-from triggers.worker.heartbeat import Heartbeat, Held
+from triggers.worker.heartbeat import Heartbeat, HeldClaim
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,12 +68,12 @@ ROOMY = Limits(payload=16 * 1024 * 1024)
 LOG_PATIENCE = 2.0
 
 
-class Owner:
+class ClaimIds:
     """Names claims, one prefix for each life of a process, so that a forked child is not its parent."""
 
     def __init__(self) -> None:
         self.after_fork()
-        renew_after_fork(self)
+        reset_after_fork(self)
 
     def after_fork(self) -> None:
         """Take another prefix than the parent's."""
@@ -101,11 +101,11 @@ class Executor:
     storage: Storage
     tasks: Registry
     manager_of: Callable[[str, str], TriggerManager]
-    policy_of: law.PolicyOf
+    policy_of: decisions.PolicyOf
     lease: float
     max_crashes: int
     heartbeat: Heartbeat = field(init=False)
-    _owner: Owner = field(init=False, default_factory=Owner)
+    _owner: ClaimIds = field(init=False, default_factory=ClaimIds)
 
     def __post_init__(self) -> None:
         self.heartbeat = Heartbeat(self.storage)
@@ -120,7 +120,7 @@ class Executor:
         claimed = self._claim(uid, task, number, delivery.label)
         if claimed.claimed is None:
             return False
-        _Run(self, claimed, claimed.claimed, before, delivery).perform()
+        RunningAttempt(self, claimed, claimed.claimed, before, delivery).perform()
         return True
 
     def abort(
@@ -131,7 +131,7 @@ class Executor:
         label: str,
         error: BaseException,
         *,
-        patience: float | None = None,
+        timeout: float | None = None,
     ) -> bool:
         """Fail what a message was to run, see :func:`triggers.core.decisions.abort`; returns whether it did.
 
@@ -139,8 +139,8 @@ class Executor:
             StorageError: the storage is away; nothing was changed.
         """
         payload = encode(dict(exception_record(error, LogSettings())), "the error", ROOMY)
-        decision = law.abort(self.policy_of, task, number, label, payload)
-        return not self.storage.commit(uid, decision, timeout=patience).refused
+        decision = decisions.abort(self.policy_of, task, number, label, payload)
+        return not self.storage.commit(uid, decision, timeout=timeout).refused
 
     def lose(self, uid: str, task: str, number: int, label: str) -> bool:
         """Rescue what a worker that is dead was running, see :func:`triggers.core.decisions.lose`.
@@ -148,7 +148,7 @@ class Executor:
         Raises:
             StorageError: the storage is away; nothing was changed.
         """
-        decision = law.lose(self.policy_of, task, number, label, worker_lost)
+        decision = decisions.lose(self.policy_of, task, number, label, worker_lost)
         return not self.storage.commit(uid, decision).refused
 
     def release_all(self) -> None:
@@ -160,28 +160,28 @@ class Executor:
             held.lost = True
             self.heartbeat.drop(held)
             lease = held.lease
-            attempt = law.Attempt(lease.task, lease.number, lease.fence)
+            attempt = decisions.AttemptReport(lease.task, lease.number, lease.fence)
             try:
-                self.storage.commit(lease.uid, law.release(self.policy_of, attempt))
+                self.storage.commit(lease.uid, decisions.release(self.policy_of, attempt))
             except StorageError:
                 _log.warning(
                     "%s#%d of session %r was not let go", lease.task, lease.number, lease.uid, exc_info=True
                 )
 
     def _claim(self, uid: str, task: str, number: int, label: str = "") -> Changes:
-        owner = law.labelled(self._owner.next(), label)
-        return self.storage.commit(uid, law.claim(self.policy_of, task, number, owner, self._terms))
+        owner = decisions.labelled(self._owner.next(), label)
+        return self.storage.commit(uid, decisions.claim(self.policy_of, task, number, owner, self._terms))
 
-    def _terms(self, manager: str, rule: Rule | None) -> law.Terms | None:
+    def _terms(self, manager: str, rule: Rule | None) -> decisions.Terms | None:
         if self.policy_of(manager) is None:
             return None
         if rule is None:  # removed from the configuration: claimed, and then failed by name
-            return law.Terms(round(self.lease * 1e6))
+            return decisions.Terms(round(self.lease * 1e6))
         task = self.tasks.get(rule.run)
         if task is None:
             return None
         budget = 1 if task.on_lost == "fail" else task.max_crashes or self.max_crashes
-        return law.Terms(round(self.lease_of(task) * 1e6), budget)
+        return decisions.Terms(round(self.lease_of(task) * 1e6), budget)
 
     def lease_of(self, task: TriggerTask | None) -> float:
         """How long a claim of the task lasts, in seconds."""
@@ -189,14 +189,14 @@ class Executor:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class AttemptEnd:
     """How a run ended: the decision to make about the attempt, and what is added to the metadata."""
 
-    decide: Callable[[law.Attempt], Decision]
+    decide: Callable[[decisions.AttemptReport], Decision]
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-class _Run:
+class RunningAttempt:
     """One run of one claimed instance."""
 
     def __init__(
@@ -216,11 +216,11 @@ class _Run:
         self.rule = self.rules.rules.get(claimed.task)
         self.task = executor.tasks.get(self.rule.run) if self.rule else None
         manager = executor.manager_of(changes.session.manager, self.uid)
-        self.manager = manager.of_task(Source(claimed.name, claimed.cascade_depth + 1))
+        self.manager = manager.of_task(FiredBy(claimed.name, claimed.cascade_depth + 1))
         self.policy = manager.policy
         lasts = executor.lease_of(self.task)
         lease = Lease(self.uid, claimed.task, claimed.number, claimed.fence)
-        self.held = Held.since(claimed_at, lease, lasts)
+        self.held = HeldClaim.since(claimed_at, lease, lasts)
         if self.task is not None and self.task.timeout is not None:
             self.held.deadline = time.monotonic() + self.task.timeout.total_seconds()
             self.held.expire = self._time_out
@@ -240,11 +240,11 @@ class _Run:
 
     # -- the user's code --------------------------------------------------------------------------------
 
-    def _outcome(self) -> Ending:
+    def _outcome(self) -> AttemptEnd:
         """Run the task and say how it ended."""
         try:
             result = self._result(self._call())
-            return Ending(partial(law.finish, self.policy, result=result, rules=self.rules))
+            return AttemptEnd(partial(decisions.finish, self.policy, result=result, rules=self.rules))
         except (Skip, Retry) as signal:
             return self._signalled(signal)
         except BaseException as error:  # noqa: BLE001 - whatever a task raises ends up in its instance
@@ -252,7 +252,9 @@ class _Run:
             if stop or isinstance(error, KeyboardInterrupt):
                 self.interrupted = error
             again = self.task is None or self.task.on_lost == "retry"
-            return Ending(partial(law.release, self.policy)) if stop and again else self._failed(error)
+            return (
+                AttemptEnd(partial(decisions.release, self.policy)) if stop and again else self._failed(error)
+            )
 
     def _call(self) -> object:
         limit = self.policy.limits.cascade_depth
@@ -324,42 +326,46 @@ class _Run:
 
     def _write_log(self, batch: LogBatch) -> None:
         attempt = self._attempt(logs=batch)
-        self.executor.storage.commit(self.uid, law.keep_logs(self.policy, attempt), timeout=LOG_PATIENCE)
+        self.executor.storage.commit(
+            self.uid, decisions.keep_logs(self.policy, attempt), timeout=LOG_PATIENCE
+        )
 
     # -- how it ended -----------------------------------------------------------------------------------
 
     def _attempt(
         self, metadata: Mapping[str, Any] | None = None, logs: LogBatch | None = None
-    ) -> law.Attempt:
+    ) -> decisions.AttemptReport:
         claimed = self.claimed
-        return law.Attempt(claimed.task, claimed.number, claimed.fence, claimed.attempt, logs, metadata or {})
+        return decisions.AttemptReport(
+            claimed.task, claimed.number, claimed.fence, claimed.attempt, logs, metadata or {}
+        )
 
     def _error(self, error: BaseException) -> str:
         described = exception_record(error, self.manager.log_settings, self.log.secrets())
         return encode(dict(described), "the error", ROOMY)
 
-    def _failed(self, error: BaseException) -> Ending:
-        return Ending(partial(law.fail, self.policy, error=self._error(error)))
+    def _failed(self, error: BaseException) -> AttemptEnd:
+        return AttemptEnd(partial(decisions.fail, self.policy, error=self._error(error)))
 
-    def _signalled(self, signal: Skip | Retry) -> Ending:
+    def _signalled(self, signal: Skip | Retry) -> AttemptEnd:
         """The end that a task asked for, or a failure if what it gave cannot be stored."""
         try:
             metadata = dict(signal.metadata or {})
             encode(metadata, "metadata", self.policy.limits)
             if isinstance(signal, Skip):
-                return Ending(partial(law.skip_running, self.policy), metadata)
+                return AttemptEnd(partial(decisions.skip_running, self.policy), metadata)
             error, retry = self._error(signal.cause or signal), self._retry_terms(signal)
-            return Ending(partial(law.fail, self.policy, error=error, retry=retry), metadata)
+            return AttemptEnd(partial(decisions.fail, self.policy, error=error, retry=retry), metadata)
         except InvalidValueError as invalid:
             return self._failed(invalid)
 
-    def _retry_terms(self, signal: Retry) -> law.RetryTerms:
+    def _retry_terms(self, signal: Retry) -> decisions.RetryTerms:
         limit = self.task.max_retries if self.task else 0
         exhausted = MaxRetriesExceeded(f"{self.claimed.name} asked to run again after {limit} retries")
         exhausted.__cause__ = signal.cause
         kwargs = signal.replacement_kwargs
         payload = None if kwargs is None else encode(dict(kwargs), "replacement_kwargs", self.policy.limits)
-        return law.RetryTerms(
+        return decisions.RetryTerms(
             round(signal.cooldown.total_seconds() * 1e6), limit, self._error(exhausted), payload
         )
 
@@ -372,7 +378,7 @@ class _Run:
         _log.error("%s of session %r; its thread is busy until it returns", self._too_long(), self.uid)
         self._end(self._failed(TaskTimeoutError(self._too_long())))
 
-    def _end(self, ending: Ending) -> None:
+    def _end(self, ending: AttemptEnd) -> None:
         """Store the end, with the log, trying again while the storage is away and the claim still is ours."""
         name, attempt = self.claimed.name, self._attempt(ending.metadata, self.log.drain())
         for pause in itertools.chain((0.0,), END_BACKOFF, itertools.repeat(END_BACKOFF[-1])):
@@ -410,7 +416,7 @@ class _Run:
         if changes.refused:
             _log.warning("session %r: %s", self.uid, changes.refused)
         try:
-            self.manager.tell(changes)
+            self.manager.publish(changes)
         except Exception:  # noqa: BLE001 - a hook's
             _log.exception("a hook of session %r raised after %s had ended", self.uid, self.claimed.name)
 

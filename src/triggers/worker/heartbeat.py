@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from triggers.exceptions import StorageError
-from triggers.fork import renew_after_fork
+from triggers.fork import reset_after_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ MARGIN = 0.1
 
 
 @dataclass(slots=True, eq=False)
-class Held:
+class HeldClaim:
     """A claim that this process holds. Times are the process's monotonic ones, in seconds.
 
     Attributes:
@@ -52,7 +52,7 @@ class Held:
     expire: Callable[[], None] = lambda: None
 
     @classmethod
-    def since(cls, claimed_at: float, lease: Lease, lasts: float) -> Held:
+    def since(cls, claimed_at: float, lease: Lease, lasts: float) -> HeldClaim:
         """A claim that was asked for at that time."""
         return cls(lease, lasts, claimed_at + lasts * (1 - MARGIN), claimed_at + lasts / BEATS)
 
@@ -75,17 +75,17 @@ class Heartbeat:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self.after_fork()
-        renew_after_fork(self)
+        reset_after_fork(self)
 
     def after_fork(self) -> None:
         """Hold nothing: the claims are the parent's."""
         self._wake = threading.Condition()
-        self._held: set[Held] = set()
+        self._held: set[HeldClaim] = set()
         self._thread: threading.Thread | None = None
         self._idle = IDLE
         self._looks_at = 0.0
 
-    def hold(self, held: Held) -> None:
+    def hold(self, held: HeldClaim) -> None:
         """Renew this claim until :meth:`drop`."""
         with self._wake:
             self._held.add(held)
@@ -95,13 +95,13 @@ class Heartbeat:
             elif held.due_at < self._looks_at:
                 self._wake.notify()
 
-    def drop(self, held: Held) -> None:
+    def drop(self, held: HeldClaim) -> None:
         """Renew it no longer."""
         with self._wake:
             self._held.discard(held)
 
     @property
-    def held(self) -> list[Held]:
+    def held(self) -> list[HeldClaim]:
         """What this process holds now."""
         with self._wake:
             return list(self._held)
@@ -124,7 +124,7 @@ class Heartbeat:
                 due = [one for one in self._held if one.due_at <= time.monotonic()]
             self.beat(due)
 
-    def beat(self, due: list[Held]) -> None:
+    def beat(self, due: list[HeldClaim]) -> None:
         """Renew these claims once, and fail those that are past their deadline."""
         for lasts in {one.lasts for one in due}:
             self._renew([one for one in due if one.lasts == lasts], lasts)
@@ -135,7 +135,7 @@ class Heartbeat:
             if one.lost:
                 self.drop(one)
 
-    def _renew(self, held: list[Held], lasts: float) -> None:
+    def _renew(self, held: list[HeldClaim], lasts: float) -> None:
         before = time.monotonic()
         try:
             lost = self._storage.renew([one.lease for one in held], round(lasts * 1e6))

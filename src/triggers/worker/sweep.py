@@ -13,14 +13,14 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from triggers.core import decisions as law
-from triggers.fork import renew_after_fork
+from triggers.core import decisions
+from triggers.fork import reset_after_fork
 from triggers.worker.executor import worker_lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from triggers.storages.base import Due, Expired, Storage
+    from triggers.storages.base import Expired, ReadyInstance, Storage
 
 _log = logging.getLogger(__name__)
 
@@ -41,12 +41,12 @@ class SweepReport:
     Attributes:
         recovered: instances scheduled again because their lease ran out.
         failed: instances failed because it ran out too often.
-        handed_over: instances handed over to their runners.
+        dispatched: instances handed over to their runners.
     """
 
     recovered: int = 0
     failed: int = 0
-    handed_over: int = 0
+    dispatched: int = 0
 
 
 @dataclass(slots=True)
@@ -55,21 +55,22 @@ class Sweep:
 
     Attributes:
         storage: which.
-        hand_over: offers instances to their runners; None where there are none.
+        dispatch: offers instances to their runners; None where there are none.
         policy_of: name of a manager → its policy, None where this process lacks it.
         grace: the first pause before an instance is handed over again, in microseconds.
     """
 
     storage: Storage
-    hand_over: Callable[[Sequence[Due]], None] | None
-    policy_of: law.PolicyOf
+    dispatch: Callable[[Sequence[ReadyInstance]], None] | None
+    policy_of: decisions.PolicyOf
     grace: int
 
-    def once(self, *, everything: bool = False) -> SweepReport:
+    def once(self, *, include_recent: bool = False) -> SweepReport:
         """Sweep until nothing is left to do now.
 
         Args:
-            everything: hand over a batch also of what somebody may just have handed over, and died.
+            include_recent: dispatch a batch also of what another process may just have dispatched before it
+                died.
 
         Raises:
             StorageError: the storage is away; what was done so far is stored.
@@ -80,24 +81,26 @@ class Sweep:
             recovered, failed = recovered + ends.count("scheduled"), failed + ends.count("failed")
             if len(expired) < BATCH or not any(ends):
                 break
-        return SweepReport(recovered, failed, self._hand_over(everything=everything))
+        return SweepReport(recovered, failed, self._dispatch(include_recent=include_recent))
 
-    def _hand_over(self, *, everything: bool) -> int:
+    def _dispatch(self, *, include_recent: bool) -> int:
         count = 0
-        while self.hand_over and (due := self.storage.due(BATCH, grace=self.grace, everything=everything)):
-            self.hand_over(due)
+        while self.dispatch and (
+            due := self.storage.due(BATCH, grace=self.grace, include_recent=include_recent)
+        ):
+            self.dispatch(due)
             count += len(due)
-            if everything or len(due) < BATCH:
+            if include_recent or len(due) < BATCH:
                 break
         return count
 
     def _recover(self, lost: Expired) -> str:
         """Rescue one claim; returns the status that it has then, "" if it was not to be rescued."""
-        recovery = law.recover(self.policy_of, lost.task, lost.number, lost.fence, worker_lost)
+        recovery = decisions.recover(self.policy_of, lost.task, lost.number, lost.fence, worker_lost)
         changes = self.storage.commit(lost.uid, recovery)
         if changes.refused:
             return ""
-        instance = changes.moved[0][0]
+        instance = changes.transitioned[0][0]
         _log.warning("session %r: %s lost its worker and is %s", lost.uid, instance.name, instance.status)
         return instance.status.value
 
@@ -114,7 +117,7 @@ class Sweeper:
         self._sweep = sweep
         self._interval = interval
         self.after_fork()
-        renew_after_fork(self)
+        reset_after_fork(self)
 
     def after_fork(self) -> None:
         """Be as before :meth:`start`."""
@@ -130,7 +133,7 @@ class Sweeper:
         if self._thread is not None:
             return
         self._closed = False
-        self._try(everything=True)
+        self._try(include_recent=True)
         self._thread = threading.Thread(target=self._loop, name="triggers-sweep", daemon=True)
         self._thread.start()
 
@@ -155,12 +158,12 @@ class Sweeper:
         """Sweep here and now; what goes wrong is logged."""
         self._try()
 
-    def _try(self, *, everything: bool = False) -> float:
+    def _try(self, *, include_recent: bool = False) -> float:
         """Sweep, and say how long the pause is until the next time, in seconds."""
         full = self._interval * (1 + random.uniform(-JITTER, JITTER))  # noqa: S311 - nothing secret hangs on it
         storage = self._sweep.storage
         try:
-            self._sweep.once(everything=everything)
+            self._sweep.once(include_recent=include_recent)
             next_at = storage.reader.next_at()
         except Exception:  # noqa: BLE001 - whatever it is, the next sweep starts from what is stored
             _log.warning("a sweep failed; the next one tries again", exc_info=True)

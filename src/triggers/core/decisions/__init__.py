@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from triggers.core.decisions.unit_of_work import Work, need_of, need_of_end, need_of_instance
+from triggers.core.decisions.unit_of_work import UnitOfWork, need_for, need_of_end, need_of_instance
 from triggers.core.state import Changes, Decision, Firing, Instance, Need, Session
 from triggers.core.status import Status, check_move
-from triggers.core.terms import SECOND, Attempt, Finalizing, Policy, PolicyOf, RetryTerms, Terms
+from triggers.core.terms import SECOND, AttemptReport, Finalizing, Policy, PolicyOf, RetryTerms, Terms
 from triggers.core.values import decode, encode
 from triggers.exceptions import IdempotencyConflictError, InvalidStatusError, UnknownTaskError
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from triggers.core.state import DecisionRun
 
 __all__ = [
-    "Attempt",
+    "AttemptReport",
     "Finalizing",
     "Policy",
     "PolicyOf",
@@ -76,16 +76,16 @@ def fire(policy: Policy | PolicyOf, firing: Firing, rules: RuleSet | None = None
     key = None if firing.key is None else (firing.trigger, firing.key)
 
     def begin(session: Session) -> DecisionRun:
-        work = Work(session, policy)
-        found = yield work.need(firing.trigger, key=key)
+        work = UnitOfWork(session, policy)
+        found = yield work.need_for(firing.trigger, key=key)
         if found.keyed is not None:
             return _repeat(work, found.keyed, firing)
-        work.learn(found)
+        work.absorb(found)
         work.fire(firing)
         yield from work.finalize()
         return work.done()
 
-    prefetch = None if rules is None else need_of(rules, firing.trigger, key)
+    prefetch = None if rules is None else need_for(rules, firing.trigger, key)
     return Decision("fire", begin, prefetch=prefetch)
 
 
@@ -101,7 +101,7 @@ def configure(policy: Policy | PolicyOf, rules: RuleSet, *, catch_up: bool = Fal
     """
 
     def begin(session: Session) -> DecisionRun:
-        work = Work(session, policy)
+        work = UnitOfWork(session, policy)
         before, session.rules = session.rules, rules
         pending = session.pending
         changed = frozenset(
@@ -112,18 +112,18 @@ def configure(policy: Policy | PolicyOf, rules: RuleSet, *, catch_up: bool = Fal
         added = [rule for task, rule in rules.rules.items() if task not in before.rules] if catch_up else []
         past = frozenset(name for rule in added for name in rule.named)
         found = yield Need(tasks=None, unstarted=changed, history=past)
-        work.learn(found)
+        work.absorb(found)
         work.changes.new_rules = rules.digest != before.digest
         work.count_pending()
         for instance in found.instances:
             work.reconsider(instance, before)
         fresh = [rule for rule in added if work.counter(rule.task).created == 0]
         for firing in found.history:
-            work.pass_on(firing, [rule for rule in fresh if firing.trigger in rule.named])
+            work.deliver(firing, [rule for rule in fresh if firing.trigger in rule.named])
         work.something_resolved = True
         yield from work.finalize()
         changes = work.done()
-        changes.head = (
+        changes.writes_head = (
             changes.new_rules or session.ref is None or session.pending != pending or bool(changes.fired)
         )
         return changes
@@ -146,12 +146,12 @@ def replay(policy: Policy | PolicyOf, task: str, number: int, kwargs: str | None
     """
 
     def begin(session: Session) -> DecisionRun:
-        work = Work(session, policy)
-        instance = yield from work.one(task, number)
+        work = UnitOfWork(session, policy)
+        instance = yield from work.load_instance(task, number)
         _must_be_failed(instance, "replayed")
         if task not in session.rules.rules:
             raise UnknownTaskError([(task, "is no longer in the configuration, so it cannot be replayed")])
-        work.move(instance, Status.REPLAYED)
+        work.transition(instance, Status.REPLAYED)
         work.successor(instance, kwargs, run_at=session.now, retries=0)
         return work.done()
 
@@ -172,15 +172,15 @@ def skip(policy: Policy | PolicyOf, task: str, number: int, *, result: str | Non
     """
 
     def begin(session: Session) -> DecisionRun:
-        work = Work(session, policy)
-        instance = yield from work.one(task, number, result is not None)
+        work = UnitOfWork(session, policy)
+        instance = yield from work.load_instance(task, number, cascade=result is not None)
         if instance.status is not Status.FAILED:
             check_move(
                 instance.name,
                 instance.status,
                 Status.SKIPPED if instance.status is not Status.RUNNING else Status.REPLAYED,
             )
-        work.move(instance, Status.SKIPPED)
+        work.transition(instance, Status.SKIPPED)
         if result is not None:
             work.cascade(instance, result)
         yield from work.finalize()
@@ -200,8 +200,8 @@ def set_status(policy: Policy | PolicyOf, task: str, number: int, status: Status
     finishes = status is Status.FINISHED
 
     def begin(session: Session) -> DecisionRun:
-        work = Work(session, policy)
-        instance = yield from work.one(task, number, finishes)
+        work = UnitOfWork(session, policy)
+        instance = yield from work.load_instance(task, number, cascade=finishes)
         check_move(instance.name, instance.status, status)
         if status is Status.RUNNING:
             message = f"{instance.name} is {instance.status}: only a worker's claim makes it running"
@@ -209,10 +209,10 @@ def set_status(policy: Policy | PolicyOf, task: str, number: int, status: Status
         if status is Status.SCHEDULED:
             instance.run_at = session.now
             instance.dispatch_after = session.now + work.policy.grace
-        work.keep(instance)
+        work.save_whole(instance)
         if instance.status is Status.RUNNING:
             instance.fence += 1
-        work.move(instance, status, "by hand")
+        work.transition(instance, status, "by hand")
         if finishes:
             work.cascade(instance, "{}")
         yield from work.finalize()
@@ -225,9 +225,9 @@ def add_metadata(policy: Policy | PolicyOf, task: str, number: int, metadata: Ma
     """Keys are added to the metadata of an instance; a key that is there gets the new value."""
 
     def begin(session: Session) -> DecisionRun:
-        work = Work(session, policy)
-        instance = yield from work.one(task, number)
-        work.keep(instance)
+        work = UnitOfWork(session, policy)
+        instance = yield from work.load_instance(task, number)
+        work.save_whole(instance)
         work.describe(instance, metadata)
         return work.done()
 
@@ -238,7 +238,7 @@ def add_session_metadata(policy: Policy | PolicyOf, metadata: Mapping[str, Any])
     """Keys are added to the metadata of the session; a key that is there gets the new value."""
 
     def begin(session: Session) -> DecisionRun:
-        work = Work(session, policy)
+        work = UnitOfWork(session, policy)
         yield Need()
         merged = decode(session.metadata) | dict(metadata)
         session.metadata = encode(merged, "metadata", work.policy.limits)
@@ -267,8 +267,8 @@ def resolve_logs(  # noqa: PLR0917 - policy and instance, and what is wanted
     """
 
     def begin(session: Session) -> DecisionRun:
-        work = Work(session, policy)
-        instance = yield from work.one(task, number)
+        work = UnitOfWork(session, policy)
+        instance = yield from work.load_instance(task, number)
         scope: dict[str, Any]
         if records is None:
             last = instance.log_count if through is None else min(through, instance.log_count)
@@ -289,8 +289,8 @@ def reopen_logs(policy: Policy | PolicyOf, task: str, number: int, audit: Mappin
     """A person takes every review of an instance's records back; a session that was finalised stays so."""
 
     def begin(session: Session) -> DecisionRun:
-        work = Work(session, policy)
-        instance = yield from work.one(task, number)
+        work = UnitOfWork(session, policy)
+        instance = yield from work.load_instance(task, number)
         instance.log_resolved, instance.log_chosen = 0, ()
         return (yield from work.review(instance, {**audit, "outcome": "reopened"}))
 
@@ -320,7 +320,7 @@ def claim(
     need = Need(instances=((task, number),), payloads=True)
 
     def begin(session: Session) -> DecisionRun:
-        work = Work(session, policy, head=False)
+        work = UnitOfWork(session, policy, head=False)
         found = yield need
         if not found.instances:
             return work.refuse("there is no such instance")
@@ -333,16 +333,16 @@ def claim(
             return work.refuse(f"it is {instance.status}, or not due")
         granted = terms(session.manager, session.rules.rules.get(task))
         if granted is None:
-            work.give_back(instance)
+            work.return_unrunnable(instance)
             return work.refuse("this worker lacks the task")
-        work.take_up(instance, owner, granted)
+        work.grant_claim(instance, owner, granted)
         return work.changes
 
     return Decision("claim", begin, exclusive=False, prefetch=need)
 
 
 def finish(
-    policy: Policy | PolicyOf, attempt: Attempt, result: str, rules: RuleSet | None = None
+    policy: Policy | PolicyOf, attempt: AttemptReport, result: str, rules: RuleSet | None = None
 ) -> Decision:
     """An attempt returned: its result is kept as a firing of the task's name, with all that follows from it.
 
@@ -354,8 +354,8 @@ def finish(
     """
 
     def begin(session: Session) -> DecisionRun:
-        work = Work(session, policy)
-        instance = yield from work.one(attempt.task, attempt.number, cascade=True)
+        work = UnitOfWork(session, policy)
+        instance = yield from work.load_instance(attempt.task, attempt.number, cascade=True)
         if not work.is_held(instance, attempt):
             return work.refuse_late(instance, attempt)
         work.end(instance, Status.FINISHED, attempt)
@@ -368,7 +368,7 @@ def finish(
 
 
 def fail(
-    policy: Policy | PolicyOf, attempt: Attempt, error: str, retry: RetryTerms | None = None
+    policy: Policy | PolicyOf, attempt: AttemptReport, error: str, retry: RetryTerms | None = None
 ) -> Decision:
     """An attempt raised; where the task asked for it, it is replayed after a cooldown, in the same step.
 
@@ -382,8 +382,8 @@ def fail(
     """
 
     def begin(session: Session) -> DecisionRun:
-        work = Work(session, policy)
-        instance = yield from work.one(attempt.task, attempt.number)
+        work = UnitOfWork(session, policy)
+        instance = yield from work.load_instance(attempt.task, attempt.number)
         if not work.is_held(instance, attempt):
             return work.refuse_late(instance, attempt)
         work.end(instance, Status.FAILED, attempt)
@@ -391,7 +391,7 @@ def fail(
         if retry is not None and instance.retries >= retry.limit:
             instance.error = retry.exhausted
         elif retry is not None and instance.task in session.rules.rules:
-            work.move(instance, Status.REPLAYED, "by its own retry")
+            work.transition(instance, Status.REPLAYED, "by its own retry")
             run_at = session.now + retry.cooldown
             work.successor(instance, retry.kwargs, run_at=run_at, retries=instance.retries + 1)
         return work.done()
@@ -399,12 +399,12 @@ def fail(
     return Decision("fail", begin, prefetch=need_of_instance(attempt.task, attempt.number))
 
 
-def skip_running(policy: Policy | PolicyOf, attempt: Attempt) -> Decision:
+def skip_running(policy: Policy | PolicyOf, attempt: AttemptReport) -> Decision:
     """An attempt asked to be skipped: nothing cascades."""
 
     def begin(session: Session) -> DecisionRun:
-        work = Work(session, policy)
-        instance = yield from work.one(attempt.task, attempt.number)
+        work = UnitOfWork(session, policy)
+        instance = yield from work.load_instance(attempt.task, attempt.number)
         if not work.is_held(instance, attempt):
             return work.refuse_late(instance, attempt)
         work.end(instance, Status.SKIPPED, attempt)
@@ -414,12 +414,12 @@ def skip_running(policy: Policy | PolicyOf, attempt: Attempt) -> Decision:
     return Decision("skip_running", begin, prefetch=need_of_instance(attempt.task, attempt.number))
 
 
-def release(policy: Policy | PolicyOf, attempt: Attempt) -> Decision:
+def release(policy: Policy | PolicyOf, attempt: AttemptReport) -> Decision:
     """A worker that stops lets an attempt go: due at once, no crash counted."""
 
     def begin(session: Session) -> DecisionRun:
-        work = Work(session, policy, head=False)
-        instance = yield from work.one(attempt.task, attempt.number)
+        work = UnitOfWork(session, policy, head=False)
+        instance = yield from work.load_instance(attempt.task, attempt.number)
         if not work.is_held(instance, attempt):
             return work.refuse_late(instance, attempt)
         work.end(instance, Status.SCHEDULED, attempt, "let go by its worker")
@@ -431,13 +431,13 @@ def release(policy: Policy | PolicyOf, attempt: Attempt) -> Decision:
     return Decision("release", begin, exclusive=False, prefetch=need)
 
 
-def keep_logs(policy: Policy | PolicyOf, attempt: Attempt) -> Decision:
+def keep_logs(policy: Policy | PolicyOf, attempt: AttemptReport) -> Decision:
     """An attempt has said something; the records of a ghost are kept, too, marked late."""
 
     def begin(session: Session) -> DecisionRun:
-        work = Work(session, policy, head=False)
-        instance = yield from work.one(attempt.task, attempt.number)
-        work.keep(instance)
+        work = UnitOfWork(session, policy, head=False)
+        instance = yield from work.load_instance(attempt.task, attempt.number)
+        work.save_whole(instance)
         work.log(instance, attempt)
         return work.done()
 
@@ -459,8 +459,8 @@ def recover(
     """
 
     def begin(session: Session) -> DecisionRun:
-        work = Work(session, policy, head=False)
-        instance = yield from work.one(task, number)
+        work = UnitOfWork(session, policy, head=False)
+        instance = yield from work.load_instance(task, number)
         lease = instance.lease_until
         if (
             instance.status is not Status.RUNNING
@@ -469,7 +469,7 @@ def recover(
             or lease >= session.now
         ):
             return work.refuse("it no longer is as it was seen")
-        work.keep(instance, lease)
+        work.save_whole(instance, lease)
         return _crashed(work, instance, f"lease lost by {instance.owner}", lost)
 
     return Decision("recover", begin, exclusive=False, prefetch=need_of_instance(task, number))
@@ -490,12 +490,12 @@ def lose(
     need = Need(instances=((task, number),))
 
     def begin(session: Session) -> DecisionRun:
-        work = Work(session, policy, head=False)
+        work = UnitOfWork(session, policy, head=False)
         found = yield need
         instance = found.instances[0] if found.instances else None
         if instance is None or not _is_run_by(instance, label):
             return work.refuse("no worker runs it by this message")
-        work.keep(instance)
+        work.save_whole(instance)
         return _crashed(work, instance, f"worker lost: {instance.owner}", lost)
 
     return Decision("lose", begin, exclusive=False, prefetch=need)
@@ -517,7 +517,7 @@ def abort(policy: Policy | PolicyOf, task: str, number: int, label: str, error: 
     need = Need(instances=((task, number),))
 
     def begin(session: Session) -> DecisionRun:
-        work = Work(session, policy, head=False)
+        work = UnitOfWork(session, policy, head=False)
         found = yield need
         if not found.instances:
             return work.refuse("there is no such instance")
@@ -526,12 +526,12 @@ def abort(policy: Policy | PolicyOf, task: str, number: int, label: str, error: 
         if not waits and not _is_run_by(instance, label):
             return work.refuse(f"{instance.name} is {instance.status}, and not by this message")
         owner = labelled("nobody", label) if waits else instance.owner
-        work.keep(instance)
+        work.save_whole(instance)
         instance.fence += 1
         if waits:
             instance.attempt += 1
-            work.move(instance, Status.RUNNING, f"claimed by {owner}")
-        work.move(instance, Status.FAILED, f"taken from {owner}")
+            work.transition(instance, Status.RUNNING, f"claimed by {owner}")
+        work.transition(instance, Status.FAILED, f"taken from {owner}")
         instance.error = error
         return work.done()
 
@@ -552,15 +552,15 @@ def _is_run_by(instance: Instance, label: str) -> bool:
     return instance.status is Status.RUNNING and is_labelled(instance.owner, label)
 
 
-def _crashed(work: Work, instance: Instance, remark: str, lost: Callable[[str], str]) -> Changes:
+def _crashed(work: UnitOfWork, instance: Instance, remark: str, lost: Callable[[str], str]) -> Changes:
     """Count a crash of an instance that is to be kept: scheduled again after a pause, or failed."""
     owner, instance.crashes = instance.owner, instance.crashes + 1
     instance.fence += 1
     if instance.crashes >= instance.crash_budget:
-        work.move(instance, Status.FAILED, remark)
+        work.transition(instance, Status.FAILED, remark)
         instance.error = lost(f"lost {instance.crashes} times, the last time by {owner}")
     else:
-        work.move(instance, Status.SCHEDULED, remark)
+        work.transition(instance, Status.SCHEDULED, remark)
         pause = CRASH_BACKOFF[min(instance.crashes, len(CRASH_BACKOFF)) - 1]
         instance.run_at = instance.dispatch_after = work.session.now + pause
     return work.done()
@@ -572,13 +572,13 @@ def _must_be_failed(instance: Instance, what: str) -> None:
         raise InvalidStatusError(message)
 
 
-def _repeat(work: Work, earlier: Firing, firing: Firing) -> Changes:
+def _repeat(work: UnitOfWork, earlier: Firing, firing: Firing) -> Changes:
     if earlier.fingerprint != firing.fingerprint:
         message = (
             f"key {firing.key!r} of trigger {firing.trigger!r} in session {work.session.uid!r} was used for "
             f"firing {earlier.number}, with other kwargs; nothing was changed: use another key for this one"
         )
         raise IdempotencyConflictError(message)
-    work.changes.head = False
-    work.changes.keyed = earlier
+    work.changes.writes_head = False
+    work.changes.duplicate_of = earlier
     return work.changes

@@ -19,7 +19,7 @@ from triggers.core.state import (
     Slice,
 )
 from triggers.core.status import RESOLVED, Status, check_move
-from triggers.core.terms import SECOND, Attempt, Policy, PolicyOf, Terms
+from triggers.core.terms import SECOND, AttemptReport, Policy, PolicyOf, Terms
 from triggers.core.values import Limits, decode, encode
 from triggers.exceptions import ManagerMismatchError, UnknownInstanceError, UnknownSessionError
 
@@ -41,7 +41,7 @@ MAX_AUDITS = 100
 AUDITS = Limits(payload=16 * 1024 * 1024)
 
 
-def need_of(
+def need_for(
     rules: RuleSet,
     trigger: str,
     key: tuple[str, str] | None = None,
@@ -61,10 +61,10 @@ def need_of_instance(task: str, number: int) -> Need:
 
 def need_of_end(rules: RuleSet, task: str, number: int) -> Need:
     """One instance, and all that the firing of its task's name can touch."""
-    return need_of(rules, task, instances=((task, number),))
+    return need_for(rules, task, instances=((task, number),))
 
 
-class Work:
+class UnitOfWork:
     """One run of a decision in the making: what is known so far, and what it changes.
 
     Args:
@@ -103,7 +103,7 @@ class Work:
         session.modified_at = session.now
         self.session = session
         self.policy = policy
-        self.changes = Changes(session, head=head)
+        self.changes = Changes(session, writes_head=head)
         self.counters: dict[str, Counter] = {}
         self.instances: dict[tuple[str, int], Instance] = {}
         self.latest: dict[str, Latest] = {}
@@ -115,26 +115,28 @@ class Work:
 
     # what it must know
 
-    def need(
+    def need_for(
         self, trigger: str, key: tuple[str, str] | None = None, instances: tuple[tuple[str, int], ...] = ()
     ) -> Need:
         """All that a firing of the trigger can touch."""
-        return need_of(self.session.rules, trigger, key, instances)
+        return need_for(self.session.rules, trigger, key, instances)
 
-    def one(self, task: str, number: int, cascade: bool = False) -> Generator[Need, Slice, Instance]:  # noqa: FBT001, FBT002
+    def load_instance(
+        self, task: str, number: int, *, cascade: bool = False
+    ) -> Generator[Need, Slice, Instance]:
         """Ask for one instance, and with `cascade` for all that the firing of its task's name can touch."""
         if self.session.ref is None:
             message = f"there is no session {self.session.uid!r}"
             raise UnknownSessionError(message)
         rules = self.session.rules
-        self.learn((yield need_of_end(rules, task, number) if cascade else need_of_instance(task, number)))
+        self.absorb((yield need_of_end(rules, task, number) if cascade else need_of_instance(task, number)))
         try:
             return self.instances[task, number]
         except KeyError:
             message = f"session {self.session.uid!r} has no instance {instance_name(task, number)}"
             raise UnknownInstanceError(message) from None
 
-    def learn(self, found: Slice) -> None:
+    def absorb(self, found: Slice) -> None:
         """Add what a storage found; what was changed here already stays as it is."""
         for instance in found.instances:
             self.instances.setdefault((instance.task, instance.number), instance)
@@ -167,11 +169,11 @@ class Work:
             firing.fingerprint,
         )
         self.changes.fired.append(recorded)
-        self.changes.released.append([])
-        self.pass_on(recorded, session.rules.reach(firing.trigger).rules)
+        self.changes.scheduled_by.append([])
+        self.deliver(recorded, session.rules.reach(firing.trigger).rules)
         return session.firings
 
-    def pass_on(self, firing: Firing, rules: Iterable[Rule]) -> None:
+    def deliver(self, firing: Firing, rules: Iterable[Rule]) -> None:
         """Give the firing to the instances that lack it, and make the new one that it may call for."""
         trigger = firing.trigger
         self.latest[trigger] = Latest(firing.number, firing.depth)
@@ -182,23 +184,23 @@ class Work:
         for rule in rules:
             took = False
             for instance in waiting.get(rule.task, ()):
-                took = self.give(instance, rule, trigger) or took
+                took = self.offer(instance, rule, trigger) or took
             counter = self.counter(rule.task)
             if counter.created == 0 or (not took and rule.and_every == trigger):
                 self.create(rule, counter.created)
 
-    def give(self, instance: Instance, rule: Rule, trigger: str) -> bool:
+    def offer(self, instance: Instance, rule: Rule, trigger: str) -> bool:
         """Let an unstarted instance take the trigger, if it lacks it; returns whether it got the kwargs."""
         lacks = rule.lacks(instance.taken, instance.vetoes)
         if trigger not in lacks:
             return False
-        self.touch(instance, lacks)
+        self.save_triggers(instance, lacks)
         took = trigger in rule.after.names and trigger not in instance.taken
-        self.take(instance, rule, trigger)
+        self.record_trigger(instance, rule, trigger)
         self.decide(instance, rule)
         return took
 
-    def take(self, instance: Instance, rule: Rule, trigger: str) -> None:
+    def record_trigger(self, instance: Instance, rule: Rule, trigger: str) -> None:
         """Add the trigger's latest firing to what an instance took, or saw as a veto, or both."""
         latest = self.latest[trigger]
         if trigger in rule.after.names:
@@ -214,19 +216,19 @@ class Work:
         instance.note(now, Status.UNSTARTED)
         self.add(instance)
         for trigger in sorted(rule.named & self.latest.keys()):
-            self.take(instance, rule, trigger)
+            self.record_trigger(instance, rule, trigger)
         self.decide(instance, rule)
 
     def decide(self, instance: Instance, rule: Rule) -> None:
         """Abandon an unstarted instance, or schedule it, if it is time; abandon wins."""
         if rule.unless and rule.unless.is_met(instance.vetoes):
-            self.become(instance, Status.ABANDONED)
+            self.set_status(instance, Status.ABANDONED)
         elif rule.after.is_met(instance.taken):
             instance.run_at = self.session.now
             instance.dispatch_after = self.session.now + self.policy.grace
-            self.become(instance, Status.SCHEDULED)
-            if self.changes.released:
-                self.changes.released[-1].append(instance)
+            self.set_status(instance, Status.SCHEDULED)
+            if self.changes.scheduled_by:
+                self.changes.scheduled_by[-1].append(instance)
 
     # instances
 
@@ -236,15 +238,15 @@ class Work:
         self.changes.created.append(instance)
         self.count(instance.task, created=1, unresolved=1)
 
-    def touch(self, instance: Instance, lacks: Iterable[str]) -> None:
+    def save_triggers(self, instance: Instance, lacks: Iterable[str]) -> None:
         """Remember what a stored unstarted instance lacked before this decision."""
         where = (instance.task, instance.number)
         if instance.ref is not None and where not in self.before:
             self.before[where] = frozenset(lacks)
-            self.changes.taken.append(instance)
+            self.changes.triggered.append(instance)
         instance.modified_at = self.session.now
 
-    def become(self, instance: Instance, status: Status, remark: str = "") -> None:
+    def set_status(self, instance: Instance, status: Status, remark: str = "") -> None:
         """Change a status, whoever stores it; the caller has checked the move."""
         if status in RESOLVED:
             self.something_resolved = True
@@ -253,16 +255,16 @@ class Work:
         instance.modified_at = self.session.now
         instance.note(self.session.now, status, remark)
 
-    def keep(self, instance: Instance, lease: int | None = None) -> None:
+    def save_whole(self, instance: Instance, lease: int | None = None) -> None:
         """Have the whole instance stored, if it still is as it was loaded."""
-        if all(kept is not instance for kept, _ in self.changes.moved):
-            self.changes.moved.append((instance, Guard(instance.status, instance.fence, lease)))
+        if all(kept is not instance for kept, _ in self.changes.transitioned):
+            self.changes.transitioned.append((instance, Guard(instance.status, instance.fence, lease)))
         instance.modified_at = self.session.now
 
-    def move(self, instance: Instance, status: Status, remark: str = "") -> None:
+    def transition(self, instance: Instance, status: Status, remark: str = "") -> None:
         """Make one move of the table; leaving running takes the claim away."""
         check_move(instance.name, instance.status, status)
-        self.keep(instance)
+        self.save_whole(instance)
         if instance.status is Status.UNSTARTED:
             rule = self.session.rules.rules.get(instance.task)
             lacks = rule.lacks(instance.taken, instance.vetoes) if rule else ()
@@ -270,14 +272,14 @@ class Work:
         if instance.status is Status.RUNNING:
             instance.lease_until = None
             instance.owner = ""
-        self.become(instance, status, remark)
+        self.set_status(instance, status, remark)
 
-    def end(self, instance: Instance, status: Status, attempt: Attempt, remark: str = "") -> None:
+    def end(self, instance: Instance, status: Status, attempt: AttemptReport, remark: str = "") -> None:
         """The attempt that holds the instance ends it."""
         self.log(instance, attempt)
         if attempt.metadata:
             self.describe(instance, attempt.metadata)
-        self.move(instance, status, remark)
+        self.transition(instance, status, remark)
 
     def successor(self, failed: Instance, kwargs: str | None, *, run_at: int, retries: int) -> None:
         """Make the instance that replays a failed one."""
@@ -316,15 +318,15 @@ class Work:
     def reconsider(self, instance: Instance, before: RuleSet) -> None:
         """Decide an unstarted instance by the rules as they are now."""
         old, new = before.rules.get(instance.task), self.session.rules.rules.get(instance.task)
-        self.touch(instance, old.lacks(instance.taken, instance.vetoes) if old else ())
+        self.save_triggers(instance, old.lacks(instance.taken, instance.vetoes) if old else ())
         if new is not None:
             self.decide(instance, new)
 
     # claims
 
-    def take_up(self, instance: Instance, owner: str, terms: Terms) -> None:
+    def grant_claim(self, instance: Instance, owner: str, terms: Terms) -> None:
         """Give a scheduled instance to a worker."""
-        self.move(instance, Status.RUNNING, f"claimed by {owner}")
+        self.transition(instance, Status.RUNNING, f"claimed by {owner}")
         instance.fence += 1
         instance.attempt += 1
         instance.owner = owner
@@ -332,16 +334,16 @@ class Work:
         instance.crash_budget = terms.crash_budget
         self.changes.claimed = instance
 
-    def give_back(self, instance: Instance) -> None:
+    def return_unrunnable(self, instance: Instance) -> None:
         """Offer an instance again, after a pause that grows, that a worker could not run."""
-        self.keep(instance)
+        self.save_whole(instance)
         pause = GIVE_BACK_BACKOFF[min(instance.given_back, len(GIVE_BACK_BACKOFF) - 1)]
         instance.given_back += 1
         instance.run_at = instance.dispatch_after = self.session.now + pause
         if instance.given_back == 1:
             instance.note(self.session.now, instance.status, "given back by a worker that lacks the task")
 
-    def is_held(self, instance: Instance, attempt: Attempt) -> bool:
+    def is_held(self, instance: Instance, attempt: AttemptReport) -> bool:
         """Whether the attempt still holds the instance."""
         return instance.status is Status.RUNNING and instance.fence == attempt.fence
 
@@ -350,19 +352,19 @@ class Work:
         self.changes.refused = why
         return self.changes
 
-    def refuse_late(self, instance: Instance, attempt: Attempt) -> Changes:
+    def refuse_late(self, instance: Instance, attempt: AttemptReport) -> Changes:
         """Record that a ghost wanted to end an instance that it no longer holds, and keep its records."""
-        self.keep(instance)
+        self.save_whole(instance)
         instance.note(self.session.now, instance.status, f"refused a late end with fence {attempt.fence}")
         self.log(instance, attempt)
-        self.changes.head = False
+        self.changes.writes_head = False
         return self.refuse(
             f"fence {attempt.fence} is old: {instance.name} is {instance.status} with fence {instance.fence}"
         )
 
     # records
 
-    def log(self, instance: Instance, attempt: Attempt) -> None:
+    def log(self, instance: Instance, attempt: AttemptReport) -> None:
         """Number and count the records of an attempt, and raise the levels of its instance."""
         batch = attempt.logs
         if batch is None:
@@ -384,7 +386,7 @@ class Work:
 
     def review(self, instance: Instance, audit: Mapping[str, Any]) -> Generator[Need, Slice, Changes]:
         """Find what is left to review of an instance's records, and keep who reviewed the rest, and why."""
-        self.keep(instance)
+        self.save_whole(instance)
         level, instance.log_unresolved = instance.log_unresolved, 0
         if instance.log_resolved == 0 and not instance.log_chosen:
             levels = (level for level in instance.log_counts if level >= self.policy.threshold)
@@ -430,13 +432,13 @@ class Work:
             return
         if end.max_level is not None and (yield from self.is_flagged(end.max_level)):
             return
-        self.learn((yield self.need(end.trigger)))
+        self.absorb((yield self.need_for(end.trigger)))
         session.finalized = self.fire(Firing(0, end.trigger, "{}", 0))
 
     def is_flagged(self, level: int) -> Generator[Need, Slice, bool]:
         """Whether a finished instance has unresolved records at or above the level."""
         level = max(level, 1)
-        own = [instance for instance, _ in self.changes.moved]
+        own = [instance for instance, _ in self.changes.transitioned]
         if any(instance.status is Status.FINISHED and instance.log_unresolved >= level for instance in own):
             return True
         found = yield Need(flagged=level, flagged_limit=len(own) + 1)

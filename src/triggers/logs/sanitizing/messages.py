@@ -51,7 +51,9 @@ class _Once:
         return str.__str__(repr(self._value))
 
 
-def worded(msg: object, args: tuple[Any, ...], sanitizer: Sanitizer, secrets: tuple[str, ...]) -> Words:
+def format_message(
+    msg: object, args: tuple[Any, ...], sanitizer: Sanitizer, secrets: tuple[str, ...]
+) -> Words:
     """Make the text of a record: arguments are filled in as the standard library does, but once.
 
     Returns:

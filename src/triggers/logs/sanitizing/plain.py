@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Plain:
+class SanitizedContext:
     """Bounded plain data that is never changed again, and so can be shared.
 
     Attributes:
@@ -35,7 +35,7 @@ class Plain:
 
 
 #: The context of who has none.
-NOTHING = Plain({}, 2, 2, 0, flat=True)
+NOTHING = SanitizedContext({}, 2, 2, 0, flat=True)
 
 
 def copied(value: Any) -> Any:

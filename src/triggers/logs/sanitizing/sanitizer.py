@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from triggers.logs.sanitizing.plain import Plain, merged
+from triggers.logs.sanitizing.plain import SanitizedContext, merged
 from triggers.logs.sanitizing.policy import policy
 from triggers.logs.sanitizing.redact import REDACTED, SecretKeys
 from triggers.logs.sanitizing.shapes import type_name
@@ -45,7 +45,7 @@ class Sanitizer:
         self._templates: dict[str, str] = {}
         self._short = min(SHORT, settings.max_string)
 
-    def context(self, value: Any, secrets: tuple[str, ...] = ()) -> Plain:
+    def context(self, value: Any, secrets: tuple[str, ...] = ()) -> SanitizedContext:
         """Make a context of any value.
 
         Args:
@@ -64,19 +64,19 @@ class Sanitizer:
             return self.lost(problem)
 
     @staticmethod
-    def lost(problem: Exception) -> Plain:
+    def lost(problem: Exception) -> SanitizedContext:
         """Return what stands in place of a context that could not be made plain."""
         text = f"<could not be recorded: {type_name(type(problem))}>"
-        return Plain({"context": text}, RESERVE, RESERVE, 1, flat=True, truncated=("context",))
+        return SanitizedContext({"context": text}, RESERVE, RESERVE, 1, flat=True, truncated=("context",))
 
-    def _permitted(self, plain: Plain, allow: Callable[[Any], Any]) -> Plain:
+    def _permitted(self, plain: SanitizedContext, allow: Callable[[Any], Any]) -> SanitizedContext:
         kept = self.refit(allow(plain.data))
         # The path of a cut tells the names of keys, which may not be allowed.
         return replace(kept, truncated=("context",) if plain.truncated or kept.truncated else ())
 
     def _simple(  # noqa: C901, PLR0911, PLR0912 - one loop without calls: it is what most records cost
         self, value: dict[Any, Any]
-    ) -> Plain | None:
+    ) -> SanitizedContext | None:
         """Take a small flat context as it is; None when there is anything about it to be looked at twice."""
         if len(value) > self.settings.max_items:
             return None
@@ -110,9 +110,9 @@ class Sanitizer:
             out[key] = item
         if size > self.settings.max_context - RESERVE or len(out) > self.settings.max_nodes or "value" in out:
             return None
-        return Plain(out, size, size // 2, len(out), flat=True)
+        return SanitizedContext(out, size, size // 2, len(out), flat=True)
 
-    def _walked(self, value: Any, secrets: tuple[str, ...]) -> Plain:
+    def _walked(self, value: Any, secrets: tuple[str, ...]) -> SanitizedContext:
         walk = self._walk(secrets)
         data = walk.value({"context": value} if type(value) in _NO_MAPPINGS else value, 0)
         if type(data) is not dict:
@@ -126,7 +126,7 @@ class Sanitizer:
         room = limits.max_context - RESERVE
         return Walk(limits, self.keys, secrets, room, limits.max_nodes, limits.max_string)
 
-    def fits(self, plain: Plain) -> bool:
+    def fits(self, plain: SanitizedContext) -> bool:
         """Whether this context, merged of several, keeps to the limits of one."""
         limits = self.settings
         return (
@@ -135,7 +135,7 @@ class Sanitizer:
             and len(plain.data) <= limits.max_items
         )
 
-    def merge(self, under: Plain, over: Plain) -> Plain:
+    def merge(self, under: SanitizedContext, over: SanitizedContext) -> SanitizedContext:
         """Return one context over another; if both together are too large, the one below is cut."""
         if not over.data:
             return under if not over.truncated else self._labelled(under, over)
@@ -145,14 +145,14 @@ class Sanitizer:
         data = {**under.data, **over.data} if flat else merged(under.data, over.data)
         truncated = under.truncated + over.truncated if under.truncated or over.truncated else ()
         size, weight = under.size + over.size, under.weight + over.weight
-        both = Plain(data, size, weight, under.nodes + over.nodes, flat, truncated)
+        both = SanitizedContext(data, size, weight, under.nodes + over.nodes, flat, truncated)
         return both if self.fits(both) else self._squeezed(under, over)
 
     @staticmethod
-    def _labelled(plain: Plain, other: Plain) -> Plain:
+    def _labelled(plain: SanitizedContext, other: SanitizedContext) -> SanitizedContext:
         return replace(plain, truncated=plain.truncated + other.truncated)
 
-    def _squeezed(self, under: Plain, over: Plain) -> Plain:
+    def _squeezed(self, under: SanitizedContext, over: SanitizedContext) -> SanitizedContext:
         limits = self.settings
         room = limits.max_context - self.measure(over.data) - RESERVE
         walk = self._second_walk((), room, limits.max_nodes - over.nodes)
@@ -161,7 +161,7 @@ class Sanitizer:
         data = merged(rest.data, over.data)
         size, truncated = self.measure(data), under.truncated + rest.truncated + over.truncated
         flat = under.flat and over.flat
-        return Plain(data, size, size, rest.nodes + over.nodes, flat, truncated[:MAX_CUTS])
+        return SanitizedContext(data, size, size, rest.nodes + over.nodes, flat, truncated[:MAX_CUTS])
 
     def measure(self, data: Any) -> int:
         """Return the size of plain data as JSON, in bytes; at most, not exactly."""
@@ -169,12 +169,12 @@ class Sanitizer:
         walk.value(data, 0)
         return 2**40 - walk.room
 
-    def again(self, plain: Plain, secrets: tuple[str, ...]) -> Plain:
+    def again(self, plain: SanitizedContext, secrets: tuple[str, ...]) -> SanitizedContext:
         """Return the context with values hidden that nobody knew to be secret when it was made."""
         again = self.refit(plain.data, secrets)
         return replace(again, truncated=plain.truncated + again.truncated)
 
-    def refit(self, data: dict[str, Any], secrets: tuple[str, ...] = ()) -> Plain:
+    def refit(self, data: dict[str, Any], secrets: tuple[str, ...] = ()) -> SanitizedContext:
         """Make plain data fit again; what has its marks of cuts in it is not cut a second time."""
         limits = self.settings
         walk = self._second_walk(secrets, limits.max_context - RESERVE, limits.max_nodes)

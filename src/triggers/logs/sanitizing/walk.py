@@ -11,7 +11,7 @@ from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from triggers.logs.sanitizing.plain import Plain
+from triggers.logs.sanitizing.plain import SanitizedContext
 from triggers.logs.sanitizing.redact import REDACTED, SecretKeys
 from triggers.logs.sanitizing.shapes import (
     Items,
@@ -106,12 +106,14 @@ class Walk:
         self.cuts: list[str] = []
         self.hidden = 0
 
-    def result(self, data: dict[str, Any]) -> Plain:
+    def result(self, data: dict[str, Any]) -> SanitizedContext:
         """Return the context that was walked, with what it takes up."""
         room, nodes = self.start
         flat = not any(type(item) in (dict, list) for item in data.values())
         size = min(max(room - self.room, 2) + RESERVE, self.limits.max_context)
-        return Plain(data, size, max(room - self.room, 2), nodes - self.nodes, flat, tuple(self.cuts))
+        return SanitizedContext(
+            data, size, max(room - self.room, 2), nodes - self.nodes, flat, tuple(self.cuts)
+        )
 
     def _cut(self, where: str | None = None) -> None:
         if len(self.cuts) < MAX_CUTS:

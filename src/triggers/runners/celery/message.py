@@ -16,7 +16,7 @@ from triggers.exceptions import TriggersError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from triggers.storages.base import Due
+    from triggers.storages.base import ReadyInstance
 
 #: The version of the form, as a header; for people who look at messages: nothing decides by it.
 HEADERS: Final = {"triggers": 1}
@@ -33,7 +33,7 @@ class Hint(NamedTuple):
     number: int
 
 
-def arguments(due: Due) -> tuple[str, str]:
+def arguments(due: ReadyInstance) -> tuple[str, str]:
     """The arguments of the message about an instance."""
     return due.uid, instance_name(due.task, due.number)
 

@@ -20,11 +20,11 @@ from celery.utils.imports import symbol_by_name
 from kombu.exceptions import OperationalError
 
 from triggers.exceptions import DuplicateTaskError, PluginError, StorageError
-from triggers.fork import renew_after_fork
+from triggers.fork import reset_after_fork
 from triggers.runners.celery import worker as celery_worker
 from triggers.runners.celery.message import HEADERS, Hint, arguments
 from triggers.runners.inline import InlineRunner
-from triggers.runners.sender import DEADLINE, ROOM, Courier
+from triggers.runners.sender import DEADLINE, ROOM, BackgroundSender
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-    from triggers.runners.base import Delivery, Work
-    from triggers.storages.base import Due
+    from triggers.runners.base import Delivery, RunnerHost
+    from triggers.storages.base import ReadyInstance
 
 _log = logging.getLogger(__name__)
 
@@ -101,18 +101,20 @@ class CeleryRunner:
         self._app = app
         self._sweeps = sweep
         self._deadline = deadline
-        self._work: Work | None = None
+        self._host: RunnerHost | None = None
         self._bound: dict[str, dict[str, Any]] = {}
         self._names: set[str] = set()
         self._conflicts: list[str] = []
         self._closed = False
-        self._hints: Courier[Due] = Courier("hints to the broker", self._connect, room, deadline)
-        self._aborts: Courier[_Loss] = Courier(
+        self._hints: BackgroundSender[ReadyInstance] = BackgroundSender(
+            "hints to the broker", self._connect, room, deadline
+        )
+        self._aborts: BackgroundSender[_Loss] = BackgroundSender(
             "aborts to the storage", self._reach_storage, room, ABORT_DEADLINE
         )
         self._eager = _Eager(self._apply)
         self.after_fork()
-        renew_after_fork(self)
+        reset_after_fork(self)
 
     def __repr__(self) -> str:
         return f"<CeleryRunner of {self._app!r}>"
@@ -165,7 +167,7 @@ class CeleryRunner:
 
     # -- the plug -----------------------------------------------------------------------------------------
 
-    def start(self, work: Work) -> None:
+    def start(self, host: RunnerHost) -> None:
         """Make every task known to Celery, and those to come; nothing is connected yet.
 
         Raises:
@@ -173,21 +175,21 @@ class CeleryRunner:
                 yet, since the application has not been finalised, the workers refuse to start.
             ValueError: it was started before.
         """
-        if self._work is not None:
+        if self._host is not None:
             message = (
                 "a CeleryRunner belongs to one Triggers object: make another one, with another Celery app"
             )
             raise ValueError(message)
-        self._work = work
+        self._host = host
         self._app.steps["worker"].add(celery_worker.sweep_step(self))
         signals.worker_process_shutdown.connect(self._leave_process)
         self._learn(RUN)
         self._learn(SWEEP)
-        work.watch_tasks(self._learn)
+        host.watch_tasks(self._learn)
         if not self._app.finalized:
             self._app.on_after_finalize.connect(self._register_all)
 
-    def submit(self, due: Due) -> None:
+    def submit(self, due: ReadyInstance) -> None:
         """Keep the hint for the thread that sends it; with ``task_always_eager``, run it here and now."""
         if self._closed:
             return
@@ -266,7 +268,7 @@ class CeleryRunner:
     # -- sending ------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _connect(self) -> Iterator[Callable[[Due], None]]:
+    def _connect(self) -> Iterator[Callable[[ReadyInstance], None]]:
         """A connection of its own: neither waits for the application's, nor keeps one of them."""
         with self._app.connection_for_write() as connection:
             for option in TIMEOUTS.get(connection.transport.driver_type, ()):
@@ -275,7 +277,7 @@ class CeleryRunner:
             producer = self._app.amqp.Producer(connection)
             yield partial(self._send, producer, (OperationalError, *connection.connection_errors))
 
-    def _send(self, producer: Any, away: tuple[type[BaseException], ...], due: Due) -> None:
+    def _send(self, producer: Any, away: tuple[type[BaseException], ...], due: ReadyInstance) -> None:
         """Send one hint; raises one of `away` if the broker is to blame, and drops a hint that never goes."""
         try:
             self._publish(due, producer=producer, retry=False, add_to_parent=False)
@@ -285,7 +287,7 @@ class CeleryRunner:
             what = "no message could be made for %s#%d of session %r; the sweep tries again"
             _log.exception(what, due.task, due.number, due.uid)
 
-    def _publish(self, due: Due, **options: Any) -> None:
+    def _publish(self, due: ReadyInstance, **options: Any) -> None:
         name = due.run or RUN
         task = self._app.tasks.get(name)
         if task is None and not self._app.conf.task_always_eager:
@@ -297,7 +299,7 @@ class CeleryRunner:
             task = self._app.tasks[RUN]
         task.apply_async(arguments(due), headers=HEADERS, **options)
 
-    def _apply(self, due: Due) -> None:
+    def _apply(self, due: ReadyInstance) -> None:
         """Run a hint here and now, the way Celery does it where it is told to be eager."""
         self._publish(due)
 
@@ -305,14 +307,14 @@ class CeleryRunner:
 
     def follow(self, hint: Hint, delivery: Delivery) -> None:
         """Run what a message is about, unless this process runs nothing more."""
-        work = self._work
-        if self._closed or work is None:
+        host = self._host
+        if self._closed or host is None:
             return
         with self._changed:
             self._active += 1
         try:
             celery_worker.begin()
-            work.run(*hint, delivery)
+            host.run(*hint, delivery)
         finally:
             with self._changed:
                 self._active -= 1
@@ -325,9 +327,9 @@ class CeleryRunner:
 
         In the background, as long as it takes, where that is not asked for at once or the storage is away.
         """
-        if at_once and error is not None and self._work is not None:
+        if at_once and error is not None and self._host is not None:
             try:
-                self._work.abort(*hint, label, error, patience=PATIENCE)
+                self._host.abort(*hint, label, error, timeout=PATIENCE)
             except StorageError:
                 _log.warning("session %r: %s#%d is failed later: the storage is away", *hint, exc_info=True)
             else:
@@ -336,23 +338,23 @@ class CeleryRunner:
 
     @contextmanager
     def _reach_storage(self) -> Iterator[Callable[[_Loss], None]]:
-        work = self._work
+        host = self._host
 
         def abort(thing: _Loss) -> None:
             hint, label, error = thing
-            if work is None:
+            if host is None:
                 return
-            if error is None and work.lose(*hint, label):
+            if error is None and host.lose(*hint, label):
                 _log.warning("session %r: %s#%d has lost its worker", *hint)
-            elif error is not None and work.abort(*hint, label, error):
+            elif error is not None and host.abort(*hint, label, error):
                 _log.warning("session %r: %s#%d is failed: %s", *hint, error)
 
         yield abort
 
     def sweep(self) -> None:
         """Sweep once."""
-        if self._work is not None:
-            self._work.sweep()
+        if self._host is not None:
+            self._host.sweep()
 
     def work_begins(self) -> None:
         """A worker starts, in its main process.
@@ -367,14 +369,14 @@ class CeleryRunner:
             self._check_ours(name, tasks[name])
         if self._conflicts:
             raise DuplicateTaskError("; ".join(self._conflicts))
-        if self._sweeps and self._work is not None:
+        if self._sweeps and self._host is not None:
             # Not here: a storage that is away would keep the worker from starting.
-            threading.Thread(target=self._work.start, name="triggers-start", daemon=True).start()
+            threading.Thread(target=self._host.start, name="triggers-start", daemon=True).start()
 
     def work_ends(self) -> None:
         """A worker stops, in its main process: sweep no more."""
-        if self._sweeps and self._work is not None:
-            rest = threading.Thread(target=self._work.rest, name="triggers-rest", daemon=True)
+        if self._sweeps and self._host is not None:
+            rest = threading.Thread(target=self._host.pause_sweeping, name="triggers-rest", daemon=True)
             rest.start()
             rest.join(FLUSH)
 
@@ -386,11 +388,11 @@ class CeleryRunner:
 class _Eager(InlineRunner):
     """Runs hints in the calling thread, one after the other."""
 
-    def __init__(self, apply: Callable[[Due], None]) -> None:
+    def __init__(self, apply: Callable[[ReadyInstance], None]) -> None:
         super().__init__()
         self._apply = apply
 
-    def _follow(self, due: Due) -> None:
+    def _follow(self, due: ReadyInstance) -> None:
         self._apply(due)
 
 

@@ -3,7 +3,7 @@
 An application hands over what it has: a driver's connection, or what SQLAlchemy or Django wraps around
 one. Neither is imported here: whoever has such an object has imported them.
 
-A :class:`Block` is the stretch of code in which one manager works within such a transaction.
+A :class:`JoinedBlock` is the stretch of code in which one manager works within such a transaction.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _nothing() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Awaited:
+class AsyncConnection:
     """A driver's asynchronous connection that synchronous code works with.
 
     Attributes:
@@ -49,11 +49,11 @@ class Awaited:
 
 
 @dataclass(frozen=True, slots=True)
-class Joining:
+class OpenTransaction:
     """A transaction of the application's.
 
     Attributes:
-        connection: the driver's own connection, or :class:`Awaited`.
+        connection: the driver's own connection, or :class:`AsyncConnection`.
         check: raises a :class:`~triggers.exceptions.StorageError` where the transaction has ended.
         after_commit: takes what is to be called after the outermost commit, and not at all if what was done
             by then is rolled back; None where nobody can tell when that is.
@@ -64,7 +64,7 @@ class Joining:
     after_commit: Callable[[Call], None] | None = None
 
 
-def joining(connection: object) -> Joining:
+def joining(connection: object) -> OpenTransaction:
     """The transaction that is open on what an application calls its connection.
 
     Args:
@@ -77,7 +77,7 @@ def joining(connection: object) -> Joining:
         found = recognise(connection)
         if found is not None:
             return found
-    return Joining(connection)
+    return OpenTransaction(connection)
 
 
 # -- a block --------------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ def _place() -> tuple[int, int]:
 
 
 @dataclass(slots=True, eq=False)
-class Block:
+class JoinedBlock:
     """The stretch of code in which `owner` works within a transaction of the application's.
 
     Attributes:
@@ -99,7 +99,7 @@ class Block:
     """
 
     owner: object
-    joining: Joining
+    joining: OpenTransaction
     storage: Storage
     is_open: bool = True
     _opened_in: tuple[int, int] = field(default_factory=_place)
@@ -125,10 +125,10 @@ class Block:
             self.joining.after_commit(lambda: _outside(call))
 
 
-_blocks: ContextVar[tuple[Block, ...]] = ContextVar("triggers_joined", default=())
+_blocks: ContextVar[tuple[JoinedBlock, ...]] = ContextVar("triggers_joined", default=())
 
 
-class Here:
+class TransactionScope:
     """Where one manager works: within a transaction that it has joined, else in the storage by itself.
 
     It can be used as a reader, which reads there.
@@ -152,7 +152,7 @@ class Here:
         return self._storage if block is None else block.storage
 
     @property
-    def block(self) -> Block | None:
+    def block(self) -> JoinedBlock | None:
         """The innermost block that it is in, None outside of any.
 
         Raises:
@@ -175,7 +175,7 @@ class Here:
             StorageError: it cannot be joined; the transaction is as it was.
         """
         found = joining(connection)
-        block = Block(self, found, self._storage.joined(found.connection))
+        block = JoinedBlock(self, found, self._storage.joined(found.connection))
         before = _blocks.get()
         _blocks.set((*before, block))
         try:
@@ -200,7 +200,7 @@ def _outside(call: Call) -> None:
 # -- Django ---------------------------------------------------------------------------------------------
 
 
-def _of_django(given: Any) -> Joining | None:
+def _of_django(given: Any) -> OpenTransaction | None:
     django = sys.modules.get("django.db")
     base = sys.modules.get("django.db.backends.base.base")
     if django is None or base is None:
@@ -222,13 +222,13 @@ def _of_django(given: Any) -> Joining | None:
 
     check()
     given.ensure_connection()
-    return Joining(given.connection, check, given.on_commit)
+    return OpenTransaction(given.connection, check, given.on_commit)
 
 
 # -- SQLAlchemy -----------------------------------------------------------------------------------------
 
 
-def _of_sqlalchemy(given: Any) -> Joining | None:
+def _of_sqlalchemy(given: Any) -> OpenTransaction | None:
     if "sqlalchemy" not in sys.modules:
         return None
     _refuse_async(given)
@@ -255,8 +255,8 @@ def _of_sqlalchemy(given: Any) -> Joining | None:
     check()
     driver = connection.connection.driver_connection
     if connection.dialect.is_async:
-        driver = Awaited(driver, sys.modules["sqlalchemy.util"].await_only)
-    return Joining(driver, check, pending_of(connection).note)
+        driver = AsyncConnection(driver, sys.modules["sqlalchemy.util"].await_only)
+    return OpenTransaction(driver, check, pending_of(connection).note)
 
 
 def _refuse_async(given: Any) -> None:

@@ -69,7 +69,7 @@ class LostError(Exception):
         self.answered = answered
 
 
-class Wire:
+class PipelineConnection:
     """A connection, for one thread at a time.
 
     Args:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from triggers.core.columns import RECORD, names_of
 from triggers.core.rules import RuleSet, read_rules
 from triggers.core.state import Changes, Counter, Latest, Need, Session, Slice
-from triggers.storages.base import answer
+from triggers.storages.base import run_decision
 from triggers.storages.sql import rows, statements
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def texts(schema: str) -> dict[str, str]:
     return found
 
 
-class Decided(NamedTuple):
+class PlannedCommit(NamedTuple):
     """What was decided, and not yet stored.
 
     Attributes:
@@ -122,7 +122,7 @@ class Decided(NamedTuple):
     transaction: str
 
 
-class Decisions:
+class DecisionRunner:
     """Makes decisions in transactions that are begun and ended elsewhere.
 
     It keeps the rule sets that it has read; they never change. One serves any number of threads.
@@ -134,7 +134,7 @@ class Decisions:
 
     def decide(
         self, run: Run, uid: str, decision: Decision, *, exclusive: bool, before: Sequence[Step] = ()
-    ) -> Decided:
+    ) -> PlannedCommit:
         """Load the session, let the decision be made, and say what is to be stored.
 
         Args:
@@ -163,8 +163,8 @@ class Decisions:
             steps = _questions(ref, need)
             return _slice(need, steps, answers[1:] if need == prefetch else run(steps) if steps else [])
 
-        changes = answer(decision, session, load, exclusive=exclusive)
-        return Decided(changes, list(self._steps(changes, ref, fresh)), transaction)
+        changes = run_decision(decision, session, load, exclusive=exclusive)
+        return PlannedCommit(changes, list(self._steps(changes, ref, fresh)), transaction)
 
     def sessions(self, run: Run, found: list[Row]) -> list[Session]:
         """The heads in these rows, as `session` and `sessions` select them."""
@@ -193,12 +193,16 @@ class Decisions:
 
     def _steps(self, changes: Changes, ref: int | None, fresh: int | None) -> Iterator[Step]:
         head = changes.session
-        if changes.head and (head.ref is None or changes.new_rules) and head.rules.digest not in self._stored:
+        if (
+            changes.writes_head
+            and (head.ref is None or changes.new_rules)
+            and head.rules.digest not in self._stored
+        ):
             yield "rules_insert", (head.rules.digest, head.rules.body)
-        if changes.head:
+        if changes.writes_head:
             yield from _head(changes, fresh)
         if head.ref is None:
-            head.ref = fresh if changes.head else None
+            head.ref = fresh if changes.writes_head else None
             ref = head.ref
         if ref is not None:
             yield from _body(changes, ref)
@@ -223,9 +227,9 @@ def _body(changes: Changes, ref: int) -> Iterator[Step]:
     for made in changes.created:
         made.ref = ref
         yield "instance_insert", _CREATED.write(made)
-    for taken in changes.taken:
+    for taken in changes.triggered:
         yield "instance_take", _TRIGGERED.write(taken)
-    for moved, guard in changes.moved:
+    for moved, guard in changes.transitioned:
         yield "instance_move", _TRANSITIONED.write(moved, guard.status.value, guard.fence, guard.lease_until)
     for name, entries in (("waiting_delete", changes.gained), ("waiting_insert", changes.lacks)):
         for instance, triggers in entries:

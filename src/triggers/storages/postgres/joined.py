@@ -14,9 +14,9 @@ from psycopg import pq
 from psycopg.adapt import Transformer
 
 from triggers.exceptions import StorageBusyError, StorageError
-from triggers.storages.joining.transaction import Awaited
-from triggers.storages.postgres.connection import LostError, ServerError, Wire
-from triggers.storages.postgres.decide import Decisions
+from triggers.storages.joining.transaction import AsyncConnection
+from triggers.storages.postgres.connection import LostError, PipelineConnection, ServerError
+from triggers.storages.postgres.decide import DecisionRunner
 from triggers.storages.postgres.pool import translated
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ _AGAIN: Final = frozenset({"40001", "40P01"})
 _MISSING: Final = frozenset({"42P01", "3F000", "42883"})
 
 
-class JoinedWire(Wire):
+class JoinedWire(PipelineConnection):
     """The application's connection within its open transaction, where a savepoint takes the place of ours.
 
     Args:
@@ -185,7 +185,7 @@ class JoinedPool:
     def __init__(self, url: PostgresUrl, connection: Any, texts: dict[str, bytes]) -> None:
         self.url = url
         wait = None
-        if isinstance(connection, Awaited):
+        if isinstance(connection, AsyncConnection):
             connection, wait = connection.connection, connection.wait
         if not isinstance(connection, psycopg.AsyncConnection if wait else psycopg.Connection):
             kind = f"{type(connection).__module__.partition('.')[0]} {type(connection).__name__}"
@@ -209,7 +209,7 @@ class JoinedPool:
             raise translated(error, self.url, 0) from None
         return found[0][0] if found else ""
 
-    def patiently(self, work: Callable[[Wire, float], T], patience: float | None = None) -> T:  # noqa: ARG002
+    def with_retries(self, work: Callable[[PipelineConnection, float], T], timeout: float | None = None) -> T:  # noqa: ARG002
         """Do the work in a savepoint, once; how long to wait for locks is up to the connection.
 
         Raises:
@@ -230,14 +230,14 @@ class JoinedPool:
         """Let go of the connection, which is the application's."""
 
 
-class UnsureDecisions(Decisions):
+class UncachedDecisionRunner(DecisionRunner):
     """Makes decisions in transactions that may still be rolled back: keeps no rule set in mind.
 
     Args:
         known: whose rule sets are known.
     """
 
-    def __init__(self, known: Decisions) -> None:
+    def __init__(self, known: DecisionRunner) -> None:
         super().__init__()
         self._rules, self._stored = known._rules, known._stored  # noqa: SLF001 - of its own kind
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from triggers.exceptions import StorageBusyError, StorageCorruptError, StorageError, StorageFullError
-from triggers.fork import renew_after_fork
+from triggers.fork import reset_after_fork
 from triggers.storages.base import ConflictError
-from triggers.storages.postgres.connection import LostError, ServerError, Wire
+from triggers.storages.postgres.connection import LostError, PipelineConnection, ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,18 +73,18 @@ class Pool:
     """
 
     def __init__(
-        self, url: PostgresUrl, texts: dict[str, bytes], greet: Callable[[Wire, float], None]
+        self, url: PostgresUrl, texts: dict[str, bytes], greet: Callable[[PipelineConnection, float], None]
     ) -> None:
         self.url = url
         self._texts = texts
-        self._greet = greet
+        self._initialize = greet
         self._begin()
-        renew_after_fork(self)
+        reset_after_fork(self)
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._room = threading.Semaphore(self.url.pool_size)
-        self._idle: list[Wire] = []
+        self._idle: list[PipelineConnection] = []
         self._generation = object()
 
     # A child must leave its parent's connections alone: to say good-bye on one would end the parent's.
@@ -94,7 +94,7 @@ class Pool:
         self._begin()
 
     @contextmanager
-    def wire(self, until: float) -> Iterator[Wire]:
+    def wire(self, until: float) -> Iterator[PipelineConnection]:
         """A connection, in no transaction; whatever was left open in it is rolled back.
 
         Raises:
@@ -117,10 +117,10 @@ class Pool:
         finally:
             room.release()
 
-    def open(self, until: float) -> Wire:
+    def open(self, until: float) -> PipelineConnection:
         """A new connection that nobody has greeted, and which is not lent to others."""
         url = self.url
-        return Wire(url.conninfo, self._texts, prepare=url.prepare, until=until)
+        return PipelineConnection(url.conninfo, self._texts, prepare=url.prepare, until=until)
 
     def forget(self) -> None:
         """Close those that nobody uses; those in use are closed when they come back."""
@@ -129,19 +129,19 @@ class Pool:
         for wire in idle:
             wire.close()
 
-    def _take(self, until: float) -> Wire:
+    def _take(self, until: float) -> PipelineConnection:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
         wire = self.open(until)
         try:
-            self._greet(wire, until)
+            self._initialize(wire, until)
         except BaseException:
             wire.close()
             raise
         return wire
 
-    def _give_back(self, wire: Wire, generation: object) -> None:
+    def _give_back(self, wire: PipelineConnection, generation: object) -> None:
         if wire.is_in_transaction:
             with suppress(LostError, ServerError):
                 wire([("rollback", ())], time.monotonic() + self.url.timeout)
@@ -151,18 +151,18 @@ class Pool:
                 return
         wire.close()
 
-    def patiently(self, work: Callable[[Wire, float], T], patience: float | None = None) -> T:
+    def with_retries(self, work: Callable[[PipelineConnection, float], T], timeout: float | None = None) -> T:
         """Do the work on a connection; once more, and again, after what another try may cure.
 
         Args:
             work: is given the connection and the monotonic time until which it may take; if it raises,
                 nothing was changed.
-            patience: how long in all, in seconds; None for the URL's own setting.
+            timeout: how long in all, in seconds; None for the URL's own setting.
 
         Raises:
             StorageError: the server refused, or could not be reached for so long.
         """
-        wait = self.url.timeout if patience is None else patience
+        wait = self.url.timeout if timeout is None else timeout
         until = time.monotonic() + wait
         pause = PAUSE
         while True:
@@ -180,7 +180,7 @@ class Pool:
 
 
 #: What processes inherited and must neither use nor close.
-inherited: list[list[Wire]] = []
+inherited: list[list[PipelineConnection]] = []
 
 
 def is_passing(error: LostError | ServerError) -> bool:

@@ -12,14 +12,14 @@ from triggers.storages.postgres.decide import in_schema
 from triggers.storages.sql import migrations
 
 if TYPE_CHECKING:
-    from triggers.storages.postgres.connection import Wire
+    from triggers.storages.postgres.connection import PipelineConnection
     from triggers.storages.postgres.url import PostgresUrl
 
 #: The oldest version of PostgreSQL that tells what became of a transaction by its full number.
 OLDEST: Final = 13
 
 
-def prepare(wire: Wire, url: PostgresUrl, until: float) -> None:
+def prepare(wire: PipelineConnection, url: PostgresUrl, until: float) -> None:
     """Check the server, and create the schema or bring it up to date; many processes may do so at once.
 
     Raises:
@@ -43,7 +43,7 @@ def prepare(wire: Wire, url: PostgresUrl, until: float) -> None:
         raise StorageError(message) from None
 
 
-def _check_server(wire: Wire, url: PostgresUrl, until: float) -> None:
+def _check_server(wire: PipelineConnection, url: PostgresUrl, until: float) -> None:
     ((major, encoding, fsync, synchronous),) = wire([("server", ())], until)[0]
     if major < OLDEST:
         message = f"{url.shown} is PostgreSQL {major}: Triggers needs {OLDEST} or newer"
@@ -64,7 +64,7 @@ def _check_server(wire: Wire, url: PostgresUrl, until: float) -> None:
             )
 
 
-def _version(wire: Wire, url: PostgresUrl, until: float) -> int | None:
+def _version(wire: PipelineConnection, url: PostgresUrl, until: float) -> int | None:
     """How far the schema is; None if there is none."""
     ((is_there,),) = wire([("has_version", (url.schema,))], until)[0]
     if not is_there:
@@ -80,7 +80,7 @@ def _version(wire: Wire, url: PostgresUrl, until: float) -> int | None:
     return int(version)
 
 
-def _migrate(wire: Wire, url: PostgresUrl, until: float) -> None:
+def _migrate(wire: PipelineConnection, url: PostgresUrl, until: float) -> None:
     """Step by step to the newest version, in one transaction, one process after the other."""
     wait = str(max(1, round((until - time.monotonic()) * 1000)))
     wire([("begin", ()), ("patience", (wait,)), ("unhurried", ()), ("migration_turn", ())], until)

@@ -29,17 +29,17 @@ from triggers.storages.base import (
     MAX_PAUSE,
     Backlog,
     ConflictError,
-    Due,
     Expired,
     Lease,
     Purge,
     Purged,
+    ReadyInstance,
 )
 from triggers.storages.postgres import schema as postgres_schema
 from triggers.storages.postgres.connection import LostError
-from triggers.storages.postgres.decide import Decisions, escaped, record_from_row, texts
-from triggers.storages.postgres.in_doubt import UnclearError, fate
-from triggers.storages.postgres.joined import JoinedPool, UnsureDecisions
+from triggers.storages.postgres.decide import DecisionRunner, escaped, record_from_row, texts
+from triggers.storages.postgres.in_doubt import InDoubtError, commit_outcome
+from triggers.storages.postgres.joined import JoinedPool, UncachedDecisionRunner
 from triggers.storages.postgres.pool import Pool
 from triggers.storages.postgres.url import PostgresUrl
 from triggers.storages.sql import rows
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from triggers.core.state import Changes, Decision, Firing, Instance, Session
     from triggers.core.status import Status
     from triggers.storages.base import StoredRecord
-    from triggers.storages.postgres.connection import Wire
-    from triggers.storages.postgres.decide import Decided, Row, Run, Step
+    from triggers.storages.postgres.connection import PipelineConnection
+    from triggers.storages.postgres.decide import PlannedCommit, Row, Run, Step
 
 #: How long a server may not be there at first, in seconds; later it may for as long as the URL says.
 FIRST_PATIENCE: Final = 5.0
@@ -82,11 +82,11 @@ class PostgresStorage:
     def __init__(self, url: str) -> None:
         self._url = PostgresUrl.parse(url)
         self._texts = {name: text.encode() for name, text in texts(self._url.schema).items()}
-        self._pool: Pool | JoinedPool = Pool(self._url, self._texts, self._greet)
+        self._pool: Pool | JoinedPool = Pool(self._url, self._texts, self._initialize)
         self._mark = ""
-        self._decisions = Decisions()
+        self._decisions = DecisionRunner()
         self._is_prepared = False
-        self._pool.patiently(lambda *_: None, min(self._url.timeout, FIRST_PATIENCE))
+        self._pool.with_retries(lambda *_: None, min(self._url.timeout, FIRST_PATIENCE))
 
     @classmethod
     def from_url(cls, url: str) -> PostgresStorage:
@@ -123,7 +123,7 @@ class PostgresStorage:
             )
             raise StorageError(message)
         view = copy.copy(self)
-        view._pool, view._decisions = pool, UnsureDecisions(self._decisions)  # noqa: SLF001 - of this class
+        view._pool, view._decisions = pool, UncachedDecisionRunner(self._decisions)  # noqa: SLF001 - of this class
         return view
 
     # -- writing ----------------------------------------------------------------------------------------
@@ -132,25 +132,25 @@ class PostgresStorage:
         """Let a decision be made about a session and apply it, in one transaction."""
         exclusive = decision.exclusive
 
-        def once(wire: Wire, until: float) -> Changes:
-            begin = [("begin", ()), *self._manners(wire, timeout)]
+        def once(wire: PipelineConnection, until: float) -> Changes:
+            begin = [("begin", ()), *self._session_settings(wire, timeout)]
             run: Run = lambda steps: wire(steps, until)  # noqa: E731 - typed
             decided = self._decisions.decide(run, uid, decision, exclusive=exclusive, before=begin)
             return self._commit(wire, until, decided)
 
         for _ in range(MAX_CONFLICTS):
             try:
-                return self._pool.patiently(once, timeout)
+                return self._pool.with_retries(once, timeout)
             except NeedsSession:  # everything of this run was rolled back
                 exclusive = True
             except ConflictError:
                 continue
-            except UnclearError as unclear:
-                if self._stands(unclear, timeout):
-                    return unclear.decided.changes
+            except InDoubtError as in_doubt:
+                if self._was_committed(in_doubt, timeout):
+                    return in_doubt.decided.changes
         raise ConflictError.too_often(uid)
 
-    def _commit(self, wire: Wire, until: float, decided: Decided) -> Changes:
+    def _commit(self, wire: PipelineConnection, until: float, decided: PlannedCommit) -> Changes:
         if not decided.steps:
             wire([("rollback", ())], until)
             return decided.changes
@@ -159,19 +159,19 @@ class PostgresStorage:
             wire(steps, until)
         except LostError as lost:
             if lost.answered < len(steps):
-                raise UnclearError(wire.incarnation, decided) from None
+                raise InDoubtError(wire.incarnation, decided) from None
         return decided.changes
 
-    def _stands(self, unclear: UnclearError, patience: float | None) -> bool:
+    def _was_committed(self, in_doubt: InDoubtError, timeout: float | None) -> bool:
         """Whether a commit was made whose answer was lost.
 
         Raises:
             StorageError: nobody can tell.
         """
-        decided = unclear.decided
-        wait = None if patience is None else max(patience, FIRST_PATIENCE)
+        decided = in_doubt.decided
+        wait = None if timeout is None else max(timeout, FIRST_PATIENCE)
         try:
-            stands = self._pool.patiently(lambda wire, until: fate(wire, until, unclear), wait)
+            stands = self._pool.with_retries(lambda wire, until: commit_outcome(wire, until, in_doubt), wait)
         except StorageError as error:
             stands, why = None, str(error).replace("; nothing was changed", "")
         else:
@@ -194,12 +194,12 @@ class PostgresStorage:
         held = self._ask("renew", *map(list, zip(*leases, strict=True)), lease)
         return set(leases) - {Lease(*row) for row in held}
 
-    def due(self, limit: int, *, grace: int, everything: bool = False) -> list[Due]:
+    def due(self, limit: int, *, grace: int, include_recent: bool = False) -> list[ReadyInstance]:
         """Take what is to be handed over."""
-        horizon = MAX_PAUSE * grace if everything else 0
+        horizon = MAX_PAUSE * grace if include_recent else 0
         found = self._ask("due", horizon, limit, grace, MAX_PAUSE, before=WALK)
         every = self._decisions.rules(self._run, [row[0] for row in found])
-        return [Due.by(rules, *row[1:]) for rules, row in zip(every, found, strict=True)]
+        return [ReadyInstance.by(rules, *row[1:]) for rules, row in zip(every, found, strict=True)]
 
     def expired(self, limit: int) -> list[Expired]:
         """The claims that ran out."""
@@ -216,7 +216,9 @@ class PostgresStorage:
         following = found[-1] if len(found) == limit else None
         if purge.dry_run or not found:
             return Purged(len(found), following)
-        return Purged(self._pool.patiently(lambda wire, until: _purge(wire, until, rule, found)), following)
+        return Purged(
+            self._pool.with_retries(lambda wire, until: _purge(wire, until, rule, found)), following
+        )
 
     # -- reading ----------------------------------------------------------------------------------------
 
@@ -304,16 +306,16 @@ class PostgresStorage:
     def _ask(self, name: str, *given: Any, before: tuple[Step, ...] = ()) -> list[Row]:
         """Run one statement, which is a transaction of its own, with these settings."""
 
-        def once(wire: Wire, until: float) -> list[Row]:
-            steps = [*self._manners(wire), *before, (name, given)]
+        def once(wire: PipelineConnection, until: float) -> list[Row]:
+            steps = [*self._session_settings(wire), *before, (name, given)]
             return wire(steps, None if before is SEARCH else until)[-1]
 
-        return self._pool.patiently(once)
+        return self._pool.with_retries(once)
 
     def _run(self, steps: Sequence[Step]) -> list[list[Row]]:
         return [self._ask(name, *given) for name, given in steps]
 
-    def _greet(self, wire: Wire, until: float) -> None:
+    def _initialize(self, wire: PipelineConnection, until: float) -> None:
         """Once for every connection; the first one of all finds out whether the database can be used."""
         if not wire.is_pooled:
             wire([self._all_manners(for_good=True)], until)
@@ -324,16 +326,16 @@ class PostgresStorage:
             wire([("incarnate", ())], until)
         wire.incarnation = found[0][0]
 
-    def _manners(self, wire: Wire, patience: float | None = None) -> list[Step]:
+    def _session_settings(self, wire: PipelineConnection, timeout: float | None = None) -> list[Step]:
         """What a transaction begins with: its settings, where the connection's own are not right."""
         if wire.is_pooled:
-            return [self._all_manners(patience)]
-        return [] if patience is None else [("patience", (_milliseconds(patience),))]
+            return [self._all_manners(timeout)]
+        return [] if timeout is None else [("patience", (_milliseconds(timeout),))]
 
-    def _all_manners(self, patience: float | None = None, *, for_good: bool = False) -> Step:
+    def _all_manners(self, timeout: float | None = None, *, for_good: bool = False) -> Step:
         wait = self._url.timeout
         times = (
-            wait if patience is None else patience,
+            wait if timeout is None else timeout,
             max(2 * wait, SHORTEST),
             max(SILENCE * wait, SHORTEST),
         )
@@ -345,7 +347,7 @@ def _milliseconds(seconds: float) -> str:
     return str(max(1, round(seconds * 1000)))
 
 
-def _purge(wire: Wire, until: float, rule: tuple[int, int, int, bool], found: list[int]) -> int:
+def _purge(wire: PipelineConnection, until: float, rule: tuple[int, int, int, bool], found: list[int]) -> int:
     still = wire([("begin", ()), ("purge_check", (*rule, found))], until)[-1]
     steps: list[Step] = [("purge_context", (ref, rows.without_context(tree))) for ref, tree in still]
     if not rule[-1]:

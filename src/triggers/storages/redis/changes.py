@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from triggers.core.state import Changes, Firing, Guard, Instance
     from triggers.storages.redis.nodes import Part
-    from triggers.storages.redis.rows import Seen
+    from triggers.storages.redis.rows import SeenState
 
 #: What stands where a version is not checked, or a session must not be there.
 ANY: Final = b"-"
@@ -65,7 +65,7 @@ class Parts:
 _in_order: Final = attrgetter(*(each.name for each in fields(Parts)))
 
 
-class Writing:
+class CommitArguments:
     """One commit in the making.
 
     Args:
@@ -85,7 +85,7 @@ class Writing:
         version: int | None,
         made: int,
         metadata: str,
-        seen: dict[tuple[str, int], Seen],
+        seen: dict[tuple[str, int], SeenState],
         *,
         exclusive: bool,
     ) -> None:
@@ -122,7 +122,7 @@ class Writing:
 
     def _collect(self) -> None:
         changes = self._changes
-        if changes.session.ref is None and not changes.head:
+        if changes.session.ref is None and not changes.writes_head:
             return
         for firing in changes.fired:
             self._fire(firing)
@@ -135,14 +135,14 @@ class Writing:
         for record in changes.logs:
             payload, kind = rows.record_of(record)
             self._parts.logs += (payload, instance_place(record.instance.task, record.instance.number), kind)
-        if self._exclusive and (changes.head or self):
+        if self._exclusive and (changes.writes_head or self):
             self._head()
 
     def _head(self) -> None:
         head, changes = self._changes.session, self._changes
         stored = self._parts.fields
         stored += (b"v", 1 if self._version is None else self._version + 1)
-        if not changes.head and not changes.created:
+        if not changes.writes_head and not changes.created:
             return
         head.ref = 1
         stored += (b"h", rows.numbers_of(head, self._made))
@@ -167,10 +167,10 @@ class Writing:
             self._made += 1
             made.ref = self._made
             kept[made.task, made.number] = made
-        for taken in changes.taken:
+        for taken in changes.triggered:
             self._check(taken, None)
             kept[taken.task, taken.number] = taken
-        for moved, guard in changes.moved:
+        for moved, guard in changes.transitioned:
             self._check(moved, guard)
             kept[moved.task, moved.number] = moved
         for where, instance in kept.items():
@@ -184,7 +184,7 @@ class Writing:
         if not (seen.status is Status.UNSTARTED if guard is None else seen.holds(guard)):
             raise GuardError(instance.name)
 
-    def _keep(self, instance: Instance, seen: Seen | None) -> None:
+    def _keep(self, instance: Instance, seen: SeenState | None) -> None:
         place = instance_place(instance.task, instance.number)
         self._parts.checks += (b"H" + place, seen.text if seen else NONE)
         state = rows.state_of(instance, seen.version + 1 if seen else 1)
@@ -200,7 +200,7 @@ class Writing:
         elif flagged and not now:
             self._parts.removed.append(kind + place)
 
-    def _plan(self, instance: Instance, member: bytes, seen: Seen | None) -> None:
+    def _plan(self, instance: Instance, member: bytes, seen: SeenState | None) -> None:
         """Put the instance where those look for it that hand over, or rescue."""
         status, before = instance.status, seen.status if seen else None
         if status is Status.SCHEDULED:

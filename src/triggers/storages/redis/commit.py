@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 from triggers.core.rules import NO_RULES
 from triggers.core.state import Changes, Slice
-from triggers.storages.base import ConflictError, answer
+from triggers.storages.base import ConflictError, run_decision
 from triggers.storages.redis import rows
-from triggers.storages.redis.changes import ANY, Writing
+from triggers.storages.redis.changes import ANY, CommitArguments
 from triggers.storages.redis.server import Pauses
 from triggers.storages.redis.slice import Head, head_from, parts_of, slice_from
 from triggers.storages.redis.store import Call
 
 if TYPE_CHECKING:
     from triggers.core.state import Decision, Firing, Need
-    from triggers.storages.redis.rows import Seen
+    from triggers.storages.redis.rows import SeenState
     from triggers.storages.redis.store import RedisStore
 
 #: So many firings are read at a time for tasks that catch up.
 HISTORY: Final = 1_000
 
 #: Whoever has met conflicts too often asks the others to wait, for so many milliseconds at most.
-COURTESY: Final = 250
+QUEUE_TTL: Final = 250
 
 #: How long a commit whose answer was lost is sent again, in seconds; commit.lua keeps its note for 900.
 RESENT: Final = 600.0
@@ -35,7 +35,7 @@ LOOK: Final = 0.001
 LONGEST_WAIT: Final = 1.0
 
 
-class Turn:
+class QueueTicket:
     """One commit's wish that others wait: politeness only, what makes it right is the check of versions.
 
     Without it a session into which many processes fire is decided about many times for each firing that is
@@ -55,7 +55,7 @@ class Turn:
         self.token = self.token or secrets.token_hex(8).encode()
 
 
-class Attempt:
+class CommitAttempt:
     """One try.
 
     Args:
@@ -66,14 +66,16 @@ class Attempt:
         exclusive: whether no other decision about the session may be made meanwhile.
     """
 
-    def __init__(self, store: RedisStore, uid: str, until: float, turn: Turn, *, exclusive: bool) -> None:
+    def __init__(
+        self, store: RedisStore, uid: str, until: float, ticket: QueueTicket, *, exclusive: bool
+    ) -> None:
         self._store = store
         self._uid = uid
         self._until = until
-        self._turn = turn
+        self._ticket = ticket
         self._exclusive = exclusive
         self._partition, self._keys = store.keys_of(uid)
-        self._seen: dict[tuple[str, int], Seen] = {}
+        self._seen: dict[tuple[str, int], SeenState] = {}
         self._guessed: Any = None
 
     def make(self, decision: Decision) -> Changes:
@@ -85,25 +87,25 @@ class Attempt:
             StorageError: it cannot be stored.
         """
         guess = decision.prefetch
-        head = self._polite_head(guess)
+        head = self._load_head_queued(guess)
         metadata = head.session.metadata
         load = partial(self._load, head, guess)
-        changes = answer(decision, head.session, load, exclusive=self._exclusive)
+        changes = run_decision(decision, head.session, load, exclusive=self._exclusive)
         self._store_changes(head, changes, metadata)
         return changes
 
-    def _polite_head(self, guess: Need | None) -> Head:
+    def _load_head_queued(self, guess: Need | None) -> Head:
         """The head; where somebody has asked for a moment alone, after a wait for one's own turn."""
-        if not self._turn.token:
+        if not self._ticket.token:
             head = self._head_and(guess)
             if head.token is None or not self._exclusive:
                 return head
             self._guessed = None
-            self._turn.ask()
+            self._ticket.ask()
         pauses = Pauses(min(self._until, time.monotonic() + LONGEST_WAIT), LOOK, 8 * LOOK)
         while True:
-            head = load_head(self._store, self._uid, self._until, (self._turn.token, COURTESY))
-            if head.token == self._turn.token or not pauses.wait():
+            head = load_head(self._store, self._uid, self._until, (self._ticket.token, QUEUE_TTL))
+            if head.token == self._ticket.token or not pauses.wait():
                 return head
 
     def _head_and(self, guess: Need | None) -> Head:
@@ -153,13 +155,13 @@ class Attempt:
 
     def _store_changes(self, head: Head, changes: Changes, metadata: str) -> None:
         known = (self._keys.place, head.version, head.made, metadata, self._seen)
-        writing = Writing(changes, *known, exclusive=self._exclusive)
+        writing = CommitArguments(changes, *known, exclusive=self._exclusive)
         if not writing:
             return
         rules = changes.session.rules
-        stores_rules = changes.head and (head.version is None or changes.new_rules)
+        stores_rules = changes.writes_head and (head.version is None or changes.new_rules)
         to_store = self._store.rules_to_store(self._partition, rules) if stores_rules else []
-        parts = writing.parts(secrets.token_bytes(12), self._turn.token, to_store)
+        parts = writing.parts(secrets.token_bytes(12), self._ticket.token, to_store)
         said = self._send(head.session.now, parts)
         if said == b"CHANGED":
             raise ConflictError(self._uid)

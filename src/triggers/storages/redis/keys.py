@@ -67,7 +67,7 @@ class SessionKeys(NamedTuple):
     q: bytes
 
 
-class World:
+class Keyspace:
     """All keys of a storage whose partitions have been counted.
 
     Args:

@@ -15,7 +15,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 from triggers.exceptions import SchemaVersionError, StorageCorruptError, StorageError
-from triggers.storages.redis.keys import World
+from triggers.storages.redis.keys import Keyspace
 from triggers.storages.redis.nodes import Command
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _warn(message: str) -> None:
     warnings.warn(message, RuntimeWarning, stacklevel=5)
 
 
-def open_world(server: RedisServer) -> tuple[World, bytes]:
+def open_keyspace(server: RedisServer) -> tuple[Keyspace, bytes]:
     """Find the world of this prefix, or begin one; returns its keys, and what every script must find there.
 
     Raises:
@@ -124,7 +124,7 @@ def open_world(server: RedisServer) -> tuple[World, bytes]:
             f"{url.shown} has layout {layout}, and this version of Triggers knows {LAYOUT}: upgrade "
             f"Triggers; nothing was changed"
         )
-    world, token = World(url.prefix, partitions), told.rpartition(b" ")[0]
+    world, token = Keyspace(url.prefix, partitions), told.rpartition(b" ")[0]
     if state == "new":
         each = [Command(keys.world, ("SET", keys.world, token, "NX")) for keys in world.partitions]
         server.ask_all(each, until)
@@ -146,7 +146,7 @@ def _read(url: RedisUrl, told: bytes | None) -> tuple[int, int, str, str]:
 def _check_nothing_is_there(server: RedisServer, until: float) -> None:
     """Refuse to begin a world where another one's partitions are, whose own key is gone."""
     url = server.url
-    keys = [partition.world for partition in World(url.prefix, url.partitions).partitions]
+    keys = [partition.world for partition in Keyspace(url.prefix, url.partitions).partitions]
     found = server.ask_all([Command(key, ("GET", key)) for key in keys], until)
     if any(said is not None for said in found):
         message = (
@@ -157,7 +157,7 @@ def _check_nothing_is_there(server: RedisServer, until: float) -> None:
         raise StorageCorruptError(message)
 
 
-def gone(url: RedisUrl) -> StorageCorruptError:
+def keyspace_lost(url: RedisUrl) -> StorageCorruptError:
     """The error for a world that has disappeared while it was in use."""
     return StorageCorruptError(
         f"{url.shown}: what was kept under the prefix {url.prefix!r} is gone, or was begun anew by somebody "

@@ -32,7 +32,7 @@ SETTLED: Final = frozenset({Status.REPLAYED, Status.SKIPPED, Status.ABANDONED})
 NOTHING: Final = b"-"
 
 
-class Seen(NamedTuple):
+class SeenState(NamedTuple):
     """An instance's state as a decision saw it: what guards look at, and the text that must still be there.
 
     Attributes:
@@ -101,12 +101,12 @@ def rest_of(instance: Instance) -> bytes:
     return to_json(_rest_values(instance))
 
 
-def seen_from(text: bytes) -> Seen:
+def seen_from(text: bytes) -> SeenState:
     """Read the part of a state that guards look at."""
     version, status, fence, lease, _, _, _, unresolved, _ = text.split(b" ", 8)
     known, level = _STATUS[status], int(unresolved)
     until = None if lease == NOTHING else int(lease)
-    return Seen(text, int(version), known, int(fence), until, level, level > 0 and known not in SETTLED)
+    return SeenState(text, int(version), known, int(fence), until, level, level > 0 and known not in SETTLED)
 
 
 def instance_from(place: bytes, state: bytes, rest: bytes) -> Instance:

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from triggers.exceptions import StorageBusyError, StorageError, StorageFullError
-from triggers.fork import renew_after_fork
+from triggers.fork import reset_after_fork
 from triggers.storages.redis.nodes import (
     AWAY,
     AskError,
@@ -53,7 +53,7 @@ class RedisServer:
     def __init__(self, url: RedisUrl) -> None:
         self.url = url
         self.after_fork()
-        renew_after_fork(self)
+        reset_after_fork(self)
 
     # What a child inherits is neither used nor closed: the sockets are the parent's.
     def after_fork(self) -> None:

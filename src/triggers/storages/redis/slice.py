@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from triggers.core.rules import RuleSet
     from triggers.core.state import Need
     from triggers.storages.redis.nodes import Part
-    from triggers.storages.redis.rows import Seen
+    from triggers.storages.redis.rows import SeenState
 
 
 class Head(NamedTuple):
@@ -72,7 +72,7 @@ def parts_of(need: Need) -> list[Part]:
     return parts
 
 
-def slice_from(need: Need, answer: list[Any], seen: dict[tuple[str, int], Seen]) -> Slice:
+def slice_from(need: Need, answer: list[Any], seen: dict[tuple[str, int], SeenState]) -> Slice:
     """Read the answer of slice.lua, and remember the instances as they were seen; without history."""
     keyed, counters, latest, instances, payloads, flagged, level = answer
     found = Slice(level=level)

@@ -14,7 +14,7 @@ from triggers.core.state import NeedsSession
 from triggers.exceptions import StorageError
 from triggers.storages.base import MAX_CONFLICTS, ConflictError
 from triggers.storages.redis.changes import GuardError
-from triggers.storages.redis.commit import Attempt, Turn
+from triggers.storages.redis.commit import CommitAttempt, QueueTicket
 from triggers.storages.redis.lua import SERVER_CLOCK
 from triggers.storages.redis.purge import purge_records
 from triggers.storages.redis.reader import RedisReader
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from triggers.core.state import Changes, Decision
-    from triggers.storages.base import Due, Expired, Lease, Purge, Purged
+    from triggers.storages.base import Expired, Lease, Purge, Purged, ReadyInstance
 
 #: After so many conflicts in a row the others are asked to wait for a moment.
 CONFLICTS: Final = 2
@@ -93,10 +93,10 @@ class RedisStorage:
         until = self._store.until(timeout)
         exclusive = decision.exclusive
         pauses = Pauses(until, CONFLICT_PAUSE, LONGEST_CONFLICT_PAUSE)
-        turn, conflicts, refused = Turn(), 0, 0
+        ticket, conflicts, refused = QueueTicket(), 0, 0
         while refused < MAX_CONFLICTS:
             try:
-                return Attempt(self._store, uid, until, turn, exclusive=exclusive).make(decision)
+                return CommitAttempt(self._store, uid, until, ticket, exclusive=exclusive).make(decision)
             except NeedsSession:  # nothing was stored
                 exclusive = True
             except GuardError:
@@ -104,7 +104,7 @@ class RedisStorage:
             except ConflictError:
                 conflicts += 1
                 if exclusive and conflicts >= CONFLICTS:
-                    turn.ask()
+                    ticket.ask()
                 if not pauses.wait():
                     break
         raise ConflictError.too_often(uid, conflicts + refused)
@@ -113,9 +113,9 @@ class RedisStorage:
         """Extend the claims that still hold."""
         return self._sweep.renew(leases, lease)
 
-    def due(self, limit: int, *, grace: int, everything: bool = False) -> list[Due]:
+    def due(self, limit: int, *, grace: int, include_recent: bool = False) -> list[ReadyInstance]:
         """Take what is to be handed over, from all partitions alike."""
-        return self._sweep.due(limit, grace, everything=everything)
+        return self._sweep.due(limit, grace, include_recent=include_recent)
 
     def expired(self, limit: int) -> list[Expired]:
         """The claims that ran out."""

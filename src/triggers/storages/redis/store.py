@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from triggers.core.rules import RuleSet, read_rules
 from triggers.exceptions import StorageCorruptError
-from triggers.storages.redis.keyspace import check_server, gone, open_world
+from triggers.storages.redis.keyspace import check_server, keyspace_lost, open_keyspace
 from triggers.storages.redis.lua import script
 from triggers.storages.redis.nodes import Command, call
 from triggers.storages.redis.server import RedisServer
@@ -53,14 +53,14 @@ class RedisStore:
         self._stored: set[tuple[bytes, str]] = set()
         try:
             check_server(self.server)
-            self.world, self.token = open_world(self.server)
+            self.world, self.token = open_keyspace(self.server)
         except BaseException:
             self.server.close()
             raise
 
-    def until(self, patience: float | None = None) -> float:
+    def until(self, timeout: float | None = None) -> float:
         """The monotonic time at which an operation gives up that begins now."""
-        return time.monotonic() + (self.url.timeout if patience is None else patience)
+        return time.monotonic() + (self.url.timeout if timeout is None else timeout)
 
     def keys_of(self, uid: str) -> tuple[PartitionKeys, SessionKeys]:
         """The keys of a session, and of its partition."""
@@ -82,7 +82,7 @@ class RedisStore:
         commands = [call(script(one.name, self._clock), one.keys, (self.token, *one.parts)) for one in calls]
         answers = self.server.ask_all(commands, until, partly=partly)
         if GONE in answers:
-            raise gone(self.url)
+            raise keyspace_lost(self.url)
         return answers
 
     def ask(self, until: float, *words: Part) -> Any:

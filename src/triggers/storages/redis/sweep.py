@@ -12,7 +12,7 @@ from heapq import merge
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from triggers.storages.base import MAX_PAUSE, Backlog, Due, Expired, Lease
+from triggers.storages.base import MAX_PAUSE, Backlog, Expired, Lease, ReadyInstance
 from triggers.storages.redis.keys import instance_of_member, instance_place, member_of_instance
 from triggers.storages.redis.store import Call
 
@@ -39,11 +39,11 @@ class RedisSweep:
         self._store = store
         self._expires_at = 0.0
 
-    def due(self, limit: int, grace: int, *, everything: bool) -> list[Due]:
+    def due(self, limit: int, grace: int, *, include_recent: bool) -> list[ReadyInstance]:
         """Take what is to be handed over."""
         until = self._store.until()
         self._expire(until)
-        ahead = MAX_PAUSE * grace if everything else 0
+        ahead = MAX_PAUSE * grace if include_recent else 0
         shares = self._shares("out", ahead, limit, until)
         rest = (ahead, grace, MAX_PAUSE)
         calls = [
@@ -58,7 +58,7 @@ class RedisSweep:
         ]
         found.sort(key=lambda one: one[0])
         return [
-            Due.by(self._store.rules(world, digest, until), *instance_of_member(member))
+            ReadyInstance.by(self._store.rules(world, digest, until), *instance_of_member(member))
             for _, world, member, digest in found
         ]
 

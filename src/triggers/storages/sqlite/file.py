@@ -18,7 +18,7 @@ from triggers.exceptions import (
     StorageError,
     StorageFullError,
 )
-from triggers.fork import renew_after_fork, unforked
+from triggers.fork import reset_after_fork, unforked
 from triggers.storages.base import ConflictError
 from triggers.storages.sql import migrations
 from triggers.storages.sqlite.url import BUSY_TIMEOUT, SqliteUrl, is_safe, load_driver
@@ -96,9 +96,9 @@ class SqliteFile:
         self._parts = parts
         self.driver = driver
         self._safe = is_safe(driver.sqlite_version_info)
-        self._mine = _Mine()
+        self._mine = ProcessConnections()
         self._joined = threading.local()
-        renew_after_fork(self)
+        reset_after_fork(self)
 
     @classmethod
     def from_url(cls, url: str, driver: Any = None) -> SqliteFile:
@@ -130,16 +130,16 @@ class SqliteFile:
             raise self.translated(error) from error
 
     @contextmanager
-    def transaction(self, patience: float | None = None) -> Iterator[Run]:
+    def transaction(self, timeout: float | None = None) -> Iterator[Run]:
         """A transaction that holds the only write lock; what it did is kept unless the block raises.
 
         Args:
-            patience: how long to wait for the lock, in seconds, None for the file's own setting.
+            timeout: how long to wait for the lock, in seconds, None for the file's own setting.
 
         Raises:
             StorageError: nothing was changed.
         """
-        wait = self._parts.busy_timeout if patience is None else patience
+        wait = self._parts.busy_timeout if timeout is None else timeout
         until = time.monotonic() + wait
         mine = self._mine
         if any(joined.is_in_transaction for joined in self.joined_here):
@@ -153,7 +153,7 @@ class SqliteFile:
         try:
             with unforked:
                 connection = self._connection(mine)
-                self._begin(connection, until if patience is not None else None)
+                self._begin(connection, until if timeout is not None else None)
                 try:
                     yield Run(connection)
                 except BaseException:
@@ -223,7 +223,7 @@ class SqliteFile:
     # and close when their threads have done with them.
     def close(self) -> None:
         """Close this thread's connection, and let go of the others; a later call opens new ones."""
-        mine, self._mine = self._mine, _Mine()
+        mine, self._mine = self._mine, ProcessConnections()
         own = getattr(mine.local, "connection", None)
         if own is not None:
             own.close()
@@ -233,9 +233,9 @@ class SqliteFile:
     def after_fork(self) -> None:
         """Open connections of its own when they are needed."""
         inherited.append(self._mine)
-        self._mine = _Mine()
+        self._mine = ProcessConnections()
 
-    def _connection(self, mine: _Mine) -> Any:
+    def _connection(self, mine: ProcessConnections) -> Any:
         connection = getattr(mine.local, "connection", None)
         if connection is None:
             connection = self._open()
@@ -349,7 +349,7 @@ class SqliteFile:
         return StorageError(f"{self.path}: {text}; nothing was changed")
 
 
-class _Mine:
+class ProcessConnections:
     """What one process has open."""
 
     def __init__(self) -> None:
@@ -373,7 +373,7 @@ class _Mine:
 
 
 #: What processes inherited and must neither use nor close.
-inherited: list[_Mine] = []
+inherited: list[ProcessConnections] = []
 
 
 def _create(path: str) -> None:

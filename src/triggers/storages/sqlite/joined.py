@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from triggers.exceptions import StorageBusyError, StorageError
-from triggers.storages.joining.transaction import Awaited
+from triggers.storages.joining.transaction import AsyncConnection
 from triggers.storages.sqlite.file import Run
 
 if TYPE_CHECKING:
@@ -53,11 +53,11 @@ class JoinedFile:
         file.joined_here.append(self)
 
     @contextmanager
-    def transaction(self, patience: float | None = None) -> Iterator[Run]:  # noqa: ARG002 - its timeout counts
+    def transaction(self, timeout: float | None = None) -> Iterator[Run]:  # noqa: ARG002 - its timeout counts
         """A savepoint that holds the write lock; what it did is kept unless the block raises.
 
         Args:
-            patience: is not used: how long to wait is up to the application's connection.
+            timeout: is not used: how long to wait is up to the application's connection.
 
         Raises:
             StorageError: nothing was changed, and the transaction can be gone on with unless this says not.
@@ -131,7 +131,7 @@ class JoinedFile:
         driver, given = self._file.driver, self._connection
         if isinstance(given, driver.Connection):
             return
-        if isinstance(given, Awaited):
+        if isinstance(given, AsyncConnection):
             message = (
                 "an asynchronous connection to SQLite cannot be joined: use an ordinary engine, on a thread "
                 "(await asyncio.to_thread(function))"

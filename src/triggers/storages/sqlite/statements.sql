@@ -147,7 +147,7 @@ FROM instances INDEXED BY instances_due JOIN sessions ON sessions.id = instances
 WHERE instances.status = 'scheduled' AND instances.dispatch_after <= ?1 AND instances.run_at <= ?2
 ORDER BY instances.dispatch_after LIMIT ?3
 
--- name: handed_over
+-- name: dispatched
 UPDATE instances SET dispatch_after = ?, handovers = ? WHERE id = ? AND status = 'scheduled'
 
 -- name: expired

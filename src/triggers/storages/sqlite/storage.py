@@ -19,12 +19,12 @@ from triggers.storages.base import (
     MAX_PAUSE,
     Backlog,
     ConflictError,
-    Due,
     Expired,
     Lease,
     Purge,
     Purged,
-    answer,
+    ReadyInstance,
+    run_decision,
 )
 from triggers.storages.clock import wall_clock
 from triggers.storages.sql import rows, statements
@@ -139,7 +139,7 @@ class SqliteStorage:
 
     def _decide(self, run: Run, uid: str, decision: Decision) -> Changes:
         session = self._load_session(run, uid)
-        changes = answer(decision, session, partial(self._load, run, session), exclusive=True)
+        changes = run_decision(decision, session, partial(self._load, run, session), exclusive=True)
         self._apply(run, changes)
         return changes
 
@@ -153,10 +153,10 @@ class SqliteStorage:
                     lost.add(held)
         return lost
 
-    def due(self, limit: int, *, grace: int, everything: bool = False) -> list[Due]:
+    def due(self, limit: int, *, grace: int, include_recent: bool = False) -> list[ReadyInstance]:
         """Take what is to be handed over."""
         now = self._clock()
-        horizon = (now + MAX_PAUSE * grace if everything else now, now, limit)
+        horizon = (now + MAX_PAUSE * grace if include_recent else now, now, limit)
         with self._file.reading() as run:
             if run(SQL["due"], horizon).fetchone() is None:
                 return []
@@ -164,8 +164,8 @@ class SqliteStorage:
             found = run(SQL["due"], horizon).fetchall()
             for ref, *_, handovers in found:
                 pause = grace * min(2**handovers, MAX_PAUSE)
-                run(SQL["handed_over"], (now + pause, handovers + 1, ref))
-            return [Due.by(self._read_rules(run, rules), *where) for _, *where, rules, _ in found]
+                run(SQL["dispatched"], (now + pause, handovers + 1, ref))
+            return [ReadyInstance.by(self._read_rules(run, rules), *where) for _, *where, rules, _ in found]
 
     def purge_logs(self, purge: Purge, *, after: int = 0, limit: int = 500) -> Purged:
         """Remove a batch of old records, or their contexts.
@@ -263,16 +263,16 @@ class SqliteStorage:
 
     def _apply(self, run: Run, changes: Changes) -> None:
         session = changes.session
-        if changes.head:
+        if changes.writes_head:
             self._apply_head(run, changes)
         for firing in changes.fired:
             run(SQL["firing_insert"], _FIRING.write(firing, _ref(session)))
             run(SQL["latest_upsert"], (session.ref, firing.trigger, firing.number, firing.depth))
         for made in changes.created:
             made.ref = run(SQL["instance_insert"], _CREATED.write(made, _ref(session))).lastrowid
-        if changes.taken:
-            run.many(SQL["instance_take"], map(_TRIGGERED.write, changes.taken), len(changes.taken))
-        for moved, guard in changes.moved:
+        if changes.triggered:
+            run.many(SQL["instance_take"], map(_TRIGGERED.write, changes.triggered), len(changes.triggered))
+        for moved, guard in changes.transitioned:
             run.one(
                 SQL["instance_move"],
                 _TRANSITIONED.write(moved, guard.status.value, guard.fence, guard.lease_until),

@@ -19,7 +19,8 @@ Write a class whose name begins with ``Test``, and give it the one fixture that 
             return make
 
 The fixture gives a function, since some tests need many fresh places. A storage with a clock of its own
-gives a subclass of :class:`~triggers.testing.conformance.sandbox.Place` whose `advance` moves that clock.
+gives a subclass of :class:`~triggers.testing.conformance.sandbox.StorageSandbox` whose `advance` moves that
+clock.
 
 What the tests prove are the numbered promises of :mod:`triggers.storages.base`; each names its own. How hard
 Hypothesis looks is decided by its active profile. The suite needs pytest and Hypothesis.

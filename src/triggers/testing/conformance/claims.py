@@ -15,7 +15,7 @@ from triggers.core.decisions.unit_of_work import GIVE_BACK_BACKOFF
 from triggers.core.status import Status
 from triggers.core.terms import RetryTerms
 from triggers.core.values import decode
-from triggers.storages.base import Backlog, Due, Expired, Lease
+from triggers.storages.base import Backlog, Expired, Lease, ReadyInstance
 from triggers.testing.conformance.fixtures import StorageFixtures, at_once
 from triggers.testing.conformance.steps import LEASE, SECOND, Steps
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from triggers.storages.base import Storage
-    from triggers.testing.conformance.sandbox import Place
+    from triggers.testing.conformance.sandbox import StorageSandbox
 
 PAGES: dict[str, Any] = {"t_page": {"andEvery": "page", "run": "page"}}
 
@@ -42,7 +42,7 @@ class Claims(StorageFixtures):
 
     # -- claiming --------------------------------------------------------------------------------------------
 
-    def test_exactly_one_of_many_wins_a_claim(self, place: Place) -> None:
+    def test_exactly_one_of_many_wins_a_claim(self, place: StorageSandbox) -> None:
         """Promise 4: eight workers with copies of twelve messages start each instance exactly once."""
         hands = [Steps(place.open()) for _ in range(8)]
         hands[0].configure(PAGES)
@@ -86,7 +86,7 @@ class Claims(StorageFixtures):
         assert again.payloads.keys() == {1}
         assert pages.claim("t_page#0", "you").claimed is None
 
-    def test_what_is_not_due_is_not_claimed(self, place: Place, pages: Steps) -> None:
+    def test_what_is_not_due_is_not_claimed(self, place: StorageSandbox, pages: Steps) -> None:
         """Promise 7: an instance that cools down is claimed at its time, and not before."""
         pages.fail(pages.start("t_page#0"), "boom", RetryTerms(10 * SECOND, 3, "{}"))
         assert pages.statuses() == {"t_page#0": "replayed", "t_page#1": "scheduled"}
@@ -105,13 +105,13 @@ class Claims(StorageFixtures):
         assert pages["t_page#0"] == before
 
     def test_a_worker_without_the_task_gives_it_back(
-        self, place: Place, pages: Steps, storage: Storage
+        self, place: StorageSandbox, pages: Steps, storage: Storage
     ) -> None:
         """Promise 9: it waits longer each time, up to a limit, and no crash and no attempt is counted."""
         for pause in (*GIVE_BACK_BACKOFF, GIVE_BACK_BACKOFF[-1]):
             assert pages.claim("t_page#0", able=False).claimed is None
             assert pages["t_page#0"].run_at == storage.now() + pause
-            assert storage.due(10, grace=GRACE, everything=True) == []
+            assert storage.due(10, grace=GRACE, include_recent=True) == []
             place.advance(timedelta(microseconds=pause))
             assert len(storage.due(10, grace=GRACE)) == 1
         instance = pages["t_page#0"]
@@ -120,7 +120,7 @@ class Claims(StorageFixtures):
 
     # -- ends under the fence ----------------------------------------------------------------------------------
 
-    def test_one_end_of_many_is_accepted(self, place: Place) -> None:
+    def test_one_end_of_many_is_accepted(self, place: StorageSandbox) -> None:
         """Promise 4: of eight ends of one attempt at once, one is accepted and cascades, once."""
         hands = [Steps(place.open()) for _ in range(8)]
         hands[0].configure(PAGES)
@@ -130,7 +130,7 @@ class Claims(StorageFixtures):
         assert sum(not answer.refused for answer in answers) == 1
         assert [firing.trigger for firing in hands[0].firings()] == ["page", "t_page"]
 
-    def test_a_ghost_is_refused_and_recorded(self, place: Place, pages: Steps) -> None:
+    def test_a_ghost_is_refused_and_recorded(self, place: StorageSandbox, pages: Steps) -> None:
         """Promise 4: an attempt that lost its lease cannot end the instance, whoever holds it now."""
         ghost = pages.start("t_page#0", "ghost")
         place.advance(timedelta(microseconds=LEASE + 1))
@@ -146,7 +146,7 @@ class Claims(StorageFixtures):
         assert f"fence {ghost.fence} is old" in pages.finish(ghost).refused
         assert [firing.trigger for firing in pages.firings()] == ["page", "t_page"]
 
-    def test_an_end_and_a_recovery_at_once_cannot_both_happen(self, place: Place) -> None:
+    def test_an_end_and_a_recovery_at_once_cannot_both_happen(self, place: StorageSandbox) -> None:
         """Promise 4: of an end and a recovery of one attempt at the same moment, one finds the other done."""
         worker, sweep = Steps(place.open()), Steps(place.open())
         worker.configure(PAGES)
@@ -169,13 +169,13 @@ class Claims(StorageFixtures):
         instance = pages["t_page#0"]
         assert (instance.status.value, instance.owner, instance.lease_until) == ("scheduled", "", None)
         assert (instance.crashes, instance.fence) == (0, attempt.fence + 1)
-        assert storage.due(10, grace=GRACE) == [Due("session", "t_page", 0, None, "page")]
+        assert storage.due(10, grace=GRACE) == [ReadyInstance("session", "t_page", 0, None, "page")]
         assert pages.start("t_page#0").attempt == 2
 
     # -- leases --------------------------------------------------------------------------------------------------
 
     def test_a_heartbeat_extends_what_is_held_and_names_what_is_lost(
-        self, place: Place, pages: Steps
+        self, place: StorageSandbox, pages: Steps
     ) -> None:
         """Promise 4: of many claims in one heartbeat, those that hold are extended, the others are told apart."""
         for n in range(1, 4):
@@ -199,7 +199,9 @@ class Claims(StorageFixtures):
         assert pages.renew(heir) == set()
         assert pages.renew() == set()
 
-    def test_a_lease_that_ran_out_is_found(self, place: Place, pages: Steps, storage: Storage) -> None:
+    def test_a_lease_that_ran_out_is_found(
+        self, place: StorageSandbox, pages: Steps, storage: Storage
+    ) -> None:
         """Promise 10: from the moment it has run out, not a moment before, until the claim is gone."""
         attempt = pages.start("t_page#0")
         place.advance(timedelta(microseconds=LEASE))
@@ -212,7 +214,9 @@ class Claims(StorageFixtures):
         pages.recover("t_page#0", attempt.fence)
         assert storage.expired(10) == []
 
-    def test_a_heartbeat_in_time_keeps_the_lease(self, place: Place, pages: Steps, storage: Storage) -> None:
+    def test_a_heartbeat_in_time_keeps_the_lease(
+        self, place: StorageSandbox, pages: Steps, storage: Storage
+    ) -> None:
         """Promise 10: a claim that was extended is not found, also not by a sweep that saw it before."""
         attempt = pages.start("t_page#0")
         place.advance(timedelta(microseconds=LEASE + 1))
@@ -222,7 +226,7 @@ class Claims(StorageFixtures):
         assert pages.recover("t_page#0", attempt.fence).refused
         assert not pages.finish(attempt).refused
 
-    def test_expired_keeps_to_its_limit(self, place: Place, pages: Steps, storage: Storage) -> None:
+    def test_expired_keeps_to_its_limit(self, place: StorageSandbox, pages: Steps, storage: Storage) -> None:
         """Promise 10: as many as were asked for, and the others the next time."""
         for _ in range(4):
             pages.fire("page")
@@ -237,7 +241,9 @@ class Claims(StorageFixtures):
                 pages.recover(f"{each.task}#{each.number}", each.fence)
         assert seen == {attempt.number for attempt in attempts}
 
-    def test_crashes_are_counted_up_to_the_budget(self, place: Place, pages: Steps, storage: Storage) -> None:
+    def test_crashes_are_counted_up_to_the_budget(
+        self, place: StorageSandbox, pages: Steps, storage: Storage
+    ) -> None:
         """Promise 10: a lost instance runs again after a growing pause, until its budget is spent; then it fails."""
         for crash in range(1, 4):
             attempt = pages.start("t_page#0", crash_budget=3)
@@ -256,11 +262,11 @@ class Claims(StorageFixtures):
                 place.advance(timedelta(microseconds=CRASH_BACKOFF[crash - 1]))
         assert (pages["t_page#0"].status.value, decode(pages["t_page#0"].error or "")) == ("failed", "lost")
         assert storage.expired(10) == []
-        assert storage.due(10, grace=GRACE, everything=True) == []
+        assert storage.due(10, grace=GRACE, include_recent=True) == []
         assert pages.replay("t_page#0").name == "t_page#1"
 
     def test_a_sweep_that_saw_an_earlier_claim_leaves_this_one_alone(
-        self, place: Place, pages: Steps
+        self, place: StorageSandbox, pages: Steps
     ) -> None:
         """Promise 4: a recovery counts for the claim that was seen, also where the next one has run out, too."""
         first = pages.start("t_page#0")
@@ -274,7 +280,7 @@ class Claims(StorageFixtures):
     # -- hand-over ---------------------------------------------------------------------------------------------
 
     def test_what_is_scheduled_is_handed_over_again_after_its_grace(
-        self, place: Place, pages: Steps, storage: Storage
+        self, place: StorageSandbox, pages: Steps, storage: Storage
     ) -> None:
         """Promise 9: who fired has the grace for the first hand-over; then the pauses double, up to 64 times it."""
         assert storage.due(10, grace=GRACE) == []
@@ -282,30 +288,32 @@ class Claims(StorageFixtures):
             place.advance(timedelta(microseconds=pause * GRACE - 1))
             assert storage.due(10, grace=GRACE) == []
             place.advance(timedelta(microseconds=1))
-            assert storage.due(10, grace=GRACE) == [Due("session", "t_page", 0, None, "page")]
+            assert storage.due(10, grace=GRACE) == [ReadyInstance("session", "t_page", 0, None, "page")]
             assert storage.due(10, grace=GRACE) == [], "it was just handed over"
         assert pages["t_page#0"].status.value == "scheduled"
 
     def test_everything_includes_what_somebody_may_just_have_handed_over(
-        self, place: Place, pages: Steps, storage: Storage
+        self, place: StorageSandbox, pages: Steps, storage: Storage
     ) -> None:
-        """Promise 9: with `everything`, all that may run now is found each time, and nothing that is for later."""
+        """Promise 9: with `include_recent`, all that may run now is found each time, and nothing that is for later."""
         pages.fire("page")
         pages.fail(pages.start("t_page#1"), "boom", RetryTerms(3600 * SECOND, 3, "{}"))
         for _ in range(8):
-            assert [due.number for due in storage.due(10, grace=GRACE, everything=True)] == [0]
+            assert [due.number for due in storage.due(10, grace=GRACE, include_recent=True)] == [0]
         place.advance(timedelta(hours=1))
-        assert {due.number for due in storage.due(10, grace=GRACE, everything=True)} == {0, 2}
+        assert {due.number for due in storage.due(10, grace=GRACE, include_recent=True)} == {0, 2}
 
-    def test_what_cools_down_is_due_at_its_time(self, place: Place, pages: Steps, storage: Storage) -> None:
+    def test_what_cools_down_is_due_at_its_time(
+        self, place: StorageSandbox, pages: Steps, storage: Storage
+    ) -> None:
         """Promise 9: a cooldown ends in a hand-over at once, without the grace: nobody else would do it."""
         pages.fail(pages.start("t_page#0"), "boom", RetryTerms(3600 * SECOND, 3, "{}"))
         place.advance(timedelta(hours=1, microseconds=-1))
         assert storage.due(10, grace=GRACE) == []
         place.advance(timedelta(microseconds=1))
-        assert storage.due(10, grace=GRACE) == [Due("session", "t_page", 1, None, "page")]
+        assert storage.due(10, grace=GRACE) == [ReadyInstance("session", "t_page", 1, None, "page")]
 
-    def test_those_that_waited_longest_come_first(self, place: Place, storage: Storage) -> None:
+    def test_those_that_waited_longest_come_first(self, place: StorageSandbox, storage: Storage) -> None:
         """Promise 9: within the limit, in the order of their times, from whatever session."""
         for n in range(6):
             steps = Steps(storage, f"session {n * 5 % 6}")
@@ -318,11 +326,13 @@ class Claims(StorageFixtures):
         assert [due.uid for due in storage.due(4, grace=GRACE)] == expected[4:]
         assert storage.due(4, grace=GRACE) == []
 
-    def test_a_claimed_instance_is_not_due(self, place: Place, pages: Steps, storage: Storage) -> None:
+    def test_a_claimed_instance_is_not_due(
+        self, place: StorageSandbox, pages: Steps, storage: Storage
+    ) -> None:
         """Promise 9: it leaves the outbox by its claim, and comes back when it is let go."""
         attempt = pages.start("t_page#0", lease=3600 * SECOND)
         place.advance(timedelta(seconds=600))
-        assert storage.due(10, grace=GRACE, everything=True) == []
+        assert storage.due(10, grace=GRACE, include_recent=True) == []
         pages.release(attempt)
         assert len(storage.due(10, grace=GRACE)) == 1
 
@@ -332,13 +342,13 @@ class Claims(StorageFixtures):
             pages.configure(
                 {"t_page": {"andEvery": "page", "run": "page", **({"using": using} if using else {})}}
             )
-            assert storage.due(10, grace=GRACE, everything=True) == [
-                Due("session", "t_page", 0, using, "page")
+            assert storage.due(10, grace=GRACE, include_recent=True) == [
+                ReadyInstance("session", "t_page", 0, using, "page")
             ]
         pages.configure({})
-        assert storage.due(10, grace=GRACE, everything=True) == [Due("session", "t_page", 0)]
+        assert storage.due(10, grace=GRACE, include_recent=True) == [ReadyInstance("session", "t_page", 0)]
 
-    def test_sweeps_at_once_share_the_work(self, place: Place) -> None:
+    def test_sweeps_at_once_share_the_work(self, place: StorageSandbox) -> None:
         """Promise 9: four sweeps that look at the same moment hand each instance over once, all together."""
         hands = [Steps(place.open()) for _ in range(4)]
         hands[0].configure(PAGES)
@@ -348,7 +358,9 @@ class Claims(StorageFixtures):
         found = at_once([partial(hand.storage.due, 20, grace=GRACE) for hand in hands])
         assert sorted(due.number for own in found for due in own) == list(range(20))
 
-    def test_the_backlog_counts_what_is_to_do(self, place: Place, pages: Steps, storage: Storage) -> None:
+    def test_the_backlog_counts_what_is_to_do(
+        self, place: StorageSandbox, pages: Steps, storage: Storage
+    ) -> None:
         """Promise 7: due, for later and running are counted, with the time at which the next one wants attention."""
         now = storage.now()
         assert storage.reader.backlog() == Backlog(1, 0, 0)
@@ -369,13 +381,13 @@ class Claims(StorageFixtures):
         """Promise 7: without any instance there is no next time."""
         assert storage.reader.backlog() == Backlog(0, 0, 0)
         assert storage.reader.next_at() is None
-        assert storage.due(10, grace=GRACE, everything=True) == []
+        assert storage.due(10, grace=GRACE, include_recent=True) == []
         assert storage.expired(10) == []
 
     def test_a_person_can_take_a_running_instance_away(self, pages: Steps) -> None:
         """Promise 4: a status set by hand raises the fence, so the worker that had it is refused."""
         attempt = pages.start("t_page#0")
-        instance = pages.set_status("t_page#0", Status.FAILED).moved[0][0]
+        instance = pages.set_status("t_page#0", Status.FAILED).transitioned[0][0]
         assert (instance.status.value, instance.fence) == ("failed", attempt.fence + 1)
         assert pages.finish(attempt).refused
         assert pages.renew(attempt) == {pages.held(attempt)}

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from triggers.core import decisions as law
-from triggers.core.decisions.unit_of_work import need_of
+from triggers.core import decisions
+from triggers.core.decisions.unit_of_work import need_for
 from triggers.core.state import Changes, Decision, Firing, Guard, Need, NeedsSession, Record, Session
 from triggers.core.status import Status
-from triggers.core.terms import Attempt, Finalizing, Policy
+from triggers.core.terms import AttemptReport, Finalizing, Policy
 from triggers.core.values import decode, encode
 from triggers.exceptions import (
     IdempotencyConflictError,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from triggers.core.state import DecisionRun
     from triggers.storages.base import Storage
-    from triggers.testing.conformance.sandbox import Place
+    from triggers.testing.conformance.sandbox import StorageSandbox
 
 
 class Commits(StorageFixtures):
@@ -43,15 +43,15 @@ class Commits(StorageFixtures):
         steps.fire("first", {"n": 0})
         rules = steps.head.rules
         guesses = (
-            need_of(rules, "page"),
-            need_of(rules, "first"),
+            need_for(rules, "page"),
+            need_for(rules, "first"),
             Need(instances=(("nobody", 7),)),
             Need(),
             None,
         )
         for number, guess in enumerate(guesses):
             page = Firing(0, "page", encode({"n": number}, "kwargs"), 0)
-            fired = steps.commit(replace(law.fire(steps.policy, page), prefetch=guess))
+            fired = steps.commit(replace(decisions.fire(steps.policy, page), prefetch=guess))
             assert [instance.name for instance in fired.created] == [f"t_page#{number}"]
         taken = [
             kwargs["page"]
@@ -94,7 +94,7 @@ class Commits(StorageFixtures):
         before = shown(steps)
 
         def begin(session: Session) -> DecisionRun:
-            changes = yield from law.fire(Policy(), Firing(0, "first", "{}", 0))(session)
+            changes = yield from decisions.fire(Policy(), Firing(0, "first", "{}", 0))(session)
             unstorable = entry(unstorable=object())
             changes.logs.append(Record(changes.created[0], 1, 0, 0, unstorable))
             return changes
@@ -103,7 +103,7 @@ class Commits(StorageFixtures):
             steps.commit(Decision("test", begin))
         assert shown(steps) == before
         assert steps.waiting("complete") == set()
-        assert storage.due(10, grace=SECOND, everything=True) == []
+        assert storage.due(10, grace=SECOND, include_recent=True) == []
         assert len(steps.fire("first").created) == 2
 
     def test_a_decision_that_stores_no_head_makes_no_session(self, steps: Steps, storage: Storage) -> None:
@@ -120,7 +120,7 @@ class Commits(StorageFixtures):
     # -- one after the other -------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("firers", [2, 3, 8])
-    def test_a_join_is_made_exactly_once(self, place: Place, firers: int) -> None:
+    def test_a_join_is_made_exactly_once(self, place: StorageSandbox, firers: int) -> None:
         """Promise 2: when all triggers of a task fire at once, from different handles, one instance is made."""
         names = [f"part{number}" for number in range(firers)]
         rules = {"t_join": {"after": names, "run": "join"}}
@@ -132,7 +132,7 @@ class Commits(StorageFixtures):
             assert hands[0].statuses() == {"t_join#0": "scheduled"}
             assert hands[0]["t_join#0"].taken.keys() == set(names)
 
-    def test_firing_numbers_have_no_gaps(self, place: Place) -> None:
+    def test_firing_numbers_have_no_gaps(self, place: StorageSandbox) -> None:
         """Promise 2: firings of eight threads over three handles get the numbers 1, 2, 3 … each once."""
         handles = [place.open() for _ in range(3)]
         hands = [Steps(handles[thread % 3], "hot") for thread in range(8)]
@@ -149,7 +149,7 @@ class Commits(StorageFixtures):
         }
         assert len(said) == 120
 
-    def test_every_firing_of_andevery_makes_one_instance_whoever_fires(self, place: Place) -> None:
+    def test_every_firing_of_andevery_makes_one_instance_whoever_fires(self, place: StorageSandbox) -> None:
         """Promise 2: firings at once make as many instances, numbered without gaps, each with its own kwargs."""
         hands = [Steps(place.open(), "hot") for _ in range(4)]
         hands[0].configure({"t_page": {"andEvery": "page", "run": "page"}})
@@ -163,7 +163,7 @@ class Commits(StorageFixtures):
         seen = {kwargs["page"]["which"] for kwargs in hands[0].kwargs_of(instances)}
         assert seen == set(range(40))
 
-    def test_one_session_is_made_whoever_fires_first(self, place: Place, storage: Storage) -> None:
+    def test_one_session_is_made_whoever_fires_first(self, place: StorageSandbox, storage: Storage) -> None:
         """Promise 2: eight first firings at once make one session with eight firings."""
         hands = [Steps(place.open(), "new") for _ in range(8)]
         at_once([_firing(hand, "page") for hand in hands])
@@ -172,7 +172,9 @@ class Commits(StorageFixtures):
 
     # -- exclusive or not ----------------------------------------------------------------------------------
 
-    def test_a_run_that_needs_the_session_is_made_again_exclusively(self, steps: Steps, place: Place) -> None:
+    def test_a_run_that_needs_the_session_is_made_again_exclusively(
+        self, steps: Steps, place: StorageSandbox
+    ) -> None:
         """Promise 2: the second run gets a head and a slice of its own, and sees what came before it."""
         steps.configure({"t_page": {"andEvery": "page", "run": "page"}})
         steps.fire("page")
@@ -188,7 +190,7 @@ class Commits(StorageFixtures):
                 instance.log_count = 99
                 other.fire("page")
                 raise NeedsSession
-            return (yield from law.fire(steps.policy, Firing(0, "page", "{}", 0))(session))
+            return (yield from decisions.fire(steps.policy, Firing(0, "page", "{}", 0))(session))
 
         fired = steps.commit(Decision("recovery", begin, exclusive=False)).fired
         *before, last = seen
@@ -215,11 +217,15 @@ class Commits(StorageFixtures):
         assert steps.fire("first").fired[0].number == 1
 
     @pytest.mark.parametrize("asks", [True, False])
-    def test_runs_that_turn_out_to_need_the_session_lose_nothing(self, place: Place, asks: bool) -> None:  # noqa: FBT001 - a test's parameter
+    def test_runs_that_turn_out_to_need_the_session_lose_nothing(
+        self,
+        place: StorageSandbox,
+        asks: bool,  # noqa: FBT001 - a test's parameter
+    ) -> None:
         """Promise 2: whether they ask for it or just change it, firings of eight threads at once all count."""
         hands = [Steps(place.open(), "hot") for _ in range(8)]
         hands[0].configure({"t_page": {"andEvery": "page", "run": "page"}})
-        fire = law.fire(hands[0].policy, Firing(0, "page", "{}", 0))
+        fire = decisions.fire(hands[0].policy, Firing(0, "page", "{}", 0))
 
         def begin(session: Session) -> DecisionRun:
             found = fire(session)
@@ -264,10 +270,10 @@ class Commits(StorageFixtures):
 
         def begin(session: Session) -> DecisionRun:
             tries.append(session.firings)
-            changes = yield from law.finish(Policy(), attempt, "{}")(session)
+            changes = yield from decisions.finish(Policy(), attempt, "{}")(session)
             if len(tries) == 1:
-                ((instance, guard),) = changes.moved
-                changes.moved[0] = (instance, replace(guard, fence=guard.fence + 1))
+                ((instance, guard),) = changes.transitioned
+                changes.transitioned[0] = (instance, replace(guard, fence=guard.fence + 1))
             return changes
 
         steps.commit(Decision("test", begin))
@@ -287,7 +293,7 @@ class Commits(StorageFixtures):
         def begin(session: Session) -> DecisionRun:
             found = yield Need(instances=(("t_page", 0),))
             tries.append(session.firings)
-            return Changes(session, moved=[(found.instances[0], Guard(Status.RUNNING, 99))])
+            return Changes(session, transitioned=[(found.instances[0], Guard(Status.RUNNING, 99))])
 
         with pytest.raises(StorageError, match=r"session 'session' changed \d+ times in a row"):
             steps.commit(Decision("test", begin))
@@ -308,8 +314,8 @@ class Commits(StorageFixtures):
             found = yield Need(instances=(("t_page", 0),))
             tries.append(found.instances[0].status)
             if len(tries) > 1:
-                return Changes(session, head=False)
-            return Changes(session, moved=[(replace(found.instances[0], owner="a thief"), wrong)])
+                return Changes(session, writes_head=False)
+            return Changes(session, transitioned=[(replace(found.instances[0], owner="a thief"), wrong)])
 
         steps.commit(Decision("test", begin))
         assert tries == [Status.RUNNING, Status.RUNNING]
@@ -325,8 +331,8 @@ class Commits(StorageFixtures):
             found = yield Need(instances=(("t_page", 0),))
             tries.append(found.instances[0].status)
             if len(tries) > 1:
-                return Changes(session, head=False)
-            return Changes(session, taken=[replace(found.instances[0], vetoes=("late",))])
+                return Changes(session, writes_head=False)
+            return Changes(session, triggered=[replace(found.instances[0], vetoes=("late",))])
 
         steps.commit(Decision("test", begin))
         assert tries == [Status.SCHEDULED, Status.SCHEDULED]
@@ -340,7 +346,7 @@ class Commits(StorageFixtures):
         first = steps.fire("first", {"b": 1, "a": [2]}, key="k")
         before = shown(steps)
         again = steps.fire("first", {"a": [2], "b": 1}, key="k")
-        assert (again.keyed, again.fired) == (first.fired[0], [])
+        assert (again.duplicate_of, again.fired) == (first.fired[0], [])
         assert shown(steps) == before
 
     def test_a_key_with_other_kwargs_is_a_conflict(self, steps: Steps) -> None:
@@ -356,15 +362,17 @@ class Commits(StorageFixtures):
         """Promise 2: another trigger, and another session, may use the same key."""
         for uid in ("one", "two"):
             for trigger in ("a", "b"):
-                assert Steps(storage, uid).fire(trigger, {"u": uid, "t": trigger}, key="k").keyed is None
+                assert (
+                    Steps(storage, uid).fire(trigger, {"u": uid, "t": trigger}, key="k").duplicate_of is None
+                )
         assert [firing.key for firing in Steps(storage, "one").firings()] == ["k", "k"]
 
-    def test_one_key_is_recorded_once_whoever_fires_it(self, place: Place) -> None:
+    def test_one_key_is_recorded_once_whoever_fires_it(self, place: StorageSandbox) -> None:
         """Promise 2: of eight firings at once with one key, one is recorded, and all are told its number."""
         hands = [Steps(place.open(), "session") for _ in range(8)]
         answers = at_once([_firing(hand, "paid", key="order 7") for hand in hands])
-        assert sum(answer.keyed is None for answer in answers) == 1
-        assert {(answer.keyed or answer.fired[0]).number for answer in answers} == {1}
+        assert sum(answer.duplicate_of is None for answer in answers) == 1
+        assert {(answer.duplicate_of or answer.fired[0]).number for answer in answers} == {1}
         assert hands[0].head.firings == 1
 
     # -- rules ---------------------------------------------------------------------------------------------
@@ -435,7 +443,9 @@ class Commits(StorageFixtures):
 
     # -- what a session keeps --------------------------------------------------------------------------------
 
-    def test_another_handle_sees_everything(self, place: Place, steps: Steps, storage: Storage) -> None:
+    def test_another_handle_sees_everything(
+        self, place: StorageSandbox, steps: Steps, storage: Storage
+    ) -> None:
         """Promise 3: what one handle has stored, another one opened later shows, and goes on from there."""
         steps.configure(SURVEY)
         steps.fire("first", {"page": 1}, key="k")
@@ -462,7 +472,9 @@ class Commits(StorageFixtures):
             other.fire("first")
         assert (mine.head.manager, mine.head.firings) == ("mine", 1)
 
-    def test_times_are_those_of_the_storage(self, place: Place, steps: Steps, storage: Storage) -> None:
+    def test_times_are_those_of_the_storage(
+        self, place: StorageSandbox, steps: Steps, storage: Storage
+    ) -> None:
         """Promise 7: firings, instances and the session carry the storage's time."""
         steps.configure(SURVEY)
         made = storage.now()
@@ -514,7 +526,7 @@ class Commits(StorageFixtures):
         assert steps.head.finalized == 3
         assert [firing.trigger for firing in steps.firings()].count("over") == 1
 
-    def test_it_finalises_once_whichever_end_is_last(self, place: Place) -> None:
+    def test_it_finalises_once_whichever_end_is_last(self, place: StorageSandbox) -> None:
         """Promise 2: four last ends at once complete the session exactly once."""
         policy = Policy(finalizing=Finalizing("over"))
         hands = [Steps(place.open(), "session", policy) for _ in range(4)]
@@ -556,5 +568,5 @@ def _firing(hand: Steps, trigger: str, key: str | None = None) -> Callable[[], C
     return lambda: hand.fire(trigger, {}, key)
 
 
-def _ending(hand: Steps, attempt: Attempt) -> Callable[[], Changes]:
+def _ending(hand: Steps, attempt: AttemptReport) -> Callable[[], Changes]:
     return lambda: hand.finish(attempt)

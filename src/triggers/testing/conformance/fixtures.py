@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import pytest
 
 from triggers.core.records import LogBatch, LogEntry
-from triggers.core.terms import Attempt
+from triggers.core.terms import AttemptReport
 from triggers.testing.conformance.steps import Steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from triggers.storages.base import Storage
-    from triggers.testing.conformance.sandbox import Place
+    from triggers.testing.conformance.sandbox import StorageSandbox
 
 T = TypeVar("T")
 
@@ -119,19 +119,19 @@ class StorageFixtures:
     """Where the data is kept: what a subclass supplies, and what follows from it."""
 
     @pytest.fixture
-    def make_place(self) -> Iterator[Callable[[], Place]]:
+    def make_place(self) -> Iterator[Callable[[], StorageSandbox]]:
         """Gives a function that makes fresh, empty places; a subclass overrides this fixture."""
         raise NotImplementedError
 
     @pytest.fixture
-    def place(self, make_place: Callable[[], Place]) -> Iterator[Place]:
+    def place(self, make_place: Callable[[], StorageSandbox]) -> Iterator[StorageSandbox]:
         """One place for the test."""
         place = make_place()
         yield place
         place.close()
 
     @pytest.fixture
-    def storage(self, place: Place) -> Storage:
+    def storage(self, place: StorageSandbox) -> Storage:
         """A handle on it."""
         return place.open()
 
@@ -179,9 +179,9 @@ def start_pages(steps: Steps, count: int) -> None:
         steps.start(f"t_page#{n}")
 
 
-def page_attempt(number: int) -> Attempt:
+def page_attempt(number: int) -> AttemptReport:
     """The first attempt of the instance of that number, as :func:`start_pages` starts it."""
-    return Attempt("t_page", number, fence=1, attempt=1)
+    return AttemptReport("t_page", number, fence=1, attempt=1)
 
 
 def entries(storage: Storage, steps: Steps) -> list[LogEntry]:

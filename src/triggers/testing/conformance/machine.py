@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from triggers.core.decisions.unit_of_work import GIVE_BACK_BACKOFF
 from triggers.core.status import Status
-from triggers.core.terms import Attempt, Finalizing, Policy, RetryTerms
+from triggers.core.terms import AttemptReport, Finalizing, Policy, RetryTerms
 from triggers.core.values import decode, encode
 from triggers.exceptions import IdempotencyConflictError, InvalidStatusError, UnknownTaskError
 from triggers.testing.conformance import strategies
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from triggers.core.state import Changes, Instance
-    from triggers.testing.conformance.sandbox import Place
+    from triggers.testing.conformance.sandbox import StorageSandbox
 
 #: Idempotency keys; few, so that they are used again.
 KEYS: Final = ("k1", "k2")
@@ -67,7 +67,7 @@ class SessionMachine(RuleBasedStateMachine):
     A subclass supplies the storage by :meth:`make_place`.
     """
 
-    def make_place(self) -> Place:
+    def make_place(self) -> StorageSandbox:
         """Fresh, empty room for one run of the machine."""
         raise NotImplementedError
 
@@ -76,7 +76,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.place = self.make_place()
         self.steps = Steps(self.place.open())
         self.model = Model()
-        self.attempts: list[Attempt] = []
+        self.attempts: list[AttemptReport] = []
         self.leases: dict[str, int] = {}
         self.owners: dict[str, str] = {}
         self.given_back: dict[str, int] = {}
@@ -110,8 +110,8 @@ class SessionMachine(RuleBasedStateMachine):
         )
         if changes is None:
             return
-        first = changes.keyed or changes.fired[0]
-        assert (first.number, changes.keyed is not None) == (expected.number, expected.duplicate)
+        first = changes.duplicate_of or changes.fired[0]
+        assert (first.number, changes.duplicate_of is not None) == (expected.number, expected.duplicate)
         assert (changes.session.finalized is not None) == expected.finalized
         self.check_effects(changes)
 
@@ -184,7 +184,7 @@ class SessionMachine(RuleBasedStateMachine):
         claimed = self.steps.claim(name, owner).claimed
         assert (None if claimed is None else claimed.fence) == fence
         if claimed is not None:
-            self.attempts.append(Attempt(claimed.task, claimed.number, claimed.fence, claimed.attempt))
+            self.attempts.append(AttemptReport(claimed.task, claimed.number, claimed.fence, claimed.attempt))
             self.leases[name] = self.model.now + LEASE
             self.owners[name] = owner
 
@@ -303,9 +303,9 @@ class SessionMachine(RuleBasedStateMachine):
             assert self.steps.recover(instance.name, instance.fence).refused
 
     @rule()
-    def hand_over(self) -> None:
+    def dispatch(self) -> None:
         """The sweep takes all that is due, also what was handed over just now."""
-        found = self.steps.storage.due(1_000, grace=GRACE, everything=True)
+        found = self.steps.storage.due(1_000, grace=GRACE, include_recent=True)
         due = [each for each in self.model.instances.values() if each.status == SCHEDULED]
         assert {f"{each.task}#{each.number}" for each in found} == {
             each.name for each in due if each.run_at is not None and each.run_at <= self.model.now
@@ -371,7 +371,7 @@ class SessionMachine(RuleBasedStateMachine):
         assert {each.name for each in changes.scheduled()} == {
             name for each in step for name in each.scheduled
         }
-        touched = [*changes.created, *changes.taken]
+        touched = [*changes.created, *changes.triggered]
         abandoned = {each.name for each in touched if each.status is Status.ABANDONED}
         assert abandoned == {name for each in step for name in each.abandoned}
 
@@ -382,7 +382,7 @@ class SessionMachine(RuleBasedStateMachine):
         chosen = liked if liked and which % 4 else every
         return chosen[which // 4 % len(chosen)]
 
-    def attempt(self, which: int) -> tuple[Attempt, str]:
+    def attempt(self, which: int) -> tuple[AttemptReport, str]:
         """An attempt and the name of its instance: three times of four one that still holds it."""
         holding = [attempt for attempt in self.attempts if self.holds(_frozen(attempt))]
         chosen = holding if holding and which % 4 else self.attempts
@@ -464,5 +464,5 @@ def _comparable(model: Model) -> dict[str, Any]:
     return snapshot
 
 
-def _frozen(attempt: Attempt) -> tuple[str, int, int]:
+def _frozen(attempt: AttemptReport) -> tuple[str, int, int]:
     return attempt.task, attempt.number, attempt.fence

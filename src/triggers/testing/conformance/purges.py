@@ -21,7 +21,7 @@ from triggers.testing.conformance.steps import Steps
 
 if TYPE_CHECKING:
     from triggers.storages.base import Storage, StoredRecord
-    from triggers.testing.conformance.sandbox import Place
+    from triggers.testing.conformance.sandbox import StorageSandbox
 
 #: When the records of these tests were said, unless it matters.
 SAID = entry().at
@@ -158,7 +158,7 @@ class Purges(StorageFixtures):
         for uid in ("one", "two", "three"):
             assert [each.level for each in storage.reader.logs(uid)] == [30]
 
-    def test_whoever_follows_misses_nothing(self, place: Place) -> None:
+    def test_whoever_follows_misses_nothing(self, place: StorageSandbox) -> None:
         """Promise 6: while others write, and purge behind, each record is seen once, in the order of the cursors."""
         first, second, reading = place.open(), place.open(), place.open()
         start_pages(Steps(first), 2)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from triggers.core.status import RESOLVED, Status
-from triggers.core.terms import Attempt, Policy
+from triggers.core.terms import AttemptReport, Policy
 from triggers.core.values import decode
 from triggers.testing.conformance.fixtures import NAMES, StorageFixtures, batch, entry
 from triggers.testing.conformance.steps import LEASE, Steps
@@ -18,7 +18,7 @@ from triggers.testing.conformance.steps import LEASE, Steps
 if TYPE_CHECKING:
     from triggers.core.state import Instance
     from triggers.storages.base import Reader, Storage, StoredRecord
-    from triggers.testing.conformance.sandbox import Place
+    from triggers.testing.conformance.sandbox import StorageSandbox
 
 #: Twelve instances of one task, so that #10 stands after #9, and some of others.
 MANY: dict[str, Any] = {
@@ -288,7 +288,7 @@ class Logs(StorageFixtures):
         ]
 
     def test_a_ghosts_records_are_kept_and_marked(
-        self, place: Place, running: Steps, storage: Storage
+        self, place: StorageSandbox, running: Steps, storage: Storage
     ) -> None:
         """Promise 4: what a worker says after it lost its lease is stored as late, with its own fence."""
         place.advance(timedelta(microseconds=LEASE + 1))
@@ -375,8 +375,8 @@ class Logs(StorageFixtures):
         ]
 
 
-def _attempt(number: int) -> Attempt:
-    return Attempt("t_page", number, fence=1, attempt=1)
+def _attempt(number: int) -> AttemptReport:
+    return AttemptReport("t_page", number, fence=1, attempt=1)
 
 
 def _pages(reader: Reader, uid: str, size: int, **query: Any) -> list[StoredRecord]:

@@ -28,7 +28,7 @@ from triggers.testing.conformance.steps import Steps
 
 if TYPE_CHECKING:
     from triggers.storages.base import Storage, StoredRecord
-    from triggers.testing.conformance.sandbox import Place
+    from triggers.testing.conformance.sandbox import StorageSandbox
 
 #: Something is said, at these levels; or reviewed, up to a record or some of them; or reviews are taken back.
 TURNS = st.one_of(
@@ -180,7 +180,7 @@ class Reviews(StorageFixtures):
         said.keep_logs(page_attempt(0), batch(entry("next")))
         assert [each.message for each in storage.reader.logs(said.uid, after=last.cursor)] == ["next"]
 
-    def test_reviews_at_the_same_time_add_up(self, place: Place) -> None:
+    def test_reviews_at_the_same_time_add_up(self, place: StorageSandbox) -> None:
         """Promise 2: of one instance, by many people: all that they have chosen is covered, and each is in the audit."""
         handles = [place.open() for _ in range(6)]
         steps = Steps(handles[0])
@@ -195,7 +195,7 @@ class Reviews(StorageFixtures):
         assert steps["t_page#0"].log_unresolved == 0
         assert sorted(each["by"] for each in decode(steps["t_page#0"].log_audit)) == list("123456")
 
-    def test_a_warning_beside_a_review_is_covered_or_open(self, place: Place) -> None:
+    def test_a_warning_beside_a_review_is_covered_or_open(self, place: StorageSandbox) -> None:
         """Promise 2: never neither: the instance asks for a review just if one of its records does."""
         saying, reviewing = place.open(), place.open()
         steps = Steps(saying)
@@ -218,7 +218,7 @@ class Reviews(StorageFixtures):
         assert _resolved(saying, steps) == list(range(1, instance.log_resolved + 1))
         assert instance.log_count == 20
 
-    def test_the_last_of_many_reviews_ends_the_session_once(self, place: Place) -> None:
+    def test_the_last_of_many_reviews_ends_the_session_once(self, place: StorageSandbox) -> None:
         """Promise 2: of many instances, at the same time: one of the reviews fires the end, in its own commit."""
         policy = Policy(finalizing=Finalizing("end", max_level=30))
         handles = [place.open() for _ in range(5)]

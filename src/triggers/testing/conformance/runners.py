@@ -24,7 +24,7 @@ import pytest
 
 from triggers.app import Triggers
 from triggers.core.status import Status
-from triggers.storages.base import Due
+from triggers.storages.base import ReadyInstance
 from triggers.storages.sqlite import SqliteStorage
 from triggers.task import Registry, TaskContext, task
 from triggers.testing.assertions import SessionAssertions
@@ -261,10 +261,15 @@ class RunnerConformance:
         SessionAssertions(session).assert_instance_finished("t_count#1", {"attempt": 1})
 
     @pytest.mark.parametrize(
-        "nonsense", [Due("s", "t_count", 99, None), Due("s", "nobody", 0, None), Due("nobody", "t", 0, None)]
+        "nonsense",
+        [
+            ReadyInstance("s", "t_count", 99, None),
+            ReadyInstance("s", "nobody", 0, None),
+            ReadyInstance("nobody", "t", 0, None),
+        ],
     )
     def test_a_hint_of_what_is_not_there_is_harmless(
-        self, triggers: Triggers, session: TriggerManager, unreliable: FaultyRunner, nonsense: Due
+        self, triggers: Triggers, session: TriggerManager, unreliable: FaultyRunner, nonsense: ReadyInstance
     ) -> None:
         """A hint that names nothing does nothing, and the next one is followed."""
         session.fire("count")
@@ -309,7 +314,7 @@ class RunnerConformance:
         self.settle(triggers)
         triggers.close()
         session.fire("count")
-        unreliable.submit(Due("s", "t_count", 1, None))
+        unreliable.submit(ReadyInstance("s", "t_count", 1, None))
         if not unreliable.close(PATIENCE):
             pytest.fail("a second close does not end")
         SessionAssertions(session).assert_instance_scheduled("t_count#1")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from triggers.storages.base import Storage
 
 
-class Place:
+class StorageSandbox:
     """Fresh, empty room for the data of one storage, with any number of handles on it.
 
     Time stands still here until :meth:`advance` is called. A storage that takes a clock gets this one; one

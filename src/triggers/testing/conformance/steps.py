@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from triggers.core import decisions as law
+from triggers.core import decisions
 from triggers.core.configuration import check_configuration
 from triggers.core.names import split_instance_name
 from triggers.core.state import Changes, Decision, Instance, Need, Session, Slice, new_firing
-from triggers.core.terms import Attempt, Policy, RetryTerms, Terms
+from triggers.core.terms import AttemptReport, Policy, RetryTerms, Terms
 from triggers.core.values import decode, encode
 from triggers.storages.base import Lease
 
@@ -55,38 +55,38 @@ class Steps:
     def configure(self, configuration: Mapping[str, Any], *, catch_up: bool = False) -> Changes:
         """Give the session rules."""
         rules = check_configuration(dict(configuration), limits=self.policy.limits)
-        return self.commit(law.configure(self.policy, rules, catch_up=catch_up))
+        return self.commit(decisions.configure(self.policy, rules, catch_up=catch_up))
 
     def fire(self, trigger: str, kwargs: Mapping[str, Any] | None = None, key: str | None = None) -> Changes:
         """Fire a trigger."""
         firing = new_firing(trigger, kwargs, key, limits=self.policy.limits)
-        return self.commit(law.fire(self.policy, firing))
+        return self.commit(decisions.fire(self.policy, firing))
 
     def replay(self, name: str, kwargs: Mapping[str, Any] | None = None) -> Instance:
         """Replay a failed instance; returns the new one."""
         payload = None if kwargs is None else encode(dict(kwargs), "kwargs")
         task, number = split_instance_name(name)
-        return self.commit(law.replay(self.policy, task, number, payload)).created[0]
+        return self.commit(decisions.replay(self.policy, task, number, payload)).created[0]
 
     def skip(self, name: str, result: Mapping[str, Any] | None = None) -> Changes:
         """Skip a failed instance; with a result, cascade."""
         payload = None if result is None else encode(dict(result), "result")
         task, number = split_instance_name(name)
-        return self.commit(law.skip(self.policy, task, number, result=payload))
+        return self.commit(decisions.skip(self.policy, task, number, result=payload))
 
     def set_status(self, name: str, status: Status) -> Changes:
         """Move an instance by hand."""
         task, number = split_instance_name(name)
-        return self.commit(law.set_status(self.policy, task, number, status))
+        return self.commit(decisions.set_status(self.policy, task, number, status))
 
     def add_metadata(self, name: str, metadata: Mapping[str, Any]) -> Changes:
         """Add keys to the metadata of an instance."""
         task, number = split_instance_name(name)
-        return self.commit(law.add_metadata(self.policy, task, number, metadata))
+        return self.commit(decisions.add_metadata(self.policy, task, number, metadata))
 
     def describe(self, metadata: Mapping[str, Any]) -> Changes:
         """Add keys to the metadata of the session."""
-        return self.commit(law.add_session_metadata(self.policy, metadata))
+        return self.commit(decisions.add_session_metadata(self.policy, metadata))
 
     def resolve_logs(
         self,
@@ -97,12 +97,12 @@ class Steps:
     ) -> Changes:
         """Record that a person has reviewed the records of an instance: all, up to one, or chosen ones."""
         task, number = split_instance_name(name)
-        return self.commit(law.resolve_logs(self.policy, task, number, audit, through, records))
+        return self.commit(decisions.resolve_logs(self.policy, task, number, audit, through, records))
 
     def reopen_logs(self, name: str, audit: Mapping[str, Any]) -> Changes:
         """Record that a person has taken every review of an instance's records back."""
         task, number = split_instance_name(name)
-        return self.commit(law.reopen_logs(self.policy, task, number, audit))
+        return self.commit(decisions.reopen_logs(self.policy, task, number, audit))
 
     # -- the worker --------------------------------------------------------------------------------------
 
@@ -118,11 +118,11 @@ class Steps:
         """Claim an instance; with `able` false, as a worker that lacks its task."""
         task, number = split_instance_name(name)
         terms = Terms(lease, crash_budget) if able else None
-        return self.commit(law.claim(self.policy, task, number, owner, lambda *_: terms))
+        return self.commit(decisions.claim(self.policy, task, number, owner, lambda *_: terms))
 
     def start(
         self, name: str, owner: str = "worker", *, lease: int = LEASE, crash_budget: int = 3
-    ) -> Attempt:
+    ) -> AttemptReport:
         """Claim an instance that is due, and return the attempt that holds it."""
         changes = self.claim(name, owner, lease=lease, crash_budget=crash_budget)
         if changes.claimed is None:
@@ -130,43 +130,45 @@ class Steps:
             raise AssertionError(message)
         return attempt_at(changes.claimed)
 
-    def finish(self, attempt: Attempt, result: Mapping[str, Any] | None = None) -> Changes:
+    def finish(self, attempt: AttemptReport, result: Mapping[str, Any] | None = None) -> Changes:
         """Let an attempt return."""
         payload = encode(dict(result or {}), "result")
-        return self.commit(law.finish(self.policy, attempt, payload))
+        return self.commit(decisions.finish(self.policy, attempt, payload))
 
     def run(self, name: str, result: Mapping[str, Any] | None = None) -> Changes:
         """Claim and finish."""
         return self.finish(self.start(name), result)
 
-    def fail(self, attempt: Attempt, error: object = "failed", retry: RetryTerms | None = None) -> Changes:
+    def fail(
+        self, attempt: AttemptReport, error: object = "failed", retry: RetryTerms | None = None
+    ) -> Changes:
         """Let an attempt raise."""
         payload = encode(error, "error")
-        return self.commit(law.fail(self.policy, attempt, payload, retry))
+        return self.commit(decisions.fail(self.policy, attempt, payload, retry))
 
-    def skip_running(self, attempt: Attempt) -> Changes:
+    def skip_running(self, attempt: AttemptReport) -> Changes:
         """Let an attempt ask to be skipped."""
-        return self.commit(law.skip_running(self.policy, attempt))
+        return self.commit(decisions.skip_running(self.policy, attempt))
 
-    def release(self, attempt: Attempt) -> Changes:
+    def release(self, attempt: AttemptReport) -> Changes:
         """Let an attempt go."""
-        return self.commit(law.release(self.policy, attempt))
+        return self.commit(decisions.release(self.policy, attempt))
 
-    def keep_logs(self, attempt: Attempt, logs: LogBatch) -> Changes:
+    def keep_logs(self, attempt: AttemptReport, logs: LogBatch) -> Changes:
         """Store what an attempt has said so far."""
-        said = Attempt(attempt.task, attempt.number, attempt.fence, attempt.attempt, logs)
-        return self.commit(law.keep_logs(self.policy, said))
+        said = AttemptReport(attempt.task, attempt.number, attempt.fence, attempt.attempt, logs)
+        return self.commit(decisions.keep_logs(self.policy, said))
 
     def recover(self, name: str, fence: int) -> Changes:
         """Take an instance from whoever lost its lease."""
         task, number = split_instance_name(name)
-        return self.commit(law.recover(self.policy, task, number, fence, lambda _: encode("lost", "")))
+        return self.commit(decisions.recover(self.policy, task, number, fence, lambda _: encode("lost", "")))
 
-    def renew(self, *attempts: Attempt, lease: int = LEASE) -> set[Lease]:
+    def renew(self, *attempts: AttemptReport, lease: int = LEASE) -> set[Lease]:
         """Send a heartbeat for these attempts; returns those that are lost."""
         return self.storage.renew([self.held(attempt) for attempt in attempts], lease)
 
-    def held(self, attempt: Attempt) -> Lease:
+    def held(self, attempt: AttemptReport) -> Lease:
         """The claim of an attempt, as a heartbeat names it."""
         return Lease(self.uid, attempt.task, attempt.number, attempt.fence)
 
@@ -228,7 +230,7 @@ class Steps:
 
         def begin(session: Session) -> DecisionRun:
             seen.append((yield need))
-            return Changes(session, head=False)
+            return Changes(session, writes_head=False)
 
         self.commit(Decision("look", begin))
         return seen[-1]
@@ -238,6 +240,6 @@ class Steps:
         return {instance.name for instance in self.look(Need(waiting=(trigger,))).instances}
 
 
-def attempt_at(instance: Instance) -> Attempt:
+def attempt_at(instance: Instance) -> AttemptReport:
     """The attempt that holds an instance now."""
-    return Attempt(instance.task, instance.number, instance.fence, instance.attempt)
+    return AttemptReport(instance.task, instance.number, instance.fence, instance.attempt)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from triggers.storages.base import Storage
-    from triggers.testing.conformance.sandbox import Place
+    from triggers.testing.conformance.sandbox import StorageSandbox
 
 #: One or more of every type, at the edges of what can be stored.
 VALUES: Final[dict[str, Any]] = {
@@ -68,7 +68,7 @@ VALUES: Final[dict[str, Any]] = {
 class Values(StorageFixtures):
     """Promises 5 and 6, and the agreement with the reference model."""
 
-    def test_values_come_back_as_they_went_in(self, storage: Storage, place: Place) -> None:
+    def test_values_come_back_as_they_went_in(self, storage: Storage, place: StorageSandbox) -> None:
         """Promise 6: kwargs, results, errors, replacement and metadata of every type, from any handle."""
         steps = Steps(storage)
         steps.configure({"t": {"after": ["a"], "run": "r"}})
@@ -133,9 +133,9 @@ class Values(StorageFixtures):
         for name in _short():
             fired = steps.fire(f"{name[:254]}!", {"n": name}, key=name)
             assert [made.task for made in fired.created] == [name]
-            assert steps.fire(f"{name[:254]}!", {"n": name}, key=name).keyed == fired.fired[0]
+            assert steps.fire(f"{name[:254]}!", {"n": name}, key=name).duplicate_of == fired.fired[0]
             for other in ("b", "c"):
-                assert steps.fire(other, {"n": name}, key=name).keyed is None
+                assert steps.fire(other, {"n": name}, key=name).duplicate_of is None
         assert steps.head.firings == 3 * len(_short())
         assert {each.task: each.status.value for each in steps.instances()} == dict.fromkeys(
             _short(), "scheduled"
@@ -149,7 +149,7 @@ class Values(StorageFixtures):
             assert [each.task for each in storage.reader.instances(steps.uid, task=name)] == [name]
         latest = storage.reader.latest(steps.uid, [f"{name[:254]}!" for name in _short()])
         assert len(latest) == len(_short())
-        assert {each.task for each in storage.due(1_000, grace=1, everything=True)} == set()
+        assert {each.task for each in storage.due(1_000, grace=1, include_recent=True)} == set()
         assert storage.reader.counters(steps.uid).keys() == set(_short())
 
     def test_the_index_holds_names_that_look_like_code(self, storage: Storage) -> None:
@@ -161,7 +161,7 @@ class Values(StorageFixtures):
         for n, name in enumerate(names):
             assert steps.waiting(name) == {f"t_{n}#0"}
         for n, name in enumerate(names):
-            assert [each.name for each in steps.fire(name).taken] == [f"t_{n}#0"]
+            assert [each.name for each in steps.fire(name).triggered] == [f"t_{n}#0"]
             assert steps.waiting(name) == set()
 
     def test_a_session_with_many_instances_is_touched_in_one_place(self, steps: Steps) -> None:
@@ -177,21 +177,21 @@ class Values(StorageFixtures):
             steps.fire("page", {"n": n})
         assert steps.waiting("page") == set()
         assert steps.waiting("end") == {"t_last#0"}
-        assert [each.name for each in steps.fire("end").taken] == ["t_last#0"]
+        assert [each.name for each in steps.fire("end").triggered] == ["t_last#0"]
         assert len(steps.waiting("odd")) == 60
-        assert len(steps.fire("odd").taken) == 60
+        assert len(steps.fire("odd").triggered) == 60
         assert steps.waiting("odd") == set()
 
-    def test_it_agrees_with_the_reference_model(self, make_place: Callable[[], Place]) -> None:
+    def test_it_agrees_with_the_reference_model(self, make_place: Callable[[], StorageSandbox]) -> None:
         """All promises: through any sequence of steps it shows what the reference model shows."""
 
         class Machine(SessionMachine):
-            def make_place(self) -> Place:
+            def make_place(self) -> StorageSandbox:
                 return make_place()
 
         run_state_machine_as_test(Machine)
 
-    def test_firing_order_and_numbers_survive_a_new_handle(self, place: Place) -> None:
+    def test_firing_order_and_numbers_survive_a_new_handle(self, place: StorageSandbox) -> None:
         """Promise 3: numbering goes on where another handle left off."""
         for n in range(1, 6):
             steps = Steps(place.open())

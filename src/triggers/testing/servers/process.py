@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from triggers.testing.servers import watchdog as keeper
+from triggers.testing.servers import watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ class Process:
         self, command: Sequence[str | Path], folder: Path, *, user: tuple[int, int], env: Mapping[str, str]
     ) -> None:
         self.log = folder / f"{Path(command[0]).name}.log"
-        head = [sys.executable, "-I", "-S", keeper.__file__, str(os.getpid()), *map(str, user), str(folder)]
+        head = [sys.executable, "-I", "-S", watchdog.__file__, str(os.getpid()), *map(str, user), str(folder)]
         with self.log.open("ab") as log:
             self._keeper = subprocess.Popen(  # noqa: S603 - programs that were found on this machine
                 [*head, *map(str, command)],
@@ -64,7 +64,7 @@ class Process:
     def signal_all(self, number: int) -> None:
         """To the first process and all of its descendants."""
         if self.runs:
-            keeper.signal_family(self.pid, number)
+            watchdog.signal_family(self.pid, number)
 
     def wait(self) -> None:
         """Until it has ended; one that does not end is killed."""

@@ -68,7 +68,7 @@ def _become(uid: int, gid: int) -> None:
         os.setuid(uid)
 
 
-def _serve(keeper: int, uid: int, gid: int, command: list[str]) -> NoReturn:
+def _serve(watchdog: int, uid: int, gid: int, command: list[str]) -> NoReturn:
     try:
         os.dup2(2, 1)
         for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
@@ -76,7 +76,7 @@ def _serve(keeper: int, uid: int, gid: int, command: list[str]) -> NoReturn:
         _become(uid, gid)
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            if os.getppid() != keeper:
+            if os.getppid() != watchdog:
                 os._exit(1)
         os.execvp(command[0], command)  # noqa: S606 - the command of the caller, who is the same user
     except OSError as error:
@@ -98,10 +98,10 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda number, _: told_to_end.append(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    keeper = os.getpid()
+    watchdog = os.getpid()
     server = os.fork()
     if server == 0:
-        _serve(keeper, uid, gid, command)
+        _serve(watchdog, uid, gid, command)
     with contextlib.suppress(BrokenPipeError):
         os.write(1, b"%d\n" % server)
     while True:
