@@ -11,8 +11,10 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import tomllib
 from datetime import timedelta
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -196,11 +198,33 @@ def _cell(text: str) -> str:
     return plain.replace("|", "\\|").rstrip(":")
 
 
+def _layers(_: str) -> Iterator[str]:
+    """The layers of the import-linter contract as a diagram: an arrow means "may import"."""
+    contract = tomllib.loads((DOCS.parent / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ][0]
+    rows = [_modules(layer) for layer in contract["layers"]]
+    yield from ("```mermaid", "flowchart TB")
+    yield from (f'    layer{number}["{" · ".join(row)}"]' for number, row in enumerate(rows))
+    yield f"    {' --> '.join(f'layer{number}' for number in range(len(rows)))}"
+    yield "```"
+
+
+def _modules(layer: str) -> list[str]:
+    """The modules of one layer that exist; those in parentheses may be missing."""
+    return [
+        name
+        for name in (part.strip().strip("()") for part in layer.split("|"))
+        if find_spec(f"triggers.{name}") is not None
+    ]
+
+
 PARTS: dict[str, Callable[[str], Iterable[str]]] = {
     "api": _api,
     "diagram": _diagram,
     "errors": _error_tree,
     "functions": _functions,
+    "layers": _layers,
     "moves": _moves,
     "settings": _settings,
 }
