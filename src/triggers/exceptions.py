@@ -8,6 +8,7 @@ The tree::
     ├── InvalidNameError (ValueError)          a UID or a name that cannot be kept
     ├── InvalidValueError (ValueError)         kwargs or a result that cannot come back as they went in
     ├── InvalidKwargsError (ValueError)        kwargs that a task's filters refuse
+    ├── InvalidOptionError (ValueError)        an option of a task, or of Triggers, that is not valid
     ├── IdempotencyConflictError (ValueError)  one key, two different firings
     ├── InvalidStatusError (ValueError)        a move that the table of moves does not have
     ├── UnknownInstanceError (LookupError)
@@ -76,6 +77,10 @@ class InvalidValueError(TriggersError, ValueError):
 
 class InvalidKwargsError(TriggersError, ValueError):
     """The kwargs are not what the task's filters ask for; the context has every problem by path."""
+
+
+class InvalidOptionError(TriggersError, ValueError):
+    """An option of a task, or of an application, is unknown or not valid; the message says what is."""
 
 
 class IdempotencyConflictError(TriggersError, ValueError):

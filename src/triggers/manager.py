@@ -18,7 +18,7 @@ from triggers.core.configuration import check_configuration
 from triggers.core.names import check_name, split_instance_name
 from triggers.core.state import new_firing
 from triggers.core.status import Status
-from triggers.core.values import DEFAULT_LIMITS, Limits, decode, encode, mapping_of, shown
+from triggers.core.values import DEFAULT_LIMITS, Limits, decode, encode_mapping, shown
 from triggers.exceptions import InvalidStatusError
 from triggers.logs import LogSettings
 from triggers.session import SessionView, TaskInstance
@@ -244,7 +244,7 @@ class TriggerManager:
         where = _where(instance)
         payload = None
         if replacement_kwargs is not None:
-            payload = _payload(replacement_kwargs, "replacement_kwargs", self._services.limits)
+            payload = encode_mapping(replacement_kwargs, "replacement_kwargs", self._services.limits)
         changes = self.apply(decisions.replay(self.policy, *where, payload))
         return TaskInstance(self.storage, changes.created[0])
 
@@ -272,7 +272,7 @@ class TriggerManager:
             message = "a result goes nowhere without cascade=True"
             raise ValueError(message)
         where = _where(instance)
-        payload = _payload(result, "result", self._services.limits) if cascade else None
+        payload = encode_mapping(result, "result", self._services.limits) if cascade else None
         changes = self.apply(decisions.skip(self.policy, *where, result=payload))
         return TaskInstance(self.storage, changes.transitioned[0][0])
 
@@ -544,12 +544,8 @@ def _where(instance: TaskInstance | str) -> tuple[str, int]:
     )
 
 
-def _payload(value: object, what: str, limits: Limits) -> str:
-    return encode(mapping_of(value, what), what, limits)
-
-
 def _mapping(value: object, what: str) -> dict[str, Any]:
-    given: dict[str, Any] = decode(_payload(value, what, DEFAULT_LIMITS))
+    given: dict[str, Any] = decode(encode_mapping(value, what, DEFAULT_LIMITS))
     return given
 
 

@@ -124,6 +124,19 @@ def test_kwargs_come_from_a_file_or_standard_input(place):
     assert kwargs_of(place, "s", "x") == {"b": 2}
 
 
+def test_kwargs_have_tuples_sets_and_any_key(place):
+    """Containers that JSON lacks are written as they are stored, and fired as what they stand for."""
+    written = {
+        "pair": {"$tuple": [1, {"$set": [{"$date": "2026-11-22"}]}]},
+        "by": {"$dict": [1, {"$date": "2026-11-22"}]},
+    }
+    place.run("fire", "s", "x", "--kwargs", json.dumps(written))
+    day = date(2026, 11, 22)
+    assert kwargs_of(place, "s", "x") == {"pair": (1, {day}), "by": {1: day}}
+    place.run("fire", "s", "x", "--kwargs", json.dumps({"$dict": [1, 2, "a", 3]}))
+    assert kwargs_of(place, "s", "x") == {1: 2, "a": 3}
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -134,6 +147,10 @@ def test_kwargs_come_from_a_file_or_standard_input(place):
         (["--kwargs", '{"a": [{"$ref": 1}]}'], "value.a[0]: '$ref' stands for no type"),
         (["--kwargs", '{"a": {"$datetime": "soon"}}'], "is no datetime"),
         (["--kwargs", '{"a": {"$decimal": "many"}}'], "is no decimal"),
+        (["--kwargs", '{"a": {"$tuple": "ab"}}'], '"ab" is no tuple: a list is needed'),
+        (["--kwargs", '{"a": {"$tuple": [{"$dat": 1}]}}'], "value.a[0]: '$dat' stands for no type"),
+        (["--kwargs", '{"a": {"$set": [[]]}}'], "is no set: unhashable type"),
+        (["--kwargs", '{"a": {"$dict": [1]}}'], "[1] is no dict"),
         (["--kwargs", '{"a": {"$timedelta": 5}}'], "is no timedelta"),
         (["--kwargs", '{"a": "\\ud800"}'], "lone surrogate"),
         (["--kwargs", '{"a": 1' + "0" * 30 + "}"], "more than 64 bits"),

@@ -40,6 +40,12 @@ def count(context):
     return {"attempt": context.attempt}
 
 
+@task(name="echo", registry=registry)
+def echo(context):
+    """Return what it was fired with."""
+    return context.trigger_kwargs["echo"]
+
+
 @task(name="who", registry=registry)
 def who(context):
     """Say which process it runs in."""

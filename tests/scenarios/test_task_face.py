@@ -6,7 +6,11 @@ import abc
 import asyncio
 import math
 import threading
+from collections import OrderedDict
+from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
+from types import MappingProxyType
 
 import pytest
 from pydantic import BaseModel
@@ -23,6 +27,7 @@ from triggers import (
 )
 from triggers.exceptions import (
     DuplicateTaskError,
+    IdempotencyConflictError,
     InvalidKwargsError,
     InvalidStatusError,
     ManagerMismatchError,
@@ -34,6 +39,7 @@ from triggers.storages.sqlite import SqliteStorage
 from triggers.task import task
 from triggers.testing import Faults, InjectedCrash, TriggersHarness
 from triggers.testing.clock import START
+from triggers.testing.conformance.model import same
 
 MINUTE = timedelta(minutes=1)
 
@@ -329,12 +335,12 @@ def test_endless_recursion_is_a_failure(tasks, session, check):
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        ([1, 2], "a mapping or None, not a list"),
-        ("text", "a mapping or None, not a str"),
-        (7, "a mapping or None, not a int"),
+        ([1, 2], "result: a mapping or None is needed, not a list"),
+        ("text", "a mapping or None is needed, not a str"),
+        (7, "a mapping or None is needed, not a int"),
         ({"a": {"b": object()}}, r"result\.a\.b"),
         ({"n": math.nan}, r"result\.n"),
-        ({1: 2}, "result"),
+        ({1: {2j}}, r"result\[1\]\[2j\]"),
         ({"big": "x" * 2_000_000}, "result"),
     ],
 )
@@ -345,6 +351,63 @@ def test_a_result_that_cannot_be_stored_is_a_failure(tasks, session, check, resu
     session.fire("go")
     check.assert_instance_failed("t_bad#0", "InvalidValueError", match=message)
     check.assert_instance_missing("t_next#0")
+
+
+class Answer(BaseModel):
+    """What a task may return."""
+
+    text: str
+    by: frozenset[int]
+
+
+@dataclass
+class Score:
+    """What a task may return."""
+
+    points: OrderedDict[int, Decimal]
+
+
+@pytest.mark.parametrize(
+    ("result", "kept"),
+    [
+        ({1: (2, {3}), None: OrderedDict(a=Answer(text="x", by=[1]))}, None),
+        (Answer(text="x", by=[1, 2]), {"text": "x", "by": frozenset({1, 2})}),
+        (Score(OrderedDict({7: Decimal("0.5")})), {"points": {7: Decimal("0.5")}}),
+        (MappingProxyType({(1, 2): range(3)}), {(1, 2): [0, 1, 2]}),
+    ],
+)
+def test_a_result_of_ordinary_values_is_passed_on(tasks, session, check, result, kept):
+    """Containers that JSON lacks, models and dataclasses reach the next task as the documentation says."""
+    seen = []
+    task(name="good", registry=tasks)(lambda context: result)
+    task(name="next", registry=tasks)(lambda context: seen.append(context.trigger_kwargs["t_good"]))
+    session.update_configuration({**runs("good"), **runs("next", "t_good")})
+    session.fire("go")
+    kept = {1: (2, {3}), None: {"a": {"text": "x", "by": frozenset({1})}}} if kept is None else kept
+    assert check.assert_instance_finished("t_good#0").result == kept
+    assert [same(one, kept) for one in seen] == [True]
+
+
+@pytest.mark.parametrize("signal", ["retry", "skip"])
+def test_metadata_that_is_no_mapping_is_a_failure(tasks, session, check, signal):
+    """A signal with metadata that cannot be read ends its run as failed; it does not stay running."""
+    task(name="bad", registry=tasks)(lambda context: _raise(getattr(context, signal)(metadata="text")))
+    session.update_configuration(runs("bad"))
+    session.fire("go")
+    check.assert_instance_failed(
+        "t_bad#0", "InvalidValueError", match="metadata: a mapping or None is needed"
+    )
+
+
+def test_a_firing_with_the_same_values_in_another_order_is_a_repeat(session):
+    """Sets have no order, and that of a mapping's keys is no data, whatever the keys are."""
+    words = [f"word {number}" for number in range(50)]
+    backwards = words[::-1]
+    session.fire("go", {"ids": set(words), "by": {1: {2: "a", None: "b"}, "x": "c"}}, key="k")
+    again = session.fire("go", {"by": {"x": "c", 1: {None: "b", 2: "a"}}, "ids": set(backwards)}, key="k")
+    assert again.duplicate
+    with pytest.raises(IdempotencyConflictError):
+        session.fire("go", {"by": {"x": "c", 1: {None: "b", 2: "c"}}, "ids": set(words)}, key="k")
 
 
 def test_an_error_outside_of_any_block_is_kept_with_its_context(tasks, session, check):

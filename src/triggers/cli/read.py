@@ -16,6 +16,7 @@ from triggers.cli.options import Target, common, existing, pass_where
 from triggers.cli.values import NotJsonError, parse
 from triggers.core.configuration import check_configuration, json_schema
 from triggers.core.status import RESOLVED, Status
+from triggers.core.values import decode
 from triggers.exceptions import ConfigurationError, UnknownInstanceError
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def _show_session(
     facts += [f"manager {render.visible(head.manager)}", f"changed {render.when(head.modified_at)} UTC"]
     render.say(f"Session {render.visible(head.uid)}", ", ".join(facts))
     if head.metadata != "{}":
-        render.say(f"metadata {render.pairs(json.loads(head.metadata))}")
+        render.say(f"metadata {render.pairs(decode(head.metadata))}")
     render.say("")
     if shown:
         render.console().print(render.instances_table(shown, rules, head.now))

@@ -129,7 +129,7 @@ def value(anything: Any) -> str:
 
 def pairs(mapping: Mapping[str, Any]) -> str:
     """A mapping as ``key=value key=value``."""
-    return " ".join(f"{visible(key)}={value(item)}" for key, item in mapping.items())
+    return " ".join(f"{value(key)}={value(item)}" for key, item in mapping.items())
 
 
 def headline(error: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from triggers.core.values import decode
+from triggers.core.values import decode, is_tagged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,12 +86,13 @@ def _check(value: Any, path: str) -> None:
 
 
 def _check_type(value: dict[str, Any], key: str, path: str) -> None:
+    _check(value[key], path)
     try:
-        known = not isinstance(decode(json.dumps(value)), dict)
+        decode(json.dumps(value))
     except (ValueError, TypeError, ArithmeticError) as error:
         message = f"{path}: {json.dumps(value[key])} is no {key.removeprefix('$')}: {error}"
         raise NotJsonError(message) from None
-    if not known:
+    if not is_tagged(value):
         message = f"{path}: {key!r} stands for no type; write {'$' + key!r} for a key of that name"
         raise NotJsonError(message)
 

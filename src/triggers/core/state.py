@@ -8,7 +8,6 @@ the same transaction. Times are microseconds since the Unix epoch, UTC; payloads
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -19,7 +18,7 @@ from triggers.core.names import check_name, instance_name
 from triggers.core.records import LogEntry, fingerprint
 from triggers.core.rules import NO_RULES, RuleSet
 from triggers.core.status import RESOLVED, Status
-from triggers.core.values import DEFAULT_LIMITS, Limits, encode, mapping_of
+from triggers.core.values import DEFAULT_LIMITS, Limits, canonical, encode_mapping
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,12 +106,11 @@ def new_firing(
         InvalidValueError: the payload is not a mapping, or cannot be stored.
     """
     trigger = check_name(trigger, "trigger")
-    payload = encode(mapping_of(kwargs, "kwargs"), "kwargs", limits)
+    payload = encode_mapping(kwargs, "kwargs", limits)
     if key is None:
         return Firing(0, trigger, payload, 0, depth, source)
     key = check_name(key, "key")
-    ordered = json.dumps(json.loads(payload), sort_keys=True)
-    fingerprint = hashlib.sha256(ordered.encode()).hexdigest()
+    fingerprint = hashlib.sha256(canonical(payload).encode()).hexdigest()
     return Firing(0, trigger, payload, 0, depth, source, key, fingerprint)
 
 

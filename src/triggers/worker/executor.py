@@ -23,7 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from triggers.core import decisions
-from triggers.core.values import Limits, decode, encode
+from triggers.core.values import Limits, decode, encode, encode_mapping
 from triggers.exceptions import (
     CascadeDepthError,
     InvalidValueError,
@@ -271,10 +271,7 @@ class RunningAttempt:
             return self._await(returned) if inspect.isawaitable(returned) else returned
 
     def _result(self, returned: object) -> str:
-        if returned is not None and not isinstance(returned, Mapping):
-            message = f"result: a task returns a mapping or None, not a {type(returned).__name__}"
-            raise InvalidValueError(message)
-        return encode(dict(returned or {}), "result", self.policy.limits)
+        return encode_mapping(returned, "result", self.policy.limits)
 
     def _await(self, coroutine: Any) -> Any:
         import asyncio  # noqa: PLC0415 - most tasks are not coroutines, and it takes long to import
@@ -350,8 +347,7 @@ class RunningAttempt:
     def _signalled(self, signal: Skip | Retry) -> AttemptEnd:
         """The end that a task asked for, or a failure if what it gave cannot be stored."""
         try:
-            metadata = dict(signal.metadata or {})
-            encode(metadata, "metadata", self.policy.limits)
+            metadata = decode(encode_mapping(signal.metadata, "metadata", self.policy.limits))
             if isinstance(signal, Skip):
                 return AttemptEnd(partial(decisions.skip_running, self.policy), metadata)
             error, retry = self._error(signal.cause or signal), self._retry_terms(signal)
@@ -360,11 +356,11 @@ class RunningAttempt:
             return self._failed(invalid)
 
     def _retry_terms(self, signal: Retry) -> decisions.RetryTerms:
-        limit = self.task.max_retries if self.task else 0
+        limit, limits = self.task.max_retries if self.task else 0, self.policy.limits
         exhausted = MaxRetriesExceeded(f"{self.claimed.name} asked to run again after {limit} retries")
         exhausted.__cause__ = signal.cause
         kwargs = signal.replacement_kwargs
-        payload = None if kwargs is None else encode(dict(kwargs), "replacement_kwargs", self.policy.limits)
+        payload = None if kwargs is None else encode_mapping(kwargs, "replacement_kwargs", limits)
         return decisions.RetryTerms(
             round(signal.cooldown.total_seconds() * 1e6), limit, self._error(exhausted), payload
         )

@@ -170,9 +170,11 @@ def can_abandon(rule: Mapping[str, Any], seen: Collection[str]) -> bool:
 def canonical(value: Any) -> Any:
     """A form of a value that is equal for the same data only, where Python says ``1 == True == 1.0``."""
     if isinstance(value, Mapping):
-        return "mapping", {key: canonical(item) for key, item in value.items()}
+        return "mapping", {canonical(key): canonical(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return "list", [canonical(item) for item in value]
+        return type(value).__name__, tuple(canonical(item) for item in value)
+    if isinstance(value, (set, frozenset)):
+        return type(value).__name__, frozenset(canonical(item) for item in value)
     if isinstance(value, (datetime, date, time)):
         return type(value).__name__, value.isoformat()
     return type(value).__name__, repr(value)

@@ -17,8 +17,10 @@ import os
 import threading
 import warnings
 from collections import Counter
-from datetime import timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, Final
+from uuid import UUID
 
 import pytest
 
@@ -28,6 +30,7 @@ from triggers.storages.base import ReadyInstance
 from triggers.storages.sqlite import SqliteStorage
 from triggers.task import Registry, TaskContext, task
 from triggers.testing.assertions import SessionAssertions
+from triggers.testing.conformance.model import same
 from triggers.testing.faults import FaultyRunner
 
 if TYPE_CHECKING:
@@ -49,11 +52,20 @@ MANY: Final = 300
 PATIENCE: Final = 60.0
 
 
+#: What kwargs and results may hold: one of each type that JSON lacks.
+VALUES: Final[dict[Any, Any]] = {
+    "times": [datetime(2026, 11, 22, tzinfo=UTC), date(2026, 11, 22), time(1, 2), timedelta(1, 2, 3)],
+    "others": [Decimal("1.10"), UUID(int=1), b"\x00\xff", "\N{PILE OF POO}", None, 2.0, True],
+    "containers": ((), {1, (2, "a")}, frozenset({b""}), [{1: {None: {"$tuple": [1]}}}]),
+    (1, "a"): {date(2026, 11, 22): 2.5},
+}
+
+
 class Stage:
     """The tasks of these tests, and what they and the test tell each other; for runners in this process.
 
     Attributes:
-        registry: the tasks ``count``, ``block``, ``fire``, ``raise`` and ``exit``.
+        registry: the tasks ``count``, ``echo``, ``block``, ``fire``, ``raise`` and ``exit``.
         runs: how often each instance ran.
         blocked: one for each task that waits for the gate.
         gate: opened by the test.
@@ -66,6 +78,7 @@ class Stage:
         self.gate = threading.Event()
         for name, function in (
             ("count", self.count),
+            ("echo", self.echo),
             ("block", self.block),
             ("fire", self.fire),
             ("raise", self.raise_),
@@ -77,6 +90,10 @@ class Stage:
         """Count the run."""
         self.runs[context.task_instance.name] += 1
         return {"attempt": context.attempt}
+
+    def echo(self, context: TaskContext) -> Any:
+        """Return what it was fired with."""
+        return context.trigger_kwargs["echo"]
 
     def block(self, context: TaskContext) -> dict[str, Any]:
         """Wait for the gate."""
@@ -157,7 +174,7 @@ class RunnerConformance:
         session.update_configuration(
             {
                 f"t_{name}": {"andEvery": name, "run": name}
-                for name in ("count", "block", "raise", "exit", "fire")
+                for name in ("count", "echo", "block", "raise", "exit", "fire")
             }
             | {"t_inner": {"andEvery": "inner", "run": "count"}}
             | {f"t_chain_{n}": {"after": [f"t_chain_{n - 1}"], "run": "count"} for n in range(1, 6)}
@@ -184,6 +201,14 @@ class RunnerConformance:
         session.fire("count")
         self.settle(triggers)
         SessionAssertions(session).assert_instance_finished("t_count#0", {"attempt": 1})
+
+    def test_values_come_back_as_they_went_in(self, triggers: Triggers, session: TriggerManager) -> None:
+        """A task is given the kwargs that were fired, of every type, and what it returns is kept as it is."""
+        session.fire("echo", VALUES)
+        self.settle(triggers)
+        result = SessionAssertions(session).assert_instance_finished("t_echo#0").result
+        if not same(result, VALUES):
+            pytest.fail(f"the values came back as {result!r}")
 
     def test_cascades_run_to_their_end(self, triggers: Triggers, session: TriggerManager) -> None:
         """What the end of an instance releases runs, too, and what that releases."""

@@ -208,11 +208,27 @@ def scalars() -> st.SearchStrategy[Any]:
     )
 
 
-def values(max_leaves: int = 8) -> st.SearchStrategy[Any]:
-    """Whatever kwargs and results may hold: scalars, lists, and dictionaries with string keys, nested."""
+def keys() -> st.SearchStrategy[Any]:
+    """Values that may be a key of a mapping or stand in a set: scalars, tuples and frozensets of them."""
     return st.recursive(
         scalars(),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_texts(), inner, max_size=3),
+        lambda inner: st.lists(inner, max_size=2).map(tuple) | st.frozensets(inner, max_size=2),
+        max_leaves=3,
+    )
+
+
+def values(max_leaves: int = 8) -> st.SearchStrategy[Any]:
+    """Whatever kwargs and results may hold and comes back of the same type: scalars, containers, nested."""
+    return st.recursive(
+        scalars(),
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=3),
+            st.dictionaries(_texts(), inner, max_size=3),
+            st.lists(inner, max_size=3).map(tuple),
+            st.dictionaries(keys(), inner, max_size=3),
+            st.sets(keys(), max_size=3),
+            st.frozensets(keys(), max_size=3),
+        ),
         max_leaves=max_leaves,
     )
 

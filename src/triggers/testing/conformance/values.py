@@ -61,6 +61,19 @@ VALUES: Final[dict[str, Any]] = {
     "bytes": [b"", b"\x00\xff", bytes(range(256))],
     "empty": [[], {}, [[]], {"": {}}, [{}, [None]]],
     "$date": {"$date": "2026-01-02"},
+    "tuples": [(), (1, "a"), ((), [(None,)]), {"a": (b"",)}],
+    "sets": [set(), {1, "a", None, (1, 2.5)}, frozenset(), frozenset({date(2026, 1, 2), frozenset({True})})],
+    "keys": [
+        {1: "a", "1": "b", None: "c", 2.5: "d", b"": "e", (1, "$"): "f", date(2026, 1, 2): {2: 3}},
+        {True: 1, frozenset({"a"}): 2, Decimal("1.10"): 3, uuid.UUID(int=0): 4, timedelta(1): 5},
+    ],
+    "$tuple": [
+        {"$tuple": [1]},
+        {"$set": [1]},
+        {"$dict": [1, 2]},
+        {"$dict": 1, "$": 2},
+        {1: {"$dict": ["a"]}},
+    ],
     "$$": {"$": 1, "$$bytes": "AA==", "$uuid": None},
 }
 
