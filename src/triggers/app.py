@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from triggers import plugins
 from triggers.core.configuration import check_configuration
 from triggers.core.names import is_name
-from triggers.core.values import DEFAULT_LIMITS, Limits
+from triggers.core.values import DEFAULT_LIMITS, Limits, type_name
 from triggers.exceptions import ManagerMismatchError, UnknownSessionError
 from triggers.manager import FinalizingTriggerManager, ManagerServices, TriggerManager
+from triggers.options import check_application, duration
 from triggers.runners.base import BY_ITSELF
 from triggers.session import SessionView
 from triggers.storages.base import Purge
@@ -70,7 +71,10 @@ class Triggers:
         max_crashes: at so many lost workers an instance is failed.
         limits: sizes of what is accepted.
 
+    Durations are timedeltas or numbers of seconds.
+
     Raises:
+        InvalidOptionError: an option is not valid.
         PluginError: no storage, or runner, of that name.
         StorageError: the storage cannot be opened.
     """
@@ -85,19 +89,17 @@ class Triggers:
         managers: Sequence[type[TriggerManager]] = (),
         registry: Registry = default_registry,
         complete_registry: bool = False,
-        lease: timedelta = LEASE,
-        grace: timedelta = GRACE,
-        sweep_interval: timedelta = SWEEP_INTERVAL,
+        lease: timedelta | float = LEASE,
+        grace: timedelta | float = GRACE,
+        sweep_interval: timedelta | float = SWEEP_INTERVAL,
         max_crashes: int = MAX_CRASHES,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        for name, span in (("lease", lease), ("grace", grace), ("sweep_interval", sweep_interval)):
-            if span <= timedelta():
-                message = f"{name} must be longer than nothing, not {span}"
-                raise ValueError(message)
+        check_application(locals())
+        lease, grace, sweep_interval = duration(lease), duration(grace), duration(sweep_interval)
         self._backend = plugins.storage_from_url(url) if isinstance(url, str) else url
         if not hasattr(self._backend, "commit"):
-            message = f"a URL or a storage is needed, not a {type(url).__name__}"
+            message = f"a URL or a storage is needed, not a {type_name(type(url))}"
             raise TypeError(message)
         self._manager = manager
         kinds: tuple[type[TriggerManager], ...] = (

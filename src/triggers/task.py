@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, TypeVar, overload
 from weakref import WeakMethod
 
 from triggers.core.names import check_name
 from triggers.exceptions import DuplicateTaskError, Retry, Skip, StatusChange
+from triggers.options import CELERY, COOLDOWN, check_class, check_instance, check_known, duration
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Awaitable, Callable, Iterable, Iterator, KeysView
+    from typing import Unpack
 
     from triggers.logs import InstanceLog, LogBlock
     from triggers.manager import TriggerManager
@@ -56,7 +58,9 @@ class Registry:
 
         Raises:
             DuplicateTaskError: another task has that name.
+            InvalidOptionError: one of its options is not valid.
         """
+        check_instance(task)
         known = self._tasks.get(task.name)
         if known is not None and _where(known) != _where(task):
             message = (
@@ -93,6 +97,9 @@ registry = Registry()
 class TriggerTask:
     """A task: subclass it and write `_run`. A subclass with a `_run` is registered when it is defined.
 
+    Options are checked when the class is defined. A duration is a timedelta or a number of seconds. Besides
+    those below, a task may set options of Celery's, such as `queue`, `rate_limit` and `time_limit`.
+
     Attributes:
         name: under which a configuration's `run` finds it; ``module.ClassName`` unless given.
         max_retries: how often in a row it may ask to run again.
@@ -107,8 +114,8 @@ class TriggerTask:
 
     name: str
     max_retries: int = 3
-    timeout: timedelta | None = None
-    lease: timedelta | None = None
+    timeout: timedelta | float | None = None
+    lease: timedelta | float | None = None
     max_crashes: int | None = None
     on_lost: Literal["retry", "fail"] = "retry"
     log_context: Mapping[str, Any] | None = None
@@ -116,11 +123,18 @@ class TriggerTask:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        check_class(cls, TriggerTask)
         if "name" not in cls.__dict__:
             cls.name = f"{cls.__module__}.{cls.__name__}"
         check_name(cls.name, "task")
         if cls._run is not TriggerTask._run and not inspect.isabstract(cls):
             cls.registry.register(cls())
+
+    @property
+    def celery_options(self) -> dict[str, Any]:
+        """The options of Celery's that the task sets, by name; durations are as they were given."""
+        set_here = {name: getattr(self, name, None) for name in CELERY}
+        return {name: value for name, value in set_here.items() if value is not None}
 
     def _run(self, context: TaskContext) -> Result | Awaitable[Result]:
         """Do the work; may be ``async``.
@@ -140,7 +154,7 @@ class TriggerTask:
     def retry(
         self,
         exc: BaseException | None = None,
-        cooldown: timedelta | float = 0,
+        cooldown: timedelta | float | None = 0,
         replacement_kwargs: Mapping[str, Mapping[str, Any]] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Retry:
@@ -148,32 +162,55 @@ class TriggerTask:
 
         Args:
             exc: why; None for no exception.
-            cooldown: how long to wait, as a timedelta or in seconds.
+            cooldown: how long to wait, as a timedelta or in seconds; None for not at all.
             replacement_kwargs: trigger → kwargs, in place of the present ones.
             metadata: added to the metadata of the instance that ends.
+
+        Raises:
+            InvalidOptionError: the cooldown is something else, or too long.
         """
-        wait = cooldown if isinstance(cooldown, timedelta) else timedelta(seconds=cooldown)
-        return Retry(exc, max(wait, timedelta()), replacement_kwargs, metadata)
+        COOLDOWN.check("retry", "cooldown", cooldown)
+        return Retry(exc, max(duration(cooldown or 0), timedelta()), replacement_kwargs, metadata)
 
     def skip(self, metadata: Mapping[str, Any] | None = None) -> Skip:
         """Make the signal to end this run as skipped, so that nothing cascades; ``raise`` it."""
         return Skip(metadata)
 
 
+class TaskOptions(TypedDict, total=False):
+    """The options of `@task`: the attributes of :class:`TriggerTask`, and Celery's."""
+
+    name: str | None
+    max_retries: int
+    timeout: timedelta | float | None
+    lease: timedelta | float | None
+    max_crashes: int | None
+    on_lost: Literal["retry", "fail"]
+    log_context: Mapping[str, Any] | None
+    registry: Registry
+    queue: str | None
+    exchange: str | None
+    routing_key: str | None
+    priority: int | None
+    rate_limit: str | float | None
+    time_limit: timedelta | float | None
+    soft_time_limit: timedelta | float | None
+    expires: datetime | timedelta | float | None
+    ignore_result: bool | None
+    track_started: bool | None
+    acks_late: bool | None
+    acks_on_failure_or_timeout: bool | None
+    reject_on_worker_lost: bool | None
+    store_errors_even_if_ignored: bool | None
+    serializer: str | None
+    compression: str | None
+    delivery_mode: Literal[1, 2, "transient", "persistent"] | None
+
+
 @overload
 def task(function: _Function, /) -> _Function: ...
 @overload
-def task(
-    *,
-    name: str | None = None,
-    max_retries: int = 3,
-    timeout: timedelta | None = None,
-    lease: timedelta | None = None,
-    max_crashes: int | None = None,
-    on_lost: Literal["retry", "fail"] = "retry",
-    log_context: Mapping[str, Any] | None = None,
-    registry: Registry = registry,
-) -> Callable[[_Function], _Function]: ...
+def task(**options: Unpack[TaskOptions]) -> Callable[[_Function], _Function]: ...
 def task(
     function: _Function | None = None, /, **options: Any
 ) -> _Function | Callable[[_Function], _Function]:
@@ -187,11 +224,13 @@ def task(
 
     Raises:
         DuplicateTaskError: another task has that name.
+        InvalidOptionError: an option is unknown, or not valid.
     """
+    check_known(options)
 
     def register(function: _Function) -> _Function:
-        given = {"name": f"{function.__module__}.{function.__name__}"}
-        given |= {key: value for key, value in options.items() if value is not None}
+        own = f"{function.__module__}.{function.__name__}"
+        given = {**options, "name": own if options.get("name") is None else options["name"]}
         body = {**given, "_run": staticmethod(function), "__module__": function.__module__}
         type(function.__name__, (TriggerTask,), {**body, "__qualname__": function.__qualname__})
         return function
@@ -300,7 +339,7 @@ class TaskContext:
     def retry(
         self,
         exc: BaseException | None = None,
-        cooldown: timedelta | float = 0,
+        cooldown: timedelta | float | None = 0,
         replacement_kwargs: Mapping[str, Mapping[str, Any]] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Retry:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, assert_type
 
 from triggers import TriggerManager, Triggers
 from triggers.exceptions import with_context
-from triggers.task import TaskContext, TriggerTask
+from triggers.task import TaskContext, TriggerTask, task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,15 +32,24 @@ class ImportSubject(TriggerTask):
 
 
 class ImportLater(TriggerTask):
-    """A task may be a coroutine."""
+    """A task may be a coroutine; a duration may be a number of seconds."""
+
+    timeout = 5
+    lease = timedelta(minutes=2)
 
     async def _run(self, context: TaskContext) -> Mapping[str, Any] | None:
         return {"attempt": context.attempt}
 
 
+@task(name="survey.Score", timeout=0.5, lease=timedelta(minutes=2), queue="scores", rate_limit="10/s")
+def score(context: TaskContext) -> dict[str, Any]:
+    """A function may be a task, with the same options."""
+    return {"tuple": (1, {2}), "kwargs": context.trigger_kwargs}
+
+
 def the_whole_face() -> None:
     """What a caller gets from each call is known without a cast."""
-    with Triggers("sqlite:///survey.db", lease=timedelta(seconds=30)) as triggers:
+    with Triggers("sqlite:///survey.db", lease=timedelta(seconds=30), grace=5) as triggers:
         manager = triggers.session("respondent-17")
         assert_type(manager, TriggerManager)
         manager.update_configuration(

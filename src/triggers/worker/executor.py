@@ -39,6 +39,7 @@ from triggers.exceptions import (
 from triggers.fork import reset_after_fork
 from triggers.logs import InstanceLog, LogIdentity, LogSettings, detached, exception_record
 from triggers.manager import FiredBy
+from triggers.options import duration
 from triggers.runners.base import BY_ITSELF
 from triggers.session import TaskInstance
 from triggers.storages.base import Lease
@@ -185,7 +186,7 @@ class Executor:
 
     def lease_of(self, task: TriggerTask | None) -> float:
         """How long a claim of the task lasts, in seconds."""
-        return self.lease if task is None or task.lease is None else task.lease.total_seconds()
+        return self.lease if task is None or task.lease is None else duration(task.lease).total_seconds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +223,7 @@ class RunningAttempt:
         lease = Lease(self.uid, claimed.task, claimed.number, claimed.fence)
         self.held = HeldClaim.since(claimed_at, lease, lasts)
         if self.task is not None and self.task.timeout is not None:
-            self.held.deadline = time.monotonic() + self.task.timeout.total_seconds()
+            self.held.deadline = time.monotonic() + duration(self.task.timeout).total_seconds()
             self.held.expire = self._time_out
         self.log = self._open_log()
         self.interrupted: BaseException | None = None
@@ -276,7 +277,8 @@ class RunningAttempt:
     def _await(self, coroutine: Any) -> Any:
         import asyncio  # noqa: PLC0415 - most tasks are not coroutines, and it takes long to import
 
-        timeout = self.task.timeout.total_seconds() if self.task and self.task.timeout else None
+        given = self.task.timeout if self.task else None
+        timeout = duration(given).total_seconds() if given else None
 
         async def bounded() -> Any:
             try:
@@ -366,7 +368,7 @@ class RunningAttempt:
         )
 
     def _too_long(self) -> str:
-        timeout = self.task.timeout if self.task else None
+        timeout = duration(self.task.timeout) if self.task and self.task.timeout else None
         return f"{self.claimed.name} ran longer than its timeout of {timeout}"
 
     def _time_out(self) -> None:
