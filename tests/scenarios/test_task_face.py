@@ -33,6 +33,7 @@ from triggers.exceptions import (
     ManagerMismatchError,
     UnknownTaskError,
 )
+from triggers.heartbeat import Heartbeat
 from triggers.runners.inline import InlineRunner
 from triggers.storages.memory import MemoryStorage
 from triggers.storages.sqlite import SqliteStorage
@@ -271,6 +272,51 @@ def test_a_coroutine_that_takes_too_long_is_cancelled(tasks, session, check):
         "t_slow#0", "TaskTimeoutError", match="longer than its timeout of 0:00:00.02"
     )
     assert cancelled == [True]
+
+
+def caught_and_returned(context):
+    return {"late": True}
+
+
+def caught_and_raised(context):
+    message = "while cleaning up"
+    raise ValueError(message)
+
+
+def caught_and_skipped(context):
+    raise context.skip()
+
+
+def caught_and_retried(context):
+    raise context.retry()
+
+
+@pytest.fixture(params=[True, False], ids=["with heartbeat", "without heartbeat"])
+def _watched(request, monkeypatch):
+    """Once with the heartbeat, which fails the instance itself at its deadline, and once without."""
+    if not request.param:
+        monkeypatch.setattr(Heartbeat, "hold", lambda heartbeat, held: None)
+
+
+@pytest.mark.usefixtures("_watched")
+@pytest.mark.parametrize(
+    "end", [caught_and_returned, caught_and_raised, caught_and_skipped, caught_and_retried]
+)
+def test_a_coroutine_that_catches_its_cancellation_is_failed(tasks, session, check, end):
+    """Whatever it does then, and whether or not the heartbeat has noticed its timeout first."""
+
+    @task(name="stubborn", registry=tasks, timeout=0.02)
+    async def stubborn(context):
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            return end(context)
+
+    session.update_configuration(runs("stubborn"))
+    session.fire("go")
+    failed = check.assert_instance_failed("t_stubborn#0", "TaskTimeoutError", match="longer than its timeout")
+    assert failed.result is None
+    check.assert_instance_missing("t_stubborn#1")
 
 
 def test_a_timeout_of_ones_own_is_an_error_like_any_other(tasks, session, check):

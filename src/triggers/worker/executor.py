@@ -275,19 +275,24 @@ class RunningAttempt:
         return encode_mapping(returned, "result", self.policy.limits)
 
     def _await(self, coroutine: Any) -> Any:
+        """Run a coroutine; past its timeout it fails with that, whatever it does when it is canceled."""
         import asyncio  # noqa: PLC0415 - most tasks are not coroutines, and it takes long to import
 
-        given = self.task.timeout if self.task else None
-        timeout = duration(given).total_seconds() if given else None
+        timeout = self.task.timeout if self.task else None
 
         async def bounded() -> Any:
+            ended: BaseException | None = None
+            limit = asyncio.timeout(None if timeout is None else duration(timeout).total_seconds())
             try:
-                async with asyncio.timeout(timeout):
-                    return await coroutine
-            except TimeoutError as error:
-                if time.monotonic() >= self.held.deadline:
-                    raise TaskTimeoutError(self._too_long()) from error
-                raise
+                async with limit:
+                    returned = await coroutine
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised again below
+                ended = error
+            if limit.expired() or time.monotonic() >= self.held.deadline:
+                raise TaskTimeoutError(self._too_long()) from ended
+            if ended is not None:
+                raise ended
+            return returned
 
         return _run_anywhere(bounded)
 
