@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from datetime import timedelta
@@ -273,6 +274,73 @@ def test_a_cooldown_that_cannot_be_waited_for_is_refused(cooldown, message):
     ):
         define()().retry(cooldown=cooldown)
     assert define()().retry(cooldown=None).cooldown == timedelta()
+
+
+# -- functions and other callables ----------------------------------------------------------------------
+
+
+class Adder:
+    """A callable object."""
+
+    def __init__(self, amount):
+        self.amount = amount
+
+    def __call__(self, context):
+        return {"sum": context.trigger_kwargs["go"]["n"] + self.amount}
+
+    def add(self, context):
+        return self(context)
+
+
+def add(amount, context):
+    return {"sum": context.trigger_kwargs["go"]["n"] + amount}
+
+
+async def add_later(amount, context):
+    return add(amount, context)
+
+
+CALLABLES = {
+    "a partial": functools.partial(add, 2),
+    "a partial of a partial": functools.partial(functools.partial(add), 2),
+    "a partial of a coroutine function": functools.partial(add_later, 2),
+    "an object": Adder(2),
+    "a partial of an object": functools.partial(Adder(2)),
+    "a bound method": Adder(2).add,
+    "a partial method": functools.partial(Adder.add, Adder(2)),
+    "a lambda": lambda context: add(2, context),
+}
+
+
+@pytest.mark.parametrize("what", CALLABLES)
+def test_any_callable_may_be_a_task(what):
+    """With a name, whatever has none of its own runs like a function, and is returned unchanged."""
+    tasks = Registry()
+    assert task(name="add", registry=tasks)(CALLABLES[what]) is CALLABLES[what]
+    assert type(tasks.get("add")).__module__ == __name__
+    with TriggersHarness(registry=tasks) as harness:
+        session = harness.session("s")
+        session.update_configuration({"t": {"after": ["go"], "run": "add"}})
+        session.fire("go", {"n": 1})
+        assert session.storage["t#0"].result == {"sum": 3}
+
+
+@pytest.mark.parametrize("what", ["a partial", "an object"])
+def test_a_callable_without_a_name_needs_one(what):
+    """The error says how to give one."""
+    for make in (lambda: task(CALLABLES[what]), lambda: task(max_retries=1)(CALLABLES[what])):
+        with pytest.raises(InvalidOptionError, match=r"has no name of its own: write @task\(name=…\)$"):
+            make()
+
+
+@pytest.mark.parametrize("given", ["survey.Import", 5])
+def test_what_cannot_be_called_is_no_task(given):
+    """Least of all a name, which is an option; it is refused with and without one."""
+    for make in (lambda: task(given), lambda: task(name="t", registry=Registry())(given)):
+        with pytest.raises(
+            InvalidOptionError, match=rf"@task is for functions, not for {given!r}; options are given"
+        ):
+            make()
 
 
 # -- applications ---------------------------------------------------------------------------------------

@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, TypeVar, overload
 from weakref import WeakMethod
 
 from triggers.core.names import check_name
-from triggers.exceptions import DuplicateTaskError, Retry, Skip, StatusChange
+from triggers.core.values import shown
+from triggers.exceptions import DuplicateTaskError, InvalidOptionError, Retry, Skip, StatusChange
 from triggers.options import CELERY, COOLDOWN, check_class, check_instance, check_known, duration
 
 if TYPE_CHECKING:
@@ -219,7 +221,8 @@ def task(
     The function is returned unchanged, so it can be called, and tested, like any other.
 
     Args:
-        function: takes the :class:`TaskContext`; what it returns is the task's result.
+        function: takes the :class:`TaskContext`; what it returns is the task's result. Any callable will do;
+            one without a name of its own, such as a :class:`functools.partial`, needs the option `name`.
         options: the attributes of :class:`TriggerTask`; the name is ``module.function`` unless given.
 
     Raises:
@@ -229,13 +232,43 @@ def task(
     check_known(options)
 
     def register(function: _Function) -> _Function:
-        own = f"{function.__module__}.{function.__name__}"
-        given = {**options, "name": own if options.get("name") is None else options["name"]}
-        body = {**given, "_run": staticmethod(function), "__module__": function.__module__}
-        type(function.__name__, (TriggerTask,), {**body, "__qualname__": function.__qualname__})
+        _check_callable(function)
+        origin = _origin(function)
+        named = options.get("name")
+        given = {**options, "name": _name_of(function) if named is None else named}
+        body = {**given, "_run": staticmethod(function), "__module__": origin.__module__ or "builtins"}
+        type(origin.__name__, (TriggerTask,), {**body, "__qualname__": origin.__qualname__})
         return function
 
     return register if function is None else register(function)
+
+
+def _check_callable(function: object) -> None:
+    if not callable(function):
+        message = (
+            f"@task is for functions, not for {shown(function)}; options are given by name: @task(name=…)"
+        )
+        raise InvalidOptionError(message)
+
+
+def _origin(function: Any) -> Any:
+    """The function or class that a callable comes from: what has a name and a module."""
+    while isinstance(function, partial):
+        function = function.func
+    return function if isinstance(getattr(function, "__qualname__", None), str) else type(function)
+
+
+def _name_of(function: Any) -> str:
+    name = getattr(function, "__name__", None)
+    if callable(function) and isinstance(name, str):
+        return f"{function.__module__}.{name}"
+    if callable(function):
+        message = f"{shown(function)} has no name of its own: write @task(name=…)"
+    else:
+        message = (
+            f"@task is for functions, not for {shown(function)}; options are given by name: @task(name=…)"
+        )
+    raise InvalidOptionError(message)
 
 
 def _where(known: TriggerTask) -> str:
