@@ -168,11 +168,20 @@ class Retry(StatusChange):
         replacement_kwargs: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(f"retry in {cooldown}" + (f" because of {cause!r}" if cause else ""))
+        super().__init__(
+            f"retry in {cooldown}" + (f" because of {_shown(cause)}" if cause is not None else "")
+        )
         self.cause = cause
         self.cooldown = cooldown
         self.replacement_kwargs = replacement_kwargs
         self.metadata = metadata
+
+
+def _shown(exc: BaseException) -> str:
+    try:
+        return repr(exc)
+    except Exception:  # noqa: BLE001 - the class's own code; what it raises must not take the place of a retry
+        return object.__repr__(exc)
 
 
 class Skip(StatusChange):
@@ -193,6 +202,8 @@ _E = TypeVar("_E", bound=BaseException)
 
 #: Where an exception keeps its context. Not `context`: some exceptions, jsonschema's, have one of their own.
 _CONTEXT = "__triggers_context__"
+#: The state of an exception, past whatever its class puts in the place of `__dict__`.
+_STATE = vars(BaseException)["__dict__"]
 #: Types that every process can unpickle.
 _PORTABLE = frozenset({"str", "int", "float", "bool", "NoneType", "bytes", "date", "datetime", "timedelta"})
 #: Containers within containers that are copied, or taken along when an exception is pickled.
@@ -220,17 +231,17 @@ def with_context(exc: _E, context: Mapping[str, Any]) -> _E:
         given = dict(given)
     except Exception:  # noqa: BLE001 - on the way to raise an error, whatever was given is better than another error
         given = {"context": given}
-    state: dict[str, Any] = object.__getattribute__(exc, "__dict__")
+    state: dict[str, Any] = _STATE.__get__(exc)
     if type(state) is dict and _restores_itself(type(exc)):
         state = _OwnState(state)
-        object.__setattr__(exc, "__dict__", state)
+        _STATE.__set__(exc, state)
     state[_CONTEXT] = _Context(_merged(state.get(_CONTEXT) or {}, given))
     return exc
 
 
 def context_of(exc: BaseException) -> dict[str, Any]:
     """Return a copy of the context that :func:`with_context` gave an exception; ``{}`` if none."""
-    return _merged({}, object.__getattribute__(exc, "__dict__").get(_CONTEXT) or {})
+    return _merged({}, _STATE.__get__(exc).get(_CONTEXT) or {})
 
 
 def _merged(
@@ -266,18 +277,25 @@ class _OwnState(dict[str, Any]):
 
 
 def _restores_itself(kind: type[BaseException]) -> bool:
-    return (
-        kind.__setattr__ is not BaseException.__setattr__
-        or kind.__setstate__ is not BaseException.__setstate__
-    )
+    # Past the metaclass, which may be anybody's code.
+    ways = ("__setattr__", "__setstate__")
+    return any(type.__getattribute__(kind, way) is not getattr(BaseException, way) for way in ways)
 
 
 def _portable(value: Any, room: int) -> Any:
     kind = type(value)
-    if kind.__name__ in _PORTABLE and kind.__module__ in {"builtins", "datetime"}:
+    name, module = _name(kind, "__qualname__"), _name(kind, "__module__")
+    if name in _PORTABLE and module in {"builtins", "datetime"}:
         return value
     if kind is dict and room:
         return {_portable(key, 0): _portable(item, room - 1) for key, item in value.items()}
-    if kind in (list, tuple) and room:
+    if (kind is list or kind is tuple) and room:
         return [_portable(item, room - 1) for item in value]
-    return f"<{kind.__module__}.{kind.__qualname__}>"
+    return f"<{module}.{name}>"
+
+
+def _name(kind: type, attribute: str) -> str:
+    try:
+        return str(type.__getattribute__(kind, attribute))
+    except Exception:  # noqa: BLE001 - a property in the place of the name may do anything
+        return "?"

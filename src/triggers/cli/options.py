@@ -17,8 +17,10 @@ import click
 
 from triggers import Triggers, plugins
 from triggers.cli.render import progress
+from triggers.core.values import type_name
 from triggers.exceptions import ManagerMismatchError, StorageError, TriggersError, UnknownSessionError
 from triggers.logs.sanitizing.redact import SecretKeys, hide
+from triggers.logs.sanitizing.shapes import message_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -138,7 +140,7 @@ def load_app(path: str) -> Triggers:
         if callable(found) and not isinstance(found, Triggers):
             found = found()
     if not isinstance(found, Triggers):
-        message = f"--app {path} is a {type(found).__name__}, not a Triggers object"
+        message = f"--app {path} is a {type_name(type(found))}, not a Triggers object"
         raise click.UsageError(message)
     return found
 
@@ -165,7 +167,7 @@ def _own_code(path: str) -> Iterator[None]:
         inside = (
             f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames[-1].filename != __file__ else ""
         )
-        message = f"--app {path}: {type(error).__name__}: {error}{inside}"
+        message = f"--app {path}: {type_name(type(error))}: {message_of(error)}{inside}"
         raise click.UsageError(message) from error
 
 

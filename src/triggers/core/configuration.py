@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from triggers.core.conditions import listed
 from triggers.core.names import MAX_NAME
 from triggers.core.rules import DIRECTIVES, RuleSet, rule_set
-from triggers.core.values import DEFAULT_LIMITS, MAX_PATH, Limits, encode, shown
+from triggers.core.values import DEFAULT_LIMITS, MAX_PATH, Limits, encode, shown, type_name
 from triggers.exceptions import ConfigurationError, InvalidValueError
 
 if TYPE_CHECKING:
@@ -43,8 +43,13 @@ def check_configuration(
     Raises:
         ConfigurationError: with every problem, each with its path.
     """
-    written = _opened(configuration)
-    problems = list(_problems(written, tasks, runners, limits))
+    try:
+        written = _opened(configuration)
+        problems = list(_problems(written, tasks, runners, limits))
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        raise ConfigurationError([("$", f"the configuration cannot be read: {shown(error)}")]) from error
     if problems:
         raise ConfigurationError(problems)
     return _rules(written)
@@ -65,19 +70,14 @@ def _opened(configuration: object) -> dict[Any, Any]:
     """The configuration and its tasks as plain dicts, whatever kinds of dict they were.
 
     Raises:
-        ConfigurationError: it is none, or cannot be read.
+        ConfigurationError: it is none.
     """
-    if not isinstance(configuration, dict):
-        kind = type(configuration).__name__
+    if not issubclass(type(configuration), dict):
+        kind = type_name(type(configuration))
         problem = f"a configuration is a mapping of task names to directives, not a {kind}"
         raise ConfigurationError([("$", problem)])
-    try:
-        return {
-            task: dict(written) if isinstance(written, dict) else written
-            for task, written in dict(configuration).items()
-        }
-    except Exception as error:
-        raise ConfigurationError([("$", f"the configuration cannot be read: {shown(error)}")]) from error
+    found: dict[Any, Any] = dict(configuration)  # type: ignore[call-overload]  # it is a dict
+    return {task: dict(written) if isinstance(written, dict) else written for task, written in found.items()}
 
 
 def _rules(configuration: dict[str, Any]) -> RuleSet:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from triggers.core.values import shown
+from triggers.core.values import shown, type_name
 from triggers.exceptions import InvalidNameError, UnknownInstanceError
 
 #: Longest name, in characters.
@@ -32,9 +32,9 @@ def check_name(name: object, what: str) -> str:
     Raises:
         InvalidNameError: it is not a string, is empty, too long, or has a character nobody can see.
     """
-    # isinstance() alone would believe an object that lies about its class.
-    if not (isinstance(name, str) and issubclass(type(name), str)):
-        message = f"a {what} must be a string, not {type(name).__name__}"
+    # isinstance() would ask an object for its class, and believe it.
+    if not (issubclass(type(name), str) and isinstance(name, str)):
+        message = f"a {what} must be a string, not {type_name(type(name))}"
         raise InvalidNameError(message)
     if not 0 < len(name) <= MAX_NAME:
         message = f"a {what} must have 1 to {MAX_NAME} characters; this one has {len(name)}"
@@ -71,7 +71,7 @@ def split_instance_name(name: object) -> tuple[str, int]:
     Raises:
         UnknownInstanceError: it is not of the form ``task#number``.
     """
-    if isinstance(name, str) and issubclass(type(name), str):
+    if issubclass(type(name), str) and isinstance(name, str):
         task, _, number = name.rpartition("#")
         if _NUMBER.fullmatch(number) and _is_name(task):
             return task, int(number)

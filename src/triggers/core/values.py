@@ -133,6 +133,9 @@ def encode(value: object, what: str, limits: Limits = DEFAULT_LIMITS) -> str:
         why = _TOO_DEEP if found is None else "the text has a lone surrogate, which no encoding can carry"
         message = f"{what}{_cut(found or '')}: {why}"
         raise InvalidValueError(message) from None
+    except Exception as error:  # noqa: BLE001 - a type may be anybody's code, down to its hash
+        message = f"{what}: it cannot be read: {shown(error)}"
+        raise InvalidValueError(message) from None
     if len(written) > limits.payload:
         message = f"{what}: {len(written):,} bytes are more than the limit of {limits.payload:,}"
         raise InvalidValueError(message)
@@ -153,10 +156,17 @@ def encode_mapping(value: object, what: str, limits: Limits = DEFAULT_LIMITS) ->
     kind = type(value)
     if value is None:
         return "{}"
-    if kind is not dict and not issubclass(kind, Mapping) and not _is_record(kind):
+    if kind is not dict and not _is_mapping(kind):
         message = f"{what}: a mapping or None is needed, not a {type_name(kind)}"
         raise InvalidValueError(message)
     return encode(value, what, limits)
+
+
+def _is_mapping(kind: type) -> bool:
+    try:
+        return issubclass(kind, Mapping) or _is_record(kind)
+    except Exception:  # noqa: BLE001 - a metaclass may be anybody's code
+        return False
 
 
 def is_tagged(found: dict[str, Any]) -> bool:

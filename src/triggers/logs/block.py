@@ -62,7 +62,7 @@ class LogBlock(AbstractContextManager[TriggersLogger]):
         logger, scope, token = self._entered.pop()
         restore(token)
         CAPTURER.end(self._captures)
-        if exc is not None and not isinstance(exc, GeneratorExit) and self._log.first_sight(exc):
+        if exc is not None and not issubclass(type(exc), GeneratorExit) and self._log.first_sight(exc):
             logger.leave(exc, level_of(exc))
         scope.ended = True
 

@@ -6,7 +6,6 @@ import functools
 import inspect
 import logging
 import sys
-from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
@@ -18,7 +17,7 @@ from triggers.logs.settings import LogSettings
 from triggers.logs.sink import Sink
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
     from types import FrameType
 
 P = ParamSpec("P")
@@ -39,14 +38,17 @@ def restore(token: Token[TriggersLogger | None]) -> None:
         CURRENT.set(None if token.old_value is Token.MISSING else token.old_value)
 
 
-@contextmanager
-def detached() -> Iterator[None]:
-    """Run what follows outside of any block: a task run inside another's must not write to its log."""
-    token = CURRENT.set(None)
-    try:
-        yield
-    finally:
-        restore(token)
+class detached:  # noqa: N801 - used like a function
+    """Run the block outside any logger block: a task that runs inside another must not write to its log.
+
+    A class, because contextlib sets attributes of the exceptions that pass, which some exceptions refuse.
+    """
+
+    def __enter__(self) -> None:
+        self._token = CURRENT.set(None)
+
+    def __exit__(self, *_: object) -> None:
+        restore(self._token)
 
 
 def current_logger(name: str | None = None) -> TriggersLogger:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from triggers.core.records import LogEntry
 from triggers.exceptions import StatusChange, context_of
 from triggers.logs.report import report_once
-from triggers.logs.sanitizing.exceptions import describe
+from triggers.logs.sanitizing.exceptions import describe, traceback_of
 from triggers.logs.sanitizing.messages import format_message, text_of
 from triggers.logs.sanitizing.plain import NOTHING, SanitizedContext
 from triggers.logs.sanitizing.shapes import type_name
@@ -54,7 +54,7 @@ def is_signal(exc: BaseException | None) -> bool:
     """Whether it ends a task without a failure: the framework's own retry and skip, and being cancelled."""
     # Importing asyncio takes long. Until another module has imported all of it, it has cancelled nothing.
     cancelled = getattr(sys.modules.get("asyncio"), "CancelledError", ())
-    return isinstance(exc, (StatusChange, cancelled))
+    return issubclass(type(exc), (StatusChange, cancelled))
 
 
 class _Forwarding(threading.local):
@@ -82,7 +82,7 @@ class _Facts:
         """Return the exception as handlers expect it; not a signal, nor one whose text holds a secret."""
         if self.exc is None or self.described is None or self.described.hidden or self.is_signal(level):
             return None
-        return type(self.exc), self.exc, self.exc.__traceback__
+        return type(self.exc), self.exc, traceback_of(self.exc)
 
 
 _NO_FACTS = _Facts()
@@ -225,12 +225,12 @@ class TriggersLogger(logging.Logger):
         TriggersLogger(mute, sink, self.bound, self.scope)._take_made(record)  # noqa: SLF001 - one of these
 
     def _take_made(self, record: logging.LogRecord) -> None:
-        extra = {key: item for key, item in record.__dict__.items() if key not in STANDARD}
-        args = record.args if isinstance(record.args, tuple) else (record.args,) if record.args else ()
-        line = record.lineno if type(record.lineno) is int else 0
-        place = (text_of(record.pathname), line, text_of(record.funcName or ""))
-        level = _level_of(record)
         try:
+            extra = {key: item for key, item in record.__dict__.items() if key not in STANDARD}
+            args = record.args if isinstance(record.args, tuple) else (record.args,) if record.args else ()
+            line = record.lineno if type(record.lineno) is int else 0
+            place = (text_of(record.pathname), line, text_of(record.funcName or ""))
+            level = _level_of(record)
             self._take(level, record.msg, args, place, None, extra, record.exc_info)
         except Exception as problem:  # noqa: BLE001 - as every other record
             self._failed(problem)
@@ -290,7 +290,7 @@ class TriggersLogger(logging.Logger):
         sink, sanitizer = self._sink, self._sanitizer
         secrets = sink.secrets()
         facts = _NO_FACTS
-        if secrets or exc_info or extra is not None:
+        if secrets or exc_info is not None or extra is not None:
             plain, facts = self._guarded(context, extra, exc_info, secrets)
         elif context is None:
             plain = self.bound
@@ -350,7 +350,7 @@ class TriggersLogger(logging.Logger):
         sanitizer = self._sanitizer
         plain = self._bound_without(secrets) if secrets else self.bound
         described = attributes = None
-        exc = _exception(exc_info) if exc_info else None
+        exc = None if exc_info is None else _exception(exc_info)
         if exc is not None:
             described = describe(exc, sanitizer.settings, secrets)
             plain = sanitizer.merge(plain, sanitizer.context(context_of(exc), secrets))
@@ -422,15 +422,15 @@ class TriggersLogger(logging.Logger):
 
     def leave(self, exc: BaseException, level: int) -> None:
         """Log an exception that leaves the block, at the place where it was raised inside of it."""
-        if not self.isEnabledFor(level):
-            return
-        kind, trace = type(exc).__name__, exc.__traceback__
-        place = _NOWHERE
-        if trace is not None:
-            code = trace.tb_frame.f_code
-            place = (code.co_filename, trace.tb_lineno, code.co_name)
-        text = text_of(exc)
         try:
+            if not self.isEnabledFor(level):
+                return
+            kind, trace = type_name(type(exc)).rpartition(".")[2], traceback_of(exc)
+            place = _NOWHERE
+            if trace is not None:
+                code = trace.tb_frame.f_code
+                place = (code.co_filename, trace.tb_lineno, code.co_name)
+            text = text_of(exc)
             self._take(level, f"{kind}: %s" if text else kind, (text,) if text else (), place, exc_info=exc)
         except Exception as problem:  # noqa: BLE001 - as every other record
             self._failed(problem)
@@ -465,7 +465,11 @@ class TriggersLogger(logging.Logger):
 
 
 def _level_of(record: logging.LogRecord) -> int:
-    return min(max(int(record.levelno), logging.NOTSET), MAX_LEVEL)
+    """The level of a record that anybody may have made; of one that has none, WARNING."""
+    try:
+        return min(max(int(record.levelno), logging.NOTSET), MAX_LEVEL)
+    except Exception:  # noqa: BLE001 - what stands there may be any object
+        return logging.WARNING
 
 
 def _further(frame: FrameType | None, stacklevel: int) -> FrameType | None:
@@ -509,6 +513,8 @@ def _set_renamed(state: dict[str, Any], attributes: dict[str, Any]) -> None:
 def _exception(exc_info: Any) -> BaseException | None:
     if isinstance(exc_info, BaseException):
         return exc_info
+    if not exc_info:
+        return None
     found = exc_info if isinstance(exc_info, tuple) else sys.exc_info()
     exc = next(islice(found, 1, 2), None)
     return exc if isinstance(exc, BaseException) else None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from triggers.core.records import without_contexts
 from triggers.core.state import Changes, Counter, Firing, Instance, Latest, Need, Session, Slice, copy_of
 from triggers.core.status import Status
-from triggers.core.values import decode, encode
+from triggers.core.values import decode, encode, type_name
 from triggers.exceptions import StorageBusyError, StorageError
 from triggers.fork import reset_after_fork
 from triggers.storages.base import (
@@ -100,7 +100,7 @@ class MemoryStorage:
     def joined(self, connection: object) -> NoReturn:
         """Raise StorageError: memory has no transactions that others could take part in."""
         message = (
-            f"memory:// cannot join a transaction on {type(connection).__name__}: use sqlite:/// or "
+            f"memory:// cannot join a transaction on {type_name(type(connection))}: use sqlite:/// or "
             f"postgresql://, in the application's own database"
         )
         raise StorageError(message)

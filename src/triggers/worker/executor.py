@@ -250,7 +250,7 @@ class RunningAttempt:
             return self._signalled(signal)
         except BaseException as error:  # noqa: BLE001 - whatever a task raises ends up in its instance
             stop = self.delivery.is_stop(error)
-            if stop or isinstance(error, KeyboardInterrupt):
+            if stop or issubclass(type(error), KeyboardInterrupt):
                 self.interrupted = error
             again = self.task is None or self.task.on_lost == "retry"
             return (
@@ -280,8 +280,13 @@ class RunningAttempt:
 
         timeout = self.task.timeout if self.task else None
 
-        async def bounded() -> Any:
-            ended: BaseException | None = None
+        returned: Any = None
+        ended: BaseException | None = None
+
+        # Neither passes through asyncio, which asks a task for the text of its result, and sets attributes of
+        # exceptions: both may be anybody's code.
+        async def bounded() -> None:
+            nonlocal returned, ended
             limit = asyncio.timeout(None if timeout is None else duration(timeout).total_seconds())
             try:
                 async with limit:
@@ -289,12 +294,15 @@ class RunningAttempt:
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised again below
                 ended = error
             if limit.expired() or time.monotonic() >= self.held.deadline:
-                raise TaskTimeoutError(self._too_long()) from ended
-            if ended is not None:
-                raise ended
-            return returned
+                late = TaskTimeoutError(self._too_long())
+                late.__cause__, ended = ended, late
+            elif ended is not None and issubclass(type(ended), asyncio.CancelledError):
+                raise ended  # for asyncio, which may make a KeyboardInterrupt of it
 
-        return _run_anywhere(bounded)
+        _run_anywhere(bounded)
+        if ended is not None:
+            raise ended
+        return returned
 
     def _context(self, rule: Rule) -> TaskContext:
         claimed = self.claimed
@@ -357,7 +365,10 @@ class RunningAttempt:
             metadata = decode(encode_mapping(signal.metadata, "metadata", self.policy.limits))
             if isinstance(signal, Skip):
                 return AttemptEnd(partial(decisions.skip_running, self.policy), metadata)
-            error, retry = self._error(signal.cause or signal), self._retry_terms(signal)
+            error, retry = (
+                self._error(signal if signal.cause is None else signal.cause),
+                self._retry_terms(signal),
+            )
             return AttemptEnd(partial(decisions.fail, self.policy, error=error, retry=retry), metadata)
         except InvalidValueError as invalid:
             return self._failed(invalid)

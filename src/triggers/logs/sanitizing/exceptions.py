@@ -54,6 +54,22 @@ def exception_record(
     return describe(exc, settings, secrets).record
 
 
+#: What Python keeps of an exception, read past the attributes that its class may put in their place.
+_KEPT = {name: vars(BaseException)[name].__get__ for name in ("__traceback__", "__cause__", "__context__")}
+_SUPPRESSED = vars(BaseException)["__suppress_context__"].__get__
+_MEMBERS = vars(BaseExceptionGroup)["exceptions"].__get__
+
+
+def traceback_of(exc: BaseException) -> TracebackType | None:
+    """Return where an exception was raised, whatever its class makes of the attribute."""
+    trace: TracebackType | None = _KEPT["__traceback__"](exc)
+    return trace
+
+
+def _members(exc: BaseException) -> tuple[BaseException, ...]:
+    return _MEMBERS(exc) if issubclass(type(exc), BaseExceptionGroup) else ()
+
+
 @dataclass(slots=True)
 class Described:
     """An exception as data.
@@ -126,7 +142,7 @@ class _Tree:
 
     def node(self, exc: BaseException, depth: int) -> dict[str, Any]:
         self.seen.add(id(exc))
-        where = place(exc.__traceback__)
+        where = place(traceback_of(exc))
         record: dict[str, Any] = {
             "type": type_name(type(exc)).rpartition(".")[2],
             "qualified_type": qualified(type(exc)),
@@ -155,7 +171,7 @@ class _Tree:
         return self.node(exc, depth + 1)
 
     def members(self, exc: BaseException, depth: int) -> list[dict[str, Any]]:
-        members = exc.exceptions if isinstance(exc, BaseExceptionGroup) else ()
+        members = _members(exc)
         nodes = [self.branch(member, depth) for member in islice(members, MAX_NOTES)]
         if len(members) > MAX_NOTES:
             self.cuts.append("exception.members")
@@ -200,8 +216,8 @@ class _Tree:
         if behind is not None:
             shown += self.lines(behind, record[link], margin)
             shown += _indented(CAUSE if link == "cause" else CONTEXT, margin)
-        shown += _indented(_stack(exc.__traceback__) + self.headline(exc, record), margin)
-        members = exc.exceptions if isinstance(exc, BaseExceptionGroup) else ()
+        shown += _indented(_stack(traceback_of(exc)) + self.headline(exc, record), margin)
+        members = _members(exc)
         for number, (member, node) in enumerate(zip(members, record["members"], strict=False), 1):
             shown += _indented(f"+---------------- {number} ----------------\n", margin)
             shown += self.lines(member, node, margin + "| ")
@@ -209,7 +225,7 @@ class _Tree:
 
     def headline(self, exc: BaseException, record: dict[str, Any]) -> str:
         name, message = record["qualified_type"].removeprefix("builtins."), record["message"]
-        if isinstance(exc, SyntaxError):
+        if issubclass(type(exc), SyntaxError):
             first = "".join(traceback.format_exception_only(exc))
         else:
             first = f"{name}: {message}\n" if message else f"{name}\n"
@@ -221,9 +237,10 @@ def _indented(text: str, margin: str) -> list[str]:
 
 
 def _behind(exc: BaseException) -> tuple[BaseException | None, str]:
-    if exc.__cause__ is not None:
-        return exc.__cause__, "cause"
-    return (None if exc.__suppress_context__ else exc.__context__), "context_exception"
+    cause = _KEPT["__cause__"](exc)
+    if cause is not None:
+        return cause, "cause"
+    return (None if _SUPPRESSED(exc) else _KEPT["__context__"](exc)), "context_exception"
 
 
 def notes_of(exc: BaseException) -> list[str]:

@@ -19,6 +19,7 @@ from celery import signals
 from celery.utils.imports import symbol_by_name
 from kombu.exceptions import OperationalError
 
+from triggers.core.values import shown
 from triggers.exceptions import DuplicateTaskError, PluginError, StorageError
 from triggers.fork import reset_after_fork
 from triggers.runners.celery import worker as celery_worker
@@ -144,7 +145,7 @@ class CeleryRunner:
         """
         name = task if isinstance(task, str) else getattr(task, "name", None)
         if not isinstance(name, str):
-            message = f"bind needs a task class or the name of a task, not {task!r}"
+            message = f"bind needs a task class or the name of a task, not {shown(task)}"
             raise TypeError(message)
         for option in options:
             self._check_option(option)

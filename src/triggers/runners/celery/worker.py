@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from billiard import common as billiard_common
@@ -23,11 +22,12 @@ from celery.exceptions import (
     WorkerTerminate,
 )
 
+from triggers.core.values import type_name
 from triggers.runners.base import Delivery
 from triggers.runners.celery.message import Hint, understood
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from typing import Self
 
 _log = logging.getLogger(__name__)
 
@@ -168,16 +168,18 @@ class SoftLimit:
         self._inside = False
         self._struck = False
 
-    @contextmanager
-    def inside(self) -> Iterator[None]:
+    def inside(self) -> Self:
         """Around the user's code. A limit that has passed before strikes at the beginning."""
+        return self
+
+    # Not by contextlib, which sets attributes of the exceptions that pass: some of them refuse that.
+    def __enter__(self) -> None:
         if self._struck:
             raise SoftTimeLimitExceeded
         self._inside = True
-        try:
-            yield
-        finally:
-            self._inside = False
+
+    def __exit__(self, *_: object) -> None:
+        self._inside = False
 
     def begin(self) -> None:
         """A message begins: take Celery's place, if this is a child of a pool and its handler is there."""
@@ -204,10 +206,11 @@ def begin() -> None:
 
 def _is_stop(error: BaseException) -> bool:
     """Whether an exception only means that this process, or greenlet, is told to go."""
-    if isinstance(error, WorkerShutdown | WorkerTerminate) or type(error).__name__ == "GreenletExit":
+    kind = type(error)  # an exception may be anybody's, and isinstance would ask it for its class
+    if issubclass(kind, WorkerShutdown | WorkerTerminate) or type_name(kind).endswith(".GreenletExit"):
         return True
     # Billiard's handler of SIGTERM notes that it was called, and exits: not the user's own SystemExit.
-    return isinstance(error, SystemExit) and billiard_common._should_have_exited[0]  # noqa: SLF001
+    return issubclass(kind, SystemExit) and billiard_common._should_have_exited[0]  # noqa: SLF001
 
 
 def sweep_step(carrier: Carrier) -> type:

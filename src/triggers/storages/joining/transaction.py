@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from triggers.core.values import type_name
 from triggers.exceptions import StorageError
 from triggers.storages.joining.after_commit import pending_of
 
@@ -263,7 +264,7 @@ def _refuse_async(given: Any) -> None:
     module = sys.modules.get("sqlalchemy.ext.asyncio")
     kinds = (module.AsyncSession, module.AsyncConnection, module.async_scoped_session) if module else ()
     if isinstance(given, kinds):
-        name = type(given).__name__
+        name = type_name(type(given))
         message = f"open the block in a function that gets what is in the {name}: await it.run_sync(function)"
         raise StorageError(message)
 

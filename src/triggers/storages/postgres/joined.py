@@ -13,6 +13,7 @@ import psycopg
 from psycopg import pq
 from psycopg.adapt import Transformer
 
+from triggers.core.values import type_name
 from triggers.exceptions import StorageBusyError, StorageError
 from triggers.storages.joining.transaction import AsyncConnection
 from triggers.storages.postgres.connection import LostError, PipelineConnection, ServerError
@@ -188,7 +189,7 @@ class JoinedPool:
         if isinstance(connection, AsyncConnection):
             connection, wait = connection.connection, connection.wait
         if not isinstance(connection, psycopg.AsyncConnection if wait else psycopg.Connection):
-            kind = f"{type(connection).__module__.partition('.')[0]} {type(connection).__name__}"
+            kind = type_name(type(connection))
             message = f"a connection of psycopg 3 to {url.shown} is needed, not a {kind}"
             raise StorageError(message)
         _begin(connection)

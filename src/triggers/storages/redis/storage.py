@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from triggers.core.state import NeedsSession
+from triggers.core.values import type_name
 from triggers.exceptions import StorageError
 from triggers.storages.base import MAX_CONFLICTS, ConflictError
 from triggers.storages.redis.changes import GuardError
@@ -83,7 +84,7 @@ class RedisStorage:
     def joined(self, connection: object) -> NoReturn:
         """Raise StorageError: Redis has no transactions that others could take part in."""
         message = (
-            f"{self._store.url.shown} cannot join a transaction on {type(connection).__name__}: use "
+            f"{self._store.url.shown} cannot join a transaction on {type_name(type(connection))}: use "
             f"sqlite:/// or postgresql://, in the application's own database"
         )
         raise StorageError(message)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from triggers.core.values import type_name
 from triggers.exceptions import StorageBusyError, StorageError
 from triggers.storages.joining.transaction import AsyncConnection
 from triggers.storages.sqlite.file import Run
@@ -138,9 +139,10 @@ class JoinedFile:
             )
             raise StorageError(message)
         ours = driver.__name__.partition(".")[0]
-        theirs = type(given).__module__.partition(".")[0]
+        kind = type_name(type(given))
+        theirs = kind.partition(".")[0]
         if not (hasattr(given, "in_transaction") and hasattr(given, "text_factory")):
-            message = f"a connection to {self._file.path} is needed, not a {theirs} {type(given).__name__}"
+            message = f"a connection to {self._file.path} is needed, not a {kind}"
             raise StorageError(message)
         message = (
             f"the connection is of the module {theirs}, and the storage uses {ours}: two copies of SQLite in "
