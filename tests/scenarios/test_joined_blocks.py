@@ -314,7 +314,7 @@ def test_a_storage_without_transactions_says_so():
 
 def test_what_is_no_connection_is_refused(triggers, manager):
     """It is said what was given, and what is needed."""
-    with pytest.raises(StorageError, match=r"needed, not a builtins object"), manager.joined(object()):
+    with pytest.raises(StorageError, match=r"needed, not a object"), manager.joined(object()):
         raise AssertionError
 
 

@@ -237,12 +237,10 @@ def _plain(value: Any, room: int) -> Any:
         return _plain_dict(value, _less(room))
     if kind is list:
         return _plain_list(value, _less(room))
-    return _other(value, kind, room)
+    return _tagged(value, kind, room)
 
 
 def _other(value: Any, kind: type, room: int) -> Any:
-    if kind in _ENCODE:
-        return _tagged(value, *_ENCODE[kind])
     if kind is tuple:
         return {"$tuple": _plain_list(value, _less(room))}
     if kind is set or kind is frozenset:
@@ -362,7 +360,10 @@ def _number(value: float) -> float:
     return value
 
 
-def _tagged(value: object, tag: str, write: Callable[[Any], Any]) -> dict[str, Any]:
+def _tagged(value: object, kind: type, room: int = 0) -> Any:
+    if kind not in _ENCODE:
+        return _other(value, kind, room)
+    tag, write = _ENCODE[kind]
     try:
         written = write(value)
     except Exception as error:  # noqa: BLE001 - a time asks its time zone, which may be anybody's code
@@ -410,10 +411,10 @@ def _fields(value: Any) -> dict[str, Any]:
 
 def _exact(base: type) -> Callable[[Any], Any]:
     """Makes a value of the base of one of its subclass, if that is all that there is to it."""
-    tag, write = _ENCODE[base]
 
     def take(value: Any) -> Any:
-        exact = _DECODE[tag](_tagged(value, tag, write)[tag])
+        ((tag, written),) = _tagged(value, base).items()
+        exact = _DECODE[tag](written)
         equal = exact == value
         if not equal:
             raise _Refused(f"a {type_name(type(value))} that would come back as something else, {exact!r}")
