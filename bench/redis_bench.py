@@ -19,15 +19,17 @@ import redis
 
 from bench.rounds import in_turns
 from triggers import Triggers
-from triggers.core.decisions.unit_of_work import Work
-from triggers.core.state import Decision, Firing
+from triggers.core.decisions.unit_of_work import UnitOfWork
+from triggers.core.exchange import Decision
+from triggers.core.state import Firing
 from triggers.storages.redis.nodes import packed
 from triggers.testing.servers import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from triggers.core.state import DecisionRun, Session
+    from triggers.core.exchange import DecisionRun
+    from triggers.core.state import Session
     from triggers.storages.redis.nodes import Command
 
 CONFIGURATION = {"t_import": {"after": ["ready"], "andEvery": "pageReceived", "run": "bench.NoOp"}}
@@ -204,7 +206,7 @@ def _grown(url: str, uid: str, trigger: str, size: int) -> Callable[[], None]:
     triggers, manager = _session(url, GROWTH, uid)
 
     def many(session: Session) -> DecisionRun:
-        work = Work(session, manager.policy)
+        work = UnitOfWork(session, manager.policy)
         work.learn((yield work.need(trigger)))
         for _ in range(BATCH):
             work.fire(Firing(0, trigger, '{"page":0}', 0))

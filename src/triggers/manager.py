@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from typing import Self
 
+    from triggers.core.exchange import Changes, Decision
     from triggers.core.rules import RuleSet
-    from triggers.core.state import Changes, Decision
     from triggers.storages.base import Reader, Storage
 
 P = ParamSpec("P")

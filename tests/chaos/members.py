@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tests.chaos.doom import Doom
 from tests.crash.world import CONFIGURATION, Journal, World, plan, review
-from triggers.core import decisions
+from triggers.core.decisions import rescue
 from triggers.exceptions import StorageError
 from triggers.runners.threads import ThreadsRunner
 from triggers.testing.faults import FaultyStorage
@@ -238,4 +238,4 @@ class Members:
 
 def shorten_backoff() -> None:
     """In this process, and all that it forks, the pause after a crash is short."""
-    decisions.CRASH_BACKOFF = (BACKOFF,)  # type: ignore[assignment]
+    rescue.CRASH_BACKOFF = (BACKOFF,)  # type: ignore[assignment]

@@ -18,7 +18,7 @@ from tests.conftest import with_empty_database
 from tests.crash.checker import check
 from tests.crash.processes import begin, end, in_child
 from tests.crash.world import CONFIGURATION, Fire, World, wait_for
-from triggers.core import decisions
+from triggers.core.decisions import rescue
 from triggers.runners.threads import ThreadsRunner
 from triggers.testing.conformance.steps import Steps
 from triggers.testing.servers.watchdog import family
@@ -58,7 +58,7 @@ def settings(**more):
 
 def test_ghosts_of_celery_workers_are_refused(url, broker, worker, tmp_path, monkeypatch):
     """One child of a Celery worker is paused, the other cut off, for longer than a lease: both come back too late."""
-    monkeypatch.setattr(decisions, "CRASH_BACKOFF", (1,))
+    monkeypatch.setattr(rescue, "CRASH_BACKOFF", (1,))
     go_on = tmp_path / "go on"
 
     def busy(_: str, fence: int) -> float:
@@ -86,11 +86,11 @@ def test_ghosts_of_celery_workers_are_refused(url, broker, worker, tmp_path, mon
         os.kill(pids[GHOSTS[0]], signal.SIGSTOP)
         network.hold()
 
-        def rescue() -> None:
+        def recover_all() -> None:
             with world.app(ThreadsRunner(1), **settings()) as app:
                 assert app.join(60), app.backlog()
 
-        assert in_child(rescue) == 0
+        assert in_child(recover_all) == 0
         go_on.touch()
         network.release()
         os.kill(pids[GHOSTS[0]], signal.SIGCONT)

@@ -24,7 +24,7 @@ from tests.crash.test_mutants import no_fence, put, recover_without_fence_check,
 from tests.crash.world import World, wait_for
 from tests.history.clients import open_storage
 from triggers import plugins
-from triggers.core import decisions
+from triggers.core.decisions import rescue
 from triggers.core.terms import Policy
 from triggers.storages.postgres import PostgresStorage
 from triggers.storages.postgres import storage as postgres
@@ -206,7 +206,7 @@ def examined(
     report = folder / "problems"
 
     def act() -> None:
-        decisions.CRASH_BACKOFF = (1,)  # type: ignore[assignment]
+        rescue.CRASH_BACKOFF = (1,)  # type: ignore[assignment]
         if make:
             make()
         report.write_text(json.dumps(examine(url, folder)), "utf-8")

@@ -14,7 +14,7 @@ from tests.crash.checker import check
 from tests.crash.processes import KILLED, begin, end, in_child
 from tests.crash.world import CONFIGURATION, Journal, World, plan, review
 from triggers import FinalizingTriggerManager
-from triggers.core import decisions
+from triggers.core.decisions import rescue
 from triggers.core.values import DEFAULT_LIMITS
 from triggers.runners.threads import ThreadsRunner
 from triggers.testing.conformance.steps import Steps
@@ -71,7 +71,7 @@ def heal(world: World, uids: list[str]) -> None:
 @pytest.mark.parametrize("hits", [(1,), pytest.param((2, 3, 5, 8), marks=pytest.mark.slow)])
 def test_killed_at_every_step_of_the_protocol_nothing_is_lost(url, tmp_path, monkeypatch, hits):
     """Before and after each step a process is killed, each in a session of its own; all come to their planned end."""
-    monkeypatch.setattr(decisions, "CRASH_BACKOFF", (1,))
+    monkeypatch.setattr(rescue, "CRASH_BACKOFF", (1,))
     world, deaths = World(tmp_path, url=url), Journal(tmp_path / "deaths")
     world.storage().close()
     doomed = [(point, hit) for hit in hits for point in EVERY_POINT]

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from triggers.core.state import Changes, Decision, Need
+from triggers.core.exchange import Changes, Decision, Need
 
 #: Looks like markup, format strings, an option, and is hard on every terminal; and still is a name.
 NASTY = "[red]x[/red] 'q\" %s {0} :a --json 日本 🎉"

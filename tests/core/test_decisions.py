@@ -8,8 +8,9 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from triggers.core import decisions
+from triggers.core.exchange import Changes, Decision, Need, NeedsSession, Slice
 from triggers.core.rules import NO_RULES, rule_set
-from triggers.core.state import Changes, Decision, Firing, Instance, Need, NeedsSession, Session, Slice
+from triggers.core.state import Firing, Instance, Session
 from triggers.core.status import Status
 from triggers.core.terms import AttemptReport, Policy, Terms
 from triggers.exceptions import ManagerMismatchError

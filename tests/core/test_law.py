@@ -8,10 +8,11 @@ from datetime import timedelta
 import pytest
 
 from triggers.core import decisions
-from triggers.core.decisions import CRASH_BACKOFF
-from triggers.core.decisions.unit_of_work import GIVE_BACK_BACKOFF
+from triggers.core.decisions.attempt import GIVE_BACK_BACKOFF
+from triggers.core.decisions.rescue import CRASH_BACKOFF
+from triggers.core.exchange import Changes, Need, Slice
 from triggers.core.names import split_instance_name
-from triggers.core.state import MAX_HISTORY, Changes, Counter, Firing, Instance, Need, Session, Slice, copy_of
+from triggers.core.state import MAX_HISTORY, Counter, Firing, Instance, Session, copy_of
 from triggers.core.status import Status
 from triggers.core.terms import AttemptReport, Finalizing, Policy, RetryTerms
 from triggers.core.values import decode, encode

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from triggers.core import decisions
-from triggers.core.decisions.unit_of_work import MAX_AUDITS
+from triggers.core.decisions.review import MAX_AUDITS
+from triggers.core.exchange import Changes, Need, Slice
 from triggers.core.records import fingerprint, without_contexts
-from triggers.core.state import Changes, Instance, Need, Session, Slice
+from triggers.core.state import Instance, Session
 from triggers.core.status import Status
 from triggers.core.terms import Finalizing, Policy
 from triggers.core.values import decode

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.crash.world import CONFIGURATION, COOLDOWN, World, expected_statuses
-from triggers.core import decisions
-from triggers.core.state import Changes, Decision, Firing, Instance, Need, Session
+from triggers.core.decisions import rescue
+from triggers.core.exchange import Changes, Decision, Need
+from triggers.core.state import Firing, Instance, Session
 from triggers.core.values import decode
 from triggers.storages.sqlite.url import load_driver
 from triggers.testing.conformance.machine import shown
@@ -31,7 +32,7 @@ from triggers.testing.conformance.steps import Steps
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from triggers.core.state import DecisionRun
+    from triggers.core.exchange import DecisionRun
     from triggers.storages.base import Storage, StoredRecord
 
 FINALIZING = "sessionFinalized"
@@ -114,7 +115,7 @@ def check(
     expect: bool = True,
     modelled: bool = True,
     purged: bool = False,
-    backoff: Iterable[int] = decisions.CRASH_BACKOFF,
+    backoff: Iterable[int] = rescue.CRASH_BACKOFF,
     max_crashes: int = 3,
 ) -> Report:
     """Check everything.

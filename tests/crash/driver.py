@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from tests.crash.processes import begin, end
 from tests.crash.world import CONFIGURATION, World, plan, review
-from triggers.core import decisions
+from triggers.core.decisions import rescue
 from triggers.runners.threads import ThreadsRunner
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ class Soak:
         """Kill as many as wanted, let the others finish; what was done, in numbers."""
         began = time.monotonic()
         logging.basicConfig(filename=self.world.folder / "errors.log", level=logging.ERROR)
-        decisions.CRASH_BACKOFF = (BACKOFF,)  # type: ignore[assignment]
+        rescue.CRASH_BACKOFF = (BACKOFF,)  # type: ignore[assignment]
         roles = ["producer 0", "producer 1", "worker 0", "worker 1", "worker 2", "reviewer"]
         while sum(self.kills.values()) < self.wanted:
             self.bury()

@@ -24,7 +24,8 @@ from tests.crash.test_points import killed_everywhere
 from tests.crash.world import World
 from triggers.core import decisions
 from triggers.core.decisions.unit_of_work import RunnerHost
-from triggers.core.state import Decision, Firing
+from triggers.core.exchange import Decision
+from triggers.core.state import Firing
 from triggers.core.status import Status
 from triggers.core.values import encode
 from triggers.exceptions import InvalidValueError, StorageBusyError, StorageError

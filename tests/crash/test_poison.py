@@ -15,8 +15,8 @@ import pytest
 from tests.crash.healing import Ticking
 from tests.crash.processes import KILLED, begin, end, in_child
 from tests.crash.world import World, wait_for, wall_clock
+from triggers.core.exchange import Changes, Decision, Need
 from triggers.core.names import split_instance_name
-from triggers.core.state import Changes, Decision, Need
 from triggers.core.status import Status
 from triggers.exceptions import StorageBusyError
 from triggers.runners.threads import ThreadsRunner

@@ -11,7 +11,8 @@ import pytest
 from tests.scenarios.applications import KINDS, ON_A_FILE, RolledBackError, application_of
 from triggers import Registry, TriggerManager, Triggers
 from triggers.core import decisions
-from triggers.core.state import Decision, Firing, NeedsSession
+from triggers.core.exchange import Decision, NeedsSession
+from triggers.core.state import Firing
 from triggers.exceptions import (
     ConfigurationError,
     IdempotencyConflictError,

@@ -18,7 +18,7 @@ from triggers.testing.conformance.steps import Steps
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from triggers.core.state import Changes
+    from triggers.core.exchange import Changes
     from triggers.storages.base import Lease, Storage
 
 #: What a session of these simulations fires at its end.

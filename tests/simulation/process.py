@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Generator
 
     from tests.simulation.world import World
-    from triggers.core.state import Changes, Decision, DecisionRun, Session
+    from triggers.core.exchange import Changes, Decision, DecisionRun
+    from triggers.core.state import Session
     from triggers.storages.base import Expired, Lease, Reader, ReadyInstance, Storage
     from triggers.worker.heartbeat import HeldClaim
 

@@ -14,8 +14,9 @@ import pytest
 
 import triggers
 from triggers.core.columns import ENTRY, INSTANCE, RECORD, codecs_of, names_of
+from triggers.core.exchange import Record
 from triggers.core.records import LogEntry
-from triggers.core.state import Firing, Instance, Record
+from triggers.core.state import Firing, Instance
 from triggers.core.status import Status
 from triggers.plugins import storage_from_url
 from triggers.storages.redis import rows as redis_rows
@@ -159,7 +160,8 @@ RULES = {name: {"after": ["first", "go"], "run": "shop.Task"} for name in ("t_a"
 
 SCRIPT = """
 import json, sys
-from triggers.core.state import Changes, Counter, Decision, Guard, Instance, Need
+from triggers.core.exchange import Changes, Decision, Guard, Need
+from triggers.core.state import Counter, Instance
 from triggers.core.status import Status
 from triggers.plugins import storage_from_url
 from triggers.testing.conformance.steps import Steps

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from triggers.core.state import Changes, Decision, Need
+from triggers.core.exchange import Changes, Decision, Need
 from triggers.exceptions import StorageBusyError
 from triggers.storages.memory import MemoryStorage
 from triggers.testing.conformance import StorageConformance

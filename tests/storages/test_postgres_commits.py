@@ -13,8 +13,9 @@ import pytest
 from tests.storages.postgres_sandbox import PostgresPlace, connect, in_schema
 from triggers.core import decisions
 from triggers.core.decisions.unit_of_work import need_for
+from triggers.core.exchange import Changes, Decision, Need
 from triggers.core.records import LogBatch
-from triggers.core.state import Changes, Decision, Firing, Need
+from triggers.core.state import Firing
 from triggers.core.terms import Finalizing, Policy
 from triggers.core.values import decode
 from triggers.exceptions import StorageBusyError, StorageError

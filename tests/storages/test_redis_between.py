@@ -11,7 +11,8 @@ from redis import Redis
 from tests.storages.redis_sandboxes import RedisPlace
 from triggers.core import decisions
 from triggers.core.configuration import check_configuration
-from triggers.core.state import Changes, Counter, Decision, Firing, Need
+from triggers.core.exchange import Changes, Decision, Need
+from triggers.core.state import Counter, Firing
 from triggers.core.status import Status
 from triggers.core.terms import AttemptReport, Finalizing, Policy, Terms
 from triggers.exceptions import StorageCorruptError

@@ -13,7 +13,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from tests.storages.redis_sandboxes import RedisPlace
-from triggers.core.state import Changes, Decision, Need
+from triggers.core.exchange import Changes, Decision, Need
 from triggers.exceptions import StorageError, StorageFullError
 from triggers.storages.redis import RedisStorage
 from triggers.storages.redis.lua import script

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from triggers.core.state import Decision
+from triggers.core.exchange import Decision
 from triggers.exceptions import (
     SchemaVersionError,
     StorageBusyError,

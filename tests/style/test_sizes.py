@@ -15,9 +15,6 @@ SUFFIXES = {".py", ".sql", ".lua"}
 #: Why a file is longer. "To split" is not a reason to keep it but says how it will become shorter.
 LONGER = {
     "src/triggers/app.py": "To split: how an instance is routed to its runner can be a module of its own.",
-    "src/triggers/core/decisions/__init__.py": "To split: one module for each kind of decision (firing, review, attempt, rescue).",
-    "src/triggers/core/decisions/unit_of_work.py": "To split, together with law.py: it contains the unit of work of all decisions.",
-    "src/triggers/core/state.py": "To split: what is kept, and what passes between the core and a storage.",
     "src/triggers/worker/executor.py": "To split: the executor, and the attempt that it runs.",
     "src/triggers/logs/logger.py": "To split: the logger, and the functions that combine `extra` and `context`.",
     "src/triggers/logs/sanitizing/walk.py": "One recursive walk over any value, with a case for each kind of container.",

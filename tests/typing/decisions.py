@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_type
 
 from triggers.core import decisions
-from triggers.core.state import Changes, Decision, Firing, Need
+from triggers.core.exchange import Changes, Decision, Need
+from triggers.core.state import Firing
 from triggers.storages.memory import MemoryStorage
 from triggers.storages.postgres import PostgresStorage
 from triggers.storages.redis import RedisStorage
@@ -16,7 +17,8 @@ from triggers.storages.sqlite import SqliteStorage
 from triggers.testing.faults import Faults, FaultyStorage
 
 if TYPE_CHECKING:
-    from triggers.core.state import DecisionRun, Session
+    from triggers.core.exchange import DecisionRun
+    from triggers.core.state import Session
     from triggers.storages.base import Storage
 
 

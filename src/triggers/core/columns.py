@@ -152,7 +152,7 @@ INSTANCE: Final = (
     Column("log_audit", _TRANSITIONED),
 )
 
-#: What is stored of a :class:`triggers.core.state.Record`; its entry's fields are in their order.
+#: What is stored of a :class:`triggers.core.exchange.Record`; its entry's fields are in their order.
 RECORD: Final = (
     Column("number"),
     Column("fence"),

@@ -7,7 +7,7 @@ stranger's, keeps these promises, and the suite in :mod:`triggers.testing.confor
  1. A commit is atomic: all changes of a decision are stored, or none, whenever the process dies.
  2. Exclusive decisions about one session are made one after the other: each sees all that came before it. One
     that is not exclusive sees its one instance as it is when the change is applied. If it raises
-    :class:`~triggers.core.state.NeedsSession`, or changes more than single instances, it is made again
+    :class:`~triggers.core.exchange.NeedsSession`, or changes more than single instances, it is made again
     exclusively, in the same commit, and nothing of its first run is kept.
  3. A commit that returned is kept, as durably as the storage is configured to keep anything.
  4. A change of an instance is applied only while its guard (status, fence, lease) still holds; else the
@@ -31,27 +31,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from triggers.core.exchange import NeedsSession
 from triggers.core.names import instance_name
 from triggers.core.records import fingerprint
-from triggers.core.state import NeedsSession
 from triggers.exceptions import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
+    from triggers.core.exchange import Changes, Decision, DecisionRun, Need, Slice
     from triggers.core.records import LogEntry
     from triggers.core.rules import RuleSet
-    from triggers.core.state import (
-        Changes,
-        Counter,
-        Decision,
-        DecisionRun,
-        Firing,
-        Instance,
-        Need,
-        Session,
-        Slice,
-    )
+    from triggers.core.state import Counter, Firing, Instance, Session
     from triggers.core.status import Status
 
 #: How often a decision is made anew because a guard no longer held, before that counts as an error.
@@ -227,7 +218,7 @@ class Storage(Protocol):
 
         The decision says whether it must be made exclusively. One that need not may be run without the
         session's lock, so that claims and logs do not wait for firings. If :func:`run_decision` then raises
-        :class:`~triggers.core.state.NeedsSession`, undo everything and run the decision again exclusively,
+        :class:`~triggers.core.exchange.NeedsSession`, undo everything and run the decision again exclusively,
         within the same call. A storage that runs every decision exclusively never gets that exception.
 
         Args:

@@ -10,8 +10,9 @@ import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NoReturn
 
+from triggers.core.exchange import Changes, Need, Slice
 from triggers.core.records import without_contexts
-from triggers.core.state import Changes, Counter, Firing, Instance, Latest, Need, Session, Slice, copy_of
+from triggers.core.state import Counter, Firing, Instance, Latest, Session, copy_of
 from triggers.core.status import Status
 from triggers.core.values import decode, encode, type_name
 from triggers.exceptions import StorageBusyError, StorageError
@@ -34,8 +35,8 @@ from triggers.storages.clock import wall_clock
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
+    from triggers.core.exchange import Decision, Guard, Record
     from triggers.core.records import LogEntry
-    from triggers.core.state import Decision, Guard, Record
 
 _SETTLED = frozenset({Status.REPLAYED, Status.SKIPPED, Status.ABANDONED})
 

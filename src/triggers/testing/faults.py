@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from triggers.core.state import Changes, Decision, DecisionRun, Session
+    from triggers.core.exchange import Changes, Decision, DecisionRun
+    from triggers.core.state import Session
     from triggers.runners.base import Runner, RunnerHost
     from triggers.storages.base import Expired, Lease, Purge, Purged, Reader, ReadyInstance, Storage
 

@@ -49,9 +49,10 @@ from triggers.worker.heartbeat import Heartbeat, HeldClaim
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from triggers.core.exchange import Changes, Decision
     from triggers.core.records import LogBatch
     from triggers.core.rules import Rule
-    from triggers.core.state import Changes, Decision, Instance
+    from triggers.core.state import Instance
     from triggers.manager import TriggerManager
     from triggers.runners.base import Delivery
     from triggers.storages.base import Storage

@@ -5,22 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from triggers.core.exchange import Changes, Guard, Need, Record, Slice
 from triggers.core.names import instance_name
-from triggers.core.state import (
-    Changes,
-    Counter,
-    Firing,
-    Guard,
-    Instance,
-    Latest,
-    Need,
-    Record,
-    Session,
-    Slice,
-)
+from triggers.core.state import Counter, Firing, Instance, Latest, Session
 from triggers.core.status import RESOLVED, Status, check_move
-from triggers.core.terms import SECOND, AttemptReport, Policy, PolicyOf, Terms
-from triggers.core.values import Limits, decode, encode
+from triggers.core.terms import AttemptReport, Policy, PolicyOf
+from triggers.core.values import decode, encode
 from triggers.exceptions import ManagerMismatchError, UnknownInstanceError, UnknownSessionError
 
 if TYPE_CHECKING:
@@ -28,17 +18,7 @@ if TYPE_CHECKING:
 
     from triggers.core.rules import Rule, RuleSet
 
-#: Pauses before an instance is offered again that a worker without its task gave back, in microseconds.
-GIVE_BACK_BACKOFF = tuple(min(2**step, 900) * SECOND for step in range(11))
-
-
 NOTHING: frozenset[str] = frozenset()
-
-#: So many reviews of an instance are kept, the first and the latest ones.
-MAX_AUDITS = 100
-
-#: How large they may be together.
-AUDITS = Limits(payload=16 * 1024 * 1024)
 
 
 def need_for(
@@ -315,33 +295,7 @@ class UnitOfWork:
         merged = decode(instance.metadata) | dict(metadata)
         instance.metadata = encode(merged, "metadata", self.policy.limits)
 
-    def reconsider(self, instance: Instance, before: RuleSet) -> None:
-        """Decide an unstarted instance by the rules as they are now."""
-        old, new = before.rules.get(instance.task), self.session.rules.rules.get(instance.task)
-        self.save_triggers(instance, old.lacks(instance.taken, instance.vetoes) if old else ())
-        if new is not None:
-            self.decide(instance, new)
-
     # claims
-
-    def grant_claim(self, instance: Instance, owner: str, terms: Terms) -> None:
-        """Give a scheduled instance to a worker."""
-        self.transition(instance, Status.RUNNING, f"claimed by {owner}")
-        instance.fence += 1
-        instance.attempt += 1
-        instance.owner = owner
-        instance.lease_until = self.session.now + terms.lease
-        instance.crash_budget = terms.crash_budget
-        self.changes.claimed = instance
-
-    def return_unrunnable(self, instance: Instance) -> None:
-        """Offer an instance again, after a pause that grows, that a worker could not run."""
-        self.save_whole(instance)
-        pause = GIVE_BACK_BACKOFF[min(instance.given_back, len(GIVE_BACK_BACKOFF) - 1)]
-        instance.given_back += 1
-        instance.run_at = instance.dispatch_after = self.session.now + pause
-        if instance.given_back == 1:
-            instance.note(self.session.now, instance.status, "given back by a worker that lacks the task")
 
     def is_held(self, instance: Instance, attempt: AttemptReport) -> bool:
         """Whether the attempt still holds the instance."""
@@ -351,16 +305,6 @@ class UnitOfWork:
         """Decide nothing, and say why."""
         self.changes.refused = why
         return self.changes
-
-    def refuse_late(self, instance: Instance, attempt: AttemptReport) -> Changes:
-        """Record that a ghost wanted to end an instance that it no longer holds, and keep its records."""
-        self.save_whole(instance)
-        instance.note(self.session.now, instance.status, f"refused a late end with fence {attempt.fence}")
-        self.log(instance, attempt)
-        self.changes.writes_head = False
-        return self.refuse(
-            f"fence {attempt.fence} is old: {instance.name} is {instance.status} with fence {instance.fence}"
-        )
 
     # records
 
@@ -383,26 +327,6 @@ class UnitOfWork:
         instance.log_level = max(instance.log_level, level)
         if level >= self.policy.threshold:
             instance.log_unresolved = max(instance.log_unresolved, level)
-
-    def review(self, instance: Instance, audit: Mapping[str, Any]) -> Generator[Need, Slice, Changes]:
-        """Find what is left to review of an instance's records, and keep who reviewed the rest, and why."""
-        self.save_whole(instance)
-        level, instance.log_unresolved = instance.log_unresolved, 0
-        if instance.log_resolved == 0 and not instance.log_chosen:
-            levels = (level for level in instance.log_counts if level >= self.policy.threshold)
-            instance.log_unresolved = max(levels, default=0)
-        elif instance.log_resolved < instance.log_count:
-            beyond = (instance.log_resolved, self.policy.threshold, instance.log_chosen)
-            found = yield Need(instances=((instance.task, instance.number),), levels=beyond)
-            instance.log_unresolved = found.level
-        entry = {"outcome": "resolved", **audit, "at": self.session.now, "level": level}
-        audits = [*decode(instance.log_audit), entry]
-        if len(audits) > MAX_AUDITS:
-            del audits[MAX_AUDITS // 2]
-        instance.log_audit = encode(audits, "the audit", AUDITS)
-        self.something_resolved = True
-        yield from self.finalize()
-        return self.done()
 
     # counting and finalising
 

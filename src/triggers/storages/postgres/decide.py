@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from triggers.core.columns import RECORD, names_of
+from triggers.core.exchange import Changes, Need, Slice
 from triggers.core.rules import RuleSet, read_rules
-from triggers.core.state import Changes, Counter, Latest, Need, Session, Slice
+from triggers.core.state import Counter, Latest, Session
 from triggers.storages.base import run_decision
 from triggers.storages.sql import rows, statements
 
 if TYPE_CHECKING:
-    from triggers.core.state import Decision, Record
+    from triggers.core.exchange import Decision, Record
     from triggers.storages.base import StoredRecord
 
 Row = tuple[Any, ...]

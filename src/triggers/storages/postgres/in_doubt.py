@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from triggers.storages.postgres.connection import LostError, ServerError
 
 if TYPE_CHECKING:
-    from triggers.core.state import Changes
+    from triggers.core.exchange import Changes
     from triggers.storages.postgres.connection import PipelineConnection
     from triggers.storages.postgres.decide import PlannedCommit
 

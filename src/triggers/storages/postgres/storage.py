@@ -22,7 +22,8 @@ import copy
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from triggers.core.state import Counter, NeedsSession
+from triggers.core.exchange import NeedsSession
+from triggers.core.state import Counter
 from triggers.exceptions import StorageError
 from triggers.storages.base import (
     MAX_CONFLICTS,
@@ -47,7 +48,8 @@ from triggers.storages.sql import rows
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from triggers.core.state import Changes, Decision, Firing, Instance, Session
+    from triggers.core.exchange import Changes, Decision
+    from triggers.core.state import Firing, Instance, Session
     from triggers.core.status import Status
     from triggers.storages.base import StoredRecord
     from triggers.storages.postgres.connection import PipelineConnection

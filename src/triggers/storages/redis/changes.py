@@ -15,7 +15,8 @@ from triggers.storages.redis.keys import instance_place, member_of_instance
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from triggers.core.state import Changes, Firing, Guard, Instance
+    from triggers.core.exchange import Changes, Guard
+    from triggers.core.state import Firing, Instance
     from triggers.storages.redis.nodes import Part
     from triggers.storages.redis.rows import SeenState
 

@@ -7,8 +7,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from triggers.core.exchange import Changes, Slice
 from triggers.core.rules import NO_RULES
-from triggers.core.state import Changes, Slice
 from triggers.storages.base import ConflictError, run_decision
 from triggers.storages.redis import rows
 from triggers.storages.redis.changes import ANY, CommitArguments
@@ -17,7 +17,8 @@ from triggers.storages.redis.slice import Head, head_from, parts_of, slice_from
 from triggers.storages.redis.store import Call
 
 if TYPE_CHECKING:
-    from triggers.core.state import Decision, Firing, Need
+    from triggers.core.exchange import Decision, Need
+    from triggers.core.state import Firing
     from triggers.storages.redis.rows import SeenState
     from triggers.storages.redis.store import RedisStore
 

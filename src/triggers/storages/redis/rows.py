@@ -20,7 +20,8 @@ from triggers.storages.sql import rows
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from triggers.core.state import Guard, Record, Session
+    from triggers.core.exchange import Guard, Record
+    from triggers.core.state import Session
     from triggers.storages.base import StoredRecord
 
 _STATUS: Final = {str(status).encode(): status for status in Status}

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic_core import from_json
 
-from triggers.core.state import Session, Slice
+from triggers.core.exchange import Slice
+from triggers.core.state import Session
 from triggers.storages.redis import rows
 from triggers.storages.redis.changes import keyed_field
 from triggers.storages.redis.keys import instance_of_place, instance_place
 
 if TYPE_CHECKING:
+    from triggers.core.exchange import Need
     from triggers.core.rules import RuleSet
-    from triggers.core.state import Need
     from triggers.storages.redis.nodes import Part
     from triggers.storages.redis.rows import SeenState
 

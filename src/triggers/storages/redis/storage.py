@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from triggers.core.state import NeedsSession
+from triggers.core.exchange import NeedsSession
 from triggers.core.values import type_name
 from triggers.exceptions import StorageError
 from triggers.storages.base import MAX_CONFLICTS, ConflictError
@@ -27,7 +27,7 @@ from triggers.storages.redis.url import RedisUrl
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from triggers.core.state import Changes, Decision
+    from triggers.core.exchange import Changes, Decision
     from triggers.storages.base import Expired, Lease, Purge, Purged, ReadyInstance
 
 #: After so many conflicts in a row the others are asked to wait for a moment.

@@ -12,8 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from triggers.core.columns import RECORD
+from triggers.core.exchange import Changes, Need, Slice
 from triggers.core.rules import RuleSet, read_rules
-from triggers.core.state import Changes, Counter, Latest, Need, Session, Slice
+from triggers.core.state import Counter, Latest, Session
 from triggers.storages.base import (
     MAX_CONFLICTS,
     MAX_PAUSE,
@@ -34,7 +35,8 @@ from triggers.storages.sqlite.joined import JoinedFile
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-    from triggers.core.state import Decision, Firing, Instance
+    from triggers.core.exchange import Decision
+    from triggers.core.state import Firing, Instance
     from triggers.core.status import Status
     from triggers.storages.base import StoredRecord
     from triggers.storages.sqlite.file import Run

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from triggers.core.decisions import CRASH_BACKOFF
-from triggers.core.decisions.unit_of_work import GIVE_BACK_BACKOFF
+from triggers.core.decisions.attempt import GIVE_BACK_BACKOFF
+from triggers.core.decisions.rescue import CRASH_BACKOFF
 from triggers.core.status import Status
 from triggers.core.terms import RetryTerms
 from triggers.core.values import decode

@@ -11,7 +11,8 @@ import pytest
 
 from triggers.core import decisions
 from triggers.core.decisions.unit_of_work import need_for
-from triggers.core.state import Changes, Decision, Firing, Guard, Need, NeedsSession, Record, Session
+from triggers.core.exchange import Changes, Decision, Guard, Need, NeedsSession, Record
+from triggers.core.state import Firing, Session
 from triggers.core.status import Status
 from triggers.core.terms import AttemptReport, Finalizing, Policy
 from triggers.core.values import decode, encode
@@ -29,7 +30,7 @@ from triggers.testing.conformance.steps import SECOND, Steps
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from triggers.core.state import DecisionRun
+    from triggers.core.exchange import DecisionRun
     from triggers.storages.base import Storage
     from triggers.testing.conformance.sandbox import StorageSandbox
 

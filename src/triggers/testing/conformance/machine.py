@@ -15,7 +15,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from triggers.core.decisions.unit_of_work import GIVE_BACK_BACKOFF
+from triggers.core.decisions.attempt import GIVE_BACK_BACKOFF
 from triggers.core.status import Status
 from triggers.core.terms import AttemptReport, Finalizing, Policy, RetryTerms
 from triggers.core.values import decode, encode
@@ -40,7 +40,8 @@ from triggers.testing.conformance.steps import LEASE, SECOND, Steps
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from triggers.core.state import Changes, Instance
+    from triggers.core.exchange import Changes
+    from triggers.core.state import Instance
     from triggers.testing.conformance.sandbox import StorageSandbox
 
 #: Idempotency keys; few, so that they are used again.

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from triggers.core import decisions
 from triggers.core.configuration import check_configuration
+from triggers.core.exchange import Changes, Decision, Need, Slice
 from triggers.core.names import split_instance_name
-from triggers.core.state import Changes, Decision, Instance, Need, Session, Slice, new_firing
+from triggers.core.state import Instance, Session, new_firing
 from triggers.core.terms import AttemptReport, Policy, RetryTerms, Terms
 from triggers.core.values import decode, encode
 from triggers.storages.base import Lease
@@ -20,8 +21,9 @@ from triggers.storages.base import Lease
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
+    from triggers.core.exchange import DecisionRun
     from triggers.core.records import LogBatch
-    from triggers.core.state import DecisionRun, Firing
+    from triggers.core.state import Firing
     from triggers.core.status import Status
     from triggers.storages.base import Storage
 

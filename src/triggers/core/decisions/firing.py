@@ -1,0 +1,104 @@
+"""What the application does to a session: it fires triggers and configures tasks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from triggers.core.decisions.unit_of_work import UnitOfWork, need_for
+from triggers.core.exchange import Changes, Decision, Need
+from triggers.exceptions import IdempotencyConflictError
+
+if TYPE_CHECKING:
+    from triggers.core.exchange import DecisionRun
+    from triggers.core.rules import RuleSet
+    from triggers.core.state import Firing, Instance, Session
+    from triggers.core.terms import Policy, PolicyOf
+
+
+def fire(policy: Policy | PolicyOf, firing: Firing, rules: RuleSet | None = None) -> Decision:
+    """A trigger fires.
+
+    Args:
+        policy: the manager's.
+        firing: what was fired; its number and time are given here.
+        rules: those that the session had when the caller last saw it; None if it never did.
+
+    Raises:
+        IdempotencyConflictError: its key was used for a firing that differs from it.
+    """
+    key = None if firing.key is None else (firing.trigger, firing.key)
+
+    def begin(session: Session) -> DecisionRun:
+        work = UnitOfWork(session, policy)
+        found = yield work.need_for(firing.trigger, key=key)
+        if found.keyed is not None:
+            return _repeat(work, found.keyed, firing)
+        work.absorb(found)
+        work.fire(firing)
+        yield from work.finalize()
+        return work.done()
+
+    prefetch = None if rules is None else need_for(rules, firing.trigger, key)
+    return Decision("fire", begin, prefetch=prefetch)
+
+
+def configure(policy: Policy | PolicyOf, rules: RuleSet, *, catch_up: bool = False) -> Decision:
+    """A session gets new rules; its unstarted instances are decided again by those that changed.
+
+    With the rules that it has, nothing is stored.
+
+    Args:
+        policy: the manager's.
+        rules: all that it has from now on.
+        catch_up: apply the recorded firings, in their order, to the tasks that are new.
+    """
+
+    def begin(session: Session) -> DecisionRun:
+        work = UnitOfWork(session, policy)
+        before, session.rules = session.rules, rules
+        pending = session.pending
+        changed = frozenset(
+            task
+            for task in before.rules.keys() | rules.rules.keys()
+            if before.rules.get(task) != rules.rules.get(task)
+        )
+        added = [rule for task, rule in rules.rules.items() if task not in before.rules] if catch_up else []
+        past = frozenset(name for rule in added for name in rule.named)
+        found = yield Need(tasks=None, unstarted=changed, history=past)
+        work.absorb(found)
+        work.changes.new_rules = rules.digest != before.digest
+        work.count_pending()
+        for instance in found.instances:
+            _reconsider(work, instance, before)
+        fresh = [rule for rule in added if work.counter(rule.task).created == 0]
+        for firing in found.history:
+            work.deliver(firing, [rule for rule in fresh if firing.trigger in rule.named])
+        work.something_resolved = True
+        yield from work.finalize()
+        changes = work.done()
+        changes.writes_head = (
+            changes.new_rules or session.ref is None or session.pending != pending or bool(changes.fired)
+        )
+        return changes
+
+    return Decision("configure", begin)
+
+
+def _repeat(work: UnitOfWork, earlier: Firing, firing: Firing) -> Changes:
+    if earlier.fingerprint != firing.fingerprint:
+        message = (
+            f"key {firing.key!r} of trigger {firing.trigger!r} in session {work.session.uid!r} was used for "
+            f"firing {earlier.number}, with other kwargs; nothing was changed: use another key for this one"
+        )
+        raise IdempotencyConflictError(message)
+    work.changes.writes_head = False
+    work.changes.duplicate_of = earlier
+    return work.changes
+
+
+def _reconsider(work: UnitOfWork, instance: Instance, before: RuleSet) -> None:
+    """Decide an unstarted instance by the rules as they are now."""
+    old, new = before.rules.get(instance.task), work.session.rules.rules.get(instance.task)
+    work.save_triggers(instance, old.lacks(instance.taken, instance.vetoes) if old else ())
+    if new is not None:
+        work.decide(instance, new)

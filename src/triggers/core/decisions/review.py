@@ -1,0 +1,219 @@
+"""What a person decides about an instance: replay, skip, set a status, add metadata, review its records."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from triggers.core.decisions.unit_of_work import UnitOfWork, need_of_instance
+from triggers.core.exchange import Changes, Decision, Need
+from triggers.core.status import Status, check_move
+from triggers.core.values import Limits, decode, encode
+from triggers.exceptions import InvalidStatusError, UnknownTaskError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Generator, Mapping
+
+    from triggers.core.exchange import DecisionRun, Slice
+    from triggers.core.state import Instance, Session
+    from triggers.core.terms import Policy, PolicyOf
+
+#: So many reviews of an instance are kept, the first and the latest ones.
+MAX_AUDITS = 100
+
+#: How large they may be together.
+AUDITS = Limits(payload=16 * 1024 * 1024)
+
+
+def replay(policy: Policy | PolicyOf, task: str, number: int, kwargs: str | None = None) -> Decision:
+    """A person lets a failed instance run again, as a new instance.
+
+    Args:
+        policy: the manager's.
+        task: the instance's task.
+        number: the instance's number.
+        kwargs: payload in place of the present kwargs, or None for the same.
+
+    Raises:
+        InvalidStatusError: it is not failed.
+        UnknownTaskError: the task is no longer configured.
+    """
+
+    def begin(session: Session) -> DecisionRun:
+        work = UnitOfWork(session, policy)
+        instance = yield from work.load_instance(task, number)
+        _must_be_failed(instance, "replayed")
+        if task not in session.rules.rules:
+            raise UnknownTaskError([(task, "is no longer in the configuration, so it cannot be replayed")])
+        work.transition(instance, Status.REPLAYED)
+        work.successor(instance, kwargs, run_at=session.now, retries=0)
+        return work.done()
+
+    return Decision("replay", begin, prefetch=need_of_instance(task, number))
+
+
+def skip(policy: Policy | PolicyOf, task: str, number: int, *, result: str | None = None) -> Decision:
+    """A person gives a failed instance up.
+
+    Args:
+        policy: the manager's.
+        task: the instance's task.
+        number: the instance's number.
+        result: payload to cascade with, as if it had finished; None for no cascade.
+
+    Raises:
+        InvalidStatusError: it is not failed.
+    """
+
+    def begin(session: Session) -> DecisionRun:
+        work = UnitOfWork(session, policy)
+        instance = yield from work.load_instance(task, number, cascade=result is not None)
+        if instance.status is not Status.FAILED:
+            check_move(
+                instance.name,
+                instance.status,
+                Status.SKIPPED if instance.status is not Status.RUNNING else Status.REPLAYED,
+            )
+        work.transition(instance, Status.SKIPPED)
+        if result is not None:
+            work.cascade(instance, result)
+        yield from work.finalize()
+        return work.done()
+
+    return Decision("skip", begin, prefetch=need_of_instance(task, number) if result is None else None)
+
+
+def set_status(policy: Policy | PolicyOf, task: str, number: int, status: Status) -> Decision:
+    """A person moves an unstarted or running instance by hand; from running the fence is raised.
+
+    A finish by hand cascades with an empty result. Replaying and skipping have decisions of their own.
+
+    Raises:
+        InvalidStatusError: the table of moves does not have it, or only a claim can do it.
+    """
+    finishes = status is Status.FINISHED
+
+    def begin(session: Session) -> DecisionRun:
+        work = UnitOfWork(session, policy)
+        instance = yield from work.load_instance(task, number, cascade=finishes)
+        check_move(instance.name, instance.status, status)
+        if status is Status.RUNNING:
+            message = f"{instance.name} is {instance.status}: only a worker's claim makes it running"
+            raise InvalidStatusError(message)
+        if status is Status.SCHEDULED:
+            instance.run_at = session.now
+            instance.dispatch_after = session.now + work.policy.grace
+        work.save_whole(instance)
+        if instance.status is Status.RUNNING:
+            instance.fence += 1
+        work.transition(instance, status, "by hand")
+        if finishes:
+            work.cascade(instance, "{}")
+        yield from work.finalize()
+        return work.done()
+
+    return Decision("set_status", begin, prefetch=None if finishes else need_of_instance(task, number))
+
+
+def add_metadata(policy: Policy | PolicyOf, task: str, number: int, metadata: Mapping[str, Any]) -> Decision:
+    """Keys are added to the metadata of an instance; a key that is there gets the new value."""
+
+    def begin(session: Session) -> DecisionRun:
+        work = UnitOfWork(session, policy)
+        instance = yield from work.load_instance(task, number)
+        work.save_whole(instance)
+        work.describe(instance, metadata)
+        return work.done()
+
+    return Decision("add_metadata", begin, prefetch=need_of_instance(task, number))
+
+
+def add_session_metadata(policy: Policy | PolicyOf, metadata: Mapping[str, Any]) -> Decision:
+    """Keys are added to the metadata of the session; a key that is there gets the new value."""
+
+    def begin(session: Session) -> DecisionRun:
+        work = UnitOfWork(session, policy)
+        yield Need()
+        merged = decode(session.metadata) | dict(metadata)
+        session.metadata = encode(merged, "metadata", work.policy.limits)
+        return work.done()
+
+    return Decision("add_session_metadata", begin)
+
+
+def resolve_logs(  # noqa: PLR0917 - policy and instance, and what is wanted
+    policy: Policy | PolicyOf,
+    task: str,
+    number: int,
+    audit: Mapping[str, Any],
+    through: int | None = None,
+    records: Collection[int] | None = None,
+) -> Decision:
+    """A person has reviewed records of an instance: all of them, those up to one, or chosen ones.
+
+    Args:
+        policy: the manager's.
+        task: the instance's task.
+        number: the instance's number.
+        audit: who and why; kept with the time.
+        through: number of the last record that was reviewed, None for all that there are.
+        records: numbers of just those that were reviewed.
+    """
+
+    def begin(session: Session) -> DecisionRun:
+        work = UnitOfWork(session, policy)
+        instance = yield from work.load_instance(task, number)
+        scope: dict[str, Any]
+        if records is None:
+            last = instance.log_count if through is None else min(through, instance.log_count)
+            instance.log_resolved = max(instance.log_resolved, last)
+            scope = {"through": last}
+        else:
+            scope = {"records": sorted(records)}
+        chosen = {*instance.log_chosen, *(records or ())}
+        instance.log_chosen = tuple(
+            sorted(one for one in chosen if instance.log_resolved < one <= instance.log_count)
+        )
+        return (yield from _review(work, instance, {**audit, **scope}))
+
+    return Decision("resolve_logs", begin, prefetch=need_of_instance(task, number))
+
+
+def reopen_logs(policy: Policy | PolicyOf, task: str, number: int, audit: Mapping[str, Any]) -> Decision:
+    """A person takes every review of an instance's records back; a session that was finalised stays so."""
+
+    def begin(session: Session) -> DecisionRun:
+        work = UnitOfWork(session, policy)
+        instance = yield from work.load_instance(task, number)
+        instance.log_resolved, instance.log_chosen = 0, ()
+        return (yield from _review(work, instance, {**audit, "outcome": "reopened"}))
+
+    return Decision("reopen_logs", begin, prefetch=need_of_instance(task, number))
+
+
+def _must_be_failed(instance: Instance, what: str) -> None:
+    if instance.status is not Status.FAILED:
+        message = f"{instance.name} is {instance.status}: only a failed instance can be {what}"
+        raise InvalidStatusError(message)
+
+
+def _review(
+    work: UnitOfWork, instance: Instance, audit: Mapping[str, Any]
+) -> Generator[Need, Slice, Changes]:
+    """Find what is left to review of an instance's records, and keep who reviewed the rest, and why."""
+    work.save_whole(instance)
+    level, instance.log_unresolved = instance.log_unresolved, 0
+    if instance.log_resolved == 0 and not instance.log_chosen:
+        levels = (level for level in instance.log_counts if level >= work.policy.threshold)
+        instance.log_unresolved = max(levels, default=0)
+    elif instance.log_resolved < instance.log_count:
+        beyond = (instance.log_resolved, work.policy.threshold, instance.log_chosen)
+        found = yield Need(instances=((instance.task, instance.number),), levels=beyond)
+        instance.log_unresolved = found.level
+    entry = {"outcome": "resolved", **audit, "at": work.session.now, "level": level}
+    audits = [*decode(instance.log_audit), entry]
+    if len(audits) > MAX_AUDITS:
+        del audits[MAX_AUDITS // 2]
+    instance.log_audit = encode(audits, "the audit", AUDITS)
+    work.something_resolved = True
+    yield from work.finalize()
+    return work.done()
