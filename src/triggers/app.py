@@ -12,7 +12,7 @@ from triggers.core.configuration import check_configuration
 from triggers.core.names import is_name
 from triggers.core.values import DEFAULT_LIMITS, Limits, type_name
 from triggers.exceptions import ManagerMismatchError, UnknownSessionError
-from triggers.manager import FinalizingTriggerManager, ManagerServices, TriggerManager
+from triggers.manager import FinalizingTriggerManager, FiredBy, ManagerServices, TriggerManager
 from triggers.options import check_application, duration
 from triggers.runners.base import BY_ITSELF
 from triggers.session import SessionView
@@ -468,12 +468,12 @@ class Triggers:
             self._managers[name] = plugins.manager_named(name)
         return self._managers.get(name)
 
-    def _manager_of(self, name: str, uid: str) -> TriggerManager:
+    def _manager_of(self, name: str, uid: str, fired_by: FiredBy | None = None) -> TriggerManager:
         kind = self._kind(name)
         if kind is None:
             message = f"session {uid!r} belongs to manager {name!r}, which this process lacks"
             raise ManagerMismatchError(message)
-        return kind(uid, self._services)
+        return kind(uid, self._services, fired_by)
 
     def _policy_of(self, name: str) -> Policy | None:
         if name not in self._policies:

@@ -518,10 +518,6 @@ class TriggerManager:
             if instance.status is Status.SKIPPED and guard.status is not Status.SKIPPED:
                 self._post_skip(TaskInstance(self.storage, instance), instance.result is not None)
 
-    def of_task(self, fired_by: FiredBy) -> TriggerManager:
-        """The same manager for use inside a task: what it fires counts as fired by that instance."""
-        return type(self)(self.uid, self._services, fired_by)
-
 
 class FinalizingTriggerManager(TriggerManager):
     """Fires ``sessionFinalized`` once, in the very commit that resolves the last task of a session.

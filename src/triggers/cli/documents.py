@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from triggers.core.status import Status
+from triggers.core.status import SETTLED, Status
 from triggers.core.values import Limits, encode, to_datetime
 from triggers.session import level_name
 
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 
 #: What is stored was measured when it came in.
 _ANY_SIZE: Final = Limits(payload=2**62, nesting=500)
-
-
-#: In these, what was said holds nothing up.
-_SETTLED: Final = frozenset({Status.REPLAYED, Status.SKIPPED, Status.ABANDONED})
 
 
 def emit(document: Any) -> None:
@@ -84,7 +80,7 @@ def asks_for_review(instance: Instance) -> int:
 
     Of an instance that was replayed, skipped or abandoned nobody need review anything.
     """
-    return 0 if instance.status in _SETTLED else instance.log_unresolved
+    return 0 if instance.status in SETTLED else instance.log_unresolved
 
 
 def parent_of(instance: Instance) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from triggers.core.records import LogEntry, fingerprint
 from triggers.core.status import Status
@@ -64,6 +64,22 @@ class Slice:
     level: int = 0
 
 
+class GuardedState(Protocol):
+    """The part of an instance's stored state that a :class:`Guard` compares."""
+
+    @property
+    def status(self) -> Status:
+        """The stored status."""
+
+    @property
+    def fence(self) -> int:
+        """The stored fencing token."""
+
+    @property
+    def lease_until(self) -> int | None:
+        """The end of the stored lease, None without a claim."""
+
+
 @dataclass(frozen=True, slots=True)
 class Guard:
     """What must still be stored of an instance for its change to be applied; part of the statement.
@@ -77,6 +93,11 @@ class Guard:
     status: Status
     fence: int
     lease_until: int | None = None
+
+    def holds(self, stored: GuardedState) -> bool:
+        """Return whether the change may be applied to an instance that is stored in this state."""
+        lease = stored.lease_until if self.lease_until is None else self.lease_until
+        return (stored.status, stored.fence, stored.lease_until) == (self.status, self.fence, lease)
 
 
 class Record(NamedTuple):

@@ -28,6 +28,9 @@ class Status(StrEnum):
 #: Nothing more will come of an instance in one of these; they alone count as done when a session finalises.
 RESOLVED = frozenset({Status.FINISHED, Status.SKIPPED, Status.REPLAYED, Status.ABANDONED})
 
+#: An instance in one of these was settled without a finish, so its log records no longer need a review.
+SETTLED = (Status.REPLAYED, Status.SKIPPED, Status.ABANDONED)
+
 
 class Move(NamedTuple):
     """One allowed change of status and what brings it about."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from triggers.core.exchange import Changes, Need, Slice
 from triggers.core.records import without_contexts
 from triggers.core.state import Counter, Firing, Instance, Latest, Session, copy_of
-from triggers.core.status import Status
+from triggers.core.status import SETTLED, Status
 from triggers.core.values import decode, encode, type_name
 from triggers.exceptions import StorageBusyError, StorageError
 from triggers.fork import reset_after_fork
@@ -35,10 +35,8 @@ from triggers.storages.clock import wall_clock
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-    from triggers.core.exchange import Decision, Guard, Record
+    from triggers.core.exchange import Decision, Record
     from triggers.core.records import LogEntry
-
-_SETTLED = frozenset({Status.REPLAYED, Status.SKIPPED, Status.ABANDONED})
 
 
 @dataclass(slots=True)
@@ -135,7 +133,7 @@ class MemoryStorage:
         stored = self._of(changes.session.uid).instances
         guards = [(stored.get((moved.task, moved.number)), guard) for moved, guard in changes.transitioned]
         taking = [stored.get((taken.task, taken.number)) for taken in changes.triggered]
-        return all(now is not None and _is_guarded(now, guard) for now, guard in guards) and all(
+        return all(now is not None and guard.holds(now) for now, guard in guards) and all(
             now is not None and now.status is Status.UNSTARTED for now in taking
         )
 
@@ -411,18 +409,13 @@ def _may_go(kept: _Kept, record: StoredRecord, purge: Purge) -> bool:
     if purge.contexts_only and _bare(record).entry == entry:
         return False
     instance = kept.instances[record.task, record.instance]
-    if not instance.log_unresolved or instance.status in _SETTLED:
+    if not instance.log_unresolved or instance.status in SETTLED:
         return True
     return entry.level < min(purge.threshold, instance.log_unresolved) or not _is_open(kept, record)
 
 
 def _is_flagged(instance: Instance, level: int) -> bool:
-    return instance.log_unresolved >= max(level, 1) and instance.status not in _SETTLED
-
-
-def _is_guarded(now: Instance, guard: Guard) -> bool:
-    lease = now.lease_until if guard.lease_until is None else guard.lease_until
-    return (now.status, now.fence, now.lease_until) == (guard.status, guard.fence, lease)
+    return instance.log_unresolved >= max(level, 1) and instance.status not in SETTLED
 
 
 def _stored(cursor: int, record: Record, entry: LogEntry) -> StoredRecord:

@@ -94,7 +94,8 @@ class Executor:
     Attributes:
         storage: where they are.
         tasks: what can be run here.
-        manager_of: (name of a manager, uid) → the manager, None where this process lacks it.
+        manager_of: makes the manager of a session that an instance uses, from the manager's name, the UID and
+            the instance; raises ManagerMismatchError if this process lacks that manager.
         policy_of: name of a manager → its policy, None where this process lacks it.
         lease: how long a claim lasts without a heartbeat, in seconds.
         max_crashes: at so many crashes an instance is failed.
@@ -102,7 +103,7 @@ class Executor:
 
     storage: Storage
     tasks: Registry
-    manager_of: Callable[[str, str], TriggerManager]
+    manager_of: Callable[[str, str, FiredBy], TriggerManager]
     policy_of: decisions.PolicyOf
     lease: float
     max_crashes: int
@@ -140,8 +141,7 @@ class Executor:
         Raises:
             StorageError: the storage is away; nothing was changed.
         """
-        payload = encode(dict(exception_record(error, LogSettings())), "the error", ROOMY)
-        decision = decisions.abort(self.policy_of, task, number, label, payload)
+        decision = decisions.abort(self.policy_of, task, number, label, error_payload(error))
         return not self.storage.commit(uid, decision, timeout=timeout).refused
 
     def lose(self, uid: str, task: str, number: int, label: str) -> bool:
@@ -217,9 +217,9 @@ class RunningAttempt:
         self.rules = changes.session.rules
         self.rule = self.rules.rules.get(claimed.task)
         self.task = executor.tasks.get(self.rule.run) if self.rule else None
-        manager = executor.manager_of(changes.session.manager, self.uid)
-        self.manager = manager.of_task(FiredBy(claimed.name, claimed.cascade_depth + 1))
-        self.policy = manager.policy
+        fired_by = FiredBy(claimed.name, claimed.cascade_depth + 1)
+        self.manager = executor.manager_of(changes.session.manager, self.uid, fired_by)
+        self.policy = self.manager.policy
         lasts = executor.lease_of(self.task)
         lease = Lease(self.uid, claimed.task, claimed.number, claimed.fence)
         self.held = HeldClaim.since(claimed_at, lease, lasts)
@@ -354,8 +354,7 @@ class RunningAttempt:
         )
 
     def _error(self, error: BaseException) -> str:
-        described = exception_record(error, self.manager.log_settings, self.log.secrets())
-        return encode(dict(described), "the error", ROOMY)
+        return error_payload(error, self.manager.log_settings, self.log.secrets())
 
     def _failed(self, error: BaseException) -> AttemptEnd:
         return AttemptEnd(partial(decisions.fail, self.policy, error=self._error(error)))
@@ -438,7 +437,20 @@ class RunningAttempt:
 
 def worker_lost(what: str) -> str:
     """The error, as a payload, of an instance that has lost too many workers."""
-    return encode(dict(exception_record(WorkerLost(what), LogSettings())), "the error")
+    return error_payload(WorkerLost(what))
+
+
+def error_payload(
+    error: BaseException, settings: LogSettings | None = None, secrets: tuple[str, ...] = ()
+) -> str:
+    """Encode an exception, with its whole tree, as the error of an instance.
+
+    Args:
+        error: the exception.
+        settings: how it is recorded; the defaults if None.
+        secrets: values that are masked in it.
+    """
+    return encode(dict(exception_record(error, settings or LogSettings(), secrets)), "the error", ROOMY)
 
 
 def idempotency_key(uid: str, root: str) -> str:

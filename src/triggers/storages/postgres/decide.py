@@ -42,7 +42,7 @@ OPEN: Final = (
 PURGEABLE: Final = (
     "logs.at < $1 AND logs.level <= $2"
     f" AND NOT (instances.log_unresolved > 0 AND logs.level >= least($3, instances.log_unresolved) AND {OPEN}"
-    " AND instances.status NOT IN ('replayed', 'skipped', 'abandoned'))"
+    f" AND instances.status NOT IN ({rows.SETTLED_VALUES}))"
     " AND (NOT $4::boolean OR logs.context <> '{}'"
     """ OR position('"context":' IN replace(coalesce(logs.exception, ''), '"context":{}', '')) > 0)"""
 )

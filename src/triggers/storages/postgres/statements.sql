@@ -282,7 +282,7 @@ SELECT {instance_columns} FROM {schema}.instances
 WHERE session = {session} AND (task, number) > ($2, $3::bigint) AND log_unresolved > 0 AND log_unresolved >= $7
   AND ($4::text IS NULL OR task = $4::text)
   AND ($5::text[] IS NULL OR status = ANY($5::text[]))
-  AND status NOT IN ('replayed', 'skipped', 'abandoned')
+  AND status NOT IN ({settled})
 ORDER BY task, number LIMIT $6
 
 -- name: counters

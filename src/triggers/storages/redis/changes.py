@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from triggers.core.status import Status
+from triggers.core.status import SETTLED, Status
 from triggers.exceptions import StorageError
 from triggers.storages.base import ConflictError
 from triggers.storages.redis import rows
@@ -182,7 +182,7 @@ class CommitArguments:
         if seen is None:
             message = f"a decision changed {instance.name} without having asked for it; nothing was changed"
             raise StorageError(message)
-        if not (seen.status is Status.UNSTARTED if guard is None else seen.holds(guard)):
+        if not (seen.status is Status.UNSTARTED if guard is None else guard.holds(seen)):
             raise GuardError(instance.name)
 
     def _keep(self, instance: Instance, seen: SeenState | None) -> None:
@@ -230,4 +230,4 @@ def _pairs(entries: list[tuple[Instance, Any]]) -> Iterator[tuple[Instance, str]
 
 
 def _is_flagged(instance: Instance) -> bool:
-    return instance.log_unresolved > 0 and instance.status not in rows.SETTLED
+    return instance.log_unresolved > 0 and instance.status not in SETTLED

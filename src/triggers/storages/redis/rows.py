@@ -13,21 +13,20 @@ from pydantic_core import from_json, to_json
 
 from triggers.core.columns import ENTRY, INSTANCE, RECORD, codecs_of, names_of
 from triggers.core.state import Counter, Firing, Instance, Latest
-from triggers.core.status import Status
+from triggers.core.status import SETTLED, Status
 from triggers.storages.redis.keys import instance_of_place
 from triggers.storages.sql import rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from triggers.core.exchange import Guard, Record
+    from triggers.core.exchange import Record
     from triggers.core.state import Session
     from triggers.storages.base import StoredRecord
 
 _STATUS: Final = {str(status).encode(): status for status in Status}
 
 #: Whoever is in one of these asks for no review, whatever was said.
-SETTLED: Final = frozenset({Status.REPLAYED, Status.SKIPPED, Status.ABANDONED})
 
 #: What stands where there is nothing.
 NOTHING: Final = b"-"
@@ -53,11 +52,6 @@ class SeenState(NamedTuple):
     lease_until: int | None
     log_unresolved: int
     flagged: bool
-
-    def holds(self, guard: Guard) -> bool:
-        """Whether a change under this guard may be applied to the instance as it was seen."""
-        lease = self.lease_until if guard.lease_until is None else guard.lease_until
-        return (self.status, self.fence, self.lease_until) == (guard.status, guard.fence, lease)
 
 
 # -- instances ------------------------------------------------------------------------------------------

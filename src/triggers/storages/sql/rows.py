@@ -13,6 +13,7 @@ from pydantic_core import to_json
 from triggers.core.columns import ENTRY, INSTANCE, Column, Write, names_of
 from triggers.core.records import LogEntry, without_contexts
 from triggers.core.state import Firing, Instance
+from triggers.core.status import SETTLED
 from triggers.core.values import decode, encode
 from triggers.storages.base import StoredRecord
 
@@ -124,6 +125,9 @@ GUARD: Final = ("guard_status", "guard_fence", "guard_lease_until")
 #: What :func:`record_from_row` reads.
 LOG: Final = ("cursor", "task", "instance", "number", "fence", "attempt", "resolved", *names_of(ENTRY))
 
+#: The statuses of :data:`triggers.core.status.SETTLED`, as SQL values.
+SETTLED_VALUES: Final = ", ".join(f"'{status}'" for status in SETTLED)
+
 #: A record that no review covers.
 OPEN = (
     "(logs.counts AND logs.number > instances.log_resolved"
@@ -136,7 +140,7 @@ OPEN = (
 PURGEABLE = (
     "logs.at < ?1 AND logs.level <= ?2"
     f" AND NOT (instances.log_unresolved > 0 AND logs.level >= min(?3, instances.log_unresolved) AND {OPEN}"
-    " AND instances.status NOT IN ('replayed', 'skipped', 'abandoned'))"
+    f" AND instances.status NOT IN ({SETTLED_VALUES}))"
     " AND (?4 = 0 OR logs.context <> '{}'"
     """ OR instr(replace(coalesce(logs.exception, ''), '"context":{}', ''), '"context":') > 0)"""
 )
@@ -153,6 +157,7 @@ def placeholders(*, ref: str, is_open: str) -> Mapping[str, str]:
     other["resolved"] = f"NOT {is_open}"
     instance = (ref if name == "ref" else name for name in names_of(INSTANCE))
     return {
+        "{settled}": SETTLED_VALUES,
         "{instance_columns}": ", ".join(f"instances.{name}" for name in instance),
         "{firing_columns}": ", ".join(f"firings.{name}" for name in names_of(FIRING)),
         "{firing_columns_without_kwargs}": ", ".join(

@@ -131,7 +131,7 @@ SELECT {instance_columns} FROM instances INDEXED BY instances_flagged
 WHERE session = ?1 AND (task, number) > (?2, ?3) AND log_unresolved > 0 AND log_unresolved >= ?7
   AND (?4 IS NULL OR task = ?4)
   AND (?5 IS NULL OR status IN (SELECT value FROM json_each(?5)))
-  AND status NOT IN ('replayed', 'skipped', 'abandoned')
+  AND status NOT IN ({settled})
 ORDER BY task, number LIMIT ?6
 
 -- name: renew
