@@ -38,8 +38,8 @@ PART = re.compile(r"(?P<begin><!-- generated: (?P<what>[\w. ]+) -->\n).*?(?P<end
 INTERNAL = {
     "SessionView": {"head", "page", "payloads"},
     "TaskInstance": {"stored"},
-    "TriggerManager": {"apply", "of_task", "policy", "policy_for", "store", "tell"},
-    "Triggers": {"abort", "is_idle", "lose", "pull", "rest", "run", "watch_tasks"},
+    "TriggerManager": {"apply", "policy", "policy_for", "publish", "store"},
+    "Triggers": {"abort", "is_idle", "lose", "pull", "pause_sweeping", "run", "watch_tasks"},
 }
 
 

@@ -1,33 +1,33 @@
-"""Every error of Triggers, and the context that an exception may carry.
+"""All exceptions of Triggers, and the context that can be attached to any exception.
 
 The tree::
 
     TriggersError
     ├── ConfigurationError (ValueError)        every problem of a configuration at once
-    │   └── UnknownTaskError (LookupError)     `run`, or a task, that nobody knows
-    ├── InvalidNameError (ValueError)          a UID or a name that cannot be kept
-    ├── InvalidValueError (ValueError)         kwargs or a result that cannot come back as they went in
-    ├── InvalidKwargsError (ValueError)        kwargs that a task's filters refuse
+    │   └── UnknownTaskError (LookupError)     a `run`, or a task, that is unknown
+    ├── InvalidNameError (ValueError)          a UID or a name that is not valid
+    ├── InvalidValueError (ValueError)         kwargs or a result that cannot be stored without change
+    ├── InvalidKwargsError (ValueError)        kwargs that a task's filters reject
     ├── InvalidOptionError (ValueError)        an option of a task, or of Triggers, that is not valid
-    ├── IdempotencyConflictError (ValueError)  one key, two different firings
-    ├── InvalidStatusError (ValueError)        a move that the table of moves does not have
+    ├── IdempotencyConflictError (ValueError)  one key for two different firings
+    ├── InvalidStatusError (ValueError)        a change of status that is not allowed
     ├── UnknownInstanceError (LookupError)
     ├── UnknownSessionError (LookupError)
     ├── ManagerMismatchError                   the session belongs to another manager
-    ├── PluginError (LookupError)              no storage, runner or manager of that name
-    ├── DuplicateTaskError (ValueError)        two different tasks want one name
+    ├── PluginError (LookupError)              an unknown storage, runner or manager
+    ├── DuplicateTaskError (ValueError)        one name for two different tasks
     ├── StorageError
     │   ├── StorageBusyError                   locked for longer than the busy timeout
     │   ├── StorageFullError                   no space left; nothing was changed
     │   ├── StorageCorruptError                not a database, or a damaged one
     │   └── SchemaVersionError                 written by a newer version of Triggers
-    └── (written to a failed instance)
-        ├── WorkerLost                         the process died or its lease ran out, too often
+    └── (stored as the error of a failed instance)
+        ├── WorkerLost                         too many workers died or lost their lease
         ├── MaxRetriesExceeded
         ├── TaskTimeoutError
-        └── CascadeDepthError                  tasks that fire each other without end
+        └── CascadeDepthError                  tasks that fire each other forever
 
-    StatusChange                               not errors: a task's own word on how it ends
+    StatusChange                               not errors: raised by a task to end its instance
     ├── Retry
     └── Skip
 """
@@ -42,15 +42,15 @@ if TYPE_CHECKING:
 
 
 class TriggersError(Exception):
-    """Base of every error that Triggers raises on purpose."""
+    """The base class of all errors that Triggers raises."""
 
 
 class ConfigurationError(TriggersError, ValueError):
-    """The configuration has problems; nothing of it was written.
+    """The configuration has problems; nothing was stored.
 
     Attributes:
-        problems: every problem, as (path, message); the path is the place in the configuration
-            (``t_importSubject.after[1]``).
+        problems: all problems, as (path, message). A path is a place in the configuration, such as
+            ``t_importSubject.after[1]``.
     """
 
     def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
@@ -64,7 +64,7 @@ class ConfigurationError(TriggersError, ValueError):
 
 
 class UnknownTaskError(ConfigurationError, LookupError):
-    """No task of that name is registered, or configured, here."""
+    """No task with this name is registered in this process, or configured in this session."""
 
 
 class InvalidNameError(TriggersError, ValueError):
@@ -72,11 +72,11 @@ class InvalidNameError(TriggersError, ValueError):
 
 
 class InvalidValueError(TriggersError, ValueError):
-    """A value cannot be stored so that it comes back as it went in; the message has its path."""
+    """A value cannot be stored without change; the message has its path."""
 
 
 class InvalidKwargsError(TriggersError, ValueError):
-    """The kwargs are not what the task's filters ask for; the context has every problem by path."""
+    """The task's filters reject the kwargs; the context of the exception has all problems by path."""
 
 
 class InvalidOptionError(TriggersError, ValueError):
@@ -84,35 +84,35 @@ class InvalidOptionError(TriggersError, ValueError):
 
 
 class IdempotencyConflictError(TriggersError, ValueError):
-    """The key was used before in this session and trigger, with other kwargs; nothing changed."""
+    """The key was used for an earlier firing of this trigger, with other kwargs; nothing has changed."""
 
 
 class InvalidStatusError(TriggersError, ValueError):
-    """The instance is in a status from which that move does not exist; the message names it."""
+    """An instance cannot change to this status; the message names its current status."""
 
 
 class UnknownInstanceError(TriggersError, LookupError):
-    """The session has no instance of that name."""
+    """The session does not have an instance with this name."""
 
 
 class UnknownSessionError(TriggersError, LookupError):
-    """No session of that UID was ever fired into or configured."""
+    """No session with this UID is stored: nothing was fired in it or configured."""
 
 
 class ManagerMismatchError(TriggersError):
-    """The session belongs to a manager that this process lacks: it may be read, not changed."""
+    """The session belongs to another manager, so that it can be read but not changed here."""
 
 
 class PluginError(TriggersError, LookupError):
-    """No storage, runner or manager of that name is installed; the message lists what is."""
+    """No storage, runner or manager with this name is installed; the message lists the installed ones."""
 
 
 class DuplicateTaskError(TriggersError, ValueError):
-    """Two different tasks were registered under one name."""
+    """Two different tasks were registered with the same name."""
 
 
 class StorageError(TriggersError):
-    """The storage could not do what it was asked; the session is as it was before the call."""
+    """The storage could not do what was requested; the session is unchanged."""
 
 
 class StorageBusyError(StorageError):
@@ -120,7 +120,7 @@ class StorageBusyError(StorageError):
 
 
 class StorageFullError(StorageError):
-    """There is no space left to write."""
+    """The storage has no space left; nothing was changed."""
 
 
 class StorageCorruptError(StorageError):
@@ -131,12 +131,12 @@ class SchemaVersionError(StorageError):
     """The storage was written by a newer version of Triggers than this one."""
 
 
-class WorkerLost(TriggersError):  # noqa: N818 - the field's word for it
-    """Too many processes died, or lost their lease, while they ran this instance."""
+class WorkerLost(TriggersError):  # noqa: N818 - the usual term
+    """Too many workers died, or lost their lease, while they ran this instance."""
 
 
-class MaxRetriesExceeded(TriggersError):  # noqa: N818 - the field's word for it
-    """The task asked for one retry more than its `max_retries` allows."""
+class MaxRetriesExceeded(TriggersError):  # noqa: N818 - the usual term
+    """The task requested more retries than its `max_retries` allows."""
 
 
 class TaskTimeoutError(TriggersError, TimeoutError):
@@ -144,21 +144,21 @@ class TaskTimeoutError(TriggersError, TimeoutError):
 
 
 class CascadeDepthError(TriggersError):
-    """The chain of firings that led to this instance is longer than the limit allows."""
+    """More firings led to one another, and to this instance, than the limit allows."""
 
 
 class StatusChange(Exception):  # noqa: N818 - a signal, not an error
-    """A task's own word on how its instance ends; raised by the task, never logged as an error."""
+    """Raised by a task to say how its instance ends. It is never logged as an error."""
 
 
 class Retry(StatusChange):
-    """Made by :meth:`triggers.task.TriggerTask.retry`: run this again later.
+    """Run the instance again later; :meth:`triggers.task.TriggerTask.retry` makes it.
 
     Attributes:
-        cause: the exception that made the task give up this time, or None.
+        cause: the exception because of which the task retries, or None.
         cooldown: how long to wait.
-        replacement_kwargs: kwargs of the next run in place of the present ones, or None.
-        metadata: added to the metadata of the instance that ends here.
+        replacement_kwargs: kwargs that replace those of the instance in the next run, or None.
+        metadata: added to the metadata of the instance that ends.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ def _shown(exc: BaseException) -> str:
 
 
 class Skip(StatusChange):
-    """Made by :meth:`triggers.task.TriggerTask.skip`: end as skipped, fire nothing.
+    """End the instance as skipped, without a cascade; :meth:`triggers.task.TriggerTask.skip` makes it.
 
     Attributes:
         metadata: added to the metadata of the instance.
@@ -200,36 +200,37 @@ class Skip(StatusChange):
 
 _E = TypeVar("_E", bound=BaseException)
 
-#: Where an exception keeps its context. Not `context`: some exceptions, jsonschema's, have one of their own.
+#: The attribute with the context of an exception. Some exceptions, such as jsonschema's, use `context`
+#: themselves.
 _CONTEXT = "__triggers_context__"
-#: The state of an exception, past whatever its class puts in the place of `__dict__`.
+#: The state of an exception, even if its class replaces `__dict__`.
 _STATE = vars(BaseException)["__dict__"]
-#: Types that every process can unpickle.
+#: Types that any process can unpickle.
 _PORTABLE = frozenset({"str", "int", "float", "bool", "NoneType", "bytes", "date", "datetime", "timedelta"})
-#: Containers within containers that are copied, or taken along when an exception is pickled.
+#: How many levels of nested containers are copied, and pickled with an exception.
 _DEPTH = 20
-#: Dicts of one context that are copied.
+#: How many dicts of one context are copied.
 _COPIES = 1_000
 
 
 def with_context(exc: _E, context: Mapping[str, Any]) -> _E:
-    """Attach context to an exception: what a reader of the log must know to understand it.
+    """Attach context to an exception: the data that a reader of the log needs to understand it.
 
     ``raise with_context(ValueError("Spam."), {"spam_score": score})``
 
     Args:
-        exc: any exception, whatever its class makes of attributes.
-        context: merged over the context that the exception already has, objects within objects too; it is
-            copied, never changed. Whatever can be logged may stand in it.
+        exc: any exception.
+        context: merged into the context that the exception already has, including nested objects. It is
+            copied, never changed. It can contain anything that can be logged.
 
     Returns:
-        The very same exception. Its own attributes, arguments and text are as before, and it can be pickled
-        if it could before.
+        The same exception. Its own attributes, arguments and text do not change. If it could be pickled
+        before, it still can.
     """
     given: Any = context
     try:
         given = dict(given)
-    except Exception:  # noqa: BLE001 - on the way to raise an error, whatever was given is better than another error
+    except Exception:  # noqa: BLE001 - the caller is raising an error, which another error must not replace
         given = {"context": given}
     state: dict[str, Any] = _STATE.__get__(exc)
     if type(state) is dict and _restores_itself(type(exc)):
@@ -240,16 +241,16 @@ def with_context(exc: _E, context: Mapping[str, Any]) -> _E:
 
 
 def context_of(exc: BaseException) -> dict[str, Any]:
-    """Return a copy of the context that :func:`with_context` gave an exception; ``{}`` if none."""
+    """Return a copy of the context that :func:`with_context` attached; ``{}`` if there is none."""
     return _merged({}, _STATE.__get__(exc).get(_CONTEXT) or {})
 
 
 def _merged(
     under: dict[str, Any], over: Mapping[Any, Any], room: int = _DEPTH, copied: list[int] | None = None
 ) -> dict[str, Any]:
-    """Merge down to a depth that no endless nesting gets past, and so many times that no cycle branches out.
+    """Merge two contexts, down to a maximum depth and a maximum number of dicts, so that cycles end.
 
-    What is beyond is shared.
+    Dicts beyond these limits are not copied but shared.
     """
     copied = [_COPIES] if copied is None else copied
     out = dict(under)
@@ -263,14 +264,14 @@ def _merged(
 
 
 class _Context(dict[str, Any]):
-    """Context in an exception's state; pickled, objects in it are replaced by the names of their types."""
+    """The context in an exception's state. Pickling it replaces objects by the names of their types."""
 
     def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[Any]]:
         return dict, (_portable(dict(self), _DEPTH),)
 
 
 class _OwnState(dict[str, Any]):
-    """State of an exception whose class sets attributes in its own way: pickled without the context."""
+    """The state of an exception whose class sets attributes itself. It is pickled without the context."""
 
     def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[Any]]:
         return dict, ({key: item for key, item in self.items() if key != _CONTEXT},)

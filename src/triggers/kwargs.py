@@ -1,4 +1,4 @@
-"""Checking the kwargs of a task: pydantic models and TypedDicts, or the filters of the Filters library."""
+"""Validates the kwargs of a task with pydantic models, TypedDicts, or the filters of the Filters library."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from triggers.exceptions import InvalidKwargsError, with_context
 
 
 def filter_kwargs(kwargs: Mapping[str, Any], filters: Mapping[str, Any]) -> dict[str, Any]:
-    """Check the kwargs of each trigger named; see :meth:`triggers.task.TaskContext.filter_kwargs`.
+    """Validate the kwargs of each trigger in `filters`; see :meth:`triggers.task.TaskContext.filter_kwargs`.
 
     Raises:
-        InvalidKwargsError: with every problem; the context of the exception has them by path.
+        InvalidKwargsError: the kwargs have problems. The context of the exception contains all of them by
+            path.
     """
     filtered: dict[str, Any] = {}
     problems: dict[str, str] = {}

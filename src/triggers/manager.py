@@ -1,8 +1,8 @@
-"""The controller of one session: load, decide, commit, hand over.
+"""The manager of a session commits decisions and dispatches the instances that they schedule.
 
-Each method here is one atomic step. When it returns, what it did is stored, and what it released has
-been offered to a runner; when it raises, nothing has changed, unless a hook raised: then everything
-has been done and the exception is the hook's.
+Each method that changes a session is one atomic step. When it returns, the change is stored, and the
+instances that it scheduled are dispatched. When it raises, nothing has changed, unless a hook raised the
+exception; in that case, the change is stored and the instances are dispatched.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FireResult:
-    """What one firing did.
+    """The effects of one firing.
 
     Attributes:
-        number: of the firing in its session, from 1; for a repeat, that of the first one.
-        duplicate: whether it was a repeat, which does nothing.
-        created: names of the instances that it made.
-        scheduled: names of the instances that it released.
-        abandoned: names of the instances that it stopped.
-        finalized: whether the session is finalised, by this firing or before it.
+        number: the number of the firing in its session, from 1; for a repeat, the number of the first firing.
+        duplicate: whether the firing was a repeat, which changes nothing.
+        created: the names of the instances that it created.
+        scheduled: the names of the instances that it scheduled.
+        abandoned: the names of the instances that it abandoned.
+        finalized: whether the session is finalized, by this firing or an earlier one.
     """
 
     number: int
@@ -65,13 +65,13 @@ class ManagerServices:
     """What the managers of an application share.
 
     Attributes:
-        storage: where sessions are kept.
-        dispatch: offers released instances to their runners, and must not raise; None where there are none.
-        expect: is told that something will be due later.
-        tasks: every task that a `run` may name, or None where other processes may have more.
-        runners: every runner that a `using` may name, or None for any.
-        grace: how long a hand-over has until the sweep repeats it, in microseconds.
-        limits: sizes of what is accepted.
+        storage: stores the sessions.
+        dispatch: dispatches scheduled instances to their runners, and must not raise; None without runners.
+        schedule_sweep: is called after an instance was scheduled for a later time.
+        tasks: the tasks that a `run` may name, None to accept any name.
+        runners: the runners that a `using` may name, None to accept any name.
+        grace: how long the sweep waits before it dispatches an unclaimed instance again, in microseconds.
+        limits: the limits for configurations, kwargs, results and metadata.
     """
 
     storage: Storage
@@ -85,35 +85,35 @@ class ManagerServices:
 
 @dataclass(frozen=True, slots=True)
 class FiredBy:
-    """Which running instance fires, where a task fires; it counts against endless cascades."""
+    """The running instance whose task fires, and the depth of its firings, which stops endless cascades."""
 
     name: str = ""
     depth: int = 0
 
 
-#: So many records of one kind are marked as resolved at a time.
+#: How many records of one kind are marked as resolved at a time.
 REVIEWED = 500
 
-#: What a subclass may override to be told of a commit.
+#: The hooks that are called after a commit if a subclass overrides one of them.
 _HOOKS = ("_post_fire", "_post_replay", "_post_skip")
 
 
 class TriggerManager:
-    """The controller of one session.
+    """Controls one session: fires, configures, replays, skips, reviews.
 
-    An application gets one from :meth:`triggers.Triggers.session`; subclass it to add hooks or to change the
-    settings below, and give the subclass to :class:`triggers.Triggers`.
+    :meth:`triggers.Triggers.session` returns one. To add hooks or to change the settings below, write a
+    subclass and pass it to :class:`triggers.Triggers`.
 
     Attributes:
-        name: what a session remembers of its manager: a process that has no manager of that name may look at
-            the session but not change it. ``module.ClassName`` unless given.
-        review_level: records from this level on ask for a review.
+        name: the name that a session stores with its first change. A process that has no manager with this
+            name can read the session but not change it. By default it is ``module.ClassName``.
+        review_level: log records at or above this level need a review.
         log_settings: what is recorded, and its limits.
-        log_context: what every record of every task has in its context.
+        log_context: what is added to the context of every log record of every task.
         finalize_trigger: fired once when the session is complete; None for never.
         finalize_max_level: see :class:`FinalizingTriggerManager`.
-        uid: the session.
-        storage: the session as it is stored.
+        uid: the UID of the session.
+        storage: a view of the session as it is stored.
     """
 
     name: ClassVar[str] = "default"
@@ -134,7 +134,7 @@ class TriggerManager:
         self.uid = check_name(uid, "UID")
         self._services = services
         self._fired_by = fired_by or FiredBy()
-        self._rules: RuleSet | None = None  # those that the session had last
+        self._rules: RuleSet | None = None  # the session's rules at the last commit
         self._scope = TransactionScope(services.storage)
         self.storage = SessionView(uid, cast("Reader", self._scope))
         self._policy = self.policy_for(services.grace, services.limits)
@@ -144,13 +144,17 @@ class TriggerManager:
 
     @property
     def policy(self) -> decisions.Policy:
-        """What its settings come to; where nobody here will hand over, what it releases is due at once."""
+        """The settings as decisions use them.
+
+        In a joined block after which nothing is dispatched, the grace is 0, so that the next sweep dispatches
+        at once.
+        """
         block = self._scope.block
         return self._policy if block is None or block.is_told else replace(self._policy, grace=0)
 
     @classmethod
     def policy_for(cls, grace: int, limits: Limits) -> decisions.Policy:
-        """What this class lays down for its sessions."""
+        """Return the settings of this class for its sessions, as decisions use them."""
         finalizing = None
         if cls.finalize_trigger is not None:
             finalizing = decisions.Finalizing(cls.finalize_trigger, cls.finalize_max_level)
@@ -158,23 +162,25 @@ class TriggerManager:
 
     @contextmanager
     def joined(self, connection: object) -> Iterator[Self]:
-        """Work within the application's own transaction: both are committed together, or rolled back.
+        """Join the application's own transaction.
 
-        The manager, this very object, never commits and never rolls back there. Each of its calls is a
-        savepoint, so that one that raises leaves the transaction as it was. It reads what the transaction
-        sees. Hooks are called, and instances handed over, after the outermost commit, as SQLAlchemy or Django
-        tell it; with a driver's own connection hooks are not called, and the next sweep hands over.
+        Its changes and the manager's are committed together or not at all.
 
-        The block counts for the thread and the asyncio task that opened it, and for one transaction: once
-        that has ended the manager raises StorageError until the end of the block. Of blocks within one
-        another the innermost counts.
+        The block yields this manager. It never commits or rolls back the transaction, and it reads what the
+        transaction sees. Each call is a savepoint, so a call that raises leaves the transaction unchanged.
+        After the outermost commit, as SQLAlchemy or Django report it, hooks are called and instances are
+        dispatched. With a driver's own connection, hooks are not called, and the next sweep dispatches.
+
+        The block applies to the thread and the asyncio task that opened it, and to one transaction. After the
+        transaction has ended, the manager raises StorageError until the end of the block. Of nested blocks,
+        the innermost applies.
 
         Args:
-            connection: to the storage's own database: a driver's (sqlite3, psycopg), SQLAlchemy's
-                `Connection` or `Session`, or Django's, inside of `atomic()`.
+            connection: a connection to the storage's database: a driver's (sqlite3, psycopg), SQLAlchemy's
+                `Connection` or `Session`, or Django's, inside `atomic()`.
 
         Raises:
-            StorageError: it cannot be joined, and why; the transaction is as it was.
+            StorageError: the connection cannot be joined; the message says why. The transaction is unchanged.
         """
         with self._scope.joined(connection):
             yield self
@@ -184,17 +190,18 @@ class TriggerManager:
     def update_configuration(
         self, configuration: Mapping[str, Mapping[str, Any]], *, catch_up: bool = False
     ) -> None:
-        """Give the session a configuration, in place of the one that it has.
+        """Set the configuration of the session.
 
-        Unstarted instances of tasks that changed are decided again. A task that is new sees earlier firings
-        only once another of its triggers fires, unless `catch_up` is true.
+        It replaces the previous one. Unstarted instances of changed tasks are decided again. A new task
+        receives earlier firings only when one of its triggers fires again, unless `catch_up` is true.
 
         Args:
             configuration: task → directives.
-            catch_up: apply the recorded firings, in their order, to the tasks that are new.
+            catch_up: apply the recorded firings, in order, to the new tasks.
 
         Raises:
-            ConfigurationError: with every problem, each with its path; nothing was changed.
+            ConfigurationError: the configuration has problems. The exception lists all of them, each with its
+                path. Nothing has changed.
         """
         services = self._services
         rules = check_configuration(
@@ -205,21 +212,22 @@ class TriggerManager:
     def fire(
         self, trigger: str, kwargs: Mapping[str, Any] | None = None, *, key: str | None = None
     ) -> FireResult:
-        """Say that something has happened.
+        """Fire a trigger: record that something has happened.
 
         Args:
-            trigger: what has happened.
-            kwargs: what there is to say about it.
-            key: names this very occurrence; firing the trigger with the key again does nothing.
+            trigger: the name of what has happened.
+            kwargs: the data that tasks get with it.
+            key: an idempotency key for this occurrence. Firing the trigger again with the same key changes
+                nothing.
 
         Returns:
-            What came of it; it is stored by then.
+            The effects of the firing, which are stored.
 
         Raises:
-            InvalidNameError: the trigger or the key is not printable, or longer than 255 characters.
+            InvalidNameError: the trigger or the key is not printable, or is longer than 255 characters.
             InvalidValueError: the kwargs cannot be stored.
             IdempotencyConflictError: the key was used with other kwargs.
-            StorageError: it could not be stored.
+            StorageError: the firing could not be stored.
         """
         depth, name, limits = self._fired_by.depth, self._fired_by.name, self._services.limits
         firing = new_firing(trigger, kwargs, key, depth=depth, source=name, limits=limits)
@@ -228,17 +236,17 @@ class TriggerManager:
     def replay_failed_instance(
         self, instance: TaskInstance | str, replacement_kwargs: Mapping[str, Mapping[str, Any]] | None = None
     ) -> TaskInstance:
-        """Let a failed instance run again, as a new instance, with the rules as they are now.
+        """Run a failed instance again, as a new instance, with the current rules.
 
         Args:
-            instance: which, or its name.
-            replacement_kwargs: trigger → kwargs, in place of those that it had.
+            instance: the instance or its name.
+            replacement_kwargs: trigger → kwargs that replace those of the failed instance.
 
         Returns:
             The new instance.
 
         Raises:
-            InvalidStatusError: it is not failed.
+            InvalidStatusError: the instance is not failed.
             UnknownTaskError: its task is no longer configured.
         """
         where = _where(instance)
@@ -254,22 +262,22 @@ class TriggerManager:
         cascade: bool = False,  # noqa: FBT001, FBT002 - the documented signature
         result: Mapping[str, Any] | None = None,
     ) -> TaskInstance:
-        """Give a failed instance up.
+        """Skip a failed instance: it will not run again.
 
         Args:
-            instance: which, or its name.
-            cascade: fire the task's name, as if it had finished.
-            result: with which result.
+            instance: the instance or its name.
+            cascade: whether to fire the name of the task, as if the instance had finished.
+            result: the result to fire it with.
 
         Returns:
-            The instance, skipped.
+            The skipped instance.
 
         Raises:
-            InvalidStatusError: it is not failed.
-            ValueError: a result without a cascade would go nowhere.
+            InvalidStatusError: the instance is not failed.
+            ValueError: a result was given without `cascade`.
         """
         if result is not None and not cascade:
-            message = "a result goes nowhere without cascade=True"
+            message = "a result has no effect without cascade=True"
             raise ValueError(message)
         where = _where(instance)
         payload = encode_mapping(result, "result", self._services.limits) if cascade else None
@@ -277,16 +285,19 @@ class TriggerManager:
         return TaskInstance(self.storage, changes.transitioned[0][0])
 
     def update_instance_status(self, instance: TaskInstance | str, status: Status | str) -> TaskInstance:
-        """Move an instance by hand, as far as the table of moves allows; a running attempt is shut out.
+        """Change the status of an instance by hand. A running attempt loses its claim.
 
-        A finish by hand cascades with an empty result; a failure by hand is a plain one.
+        A finish by hand cascades with an empty result. A failure by hand stores no error.
 
         Args:
-            instance: which, or its name.
-            status: where to.
+            instance: the instance or its name.
+            status: the new status.
+
+        Returns:
+            The instance with its new status.
 
         Raises:
-            InvalidStatusError: the table does not have the move, or only a worker can make it.
+            InvalidStatusError: the change is not allowed, or only a worker can make it.
         """
         task, number = _where(instance)
         wanted = _status(status)
@@ -299,12 +310,12 @@ class TriggerManager:
         return self.storage[f"{task}#{number}"]
 
     def update_instance_metadata(self, instance: TaskInstance | str, metadata: Mapping[str, Any]) -> None:
-        """Add keys to the metadata of an instance; a key that is there gets the new value."""
+        """Add keys to the metadata of an instance. The new value of an existing key replaces the old one."""
         where, added = _where(instance), _mapping(metadata, "metadata")
         self.apply(decisions.add_metadata(self.policy, *where, added))
 
     def update_session_metadata(self, metadata: Mapping[str, Any]) -> None:
-        """Add keys to the metadata of the session; a key that is there gets the new value."""
+        """Add keys to the metadata of the session. The new value of an existing key replaces the old one."""
         added = _mapping(metadata, "metadata")
         self.apply(decisions.add_session_metadata(self.policy, added))
 
@@ -317,17 +328,22 @@ class TriggerManager:
         through: int | None = None,
         records: Collection[int] | None = None,
     ) -> None:
-        """Say that a person has reviewed what an instance said. A record that comes later opens it again.
+        """Mark log records of an instance as resolved, because a person has reviewed them.
+
+        The review does not cover records that are logged later.
 
         Args:
-            instance: which, or its name.
-            by: who reviewed it.
-            reason: what came of it.
-            through: number of the last record that was reviewed; None for all that there are.
-            records: numbers of just those that were reviewed.
+            instance: the instance or its name.
+            by: who reviewed the records.
+            reason: the conclusion of the review.
+            through: the number of the last reviewed record; None for all records.
+            records: the numbers of the reviewed records, if they are chosen one by one.
+
+        Raises:
+            ValueError: both `through` and `records` were given.
         """
         if through is not None and records is not None:
-            message = "say either through which record, or which records, but not both"
+            message = "pass either through or records, but not both"
             raise ValueError(message)
         where = _where(instance)
         audit = {"by": by, "reason": reason}
@@ -336,7 +352,7 @@ class TriggerManager:
     def reopen_instance_logs(
         self, instance: TaskInstance | str, *, by: str | None = None, reason: str | None = None
     ) -> None:
-        """Take every review of an instance's records back. A session that was finalised stays so."""
+        """Revoke all reviews of an instance's log records. A finalized session stays finalized."""
         where = _where(instance)
         audit = {"by": by, "reason": reason}
         self._reviewed(decisions.reopen_logs(self.policy, *where, audit))
@@ -344,17 +360,17 @@ class TriggerManager:
     def mark_logs_resolved(
         self, fingerprint: str, *, by: str | None = None, reason: str | None = None
     ) -> int:
-        """Say that a person has reviewed every record of one kind in the session.
+        """Mark all log records of one kind in the session as resolved.
 
-        Each instance is a step of its own; after an interruption a second call does the rest.
+        Each instance is a step of its own. After an interruption, a second call completes the rest.
 
         Args:
-            fingerprint: of the kind, as :attr:`StoredRecord.fingerprint` has it.
-            by: who reviewed them.
-            reason: what came of it.
+            fingerprint: the fingerprint of the kind, see :attr:`StoredRecord.fingerprint`.
+            by: who reviewed the records.
+            reason: the conclusion of the review.
 
         Returns:
-            How many records that no review had covered before.
+            The number of records that became resolved.
         """
         count = 0
         while page := self.storage.logs(unresolved=True, fingerprint=fingerprint, limit=REVIEWED):
@@ -444,40 +460,40 @@ class TriggerManager:
     # -- hooks ------------------------------------------------------------------------------------------
 
     def _post_fire(self, name: str, tasks_scheduled: list[TaskInstance]) -> None:
-        """After each firing, a cascade's, too, was stored.
+        """Called after a firing was stored, including the firings of cascades.
 
-        Hooks run in the process that stored the change, at most once: what must happen belongs in a task.
+        A hook runs at most once, in the process that stored the change. What must happen belongs in a task.
 
         Args:
             name: the trigger.
-            tasks_scheduled: the instances that it released.
+            tasks_scheduled: the instances that the firing scheduled.
         """
 
     def _post_replay(self, instance: TaskInstance) -> None:
-        """After a replay, a task's own retry, too, was stored; gets the new instance."""
+        """Called with the new instance after a replay, or a retry by the task itself, was stored."""
 
     def _post_skip(self, instance: TaskInstance, cascade: bool) -> None:  # noqa: FBT001 - the documented signature
-        """After a skip was stored, and after the `_post_fire` of its cascade."""
+        """Called after a skip was stored, and after `_post_fire` for its cascade."""
 
     def _post_resolve_logs(self, instance: TaskInstance) -> None:
-        """After a review of an instance's records, or its being taken back, was stored."""
+        """Called after a review of an instance's log records was stored or revoked."""
 
-    # -- how it is done ---------------------------------------------------------------------------------
+    # -- for the library itself -------------------------------------------------------------------------
 
     def apply(self, decision: Decision) -> Changes:
-        """Commit a decision about the session, hand over what it released, and call the hooks."""
+        """Commit a decision about the session, call the hooks, and dispatch the scheduled instances."""
         changes = self.store(decision)
         self._after_commit(partial(self.publish, changes))
         return changes
 
     def store(self, decision: Decision) -> Changes:
-        """The first half of :meth:`apply`: commit a decision, and tell nobody yet."""
+        """Commit a decision, which is the first half of :meth:`apply`, without hooks and dispatching."""
         changes = self._scope.storage.commit(self.uid, decision)
         self._rules = changes.session.rules
         return changes
 
     def _after_commit(self, call: Callable[[], None]) -> None:
-        """Call it now, or when the transaction that was joined is committed."""
+        """Call the function now or, in a joined block, after the transaction was committed."""
         block = self._scope.block
         if block is None:
             call()
@@ -485,7 +501,7 @@ class TriggerManager:
             block.after_commit(call)
 
     def publish(self, changes: Changes) -> None:
-        """The second half of :meth:`apply`: call the hooks and hand over what was released."""
+        """Call the hooks and dispatch the scheduled instances, which is the second half of :meth:`apply`."""
         try:
             self._call_hooks(changes)
         finally:
@@ -520,11 +536,11 @@ class TriggerManager:
 
 
 class FinalizingTriggerManager(TriggerManager):
-    """Fires ``sessionFinalized`` once, in the very commit that resolves the last task of a session.
+    """Fires ``sessionFinalized`` once, in the commit that resolves the last task of a session.
 
-    Tasks that wait for that trigger themselves, directly or through others, do not count. Set
-    `finalize_max_level` to hold it back while a finished instance has unresolved records at or above that
-    level; resolving the last of them then finalises the session.
+    Tasks that wait for that trigger, directly or through others, do not count. If `finalize_max_level` is
+    set, the trigger is not fired while a finished instance has unresolved log records at or above that level.
+    Resolving the last of them then finalizes the session.
     """
 
     name: ClassVar[str] = "finalizing"
@@ -549,7 +565,7 @@ def _status(value: Status | str) -> Status:
     try:
         return Status(value)
     except ValueError:
-        message = f"{shown(value)} is no status; there are: {', '.join(Status)}"
+        message = f"{shown(value)} is not a valid status; the statuses are: {', '.join(Status)}"
         raise InvalidStatusError(message) from None
 
 
@@ -569,6 +585,6 @@ def _fire_result(changes: Changes) -> FireResult:
 
 
 async def _to_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    import asyncio  # noqa: PLC0415 - it takes long to import, and who has an event loop has imported it
+    import asyncio  # noqa: PLC0415 - it takes long to import, and a process with an event loop has imported it
 
     return await asyncio.to_thread(function, *args, **kwargs)

@@ -1,7 +1,7 @@
-"""Names and URLs to things: storages, runners and managers by their entry points.
+"""Finds storages, runners and managers by the names of their entry points.
 
-Only the one that is asked for is imported. Whoever ships one registers it in the entry-point group
-``triggers.storages`` (by URL scheme), ``triggers.runners`` or ``triggers.managers``.
+A package registers them in the entry-point groups ``triggers.storages`` (by URL scheme), ``triggers.runners``
+and ``triggers.managers``. Only those that are needed are imported.
 """
 
 from __future__ import annotations
@@ -24,17 +24,24 @@ MANAGERS = "triggers.managers"
 
 
 def load(group: str, name: str) -> Any:
-    """What the entry point of that group and name leads to.
+    """Import the object of an entry point.
+
+    Args:
+        group: the entry-point group, such as :data:`STORAGES`.
+        name: the name of the entry point.
 
     Raises:
-        PluginError: there is none, or what it needs is not installed; the message says what is there.
+        PluginError: the entry point does not exist, or a package that it needs is not installed. The message
+            lists the names that exist.
     """
     found = _entry_points(group)
     what = group.removeprefix("triggers.").removesuffix("s")
     if name not in found:
         close = difflib.get_close_matches(name, found, n=1)
         hint = (
-            f"did you mean {close[0]!r}?" if close else f"installed are: {', '.join(sorted(found)) or 'none'}"
+            f"did you mean {close[0]!r}?"
+            if close
+            else f"the installed ones are: {', '.join(sorted(found)) or 'none'}"
         )
         message = f"there is no {what} {name!r}; {hint}"
         raise PluginError(message)
@@ -55,36 +62,39 @@ def _entry_points(group: str) -> dict[str, EntryPoint]:
 
 @cache
 def names(group: str) -> frozenset[str]:
-    """The names in a group; nothing is imported. What is installed later is for the next process."""
+    """Return the names in an entry-point group, without importing anything.
+
+    The result is cached, so that a process does not see packages that are installed later.
+    """
     return frozenset(_entry_points(group))
 
 
 def manager_named(name: str) -> Any:
-    """The manager class of that name; its own name must be that of its entry point.
+    """Import the manager class with this name. Its attribute `name` must be the name of its entry point.
 
     Raises:
-        PluginError: there is none, or it calls itself something else.
+        PluginError: the manager does not exist, or its `name` is different.
     """
     kind = load(MANAGERS, name)
     if kind.name != name:
-        message = f"the entry point {name!r} leads to a manager named {kind.name!r}: give them one name"
+        message = f"the entry point {name!r} leads to a manager named {kind.name!r}: give both the same name"
         raise PluginError(message)
     return kind
 
 
 def storage_from_url(url: str) -> Storage:
-    """Open the storage that a URL names by its scheme.
+    """Open the storage for a URL. The scheme of the URL is the name of the storage.
 
     Raises:
-        PluginError: no storage has that scheme.
-        StorageError: it cannot be opened.
+        PluginError: no storage has this scheme.
+        StorageError: the storage cannot be opened.
     """
     try:
         scheme = urlsplit(url).scheme
-    except ValueError:  # a host that is none, such as [
+    except ValueError:  # an invalid host, such as [
         scheme = ""
     if not scheme:
-        message = f"{url!r} is no URL of a storage: write for example sqlite:///file.db or memory://"
+        message = f"{url!r} is not a valid storage URL; examples are sqlite:///file.db and memory://"
         raise PluginError(message)
     storage: Storage = load(STORAGES, scheme).from_url(url)
     return storage

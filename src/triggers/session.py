@@ -1,4 +1,4 @@
-"""What a session looks like from outside: its view, its instances, its log. Nothing here changes anything."""
+"""Read access to a session: the view of a session, its instances and its log."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: How many instances a view reads at a time. The payloads of a page are in memory together.
 PAGE = 100
 
-#: How many instances of a task an explanation looks at.
+#: How many instances of a task an explanation reads.
 EXPLAINED = 20
 
 UNRESOLVED = frozenset(Status) - RESOLVED
@@ -34,21 +34,21 @@ _LEVELS = {0: "NOTSET", 10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50:
 
 
 def level_name(level: int) -> str:
-    """The name of a level: the standard library's, else the one that the application gave it."""
+    """Return the name of a log level in the standard library, or the one that the application registered."""
     return _LEVELS.get(level) or logging.getLevelName(level)
 
 
 class TaskInstance:
-    """One run of a task: a snapshot, taken when it was read.
+    """One run of a task, as a snapshot of when it was read.
 
-    It never changes; read the instance again to see what happened since. Two things are not stored with it:
-    the payloads of its firings, which never change, and the session's rules and time, on which `config` and
-    the `can_*` flags depend. Each is read at its first use, once for all instances of a page, and kept.
+    The snapshot never changes. To see later changes, read the instance again. The payloads of its firings,
+    and the session's rules and time, on which `config` and the `can_*` flags depend, are read at their first
+    use and kept. One read serves all instances of a page.
 
     Args:
-        view: its session.
-        stored: what is kept of it.
-        page: what it shares with the instances that were read together with it; by default it was read alone.
+        view: the view of its session.
+        stored: the instance as it is stored.
+        page: what it shares with the instances that were read together with it; None if it was read alone.
     """
 
     def __init__(self, view: SessionView, stored: Instance, page: _Page | None = None) -> None:
@@ -61,7 +61,7 @@ class TaskInstance:
 
     @property
     def stored(self) -> Instance:
-        """All that is kept of it, as it is kept."""
+        """The instance as storages load it, with encoded payloads."""
         return self._stored
 
     def __eq__(self, other: object) -> bool:
@@ -74,32 +74,32 @@ class TaskInstance:
 
     @property
     def name(self) -> str:
-        """``task#number``."""
+        """Its unique name in the session, ``task#number``."""
         return self._stored.name
 
     @property
     def task(self) -> str:
-        """Name of its task."""
+        """The name of the configured task that it runs."""
         return self._stored.task
 
     @property
     def number(self) -> int:
-        """Which of its task's instances it is, from 0."""
+        """Its position among the instances of its task, from 0."""
         return self._stored.number
 
     @property
     def status(self) -> Status:
-        """Where it stands; a :class:`Status` is a string, so it compares with ``"finished"``."""
+        """One of the eight statuses. A :class:`Status` is a string, so ``"finished"`` equals it."""
         return self._stored.status
 
     @property
     def config(self) -> Rule | None:
-        """Its task's rule, None if the task was removed."""
+        """The current rule of its task, None if the task is no longer configured."""
         return self._page.head.rules.rules.get(self._stored.task)
 
     @cached_property
     def kwargs(self) -> Mapping[str, Any]:
-        """Trigger → the kwargs that it fired with, or what replaced them."""
+        """Trigger → the kwargs that it was fired with, or those that a replay replaced them with."""
         if self._stored.kwargs is not None:
             replaced: dict[str, Any] = decode(self._stored.kwargs)
             return replaced
@@ -108,18 +108,18 @@ class TaskInstance:
 
     @cached_property
     def result(self) -> Mapping[str, Any] | None:
-        """What the task returned, or what a skip cascaded with; None if there is nothing."""
+        """The mapping that the task returned, or that a skip cascaded with; None if there is none."""
         number = self._stored.result
         return None if number is None else decode(self._page.payloads[number])
 
     @cached_property
     def error(self) -> Mapping[str, Any] | None:
-        """What went wrong: type, message, context, traceback, and the whole tree of causes."""
+        """The error: type, message, context, traceback, and the tree of causes; None if there is none."""
         return None if self._stored.error is None else decode(self._stored.error)
 
     @cached_property
     def metadata(self) -> Mapping[str, Any]:
-        """What was added to it, with result, parent, depth, timestamps and exception under their old keys."""
+        """The metadata that was added, and the result, parent, depth, timestamps and exception."""
         error = self.error or {}
         known = {
             "result": self.result,
@@ -137,106 +137,106 @@ class TaskInstance:
 
     @property
     def history(self) -> list[tuple[datetime, str, str]]:
-        """What became of it, in order, as (time, status, remark)."""
+        """Its changes of status, in order, as (time, status, remark)."""
         lines = (line.split(" ", 2) for line in self._stored.history.splitlines())
         return [(to_datetime(int(line[0])), line[1], line[2] if line[2:] else "") for line in lines]
 
     @property
     def timestamps(self) -> dict[str, datetime]:
-        """Status → when it last came into it."""
+        """Status → the last time at which it entered that status."""
         return {status: at for at, status, _ in self.history}
 
     @property
     def parent(self) -> str | None:
-        """Name of the instance that this one replays."""
+        """The name of the instance that this one replays, or None."""
         return None if self._stored.parent is None else f"{self.task}#{self._stored.parent}"
 
     @property
     def depth(self) -> int:
-        """How many instances were replayed before it in its line."""
+        """How many replays led to it, one after the other."""
         return self._stored.depth
 
     @property
     def attempt(self) -> int:
-        """How often it was claimed."""
+        """How many times a worker has claimed it."""
         return self._stored.attempt
 
     @property
     def crashes(self) -> int:
-        """How often its worker was lost."""
+        """How many times its worker was lost."""
         return self._stored.crashes
 
     @property
     def given_back(self) -> int:
-        """How often a worker that lacks its task gave it back."""
+        """How many times a worker that does not have its task returned it to the queue."""
         return self._stored.given_back
 
     @property
     def run_at(self) -> datetime | None:
-        """When it is to run, or was; None before it is scheduled."""
+        """The earliest time at which it may run; None until it is scheduled."""
         return to_datetime(self._stored.run_at) if self._stored.run_at else None
 
     @property
     def cooldown(self) -> timedelta | None:
-        """How long it had to wait, or has to, from when it was scheduled."""
+        """The time from when it was scheduled until it may run, or None."""
         scheduled = self.timestamps.get(Status.SCHEDULED)
         return None if scheduled is None or self.run_at is None else max(self.run_at - scheduled, timedelta())
 
     @property
     def last_modified(self) -> datetime:
-        """When it last changed."""
+        """The time of its last change."""
         return to_datetime(self._stored.modified_at)
 
     @property
     def current_log_level(self) -> int:
-        """Highest level of what it has said so far."""
+        """The highest level of its log records so far."""
         return self._stored.log_level
 
     @property
     def log_level(self) -> int:
-        """Highest level of what it said over all attempts; NOTSET until it has ended."""
+        """The highest level of its log records in all attempts; NOTSET until it has ended."""
         ended = self.status not in {Status.UNSTARTED, Status.SCHEDULED, Status.RUNNING}
         return self._stored.log_level if ended else logging.NOTSET
 
     @property
     def log_level_name(self) -> str:
-        """The name of :attr:`log_level`."""
+        """The name of :attr:`log_level`, such as ``"WARNING"``."""
         return level_name(self.log_level)
 
     @property
     def log_counts(self) -> Mapping[int, int]:
-        """Level → how many records."""
+        """Level → the number of its log records."""
         return dict(self._stored.log_counts)
 
     @property
     def log_dropped(self) -> int:
-        """How many records were counted and left out, because there were too many."""
+        """How many log records were counted but not stored, because there were too many."""
         return self._stored.log_dropped
 
     @property
     def unresolved_log_level(self) -> int:
-        """Highest level, from the threshold of the manager on, of what no review covers; 0 for nothing."""
+        """The highest level of its records that need a review and have none; 0 if there are none."""
         return self._stored.log_unresolved
 
     @property
     def logs_resolved(self) -> bool:
-        """Whether nothing of what it said asks for a review."""
+        """Whether none of its log records needs a review."""
         return self._stored.log_unresolved == 0
 
     @property
     def log_reviews(self) -> list[dict[str, Any]]:
-        """Who resolved or reopened its records, when and why, which of them, and from which level."""
+        """The reviews of its records: who resolved or reopened which ones, when, why, and at which level."""
         reviews: list[dict[str, Any]] = decode(self._stored.log_audit)
         return [{**review, "at": to_datetime(review["at"])} for review in reviews]
 
     @property
     def is_resolved(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Whether it is finished, skipped, replayed or abandoned, and so will not change any more."""
         return self._stored.is_resolved
 
     @property
     def can_run(self) -> bool:
-        """Whether it is scheduled and due, so that a worker may claim it."""
+        """Whether it is scheduled and due, so that a worker can claim it."""
         return self.status is Status.SCHEDULED and self._stored.run_at <= self._page.head.now
 
     @property
@@ -253,20 +253,20 @@ class TaskInstance:
 
     @property
     def can_replay(self) -> bool:
-        """Whether it is failed and its task is configured."""
+        """Whether it is failed and its task is still configured."""
         return can_move(self.status, Status.REPLAYED) and self.config is not None
 
     @property
     def can_skip(self) -> bool:
-        """Whether it is failed."""
+        """Whether it is failed, so that a person can skip it."""
         return self.status is Status.FAILED
 
 
 class _Page:
-    """What instances that were read together share; each part is read at its first use, and kept.
+    """What instances that were read together share. Each part is read at its first use, and kept.
 
     Args:
-        view: their session.
+        view: the view of their session.
         stored: the instances.
     """
 
@@ -281,12 +281,12 @@ class _Page:
 
     @cached_property
     def payloads(self) -> Mapping[int, str]:
-        """Number of a firing → its payload, for all firings that they took and all that carry a result."""
+        """Number of a firing → its payload, for the firings with their kwargs and their results."""
         return self._view.payloads(self._numbers)
 
 
 def _payloads_of(instance: Instance) -> Iterator[int]:
-    """The firings whose payloads are its kwargs and its result."""
+    """Yield the numbers of the firings with the instance's kwargs and its result."""
     if instance.kwargs is None:
         yield from instance.taken.values()
     if instance.result is not None:
@@ -296,13 +296,13 @@ def _payloads_of(instance: Instance) -> Iterator[int]:
 class SessionView:
     """A session as it is stored.
 
-    Each call sees what is stored then, and the view keeps nothing: two calls may see different states. An
-    instance that it returns is a snapshot. What instances of one page need besides is read for all of them
-    together, so that listing them costs a number of reads that depends on the pages alone.
+    The view keeps nothing. Each call reads the current state, so two calls can see different states. An
+    instance that it returns is a snapshot. Instances are read in pages, and what they share is read once for
+    each page.
 
     Args:
-        uid: the session.
-        reader: where it is stored.
+        uid: the UID of the session.
+        reader: reads the storage.
     """
 
     def __init__(self, uid: str, reader: Reader) -> None:
@@ -313,10 +313,10 @@ class SessionView:
         return f"<SessionView {self.uid!r}>"
 
     def __getitem__(self, name: str) -> TaskInstance:
-        """The instance of that name.
+        """Return the instance with this name.
 
         Raises:
-            UnknownInstanceError: there is none.
+            UnknownInstanceError: the session does not have the instance.
         """
         stored = self._reader.instance(self.uid, *split_instance_name(name))
         if stored is None:
@@ -331,61 +331,61 @@ class SessionView:
             return False
 
     def __iter__(self) -> Iterator[TaskInstance]:
-        """Every instance, by task and number."""
+        """Iterate over all instances, ordered by task and number."""
         return self.find()
 
     @property
     def exists(self) -> bool:
-        """Whether anything was ever fired into it or configured."""
+        """Whether the session is stored: a trigger was fired in it, or it was configured."""
         return self._reader.session(self.uid) is not None
 
     @property
     def head(self) -> Session:
-        """Its head, a blank one if it does not exist."""
+        """The head of the session; it is empty if the session does not exist."""
         return self._reader.session(self.uid) or Session(self.uid, 0)
 
     @property
     def tasks(self) -> Mapping[str, Rule]:
-        """Task → rule, as configured now."""
+        """Task → rule, of the current configuration."""
         return dict(self.head.rules.rules)
 
     @property
     def instances(self) -> Mapping[str, TaskInstance]:
-        """Every instance by name; of a long session, iterate instead."""
+        """Name → instance, for all instances. Iterate over a large session instead."""
         return {instance.name: instance for instance in self}
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """What the application added to the session."""
+        """What the application stored with :meth:`TriggerManager.update_session_metadata`."""
         found: dict[str, Any] = decode(self.head.metadata)
         return found
 
     @property
     def finalized(self) -> bool:
-        """Whether its finalising trigger has fired."""
+        """Whether the finalizing trigger has fired."""
         return self.head.finalized is not None
 
     def instances_of_task(self, task: str) -> list[TaskInstance]:
-        """The task's instances by number; none for a task that is not known."""
+        """Return the instances of a task, ordered by number; none if the task is unknown."""
         return list(self.find(task=task))
 
     def latest_kwargs(self, trigger: str) -> Mapping[str, Any] | None:
-        """The kwargs of the trigger's latest firing; None if it never fired."""
+        """Return the kwargs of the latest firing of a trigger; None if it has not fired."""
         found = self._reader.latest(self.uid, [trigger] if is_name(trigger) else [])
         return decode(found[trigger].kwargs) if trigger in found else None
 
     def get_unresolved_tasks(self) -> list[Rule]:
-        """The configured tasks that have no instance yet, or one that is not resolved."""
+        """Return the configured tasks that have no instance yet, or one that is not resolved."""
         counters = self._reader.counters(self.uid)
         rules = self.head.rules.rules.values()
         return [rule for rule in rules if rule.task not in counters or not counters[rule.task].is_resolved]
 
     def get_unresolved_instances(self) -> list[TaskInstance]:
-        """The instances of which more is to come: unstarted, scheduled, running, failed."""
+        """Return the instances that are not resolved: unstarted, scheduled, running or failed."""
         return list(self.find(statuses=UNRESOLVED))
 
     def get_instances_with_unresolved_logs(self, min_level: int = logging.WARNING) -> list[TaskInstance]:
-        """The instances with records at or above the level that no review covers."""
+        """Return the instances with log records at or above the level that need a review and have none."""
         return list(self.find(flagged=min_level))
 
     def find(
@@ -395,12 +395,12 @@ class SessionView:
         statuses: Collection[Status] | None = None,
         flagged: int | None = None,
     ) -> Iterator[TaskInstance]:
-        """Instances by task and number, read page by page.
+        """Iterate over instances, ordered by task and number. They are read page by page.
 
         Args:
-            task: only of this task.
-            statuses: only in one of these.
-            flagged: only with unresolved records at or above this level.
+            task: only instances of this task.
+            statuses: only instances in one of these statuses.
+            flagged: only instances with unresolved log records at or above this level.
         """
         after = ("", -1)
         wanted = None if statuses is None else {Status(status) for status in statuses}
@@ -414,12 +414,12 @@ class SessionView:
             after = (page[-1].task, page[-1].number)
 
     def page(self, stored: Collection[Instance]) -> list[TaskInstance]:
-        """The stored instances as one page: what they need besides is read once for all of them."""
+        """Return stored instances as one page, so that what they share is read once for all of them."""
         page = _Page(self, stored)
         return [TaskInstance(self, instance, page) for instance in stored]
 
     def payloads(self, numbers: Collection[int]) -> dict[int, str]:
-        """Number of a firing → its payload, encoded; nothing is read where no number is given."""
+        """Return number → encoded kwargs of these firings. Without numbers, nothing is read."""
         found = self._reader.firings(self.uid, numbers=numbers) if numbers else ()
         return {firing.number: firing.kwargs for firing in found}
 
@@ -435,17 +435,17 @@ class SessionView:
         limit: int = 100,
         latest: bool = False,
     ) -> list[StoredRecord]:
-        """A page of the session's records, in the order in which they were stored.
+        """Return a page of the session's log records, in the order in which they were stored.
 
         Args:
-            instance: only of this one.
-            min_level: only at or above this level.
-            text: only with this in the message.
-            unresolved: True for those that no review covers, False for those that one does.
-            fingerprint: only of this kind.
-            after: the `cursor` of the last record of the page before.
-            limit: how many at most.
-            latest: the last ones instead of the first ones, in the same order.
+            instance: only records of this instance, or of the instance with this name.
+            min_level: only records at or above this level.
+            text: only records whose message contains this text.
+            unresolved: True for records that no review covers, False for those that one covers.
+            fingerprint: only records of this kind.
+            after: the `cursor` of the last record of the previous page.
+            limit: the maximum number of records.
+            latest: return the last records instead of the first ones, in the same order.
         """
         name = instance.name if isinstance(instance, TaskInstance) else instance
         return self._reader.logs(
@@ -461,7 +461,7 @@ class SessionView:
         )
 
     def explain(self, task: str) -> Explanation:
-        """Why the task, or the task of that instance, has run, or has not."""
+        """Explain why a task, or the instance with this name, has run or not."""
         rules = self.head.rules
         name = split_instance_name(task)[0] if task not in rules.rules and "#" in task else task
         rule = rules.rules.get(name)
@@ -472,7 +472,7 @@ class SessionView:
         return explain(name, rule, instances, happened, self._upstream(rules, rule))
 
     def _first_of(self, task: str) -> list[Instance]:
-        """The first instances of a task, and its first unresolved ones."""
+        """Return the first instances of a task, and its first unresolved ones."""
         found = self._reader.instances(self.uid, task=task, limit=EXPLAINED)
         if len(found) < EXPLAINED:
             return found
@@ -480,10 +480,10 @@ class SessionView:
         return found + [instance for instance in unresolved if instance not in found]
 
     def _upstream(self, rules: RuleSet, rule: Rule) -> dict[str, list[Instance]]:
-        """Task that the rule waits for → its unresolved instances, or else the resolved ones.
+        """Return task that the rule waits for → its unresolved instances, or else its resolved ones.
 
-        The counters tell which tasks have any, so that the others cost no read. Resolved instances only
-        matter of a task that the rule itself names.
+        The counters show which tasks have instances, so that the others cost no read. Resolved instances only
+        matter for tasks that the rule itself names.
         """
         counters = self._reader.counters(self.uid)
         found: dict[str, list[Instance]] = {}
@@ -499,7 +499,7 @@ class SessionView:
         return found
 
     def debug_repr(self) -> str:
-        """The session in a few lines, for a person at a prompt."""
+        """Return the session in a few lines of text, for interactive use."""
         head = self.head
         lines = [f"session {self.uid!r}: {head.firings} firings, manager {head.manager or 'none'!r}"]
         for instance in self:

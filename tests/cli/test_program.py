@@ -60,7 +60,7 @@ def test_an_application_is_found_in_the_current_folder(played, app):
         (["--app", "exits:app"], "SystemExit"),
         (["--app", "needs:app"], "No module named 'not_installed'"),
         (["--app", "survey_app:inline", "--storage", "sqlite:///x.db"], "exclude each other"),
-        (["--storage", "survey.db"], "no URL of a storage"),
+        (["--storage", "survey.db"], "not a valid storage URL"),
         (["--storage", "sqlit:///survey.db"], "did you mean 'sqlite'?"),
         (["--storage", "memory://"], "lives and dies with the process"),
     ],

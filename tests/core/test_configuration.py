@@ -15,7 +15,7 @@ from triggers.core.values import Limits
 from triggers.exceptions import ConfigurationError, InvalidValueError
 from triggers.testing.conformance import strategies
 
-FORMS = 'a list of names belongs here, like ["pageReceived"], or one of {"all": […]}, {"any": […]}, {"atLeast": 2, "of": […]}'
+FORMS = 'must be a list of names, such as ["pageReceived"], or one of {"all": […]}, {"any": […]}, {"atLeast": 2, "of": […]}'
 
 
 def problems(configuration, **known):
@@ -110,11 +110,11 @@ def test_an_empty_configuration_has_no_tasks():
 @pytest.mark.parametrize(
     ("configuration", "path", "message"),
     [
-        (None, "$", "a configuration is a mapping of task names to directives, not a NoneType"),
-        ([], "$", "a configuration is a mapping of task names to directives, not a list"),
-        ("{}", "$", "a configuration is a mapping of task names to directives, not a str"),
-        ({"t": None}, "t", "a mapping of directives belongs here"),
-        ({"t": ["a"]}, "t", "a mapping of directives belongs here"),
+        (None, "$", "a configuration must be a mapping of task names to directives, not a NoneType"),
+        ([], "$", "a configuration must be a mapping of task names to directives, not a list"),
+        ("{}", "$", "a configuration must be a mapping of task names to directives, not a str"),
+        ({"t": None}, "t", "must be a mapping of directives"),
+        ({"t": ["a"]}, "t", "must be a mapping of directives"),
         ({"t": {"after": ["a"]}}, "t.run", "is missing"),
         (task(run=None), "t.run", "a name must be a string, not NoneType"),
         (task(run=""), "t.run", "a name must have 1 to 255 characters; this one has 0"),
@@ -123,9 +123,9 @@ def test_an_empty_configuration_has_no_tasks():
         (task(using="a\nb"), "t.using", r"a name must be printable; 'a\nb' has '\n' at position 1"),
         (task(andEvery=["a"]), "t.andEvery", "a name must be a string, not list"),
         (task(andEvery=""), "t.andEvery", "a name must have 1 to 255 characters; this one has 0"),
-        (task(withParams=[]), "t.withParams", "a mapping belongs here"),
-        (task(withParams=None), "t.withParams", "a mapping belongs here"),
-        (task(withParams={"api": 5}), "t.withParams.api", "a mapping belongs here"),
+        (task(withParams=[]), "t.withParams", "must be a mapping"),
+        (task(withParams=None), "t.withParams", "must be a mapping"),
+        (task(withParams={"api": 5}), "t.withParams.api", "must be a mapping"),
         (task(after="a"), "t.after", FORMS),
         (task(after=7), "t.after", FORMS),
         (task(after={}), "t.after", FORMS),
@@ -134,13 +134,13 @@ def test_an_empty_configuration_has_no_tasks():
         (task(after=["a", 7]), "t.after[1]", FORMS),
         (task(after=["a", None]), "t.after[1]", FORMS),
         (task(after=["a", ""]), "t.after[1]", "a name must have 1 to 255 characters; this one has 0"),
-        (task(after={"all": "a"}), "t.after.all", "a list of names belongs here"),
+        (task(after={"all": "a"}), "t.after.all", "must be a list of names"),
         (task(after={"any": []}), "t.after.any", "needs at least one term"),
         (task(after=["b", {"any": []}]), "t.after[1].any", "needs at least one term"),
         (
             task(after={"any": ["a"], "of": ["b"]}),
             "t.after.of",
-            "does not belong here: a condition is one of all, any, and atLeast with of",
+            "is not allowed here: a condition has the key all or any, or the keys atLeast and of",
         ),
         (task(after={"any": ["a", {"all": ["b", 7]}]}), "t.after.any[1].all[1]", FORMS),
         (task(after={"atLeast": 1}), "t.after.of", "is missing"),
@@ -153,10 +153,10 @@ def test_an_empty_configuration_has_no_tasks():
         (
             task(after={"atLeast": "2", "of": ["a", "b"]}),
             "t.after.atLeast",
-            "a whole number belongs here",
+            "must be a whole number",
         ),
-        (task(after={"atLeast": True, "of": ["a"]}), "t.after.atLeast", "a whole number belongs here"),
-        (task(after={"atLeast": 1.5, "of": ["a"]}), "t.after.atLeast", "a whole number belongs here"),
+        (task(after={"atLeast": True, "of": ["a"]}), "t.after.atLeast", "must be a whole number"),
+        (task(after={"atLeast": 1.5, "of": ["a"]}), "t.after.atLeast", "must be a whole number"),
         (
             task(after={"atLeast": 3, "of": ["a", "a", "b"]}),
             "t.after",
@@ -233,7 +233,7 @@ def test_directives_have_names_that_are_strings(key):
     [
         ({"extra": {1j}}, "t.extra[1j]", "cannot store a complex"),
         ({"extra": {"deep": [object]}}, "t.extra.deep[0]", "cannot store a type"),
-        ({"extra": float("nan")}, "t.extra", "nan is not a number"),
+        ({"extra": float("nan")}, "t.extra", "JSON cannot represent nan"),
         ({"withParams": {"a": {"b": (1j,)}}}, "t.withParams.a.b[0]", "cannot store a complex"),
         ({"withParams": {"a": {"b": 10**30}}}, "t.withParams.a.b", "an integer of more than 64 bits"),
         ({"extra": "x" * 1_048_600}, "t.extra", "bytes are more than the limit"),
@@ -379,9 +379,11 @@ def test_an_unknown_run_is_refused_where_the_registry_is_complete():
         ("t.run", "unknown task 'survey.Imprt'; did you mean 'survey.Import'?")
     ]
     assert problems(configuration, tasks=["zzz", "yyy"]) == [
-        ("t.run", "unknown task 'survey.Imprt'; known are: yyy, zzz")
+        ("t.run", "unknown task 'survey.Imprt'; the known tasks are: yyy, zzz")
     ]
-    assert problems(configuration, tasks=[]) == [("t.run", "unknown task 'survey.Imprt'; known are: none")]
+    assert problems(configuration, tasks=[]) == [
+        ("t.run", "unknown task 'survey.Imprt'; the known tasks are: none")
+    ]
     assert check_configuration(configuration, tasks=["survey.Imprt"]).rules
 
 

@@ -71,7 +71,7 @@ def test_a_decision_knows_its_name_and_whether_it_is_exclusive(called):
 
 
 def test_every_decision_is_looked_at_here():
-    """The law has no other ones than these tests know."""
+    """There are no other decisions than these tests know."""
     functions = {name for name in decisions.__all__ if inspect.isfunction(getattr(decisions, name))}
     assert functions - {"labelled", "is_labelled"} == {decision.name for decision in DECISIONS.values()}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from triggers import Registry, Status, Triggers
@@ -71,11 +73,11 @@ def test_a_task_that_was_configured_too_late_waits_for_any_of_it_again(session, 
     found = session.storage.explain("t")
     assert found.waiting == (Waiting("t", (), "a and b"),)
     assert found.sentence == (
-        "t has no instance yet. t was configured after what it needs had been fired (a and b): "
-        "it starts when any of that is fired again."
+        "t has no instance yet. t was configured after its triggers had fired (it needs a and b). "
+        "It starts when one of them fires again."
     )
     session.fire(again)
-    assert said(session, "t") == "t has 1 finished."
+    assert said(session, "t") == "t has 1 finished instance."
 
 
 def test_an_instance_lacks_what_could_still_meet_its_condition(session):
@@ -85,16 +87,18 @@ def test_an_instance_lacks_what_could_still_meet_its_condition(session):
     needs = "(it needs a and (b or c) and (at least 2 of d, e, f))"
     for trigger, lacks in [("d", "a, b, c, e and f"), ("c", "a, e and f"), ("f", "a")]:
         session.fire(trigger)
-        assert said(session, "t") == f"t has 1 unstarted. t#0 waits for {lacks} {needs}."
+        assert said(session, "t") == f"t has 1 unstarted instance. t#0 waits for {lacks} {needs}."
     session.fire("a")
-    assert said(session, "t") == "t has 1 finished."
+    assert said(session, "t") == "t has 1 finished instance."
 
 
 def test_a_choice_between_parts_lists_the_triggers_of_each(session):
     """As long as neither part is met, the triggers of both could meet the condition."""
     session.update_configuration({"t": {**after(), "after": {"any": [{"all": ["a", "b"]}, "c"]}}})
     session.fire("a")
-    assert said(session, "t") == "t has 1 unstarted. t#0 waits for b and c (it needs (a and b) or c)."
+    assert (
+        said(session, "t") == "t has 1 unstarted instance. t#0 waits for b and c (it needs (a and b) or c)."
+    )
 
 
 def test_each_instance_waits_for_itself(session):
@@ -104,14 +108,14 @@ def test_each_instance_waits_for_itself(session):
     session.fire("p")
     session.fire("p")
     found = session.storage.explain("t")
-    assert (found.sentence, found.waiting) == ("t has 2 finished.", ())
+    assert (found.sentence, found.waiting) == ("t has 2 finished instances.", ())
     session.update_configuration({"t": after("never", andEvery="p")})
     session.fire("p", {"n": 1})
     session.fire("p", {"n": 2})
     found = session.storage.explain("t")
     assert [(wait.name, wait.lacks) for wait in found.waiting] == [("t#2", ("never",)), ("t#3", ("never",))]
     assert found.sentence == (
-        "t has 2 finished and 2 unstarted. t#2 waits for never (it needs never and p). "
+        "t has 4 instances: 2 finished and 2 unstarted. t#2 waits for never (it needs never and p). "
         "t#3 waits for never (it needs never and p)."
     )
 
@@ -123,7 +127,7 @@ def test_one_instance_can_be_asked_about_alone(session):
     session.fire("p")
     found = session.storage.explain("t#1")
     assert (found.task, found.counts) == ("t", {"unstarted": 1})
-    assert found.sentence == "t has 1 unstarted. t#1 waits for never (it needs never and p)."
+    assert found.sentence == "t has 1 unstarted instance. t#1 waits for never (it needs never and p)."
 
 
 # -- tasks before it ------------------------------------------------------------------------------------
@@ -138,11 +142,13 @@ def test_a_trigger_that_comes_from_a_task_is_traced_to_its_instances(session):
     found = session.storage.explain("t")
     assert found.waiting[0].upstream == {"u": (("u#0", "unstarted"),), "v": ()}
     assert found.sentence == (
-        "t has no instance yet. t waits for u, v and x (it needs u and v and x); "
-        "u comes from a task: u#0 is unstarted; v comes from a task: it has no instance yet."
+        "t has no instance yet. t waits for u, v and x (it needs u and v and x). "
+        "The trigger u fires when the task u finishes; u#0 is unstarted. "
+        "The trigger v fires when the task v finishes; v has no instance yet."
     )
     assert said(session, "w") == (
-        "w has 1 unstarted. w#0 waits for u (it needs u and a); u comes from a task: u#0 is unstarted."
+        "w has 1 unstarted instance. w#0 waits for u (it needs u and a). "
+        "The trigger u fires when the task u finishes; u#0 is unstarted."
     )
 
 
@@ -160,11 +166,12 @@ def test_a_failed_instance_before_it_is_what_to_replay_or_skip(session):
     second, third = session.storage.explain("t_second"), session.storage.explain("t_third")
     assert second.waits_for == third.waits_for == ("t_first#0", "t_first#1")
     assert second.sentence == (
-        "t_second has no instance yet. t_second waits for t_first (it needs t_first); t_first comes from "
-        "a task: t_first#0 is failed, t_first#1 is failed. replay or skip t_first#0 and t_first#1 to go on."
+        "t_second has no instance yet. t_second waits for t_first (it needs t_first). The trigger "
+        "t_first fires when the task t_first finishes; t_first#0 is failed and t_first#1 is failed. "
+        "Replay or skip t_first#0 and t_first#1 to continue."
     )
     assert third.sentence.endswith(
-        "t_second comes from a task: it has no instance yet. replay or skip t_first#0 and t_first#1 to go on."
+        "t_second has no instance yet. Replay or skip t_first#0 and t_first#1 to continue."
     )
 
 
@@ -176,7 +183,7 @@ def test_what_failed_before_it_does_not_hold_up_what_has_run(session):
     session.fire("page")
     assert session.storage["u#1"].status == "failed"
     assert session.storage.explain("t").waits_for == ()
-    assert said(session, "t") == "t has 1 finished."
+    assert said(session, "t") == "t has 1 finished instance."
 
 
 def test_tasks_that_wait_for_each_other_are_each_before_the_other(session):
@@ -190,8 +197,8 @@ def test_tasks_that_wait_for_each_other_are_each_before_the_other(session):
     session.fire("a")
     assert session.storage.explain("t").waits_for == ("t#0",)
     assert said(session, "u") == (
-        "u has no instance yet. u waits for b and t (it needs b or t); t comes from a task: t#0 is failed. "
-        "replay or skip t#0 to go on."
+        "u has no instance yet. u waits for b and t (it needs b or t). "
+        "The trigger t fires when the task t finishes; t#0 is failed. Replay or skip t#0 to continue."
     )
 
 
@@ -201,7 +208,8 @@ def test_a_task_that_was_skipped_is_shown_as_what_did_not_fire(session):
     session.fire("a")
     session.fire("b")
     assert said(session, "t") == (
-        "t has 1 unstarted. t#0 waits for u (it needs u and b); u comes from a task: u#0 is skipped."
+        "t has 1 unstarted instance. t#0 waits for u (it needs u and b). "
+        "The trigger u fires when the task u finishes; u#0 is skipped."
     )
 
 
@@ -221,12 +229,12 @@ def test_a_run_that_is_under_way_is_named(session):
     session.fire("b")
     session.fire("a")
     seen = session.storage["t_now#0"].result
-    owner = seen["t_now"].partition("is run by ")[2].partition(",")[0]
+    owner = seen["t_now"].partition("is running on worker ")[2].partition(",")[0]
     assert owner
     assert seen == {
-        "t_now": f"t_now has 1 running. t_now#0 is run by {owner}, attempt 1.",
-        "t_next": "t_next has 1 unstarted. t_next#0 waits for t_now (it needs t_now and b); "
-        "t_now comes from a task: t_now#0 is running.",
+        "t_now": f"t_now has 1 running instance. t_now#0 is running on worker {owner}, attempt 1.",
+        "t_next": "t_next has 1 unstarted instance. t_next#0 waits for t_now (it needs t_now and b). "
+        "The trigger t_now fires when the task t_now finishes; t_now#0 is running.",
     }
 
 
@@ -238,11 +246,11 @@ def test_a_veto_is_named(session):
     session.update_configuration({"t": after("a", "b", unless=["stop", "quit"])})
     session.fire("a")
     session.fire("stop")
-    assert said(session, "t").startswith("t has 1 unstarted. t#0 waits for b")
+    assert said(session, "t").startswith("t has 1 unstarted instance. t#0 waits for b")
     session.fire("quit")
     found = session.storage.explain("t")
     assert found.vetoed_by == {"t#0": ("stop", "quit")}
-    assert found.sentence == "t has 1 abandoned. t#0 was abandoned because of stop and quit."
+    assert found.sentence == "t has 1 abandoned instance. t#0 was abandoned because stop and quit fired."
     assert found.waiting == ()
 
 
@@ -253,7 +261,7 @@ def test_what_a_person_abandoned_has_no_veto(session):
     session.update_instance_status("t#0", Status.ABANDONED)
     found = session.storage.explain("t")
     assert found.vetoed_by == {"t#0": ()}
-    assert found.sentence == "t has 1 abandoned. t#0 was abandoned by hand."
+    assert found.sentence == "t has 1 abandoned instance. t#0 was abandoned by hand."
 
 
 @pytest.mark.parametrize("stop", ["", "."])
@@ -266,7 +274,7 @@ def test_a_failed_instance_says_why_and_what_to_do(session, stop):
     found = session.storage.explain("t")
     assert found.waits_for == ("t#0",)
     assert found.sentence == (
-        f"t has 1 failed. t#0 {found.remarks['t#0'].removesuffix('.')}. replay or skip t#0 to go on."
+        f"t has 1 failed instance. t#0 {found.remarks['t#0'].removesuffix('.')}. Replay or skip t#0 to continue."
     )
     assert found.remarks["t#0"].endswith(f"FailingError: No name{stop}")
 
@@ -278,8 +286,13 @@ def test_what_no_worker_takes_says_how_often_it_was_returned():
         session.update_configuration({"t": after("a", run="elsewhere")})
         session.fire("a")
         assert said(session, "t") == (
-            "t has 1 scheduled. t#0 was given back by workers without its task, 1 in all."
+            "t has 1 scheduled instance. t#0 is waiting for a worker that has the task `elsewhere`. "
+            "Workers without it returned it once."
         )
+        harness.advance(timedelta(seconds=10))
+        assert said(session, "t").endswith("Workers without it returned it 4 times.")
+        session.update_configuration({})
+        assert "t#0 is scheduled to run at 2026-01-01T00:00:" in said(session, "t")
 
 
 def test_what_is_due_later_says_when(session):
@@ -288,7 +301,7 @@ def test_what_is_due_later_says_when(session):
     session.update_configuration({"t": after("a", run="triggers.testing.SelfRetrying", withParams=params)})
     session.fire("a")
     found = session.storage.explain("t")
-    assert found.remarks["t#1"] == "is to run at 2026-01-01T00:01:00+00:00"
+    assert found.remarks["t#1"] == "is scheduled to run at 2026-01-01T00:01:00+00:00"
 
 
 # -- what is not configured -----------------------------------------------------------------------------
@@ -309,7 +322,7 @@ def test_a_task_that_was_removed_waits_for_nothing(session):
     session.update_configuration({})
     found = session.storage.explain("t")
     assert (found.known, found.counts, found.waiting) == (False, {"unstarted": 1}, ())
-    assert found.sentence == "t is not configured in this session. t has 1 unstarted."
+    assert found.sentence == "t is not configured in this session. t has 1 unstarted instance."
 
 
 def test_a_failed_instance_of_a_removed_task_can_only_be_skipped(session):
@@ -317,7 +330,7 @@ def test_a_failed_instance_of_a_removed_task_can_only_be_skipped(session):
     session.update_configuration({"t": after("a", run=FAILING)})
     session.fire("a")
     session.update_configuration({})
-    assert said(session, "t").endswith(". skip t#0 to go on.")
+    assert said(session, "t").endswith(". Skip t#0 to continue.")
     assert not session.storage["t#0"].can_replay
     session.skip_failed_instance("t#0")
-    assert said(session, "t") == "t is not configured in this session. t has 1 skipped."
+    assert said(session, "t") == "t is not configured in this session. t has 1 skipped instance."

@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 FINALIZING = "sessionFinalized"
 
 #: Remarks in a history that tell of no move.
-_REMARKS = ("refused a late end", "given back")
+_REMARKS = ("refused a late end", "returned by")
 
 #: What the error of a firing says of which nobody knows whether it is stored.
 _UNCLEAR = re.compile("whether it (was|is|has)")
 
 #: Remarks of moves that are a commit of their own, and change one instance and nothing else.
-_SINGLE = ("claimed by", "lease lost", "worker lost", "let go")
+_SINGLE = ("claimed by", "lease lost", "worker lost", "released by")
 
 
 @dataclass(slots=True)
@@ -403,7 +403,7 @@ def _by_worker(model: Model, instance: Instance, what: str, remark: str, fired: 
         done = model.finish(name, fence, decode(fired[0].kwargs))
     elif remark.startswith(("lease lost", "worker lost")):
         done = model.expire(name, fail_at_once=what == "failed" and instance.crash_budget == 1)
-    elif remark.startswith("let go"):
+    elif remark.startswith("released by"):
         done = model.release(name, fence)
     elif what == "failed":
         done = model.fail(name, fence, "error")

@@ -201,10 +201,10 @@ def test_the_text_for_a_prompt_reads_each_page_once(harness, reads, view):
 def test_an_explanation_of_what_has_run_reads_nothing_upstream(harness, reads, view):
     """Nothing is missing, so only the task's rule and its instances are read."""
     played(harness, 1)
-    assert view.explain("t_page").sentence == "t_page has 1 finished."
+    assert view.explain("t_page").sentence == "t_page has 1 finished instance."
     assert reads == {"session": 1, "instances": 1}
     reads.clear()
-    assert view.explain("t_page#0").sentence == "t_page has 1 finished."
+    assert view.explain("t_page#0").sentence == "t_page has 1 finished instance."
     assert reads == {"session": 1, "instance": 1}
 
 

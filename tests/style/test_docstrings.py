@@ -19,12 +19,10 @@ NOT_YET = frozenset(
     {
         "app.py",
         "cli",
-        "core",
         "demo",
         "fork.py",
         "logs",
         "runners",
-        "session.py",
         "storages",
         "testing",
         "worker",

@@ -31,7 +31,6 @@ LONGER = {
     "src/triggers/testing/servers/proxy.py": "One proxy with the ways in which a network fails.",
     "tests/chaos/campaign.py": "One program: the storm, from the first process to its report.",
     "tests/core/test_configuration.py": "A test for each problem that a configuration can have.",
-    "tests/core/test_law.py": "To split, together with core/law.py.",
     "tests/crash/checker.py": "To split: it shares a base with the checkers of the other kill tests.",
     "tests/crash/test_mutants.py": "A mutant for each safeguard of the protocol.",
     "tests/crash/test_poison.py": "To split: tasks that kill their process, and processes that are stopped.",

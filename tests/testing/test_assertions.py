@@ -148,8 +148,8 @@ def test_a_message_tells_the_story_of_the_instance(check):
         "status: failed, attempt 1",
         "2026-01-01 00:00:00+00:00 running claimed by ",
         "{'begun': {'page': 1}}",
-        "why: t_fail has 1 failed",
-        "replay or skip t_fail#0 to go on",
+        "why: t_fail has 1 failed instance",
+        "Replay or skip t_fail#0 to continue",
         "error: ValueError: Response data failed spam check.",
         "{'spam_score': 9.5}",
         "Traceback (most recent call last):",
@@ -166,7 +166,7 @@ def test_a_message_says_why_an_instance_waits(check):
     """For an unstarted instance it says which triggers it lacks; for one without records, that there are none."""
     with pytest.raises(AssertionError) as failed:
         check.assert_instance_finished("t_wait#0")
-    assert "why: t_wait has 1 unstarted. t_wait#0 waits for never" in str(failed.value)
+    assert "why: t_wait has 1 unstarted instance. t_wait#0 waits for never" in str(failed.value)
     assert "log: nothing" in str(failed.value)
 
 
@@ -224,8 +224,8 @@ def test_unresolved_tasks(check):
         "unresolved tasks of session 'respondent-17' are\n  t_after_fail, t_fail, t_retry, t_wait\nand should be"
         in message
     )
-    assert "why: t_fail has 1 failed" in message
-    assert "why: t_skip has 1 skipped" in message
+    assert "why: t_fail has 1 failed instance" in message
+    assert "why: t_skip has 1 skipped instance" in message
     assert "t_nobody is no task of this session" in message
     assert "t_wait#0 waits" not in message
 

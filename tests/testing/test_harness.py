@@ -116,7 +116,9 @@ def test_running_until_idle_says_what_is_left():
         retrying = {"withParams": {"retrying": {"cooldown": 7200}}}
         session.update_configuration(run("triggers.testing.SelfRetrying", **retrying))
         session.fire("begun")
-        with pytest.raises(AssertionError, match=r"session 's': .*#1.* is to run at 2026-01-01T02:00:00"):
+        with pytest.raises(
+            AssertionError, match=r"session 's': .*#1.* is scheduled to run at 2026-01-01T02:00:00"
+        ):
             harness.run_until_idle(timedelta(hours=1))
 
 

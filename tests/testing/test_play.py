@@ -184,7 +184,7 @@ def test_a_run_that_does_not_end_is_reported():
         == 2
     )
     with pytest.raises(
-        AssertionError, match="still to be done:\nsession 'play': t_x has 1 scheduled"
+        AssertionError, match="still to be done:\nsession 'play': t_x has 1 scheduled instance"
     ) as found:
         play(configuration, ["a", "b"], storage=lambda clock, _: Forgetful(clock=clock))
     assert found.value.__notes__ == ["in the order a, b, crashed at 'after commit of fire'"]

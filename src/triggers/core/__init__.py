@@ -1,5 +1,5 @@
-"""DECIDE: what one firing does, as pure functions of what is known.
+"""The core decides what changes in a session, with pure functions.
 
-No clock, no dice, no disk, no thread, no log: time and names come in as arguments, and what goes out
-is a description of changes that a storage applies. A linter rule keeps it so.
+It imports no clock, randomness, disk, thread or log; a linter rule enforces this. Times and names are
+arguments. The result is a description of changes, which a storage applies.
 """

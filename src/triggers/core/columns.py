@@ -1,9 +1,9 @@
-"""The columns of instances and records, described once for every storage.
+"""The columns of instances and log records, described once for every storage.
 
 Storages derive their statements, writers and readers from this description. To add a column to instances, add
 the field with a default at the end of :class:`triggers.core.state.Instance`, a line at the end of
 :data:`INSTANCE`, and a migration for each SQL dialect. Values are stored in the order of the description, so
-existing lines are never moved.
+never move existing lines.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 class Write(Flag):
-    """Which statements write a column of an instance.
+    """The SQL statements that write a column of an instance.
 
-    They concern SQL. Redis and memory always write the whole instance.
+    Redis and memory always write the whole instance.
 
     Attributes:
-        NEVER: none.
-        CREATED: the one that inserts an instance.
-        TRIGGERED: the one for an unstarted instance that got triggers.
-        TRANSITIONED: the one for every other change.
+        NEVER: no statement.
+        CREATED: the statement that inserts an instance.
+        TRIGGERED: the statement for an unstarted instance that received triggers.
+        TRANSITIONED: the statement for every other change.
     """
 
     NEVER = 0
@@ -37,16 +37,16 @@ class Write(Flag):
 
 
 class Codec(NamedTuple):
-    """How a value is stored that is not itself a number, a text or None.
+    """How a value is stored that is not a number, a text or None.
 
-    Neither `encode` nor `decode` is called for an empty value, as most of them are: that is faster.
+    Most values are empty. For speed, `encode` and `decode` are not called for those.
 
     Attributes:
-        empty: makes the empty value; usually its type.
+        empty: makes the empty value; usually it is the type.
         blank: how the empty value is stored.
-        encode: what is stored for any other value.
-        decode: the value that was stored.
-        restore: the value as plain JSON data brings it, for storages that keep many values as one document.
+        encode: returns how any other value is stored.
+        decode: returns the value from what is stored.
+        restore: returns the value from plain JSON data, for storages that keep many values in one document.
     """
 
     empty: Callable[[], Any]
@@ -57,12 +57,12 @@ class Codec(NamedTuple):
 
 
 class Column(NamedTuple):
-    """One column.
+    """One column of a table, or one value of a stored document.
 
     Attributes:
-        attribute: where its value is, as :func:`operator.attrgetter` takes it.
-        written: which statements write it, for instances.
-        codec: how the value is stored, None for as it is.
+        attribute: the attribute with the value, in the form that :func:`operator.attrgetter` accepts.
+        written: the statements that write it, for a column of instances.
+        codec: how the value is stored, None if it is stored unchanged.
     """
 
     attribute: str
@@ -71,17 +71,17 @@ class Column(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Name of the column: the last part of the attribute."""
+        """The name of the column, which is the last part of the attribute."""
         return self.attribute.rpartition(".")[2]
 
 
 def names_of(columns: Iterable[Column]) -> tuple[str, ...]:
-    """The names of the columns, in their order."""
+    """Return the names of columns, in the order in which their values are stored."""
     return tuple(column.name for column in columns)
 
 
 def codecs_of(columns: Iterable[Column]) -> Iterator[tuple[int, Codec]]:
-    """The columns with a codec: place among the given ones, codec."""
+    """Return the codecs of the columns that have one, each with the index of its column."""
     return ((place, column.codec) for place, column in enumerate(columns) if column.codec is not None)
 
 
@@ -152,7 +152,7 @@ INSTANCE: Final = (
     Column("log_audit", _TRANSITIONED),
 )
 
-#: What is stored of a :class:`triggers.core.exchange.Record`; its entry's fields are in their order.
+#: The stored values of a :class:`triggers.core.exchange.Record`. The fields of its entry are in their order.
 RECORD: Final = (
     Column("number"),
     Column("fence"),
@@ -174,5 +174,5 @@ RECORD: Final = (
     Column("entry.counts", codec=FLAG),
 )
 
-#: Those of its entry.
+#: The columns of the entry of a record.
 ENTRY: Final = tuple(column for column in RECORD if column.attribute.startswith("entry."))

@@ -1,7 +1,7 @@
-"""Conditions over names: *at least n of these*, nested freely.
+"""Conditions over names: *at least n of these*, nested to any depth.
 
-One small type says all three forms of the rule language: ``all`` is at least as many as there are,
-``any`` is at least one, ``atLeast`` is what it says.
+One type represents the three forms of the rule language: for ``all``, n is the number of terms; for ``any``,
+it is 1; for ``atLeast``, it is the given number.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """At least `at_least` of the terms `of` hold; a name holds once it has happened.
+    """A condition that is met if at least `at_least` of the terms `of` are met.
+
+    A name is met once it has fired.
 
     Attributes:
-        at_least: how many terms must hold, 0 for a condition that always does.
-        of: the terms, names or conditions.
-        names: every name in it, at any depth.
+        at_least: how many terms must be met; a condition with 0 is always met.
+        of: the terms, which are names or conditions.
+        names: every name in the condition, at any depth.
     """
 
     at_least: int
@@ -34,13 +36,13 @@ class Condition:
         object.__setattr__(self, "_plain", plain and all(isinstance(term, str) for term in self.of))
 
     def is_met(self, happened: Collection[str]) -> bool:
-        """Whether it holds when exactly the names in `happened` have happened."""
+        """Return whether the condition is met if exactly the names in `happened` have fired."""
         if self._plain:
             return all(name in happened for name in self.names)
         return sum(_holds(term, happened) for term in self.of) >= self.at_least
 
     def lacking(self, happened: Collection[str]) -> tuple[str, ...]:
-        """The names that could still help to meet it, in the order they are written; none once it is met."""
+        """Return the names that could still help to meet the condition, in their order; none if it is met."""
         if self.is_met(happened):
             return ()
         found: dict[str, None] = {}
@@ -50,7 +52,7 @@ class Condition:
         return tuple(found)
 
     def to_json(self) -> Any:
-        """The form that the rule language has for it: a list where every name is needed."""
+        """Return the condition in the rule language; it is a list if every name is needed."""
         return self._terms_to_json() if self._plain or not self.of else self._form_to_json()
 
     def _form_to_json(self) -> dict[str, Any]:
@@ -60,10 +62,10 @@ class Condition:
         return {"any": terms} if self.at_least == 1 else {"atLeast": self.at_least, "of": terms}
 
     def _terms_to_json(self) -> list[Any]:
-        return [term if isinstance(term, str) else term._form_to_json() for term in self.of]  # noqa: SLF001 - its own
+        return [term if isinstance(term, str) else term._form_to_json() for term in self.of]  # noqa: SLF001 - of the same class
 
     def sentence(self) -> str:
-        """It in words: ``a and b``, ``(a or b) and c``, ``at least 2 of a, b, c``."""
+        """Return the condition in words: ``a and b``, ``(a or b) and c``, ``at least 2 of a, b, c``."""
         terms = [term if isinstance(term, str) else f"({term.sentence()})" for term in self.of]
         if self.at_least == len(self.of):
             return " and ".join(terms) or "nothing"
@@ -71,13 +73,13 @@ class Condition:
 
 
 def all_of(terms: Iterable[str | Condition]) -> Condition:
-    """The condition that needs every term."""
+    """Return a condition that needs every term; repeated terms count once."""
     distinct = tuple(dict.fromkeys(terms))
     return Condition(len(distinct), distinct)
 
 
 def condition_from_json(written: Any) -> Condition:
-    """Read a condition in the form of :meth:`Condition.to_json`, which validation has accepted."""
+    """Return the condition that is written in the rule language and was validated."""
     if isinstance(written, dict):
         if "all" in written:
             return all_of(_terms(written["all"]))
@@ -87,8 +89,8 @@ def condition_from_json(written: Any) -> Condition:
 
 
 def listed(terms: Any) -> Any:
-    """Terms that a user wrote as a tuple or a set, as a list; what is neither, as it is."""
-    # By its real type: isinstance() believes an object that lies about its class.
+    """Return a tuple or a set of terms as a list, and any other value unchanged."""
+    # Check the real type: an object can pretend another class to isinstance().
     kind = type(terms)
     if issubclass(kind, (set, frozenset)):
         return sorted(terms, key=str)

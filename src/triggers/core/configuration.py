@@ -1,7 +1,8 @@
-"""Configuration: from what a user wrote to rules, or to every problem of it at once.
+"""Validation of a configuration. The result is its rules, or a list of all its problems.
 
-The shapes of :mod:`triggers.core.directives` are checked and give the JSON Schema. This module adds what a
-schema cannot say: near misses of directives, tasks that wait for each other for ever, unknown names.
+:mod:`triggers.core.directives` contains the models that check the types of the directives and make the JSON
+Schema. This module checks what a schema cannot express: misspelled directives, unknown names, and tasks that
+wait for each other forever.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from triggers.exceptions import ConfigurationError, InvalidValueError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-#: Directives of versions to come; refused until then, so that no configuration gives them another meaning.
+#: Names of future directives. They are not accepted as custom directives, so that a new version can define
+#: them.
 RESERVED = ("deadline", "within", "retry", "limit", "priority", "where")
 
-#: How like a directive (0 to 1, difflib's ratio) a key must be to count as a slip of the pen.
+#: How similar to a directive a key must be to count as a typo: difflib's ratio, from 0 to 1.
 NEAR_MISS = 0.8
 
 
@@ -32,16 +34,16 @@ def check_configuration(
     runners: Collection[str] | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> RuleSet:
-    """Turn a configuration into rules.
+    """Validate a configuration and return its rules.
 
     Args:
         configuration: task name → directives, as in the rule language.
-        tasks: every task that is registered, where the registry is complete; None lets any `run` pass.
-        runners: every runner that may be named; None lets any `using` pass.
-        limits: how large it may be.
+        tasks: the names of all registered tasks, None to accept any `run`.
+        runners: the names of all runners, None to accept any `using`.
+        limits: the limits for its size.
 
     Raises:
-        ConfigurationError: with every problem, each with its path.
+        ConfigurationError: it has problems. The exception lists all of them, each with its path.
     """
     try:
         written = _opened(configuration)
@@ -56,7 +58,7 @@ def check_configuration(
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of a configuration."""
+    """Return the JSON Schema, draft 2020-12, that every valid configuration satisfies."""
     from triggers.core.directives import CONFIGURATION  # noqa: PLC0415 - see that module
 
     return {
@@ -67,14 +69,14 @@ def json_schema() -> dict[str, Any]:
 
 
 def _opened(configuration: object) -> dict[Any, Any]:
-    """The configuration and its tasks as plain dicts, whatever kinds of dict they were.
+    """Return the configuration and its tasks as plain dicts, also if they are instances of subclasses.
 
     Raises:
-        ConfigurationError: it is none.
+        ConfigurationError: it is not a dict.
     """
     if not issubclass(type(configuration), dict):
         kind = type_name(type(configuration))
-        problem = f"a configuration is a mapping of task names to directives, not a {kind}"
+        problem = f"a configuration must be a mapping of task names to directives, not a {kind}"
         raise ConfigurationError([("$", problem)])
     found: dict[Any, Any] = dict(configuration)  # type: ignore[call-overload]  # it is a dict
     return {task: dict(written) if isinstance(written, dict) else written for task, written in found.items()}
@@ -93,7 +95,7 @@ def _directives(written: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _lists(condition: Any) -> Any:
-    """The same condition with lists where a user wrote sets or tuples of names."""
+    """Return the same condition, with lists instead of sets and tuples."""
     if isinstance(condition, dict):
         return {key: _lists(terms) for key, terms in dict.items(condition)}
     if isinstance(condition, (list, tuple, set, frozenset)):
@@ -117,7 +119,7 @@ def _problems(
     if not found:
         try:
             rules = _rules(configuration)
-        except InvalidValueError as error:  # too deep, or too large, as a whole
+        except InvalidValueError as error:  # it is nested too deep or too large as a whole
             path, _, message = str(error).partition(": ")
             yield path.removeprefix("the configuration.").replace("the configuration", "$"), message
         else:
@@ -134,7 +136,7 @@ def _wrong_keys(configuration: dict[Any, Any]) -> Iterator[tuple[str, str]]:
 
 
 def near_miss(key: object) -> str | None:
-    """The directive that a key was probably meant to be, or None for a custom directive."""
+    """Return the directive that a misspelled key probably means, or None for a custom directive."""
     if not isinstance(key, str) or len(key) > MAX_NAME:
         return None
     spelled = {name.lower(): name for name in DIRECTIVES}
@@ -189,15 +191,15 @@ def _unknown(
             hint = (
                 f"did you mean {close[0]!r}?"
                 if close
-                else f"known are: {', '.join(sorted(known)[:10]) or 'none'}"
+                else f"the known {what}s are: {', '.join(sorted(known)[:10]) or 'none'}"
             )
             yield _path((task, directive)), f"unknown {what} {name!r}; {hint}"
 
 
 def _never(rules: RuleSet) -> Iterator[tuple[str, str]]:
-    """Tasks that can never start, whatever the application fires, because they wait for each other.
+    """Find the tasks that can never start, whatever the application fires, because they wait for each other.
 
-    Everything that is no task's name may happen; then, whatever can start may fire its name.
+    Any trigger that is not the name of a task can fire. Each task that can start can then fire its own name.
     """
     possible = {name for rule in rules.rules.values() for name in rule.after.names} - rules.rules.keys()
     heads = list(rules.rules)

@@ -1,7 +1,7 @@
-"""The shapes that pydantic checks: a configuration, its directives, and the forms of a condition.
+"""The pydantic models of a configuration, its directives, and the forms of a condition.
 
-Loading pydantic and building these models takes as long as all the rest of ``import triggers``. So only
-functions import this module, when there is a configuration to check.
+Importing pydantic and building these models takes as long as the rest of ``import triggers``. Therefore this
+module is only imported inside functions, when there is a configuration to check.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from triggers.exceptions import InvalidNameError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: How many terms may stand side by side in a condition: as many as there may be tasks to wait for.
+#: Maximum number of terms in one list of a condition, equal to the maximum number of tasks.
 MAX_TERMS = 10_000
 
 
@@ -40,7 +40,7 @@ def _checked_name(value: object) -> object:
 
 
 def _is_a(value: object, *kinds: type) -> bool:
-    """Whether it really is one; isinstance() believes an object that lies about its class."""
+    """Check the real type of a value. An object can pretend another class to isinstance()."""
     return issubclass(type(value), kinds)
 
 
@@ -52,7 +52,7 @@ def _as_list(value: Any) -> Any:
 
 
 def _form(value: object) -> str | None:
-    """Which form of a condition a value has; the tags are stripped from paths again."""
+    """Return the tag for the form of a condition; :func:`shape_problems` removes the tags from paths."""
     if isinstance(value, (list, tuple, set, frozenset, AllOf, AnyOf, AtLeast)):
         return "<list>" if not isinstance(value, BaseModel) else f"<{type(value).__name__}>"
     if isinstance(value, str):
@@ -65,7 +65,7 @@ def _form(value: object) -> str | None:
 
 _FORMS = {"all": "<AllOf>", "any": "<AnyOf>", "atLeast": "<AtLeast>", "of": "<AtLeast>"}
 
-#: What pydantic puts into paths besides what a user wrote.
+#: Parts of pydantic's paths that are not in the configuration.
 _TAGS = frozenset({"<list>", "<name>", "[key]", *_FORMS.values()})
 
 Name = Annotated[str, BeforeValidator(_checked_name), Field(min_length=1, max_length=MAX_NAME)]
@@ -73,7 +73,7 @@ Name = Annotated[str, BeforeValidator(_checked_name), Field(min_length=1, max_le
 _OPTIONS: dict[str, Any] = {
     "custom_error_type": "condition",
     "custom_error_message": (
-        'a list of names belongs here, like ["pageReceived"], or one of {"all": […]}, {"any": […]}, '
+        'must be a list of names, such as ["pageReceived"], or one of {"all": […]}, {"any": […]}, '
         '{"atLeast": 2, "of": […]}'
     ),
 }
@@ -84,19 +84,19 @@ class _Form(BaseModel):
 
 
 class AllOf(_Form):
-    """Every term must hold."""
+    """The form of a condition of which every term must be met."""
 
     all: Terms
 
 
 class AnyOf(_Form):
-    """At least one term must hold."""
+    """The form of a condition of which at least one term must be met."""
 
     any: Annotated[Terms, Field(min_length=1)]
 
 
 class AtLeast(_Form):
-    """At least so many of the terms must hold."""
+    """The form of a condition of which at least a certain number of terms must be met."""
 
     atLeast: Annotated[int, Field(ge=1)]  # noqa: N815 - the word of the rule language
     of: Terms
@@ -119,20 +119,25 @@ ConditionForm = Annotated[Annotated[Terms, Tag("<list>")] | _Nested, Discriminat
 
 
 class TaskDirectives(BaseModel):
-    """When to run what: the directives of one task. Other keys are custom directives."""
+    """The directives of one task, which say what to run and when. Other keys are custom directives."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
-    after: ConditionForm | None = Field(default=None, description="What must have happened.")
-    run: Name = Field(description="Name of the registered task to run.")
+    after: ConditionForm | None = Field(
+        default=None, description="What must have fired before the task runs."
+    )
+    run: Name = Field(description="The name of the registered task to run.")
     andEvery: Name | None = Field(  # noqa: N815 - the word of the rule language
-        default=None, description="A trigger of which every firing makes an instance; implied in after."
+        default=None,
+        description="A trigger that creates an instance each time it fires. It is also part of after.",
     )
-    unless: ConditionForm | None = Field(default=None, description="What stops it if it happened before.")
+    unless: ConditionForm | None = Field(
+        default=None, description="What prevents the task from running if it fires first."
+    )
     withParams: dict[str, dict[str, Any]] = Field(  # noqa: N815 - the word of the rule language
-        default_factory=dict, description="Defaults under the kwargs of the triggers, by trigger."
+        default_factory=dict, description="Default kwargs for each trigger."
     )
-    using: Name | None = Field(default=None, description="Name of the runner.")
+    using: Name | None = Field(default=None, description="The name of the runner that executes the task.")
 
     @model_validator(mode="after")
     def _can_be_met(self) -> TaskDirectives:
@@ -151,7 +156,7 @@ CONFIGURATION: TypeAdapter[dict[str, TaskDirectives]] = TypeAdapter(dict[Name, T
 
 
 def shape_problems(configuration: dict[Any, Any]) -> Iterator[tuple[tuple[Any, ...], str]]:
-    """Yield what in a configuration has the wrong shape: the keys and indexes that lead to it, and why."""
+    """Yield each part of a configuration that does not match the models: its path, and the problem."""
     try:
         CONFIGURATION.validate_python(configuration)
     except ValidationError as error:
@@ -162,18 +167,18 @@ def shape_problems(configuration: dict[Any, Any]) -> Iterator[tuple[tuple[Any, .
 
 
 _MESSAGES = {
-    "dict_type": "a mapping belongs here",
-    "extra_forbidden": "does not belong here: a condition is one of all, any, and atLeast with of",
-    "int_type": "a whole number belongs here",
-    "list_type": "a list of names belongs here",
+    "dict_type": "must be a mapping",
+    "extra_forbidden": "is not allowed here: a condition has the key all or any, or the keys atLeast and of",
+    "int_type": "must be a whole number",
+    "list_type": "must be a list of names",
     "missing": "is missing",
-    "model_type": "a mapping of directives belongs here",
+    "model_type": "must be a mapping of directives",
     "too_short": "needs at least one term",
 }
 
 
 def _is_empty(condition: Any) -> bool:
-    """Whether no name stands in it, at any depth."""
+    """Return whether a condition contains no name at any depth."""
     match condition:
         case AllOf(all=terms) | AnyOf(any=terms) | AtLeast(of=terms) | list(terms):
             return all(map(_is_empty, terms))

@@ -20,21 +20,22 @@ if TYPE_CHECKING:
 
 
 class Need(NamedTuple):
-    """What the law must see; a storage loads all of it and nothing else.
+    """What a decision needs to know. A storage loads all of it and nothing else.
 
     Attributes:
-        key: the firing of this (trigger, idempotency key), if there is one.
-        tasks: counters of these tasks; None for all that have one.
+        key: the firing with this (trigger, idempotency key), if it exists.
+        tasks: the counters of these tasks, None for those of all tasks.
         waiting: the unstarted instances that lack one of these triggers.
         latest: the latest firing of each of these triggers.
-        instances: these, as (task, number).
+        instances: these instances, as (task, number).
         unstarted: all unstarted instances of these tasks.
         history: every firing of these triggers, in order.
-        payloads: the payloads of the firings that `instances` took.
-        flagged: finished instances whose unresolved level is at least this, at most `flagged_limit` of them.
-        flagged_limit: how many of those.
-        levels: highest level, at or above its second part, among the stored records of the only one of
-            `instances` with a number beyond its first part that is not in its third.
+        payloads: the kwargs of the firings that `instances` received.
+        flagged: finished instances whose unresolved log level is at least this.
+        flagged_limit: the maximum number of those.
+        levels: (number, threshold, chosen): the highest level of the log records of the single instance in
+            `instances` that are at or above the threshold, have a greater number, and are not among the
+            chosen.
     """
 
     key: tuple[str, str] | None = None
@@ -52,7 +53,7 @@ class Need(NamedTuple):
 
 @dataclass(slots=True)
 class Slice:
-    """What a storage found of a :class:`Need`; what is not there is left out."""
+    """What a storage found for a :class:`Need`. What does not exist is not in it."""
 
     keyed: Firing | None = None
     counters: dict[str, Counter] = field(default_factory=dict)
@@ -69,7 +70,7 @@ class GuardedState(Protocol):
 
     @property
     def status(self) -> Status:
-        """The stored status."""
+        """The status that is stored now."""
 
     @property
     def fence(self) -> int:
@@ -82,12 +83,14 @@ class GuardedState(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What must still be stored of an instance for its change to be applied; part of the statement.
+    """The state that an instance must still have for its change to be applied.
+
+    A storage checks it in the same statement that writes the change.
 
     Attributes:
-        status: the status it had.
-        fence: the fence it had.
-        lease_until: the lease it had, where the change takes the lease away; None leaves it unchecked.
+        status: the status when it was loaded.
+        fence: the fencing token when it was loaded.
+        lease_until: the lease when it was loaded, if the change ends an expired lease. None is not checked.
     """
 
     status: Status
@@ -101,7 +104,7 @@ class Guard:
 
 
 class Record(NamedTuple):
-    """One record to store: whose, its number in that instance's log, from 1, and which attempt said it."""
+    """A log record to store: its instance, its number in the instance's log, from 1, and its attempt."""
 
     instance: Instance
     number: int
@@ -111,31 +114,32 @@ class Record(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """What it shares with every record of its kind."""
+        """The fingerprint of its kind; records of the same kind share it."""
         return fingerprint(self.entry)
 
 
 @dataclass(slots=True)
 class Changes:
-    """What the law decided; a storage applies all of it in one transaction, or nothing.
+    """The result of a decision. A storage applies all of it in one transaction, or none of it.
 
     Attributes:
-        session: the head as it is to be stored.
+        session: the new head.
         fired: new firings, in order.
-        scheduled_by: for each of them, the instances that it scheduled.
+        scheduled_by: for each new firing, the instances that it scheduled.
         created: new instances.
-        triggered: unstarted instances that got triggers: their taken, vetoes, status and times are to be
+        triggered: unstarted instances that received triggers. Their `taken`, `vetoes`, status and times are
             stored.
-        transitioned: instances with the guard under which everything that is theirs is to be stored.
+        transitioned: other changed instances, each with its guard. They are stored as a whole.
         lacks: instances, with the triggers that they lack from now on.
-        gained: instances, with the triggers that they lacked and no longer lack.
-        counters: task → its counter from now on.
-        logs: the records to store.
-        new_rules: whether the session's rules are to be stored too.
-        writes_head: whether the session's head is to be stored.
-        duplicate_of: the earlier firing with the same key, where the firing was a repeat.
-        claimed: the instance that was claimed, with its payloads, by number of firing.
-        refused: why nothing was done, where a writer was late.
+        gained: instances, with the triggers that they no longer lack.
+        counters: task → the new counter.
+        logs: new log records.
+        new_rules: whether the session's rules are stored, too.
+        writes_head: whether the session's head is stored.
+        duplicate_of: the earlier firing with the same key, if the firing is a repeat.
+        claimed: the instance that was claimed, or None.
+        payloads: number of a firing → its kwargs, for the firings that the claimed instance received.
+        refused: why the decision was refused, "" if it was not.
     """
 
     session: Session
@@ -157,34 +161,34 @@ class Changes:
 
     @property
     def needs_session(self) -> bool:
-        """Whether it changes more than single instances, so that only an exclusive run may decide it."""
+        """Whether they concern more than single instances. Only an exclusive run may make such changes."""
         return bool(self.writes_head or self.new_rules or self.fired or self.created or self.counters)
 
     def scheduled(self) -> list[Instance]:
-        """The instances that it makes scheduled, as many as there are."""
+        """Return the instances that become scheduled."""
         moved = [instance for instance, guard in self.transitioned if guard.status is not Status.SCHEDULED]
         touched = (*self.triggered, *self.created, *moved)
         return [instance for instance in touched if instance.status is Status.SCHEDULED]
 
 
-#: One run of a decision: asks for slices until it can say what changes. It does no input or output.
+#: One run of a decision. It yields needs, gets slices, and returns the changes, without input or output.
 DecisionRun = Generator[Need, Slice, Changes]
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Something to decide about a session: what a storage is given to commit.
+    """A change of a session that a storage can commit.
 
-    The functions in :mod:`triggers.core.decisions` make them.
+    The functions in :mod:`triggers.core.decisions` make decisions.
 
     Attributes:
-        name: what it is called in messages and logs.
-        begin: starts a run from the head of the session. A storage may start any number of runs, each with a
-            head loaded for it; only the changes of the last one are stored.
-        exclusive: whether no other decision about the session may be made between loading and storing. One
-            that is not exclusive changes one instance and nothing else of the session.
-        prefetch: what a run will most likely ask for first, None if that is not known. A storage may load it
-            together with the head. It is a guess: a run gets what it asks for.
+        name: its name in messages and logs.
+        begin: starts a run from the head of the session. A storage can start any number of runs, each with a
+            newly loaded head. Only the changes of the last run are stored.
+        exclusive: whether no other decision about the session may be made between loading and storing. A
+            decision that is not exclusive changes one instance and nothing else.
+        prefetch: what a run will most likely need first, None if that is unknown. A storage can load it
+            together with the head. It is only a guess: the run gets what it asks for.
     """
 
     name: str
@@ -193,13 +197,13 @@ class Decision:
     prefetch: Need | None = None
 
     def __call__(self, session: Session) -> DecisionRun:
-        """Start a run."""
+        """Start a run, from a newly loaded head."""
         return self.begin(session)
 
 
 class NeedsSession(Exception):  # noqa: N818 - a request to the storage, not an error
-    """A run that is not exclusive finds that it must be.
+    """Raised by a run that is not exclusive but must be.
 
-    A decision may raise it at any point of a run whose :attr:`Session.exclusive` is false. The storage starts
-    the decision again exclusively, in the same commit, and keeps nothing of the first run.
+    A decision can raise it at any point of a run whose :attr:`Session.exclusive` is false. In the same
+    commit, the storage discards that run and starts an exclusive one.
     """

@@ -1,4 +1,4 @@
-"""Why a task has run, or has not: in a sentence, and as data."""
+"""Explains why a task has run or not, in words and as data."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Why one unstarted instance, or a task without any, waits.
+    """What an unstarted instance, or a task without instances, waits for.
 
     Attributes:
-        name: the instance, or the task.
-        lacks: the triggers that could still meet its condition; none for a task that was configured after
-            all that it needs had been fired, which starts as soon as any of that is fired again.
-        needs: its condition in words.
-        upstream: lacked trigger → the instances of the task of that name, as (name, status): those whose end
-            would fire it, or, where there are none, the resolved ones, which did not. A failed one is what a
-            person has to replay or skip.
+        name: the name of the instance, or of the task.
+        lacks: the triggers that could still meet the condition. It is empty for a task that was configured
+            after its triggers had fired; such a task starts when one of them fires again.
+        needs: the condition in words.
+        upstream: lacked trigger → the instances of the task with that name, as (name, status). These are the
+            unresolved instances, which can still fire it. If there are none, they are the resolved ones,
+            which did not fire it.
     """
 
     name: str
@@ -35,32 +35,34 @@ class Waiting:
     upstream: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
 
     def sentence(self) -> str:
-        """It in words."""
+        """Return the explanation in words, without a full stop at the end."""
         if not self.lacks:
             return (
-                f"{self.name} was configured after what it needs had been fired ({self.needs}): "
-                "it starts when any of that is fired again"
+                f"{self.name} was configured after its triggers had fired (it needs {self.needs}). "
+                "It starts when one of them fires again"
             )
         sentence = f"{self.name} waits for {_listed(self.lacks)} (it needs {self.needs})"
         for trigger, instances in self.upstream.items():
-            states = ", ".join(f"{name} is {status}" for name, status in instances)
-            sentence += f"; {trigger} comes from a task: {states or 'it has no instance yet'}"
+            states = [f"{name} is {status}" for name, status in instances]
+            known = _listed(states) or f"{trigger} has no instance yet"
+            sentence += f". The trigger {trigger} fires when the task {trigger} finishes; {known}"
         return sentence
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a task has run, or has not.
+    """Why a task has run or not.
 
     Attributes:
-        task: its name.
-        known: whether it is configured.
-        counts: status → how many of its instances are in it.
-        waiting: why its unstarted instances wait, or it has none; the first few.
+        task: the name of the task.
+        known: whether the task is configured.
+        counts: status → number of its instances.
+        waiting: what its first unstarted instances wait for, or the task itself if it has no instance.
         vetoed_by: instance → the triggers of `unless` that abandoned it.
-        waits_for: the failed instances, of this task or before it, that hold it up.
-        remarks: instance → what else there is to say: why it failed, when it will run, who runs it.
-        sentence: all of it in words.
+        waits_for: the failed instances, of this task or of tasks that it waits for, that someone has to
+            replay or skip.
+        remarks: instance → why it failed, when it will run, or which worker runs it.
+        sentence: the explanation in words.
     """
 
     task: str
@@ -74,7 +76,7 @@ class Explanation:
 
 
 def is_waiting(rule: Rule | None, instances: Collection[Instance]) -> bool:
-    """Whether triggers are missing: an instance is unstarted, or a configured task has no instance."""
+    """Return whether a configured task has an unstarted instance, or no instance at all."""
     unstarted = not instances or any(instance.status is Status.UNSTARTED for instance in instances)
     return rule is not None and unstarted
 
@@ -86,15 +88,15 @@ def explain(
     happened: Collection[str],
     upstream: Mapping[str, Sequence[Instance]],
 ) -> Explanation:
-    """Explain a task.
+    """Explain why a task has run or not.
 
     Args:
-        task: its name.
-        rule: its rule, None where it is not configured.
-        instances: its instances.
-        happened: the triggers that it names and that have fired; only used where it has no instances.
-        upstream: task that it waits for, directly or through others → that task's unresolved instances, or
-            the resolved ones where there are no others; only used where it :func:`is_waiting`.
+        task: the name of the task.
+        rule: the rule of the task, None if the task is not configured.
+        instances: the instances of the task.
+        happened: those triggers of the task that have fired. Only used if it has no instances.
+        upstream: task that it waits for, directly or through others → the unresolved instances of that task,
+            or the resolved ones if there are no others. Only used if the task :func:`is_waiting`.
     """
     counts: dict[str, int] = {}
     for instance in instances:
@@ -104,7 +106,7 @@ def explain(
     own = [i.name for i in instances if i.status is Status.FAILED]
     before = [i.name for found in upstream.values() for i in found if i.status is Status.FAILED]
     waits_for = (*own, *(before if waiting else ()))
-    remarks = dict(_remarks(instances))
+    remarks = dict(_remarks(instances, rule))
     sentence = _sentence(task, rule, counts, waiting, vetoed, waits_for, remarks)
     return Explanation(task, rule is not None, counts, waiting, vetoed, waits_for, remarks, sentence)
 
@@ -133,17 +135,22 @@ def _states(instances: Sequence[Instance]) -> tuple[tuple[str, str], ...]:
     return tuple((instance.name, instance.status.value) for instance in instances)
 
 
-def _remarks(instances: Iterable[Instance]) -> Iterator[tuple[str, str]]:
+def _remarks(instances: Iterable[Instance], rule: Rule | None) -> Iterator[tuple[str, str]]:
     for instance in instances:
         if instance.status is Status.FAILED and instance.error:
             error = decode(instance.error)
             yield instance.name, f"failed with {error.get('type')}: {error.get('message')}"
-        elif instance.status is Status.SCHEDULED and instance.given_back:
-            yield instance.name, f"was given back by workers without its task, {instance.given_back} in all"
+        elif instance.status is Status.SCHEDULED and instance.given_back and rule is not None:
+            yield instance.name, _unrunnable(instance, rule)
         elif instance.status is Status.SCHEDULED:
-            yield instance.name, f"is to run at {to_datetime(instance.run_at).isoformat()}"
+            yield instance.name, f"is scheduled to run at {to_datetime(instance.run_at).isoformat()}"
         elif instance.status is Status.RUNNING:
-            yield instance.name, f"is run by {instance.owner}, attempt {instance.attempt}"
+            yield instance.name, f"is running on worker {instance.owner}, attempt {instance.attempt}"
+
+
+def _unrunnable(instance: Instance, rule: Rule) -> str:
+    times = "once" if instance.given_back == 1 else f"{instance.given_back} times"
+    return f"is waiting for a worker that has the task `{rule.run}`. Workers without it returned it {times}"
 
 
 def _sentence(  # noqa: PLR0917 - the parts of one sentence, in their order
@@ -159,21 +166,28 @@ def _sentence(  # noqa: PLR0917 - the parts of one sentence, in their order
     if rule is None:
         parts.append(f"{task} is not configured in this session")
     if counts:
-        listed = [f"{count} {status}" for status, count in counts.items()]
-        parts.append(f"{task} has {_listed(listed)}")
+        parts.append(f"{task} has {_counted(counts)}")
     elif rule is not None:
         parts.append(f"{task} has no instance yet")
     parts += [wait.sentence() for wait in waiting]
     parts += [f"{name} was abandoned {_because(vetoes)}" for name, vetoes in vetoed.items()]
     parts += [f"{name} {remark}" for name, remark in remarks.items()]
     if waits_for:
-        deed = "replay or skip" if rule else "skip"  # what is no longer configured cannot be replayed
-        parts.append(f"{deed} {_listed(waits_for)} to go on")
+        action = "Replay or skip" if rule else "Skip"  # only an instance of a configured task can be replayed
+        parts.append(f"{action} {_listed(waits_for)} to continue")
     return ". ".join(part.removesuffix(".") for part in parts) + "."
 
 
+def _counted(counts: Mapping[str, int]) -> str:
+    total = sum(counts.values())
+    noun = "instance" if total == 1 else "instances"
+    if len(counts) == 1:
+        return f"{total} {next(iter(counts))} {noun}"
+    return f"{total} {noun}: {_listed([f'{count} {status}' for status, count in counts.items()])}"
+
+
 def _because(vetoes: Sequence[str]) -> str:
-    return f"because of {_listed(vetoes)}" if vetoes else "by hand"
+    return f"because {_listed(vetoes)} fired" if vetoes else "by hand"
 
 
 def _listed(words: Sequence[str]) -> str:

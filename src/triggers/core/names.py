@@ -1,7 +1,7 @@
-"""Names: UIDs, triggers, tasks, keys, and the name of an instance, ``task#number``.
+"""Names: UIDs, triggers, tasks, keys, and the names of instances, ``task#number``.
 
-Names are data. Any string of 1 to 255 characters is one as long as a person can see all of it in a
-line: no control characters, line separators, surrogates or marks that reverse the reading direction.
+A name is any string of 1 to 255 characters that can be displayed completely on one line. It has no control
+characters, line separators, surrogates or marks that reverse the reading direction.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import unicodedata
 from triggers.core.values import shown, type_name
 from triggers.exceptions import InvalidNameError, UnknownInstanceError
 
-#: Longest name, in characters.
+#: Maximum length of a name, in characters.
 MAX_NAME = 255
 
-#: A number of an instance as it is written, no larger than any storage can count.
+#: The number in an instance's name; every storage can store 18 digits.
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 
 _HIDDEN = frozenset({"Cc", "Cs", "Zl", "Zp"})
@@ -23,16 +23,17 @@ _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def check_name(name: object, what: str) -> str:
-    """Return the name if it is one.
+    """Return the name, as an exact string, if it is valid.
 
     Args:
-        name: what the caller gave.
-        what: what it names ("trigger", "UID"), for the message.
+        name: the value to check.
+        what: what it names, such as "trigger" or "UID", for the message.
 
     Raises:
-        InvalidNameError: it is not a string, is empty, too long, or has a character nobody can see.
+        InvalidNameError: it is not a string, is empty, is too long, or has a character that cannot be
+            displayed.
     """
-    # isinstance() would ask an object for its class, and believe it.
+    # An object can pretend another class to isinstance() alone.
     if not (issubclass(type(name), str) and isinstance(name, str)):
         message = f"a {what} must be a string, not {type_name(type(name))}"
         raise InvalidNameError(message)
@@ -45,7 +46,7 @@ def check_name(name: object, what: str) -> str:
 
 
 def is_name(name: object) -> bool:
-    """Whether anything can have this name."""
+    """Return whether a value is valid as a name."""
     try:
         check_name(name, "name")
     except InvalidNameError:
@@ -61,24 +62,26 @@ def _check_characters(name: str, what: str) -> None:
 
 
 def instance_name(task: str, number: int) -> str:
-    """The name of the task's instance of that number, counted from 0."""
+    """Return the name of the instance with this number, counted from 0."""
     return f"{task}#{number}"
 
 
 def split_instance_name(name: object) -> tuple[str, int]:
-    """Take an instance's name apart into task and number.
+    """Split the name of an instance into its task and its number.
 
     Raises:
-        UnknownInstanceError: it is not of the form ``task#number``.
+        UnknownInstanceError: it does not have the form ``task#number``.
     """
     if issubclass(type(name), str) and isinstance(name, str):
         task, _, number = name.rpartition("#")
         if _NUMBER.fullmatch(number) and _is_name(task):
             return task, int(number)
-    message = f"{shown(name)} is not the name of an instance; those look like 't_importSubject#0'"
+    message = (
+        f"{shown(name)} is not the name of an instance; a valid name is, for example, 't_importSubject#0'"
+    )
     raise UnknownInstanceError(message)
 
 
 def _is_name(task: str) -> bool:
-    """Whether a storage can be asked for a task of that name at all."""
+    """Return whether a storage can search for a task with this name."""
     return 0 < len(task) <= MAX_NAME and "Cs" not in map(unicodedata.category, task)

@@ -1,4 +1,4 @@
-"""What is kept of a task's log: pure data that passes between the log of a running instance and a storage."""
+"""Log records as plain data, which passes between the log of a running instance and a storage."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class LogEntry:
-    """One record, as it is stored; not changed any more once it has its number.
+    """A log record as it is stored. It does not change after it has its number.
 
-    It is not frozen because that makes it seven times as slow to make, which every logging call would feel.
-    Whatever stands in `context` and `exception` is bounded plain data that the codec of values accepts.
+    It is not frozen because a frozen one takes seven times as long to create, on every logging call.
+    `context` and `exception` contain bounded plain data that :func:`triggers.core.values.encode` accepts.
 
     Attributes:
-        seq: number of the record within its attempt, from 1; a gap is a record that was left out.
+        seq: the number of the record within its attempt, from 1. A gap is a record that was not stored.
         at: when it was logged, in microseconds since the Unix epoch, UTC.
-        level: as the standard library counts levels; WARNING is 30.
-        logger: name of the application's logger that it went to.
-        message: the text, arguments filled in.
-        template: the text before that, which is the same for all records of one kind.
-        context: everything that was known: of the manager, the task, the block, the call and the exception.
+        level: the level, as in the standard library; WARNING is 30.
+        logger: the name of the application's logger.
+        message: the text, with its arguments.
+        template: the text without its arguments, which is the same for all records of one kind.
+        context: the merged contexts of the manager, the task, the block, the call and the exception.
         exception: None, or the tree of an exception: `type`, `qualified_type`, `message`, `context`,
             `notes`, `pathname`, `lineno`, `function`, `cause`, `context_exception` (the one during whose
             handling it was raised) and `members` (of a group); the root has the `traceback` as text.
-        pathname: source file of the call.
-        lineno: line of the call.
-        function: name of the calling function.
-        truncated: paths of what was cut to fit (``context.page_data``).
-        late: logged after its block, or its attempt, had ended.
-        counts: whether it counts towards the level of its instance, and asks for a review if that is high.
+        pathname: the source file of the call.
+        lineno: the line of the call.
+        function: the name of the calling function.
+        truncated: the paths of values that were shortened to fit (``context.page_data``).
+        late: whether it was logged after its block or its attempt had ended.
+        counts: whether it counts towards the level of its instance, and needs a review if its level is high.
     """
 
     seq: int
@@ -55,13 +55,13 @@ class LogEntry:
 
 @dataclass(slots=True)
 class LogBatch:
-    """What one commit takes to the storage; every record is counted in exactly one batch.
+    """The log records of one commit. Every record is counted in exactly one batch.
 
     Attributes:
-        entries: records to store, in the order of their numbers.
-        counts: how many records of each level there were since the batch before, those left out too; those
-            that do not count towards the level are under 0.
-        dropped: how many of them were left out for want of room.
+        entries: the records to store, in the order of their numbers.
+        counts: level → number of records since the previous batch, including dropped ones. Records that do
+            not count towards the level are counted under 0.
+        dropped: how many of them are not stored because there were too many.
     """
 
     entries: list[LogEntry]
@@ -69,12 +69,15 @@ class LogBatch:
     dropped: int
 
     def __bool__(self) -> bool:
-        """Whether there is anything to commit."""
+        """Return whether there is anything to commit."""
         return bool(self.entries or self.counts or self.dropped)
 
 
 def fingerprint(entry: LogEntry) -> str:
-    """What records of one kind share: 16 digits of SHA-256, of logger, level, template, type of exception."""
+    """Return the fingerprint of a record's kind.
+
+    It is the first 16 digits of the SHA-256 of the logger, the level, the template and the exception type.
+    """
     kind = (entry.exception or {}).get("qualified_type", "")
     return _fingerprint(entry.logger, entry.level, entry.template, str(kind))
 
@@ -85,7 +88,7 @@ def _fingerprint(*parts: object) -> str:
 
 
 def without_contexts(tree: Any) -> Any:
-    """The same tree of an exception, or a part of one, without any context."""
+    """Return the tree of an exception, or a part of one, without any context."""
     if isinstance(tree, dict):
         return {key: {} if key == "context" else without_contexts(value) for key, value in tree.items()}
     return [without_contexts(member) for member in tree] if isinstance(tree, list) else tree

@@ -1,7 +1,7 @@
-"""Rules: a configuration that was accepted, in the form in which the law reads it.
+"""Rules: a validated configuration, in the form that decisions use.
 
-A rule set is immutable and named by the SHA-256 of its canonical text, so a storage keeps one copy
-however many sessions share it.
+A rule set is immutable. The SHA-256 of its canonical text identifies it, so that a storage keeps one copy for
+all sessions that share it.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from triggers.core.values import Limits, decode, encode
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: The directives of the rule language; every other key of a task is a custom directive.
+#: The directives of the rule language. Any other key of a task is a custom directive.
 DIRECTIVES = ("after", "run", "andEvery", "unless", "withParams", "using")
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """When to run what: one task of a configuration.
+    """One task of a configuration: what to run, and when.
 
     Attributes:
-        task: its name, by convention ``t_…``.
-        run: name of the registered task to run.
-        after: the condition, `and_every` included.
-        and_every: the trigger of which each firing makes a new instance, or None.
-        unless: the veto, or None where nothing vetoes.
-        with_params: defaults under the kwargs of the triggers.
-        using: name of the runner, or None for the application's default.
+        task: the name of the task, by convention ``t_…``.
+        run: the name of the registered task to run.
+        after: the condition, including `and_every`.
+        and_every: the trigger that creates a new instance each time it fires, or None.
+        unless: the veto, or None.
+        with_params: default kwargs for each trigger.
+        using: the name of the runner, or None for the application's default.
         extras: the custom directives.
-        named: every trigger that the task listens to.
+        named: every trigger that the rule names.
     """
 
     task: str
@@ -53,7 +53,7 @@ class Rule:
         object.__setattr__(self, "named", self.after.names | vetoes)
 
     def lacks(self, taken: Mapping[str, int], vetoes: tuple[str, ...]) -> set[str]:
-        """The triggers that an instance with these does not have yet, in either role."""
+        """Return the triggers that an instance with these triggers and vetoes still lacks."""
         lacking = {name for name in self.after.names if name not in taken}
         if self.unless:
             lacking.update(name for name in self.unless.names if name not in vetoes)
@@ -61,7 +61,7 @@ class Rule:
 
 
 class Reach(NamedTuple):
-    """What a firing of one trigger can touch: the rules that name it, their tasks and other triggers."""
+    """What a firing of a trigger can change: the rules that name it, their tasks and other triggers."""
 
     rules: tuple[Rule, ...]
     tasks: frozenset[str]
@@ -69,12 +69,12 @@ class Reach(NamedTuple):
 
 
 class RuleSet:
-    """All rules of a session, indexed by the triggers that they name.
+    """All rules of a session, with an index by trigger.
 
     Attributes:
         rules: task name → rule, in the order of the configuration.
         listeners: trigger → the rules that name it.
-        digest: SHA-256 of the canonical text, in hexadecimal.
+        digest: the SHA-256 of the canonical text, in hexadecimal.
         body: the text that a storage keeps.
     """
 
@@ -95,18 +95,18 @@ class RuleSet:
         self._reach: dict[str, Reach] = {}
 
     def reach(self, trigger: str) -> Reach:
-        """What a firing of the trigger can touch."""
+        """Return what a firing of the trigger can change."""
         found = self._reach.get(trigger)
         if found is None:
             rules = self.listeners.get(trigger, ())
             others = frozenset[str]().union(*[rule.named for rule in rules]) - {trigger}
             found = Reach(rules, frozenset(rule.task for rule in rules), others)
-            if rules:  # of what nobody listens to there is no end
+            if rules:  # there is no limit to the triggers without rules, so they are not cached
                 self._reach[trigger] = found
         return found
 
     def waiting_for(self, trigger: str) -> frozenset[str]:
-        """The tasks that wait for the trigger, directly or through others."""
+        """Return the tasks that wait for the trigger, directly or through other tasks."""
         if trigger not in self._exempt:
             found: set[str] = set()
             heads = [trigger]
@@ -119,7 +119,7 @@ class RuleSet:
         return self._exempt[trigger]
 
     def upstream(self, task: str) -> tuple[str, ...]:
-        """The other tasks that the task waits for, directly or through others; none for an unknown task."""
+        """Return the other tasks that a task waits for, directly or through others; none if it is unknown."""
         found: dict[str, None] = {}
         heads = [task]
         while heads:
@@ -132,7 +132,7 @@ class RuleSet:
 
 
 def rule_from_json(task: str, written: Mapping[str, Any]) -> Rule:
-    """Read one task in the form of the rule language, which validation has accepted."""
+    """Return the rule of a task whose directives were validated."""
     after = condition_from_json(written.get("after", ()))
     and_every = written.get("andEvery")
     if and_every is not None and not (and_every in after.of and after.at_least == len(after.of)):
@@ -151,21 +151,21 @@ def rule_from_json(task: str, written: Mapping[str, Any]) -> Rule:
     )
 
 
-#: A configuration is stored once for all sessions that share it, so it may be larger than a payload.
+#: A configuration is stored once for all sessions that share it, so it can be larger than a payload.
 _LIMITS = Limits(payload=64 * 1024 * 1024)
 
 
 def rule_set(configuration: Mapping[str, Mapping[str, Any]]) -> RuleSet:
-    """The rule set of a configuration that validation has accepted."""
+    """Return the rule set of a validated configuration."""
     return read_rules(encode(configuration, "the configuration", _LIMITS))
 
 
 @lru_cache(maxsize=512)
 def read_rules(body: str) -> RuleSet:
-    """Read the text that a storage keeps; a text that was read lately costs nothing."""
+    """Return the rule set for the text that a storage keeps. The latest results are cached."""
     written = decode(body)
     return RuleSet({task: rule_from_json(task, rule) for task, rule in written.items()}, body)
 
 
-#: What a session has before it is configured.
+#: The rules of a session that is not configured yet.
 NO_RULES = RuleSet({}, "{}")

@@ -1,4 +1,4 @@
-"""What is kept of a session: its head, its firings, its instances and their counters.
+"""What is stored of a session: its head, its firings, its instances and their counters.
 
 Times are microseconds since the Unix epoch, UTC; payloads are encoded text.
 """
@@ -19,21 +19,24 @@ from triggers.core.values import DEFAULT_LIMITS, Limits, canonical, encode_mappi
 
 @dataclass(slots=True)
 class Session:
-    """The head of a session: all that a firing must know of it, of a size that never grows.
+    """The head of a session: what every decision needs to know about it.
+
+    Its size does not grow with the session.
 
     Attributes:
-        uid: the name that the application gave it.
-        now: the storage's time when it was loaded.
-        ref: the storage's own reference, None as long as the session is not stored.
-        rules: its current configuration.
-        manager: name of the manager that it belongs to, "" before the first write.
-        firings: number of the latest firing; they count from 1.
-        pending: how many configured tasks are not resolved yet, tasks exempt from finalising aside.
-        finalized: number of the finalising firing, or None.
-        metadata: the application's own, encoded.
-        created_at: when it was first written.
-        modified_at: when it was last written.
-        exclusive: whether no other decision about it can be made during this run; not stored.
+        uid: the UID that the application chose.
+        now: the storage's time when the head was loaded.
+        ref: the storage's own reference, None until the session is stored.
+        rules: the current configuration.
+        manager: the name of the manager that the session belongs to, "" before the first write.
+        firings: the number of the latest firing; firings count from 1.
+        pending: how many configured tasks are not resolved yet. Tasks that wait for the finalizing trigger do
+            not count.
+        finalized: the number of the finalizing firing, or None.
+        metadata: the application's metadata, encoded.
+        created_at: when the session was first written.
+        modified_at: when the session was last written.
+        exclusive: whether no other decision about the session can be made during this run. It is not stored.
     """
 
     uid: str
@@ -55,13 +58,14 @@ class Firing(NamedTuple):
 
     Attributes:
         number: counts from 1 in its session, without gaps.
-        trigger: its name.
-        kwargs: payload.
+        trigger: the name of the trigger.
+        kwargs: the encoded kwargs.
         at: when it was fired.
-        depth: how many firings led to it, 0 for one from outside.
-        source: name of the instance whose end, or whose task, fired it; "" for one from outside.
-        key: idempotency key, None without.
-        fingerprint: what a repeat with the same key must agree in.
+        depth: how many firings led to it, 0 if the application fired it.
+        source: the name of the instance that fired it, by its result or from its task; "" if the application
+            did.
+        key: the idempotency key, or None.
+        fingerprint: a hash of the kwargs, which a repeat with the same key must have, too.
     """
 
     number: int
@@ -83,20 +87,20 @@ def new_firing(
     source: str = "",
     limits: Limits = DEFAULT_LIMITS,
 ) -> Firing:
-    """A firing that was checked and encoded; its number and time are given when it is decided about.
+    """Check and encode a firing. Its number and time are set when it is recorded.
 
     Args:
-        trigger: its name.
-        kwargs: its payload, a mapping, or None for an empty one.
-        key: its idempotency key. A repeat agrees with it if the payloads are equal, in whatever order their
-            keys are.
+        trigger: the name of the trigger.
+        kwargs: the kwargs, a mapping, or None for an empty one.
+        key: the idempotency key. The kwargs of a repeat must be equal; the order of their keys does not
+            matter.
         depth: how many firings led to it.
-        source: name of the instance that fires it.
-        limits: sizes that the payload must keep to.
+        source: the name of the instance that fires it.
+        limits: the limits for the kwargs.
 
     Raises:
         InvalidNameError: the trigger or the key is not a valid name.
-        InvalidValueError: the payload is not a mapping, or cannot be stored.
+        InvalidValueError: the kwargs are not a mapping, or cannot be stored.
     """
     trigger = check_name(trigger, "trigger")
     payload = encode_mapping(kwargs, "kwargs", limits)
@@ -109,47 +113,48 @@ def new_firing(
 
 @dataclass(slots=True)
 class Instance:
-    """One run of a task, with all that a storage keeps of it.
+    """One run of a task, with everything that a storage keeps about it.
 
-    How each field is stored is described in :data:`triggers.core.columns.INSTANCE`.
+    :data:`triggers.core.columns.INSTANCE` describes how each field is stored.
 
     Attributes:
-        task: the task's name.
-        number: counts from 0 in its task.
-        status: where it stands.
-        created_at: when it was made.
+        task: the name of the task.
+        number: counts from 0 for each task.
+        status: its status.
+        created_at: when it was created.
         modified_at: when it last changed.
         ref: the storage's own reference, None until stored.
-        fence: raised by every claim and whenever a claim is taken away; a writer must hold the present one.
+        fence: the fencing token. It grows with every claim and whenever a claim is lost; a writer must know
+            the current one.
         attempt: how often it was claimed.
-        crashes: how often its lease ran out.
-        crash_budget: at so many crashes it is failed; set by the claim.
-        given_back: how often a worker that lacks the task gave it back.
-        run_at: not to be started before.
-        dispatch_after: to be handed over (again) after.
-        handovers: how often the sweep handed it over.
-        lease_until: when the claim runs out, None without a claim.
-        owner: who claimed it, "" for nobody.
-        parent: number of the instance that this one replays, or None.
-        root: number of the first ancestor with the same kwargs.
+        crashes: how often its worker was lost.
+        crash_budget: how many crashes make it failed; set by the claim.
+        given_back: how often a worker without its task returned it.
+        run_at: the earliest time at which it may run.
+        dispatch_after: the earliest time at which the sweep dispatches it again.
+        handovers: how often the sweep dispatched it.
+        lease_until: when the claim expires, None without a claim.
+        owner: the name of the claim, "" without one.
+        parent: the number of the instance that this one replays, or None.
+        root: the number of the first ancestor with the same kwargs.
         depth: how many ancestors it has.
-        retries: how many of the latest ancestors ended by their own retry.
-        cascade_depth: greatest depth of the firings that it took.
-        taken: trigger → number of the firing that it saw first.
-        vetoes: the triggers of `unless` that it saw.
-        kwargs: payload that replaces those of the firings, or None.
-        result: number of the firing that carries its result, or None.
-        error: payload with what went wrong, or None.
-        metadata: payload with what was added to it.
+        retries: how many of the latest ancestors ended with a retry by the task itself.
+        cascade_depth: the greatest depth of the firings that it received.
+        taken: trigger → the number of the first firing that it received.
+        vetoes: the triggers of `unless` that have fired for it.
+        kwargs: encoded kwargs that replace those of the firings, or None.
+        result: the number of the firing that carries its result, or None.
+        error: the encoded error, or None.
+        metadata: the encoded metadata that was added to it.
         history: one line for each change: time, status, remark.
-        log_count: how many records it has been given, stored or not.
-        log_level: highest level of its records.
-        log_unresolved: highest level at or above the threshold of a record that nobody resolved yet, else 0.
-        log_counts: level → how many records.
-        log_dropped: how many records were counted and left out.
-        log_resolved: number up to which its records are resolved.
-        log_chosen: numbers beyond that of records that are resolved, too.
-        log_audit: payload with who resolved them, when and why.
+        log_count: how many log records it has, stored or not.
+        log_level: the highest level of its records.
+        log_unresolved: the highest level, at or above the threshold, of an unresolved record; otherwise 0.
+        log_counts: level → number of records.
+        log_dropped: how many records were counted but not stored.
+        log_resolved: the number up to which its records are resolved.
+        log_chosen: the numbers of the resolved records beyond that.
+        log_audit: who resolved its records, when and why, encoded.
     """
 
     task: str
@@ -191,21 +196,21 @@ class Instance:
 
     @property
     def name(self) -> str:
-        """``task#number``."""
+        """Its name: the task, ``#`` and the number."""
         return instance_name(self.task, self.number)
 
     @property
     def is_resolved(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Whether it will not change any more."""
         return self.status in RESOLVED
 
     def note(self, at: int, what: str, remark: str = "") -> None:
-        """Add a line to its history, which is bounded: a remark too many is left out."""
+        """Add a line to its history, unless that has reached its maximum length."""
         if len(self.history) < MAX_HISTORY:
             self.history += f"{at} {what} {remark}".rstrip() + "\n"
 
 
-#: Longest history, in characters; far more than the attempts that the crash budget allows can write.
+#: Maximum length of a history, in characters: far more than all attempts within a crash budget can write.
 MAX_HISTORY = 16_384
 
 
@@ -214,8 +219,8 @@ class Counter:
     """How many instances a task has in a session.
 
     Attributes:
-        created: so many were ever made; the next one gets this number.
-        unresolved: so many of them are not resolved.
+        created: how many were ever created. It is also the number of the next one.
+        unresolved: how many of them are not resolved.
     """
 
     created: int = 0
@@ -223,7 +228,7 @@ class Counter:
 
     @property
     def is_resolved(self) -> bool:
-        """Whether the task has run and nothing of it is open."""
+        """Whether the task has an instance, and all its instances are resolved."""
         return self.created > 0 and self.unresolved == 0
 
 
@@ -239,7 +244,7 @@ _DICTS = tuple(place for place, codec in codecs_of(INSTANCE) if codec.empty is d
 
 
 def copy_of(instance: Instance) -> Instance:
-    """An instance that can be changed without changing the given one."""
+    """Return a copy of an instance that shares nothing that can change."""
     values = list(_VALUES(instance))
     for place in _DICTS:
         values[place] = dict(values[place])

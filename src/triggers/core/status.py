@@ -1,7 +1,6 @@
-"""The eight statuses of a task instance and the table of moves between them.
+"""The eight statuses of a task instance, and the table of moves between them.
 
-The table is data: the law consults it, the diagram in the documentation is drawn from it, and a test
-walks through every pair.
+Decisions check each move against the table. The diagram in the documentation is generated from it.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from triggers.exceptions import InvalidStatusError
 
 
 class Status(StrEnum):
-    """Where an instance stands; the values are what storages keep and users see."""
+    """The status of an instance. Storages store these values, and users see them."""
 
     UNSTARTED = "unstarted"
     SCHEDULED = "scheduled"
@@ -25,7 +24,7 @@ class Status(StrEnum):
     ABANDONED = "abandoned"
 
 
-#: Nothing more will come of an instance in one of these; they alone count as done when a session finalises.
+#: An instance in one of these will not change any more. A session is complete when all of them are resolved.
 RESOLVED = frozenset({Status.FINISHED, Status.SKIPPED, Status.REPLAYED, Status.ABANDONED})
 
 #: An instance in one of these was settled without a finish, so its log records no longer need a review.
@@ -33,7 +32,7 @@ SETTLED = (Status.REPLAYED, Status.SKIPPED, Status.ABANDONED)
 
 
 class Move(NamedTuple):
-    """One allowed change of status and what brings it about."""
+    """One allowed change of status, and its cause."""
 
     before: Status
     after: Status
@@ -45,9 +44,9 @@ MOVES = (
     Move(Status.UNSTARTED, Status.ABANDONED, "its veto is met"),
     Move(Status.SCHEDULED, Status.RUNNING, "a worker claims it"),
     Move(Status.RUNNING, Status.FINISHED, "the task returns"),
-    Move(Status.RUNNING, Status.FAILED, "the task raises, or is lost too often"),
-    Move(Status.RUNNING, Status.SKIPPED, "the task asks to be skipped"),
-    Move(Status.RUNNING, Status.SCHEDULED, "its worker lets go or loses the lease"),
+    Move(Status.RUNNING, Status.FAILED, "the task raises, or its worker is lost too often"),
+    Move(Status.RUNNING, Status.SKIPPED, "the task requests to be skipped"),
+    Move(Status.RUNNING, Status.SCHEDULED, "its worker releases it or loses the lease"),
     Move(Status.FAILED, Status.REPLAYED, "replay, or the task's own retry"),
     Move(Status.FAILED, Status.SKIPPED, "skip"),
 )
@@ -56,18 +55,17 @@ _ALLOWED = frozenset((move.before, move.after) for move in MOVES)
 
 
 def can_move(before: Status, after: Status) -> bool:
-    """Whether the table has that move."""
+    """Return whether an instance can change from one status to the other."""
     return (before, after) in _ALLOWED
 
 
 def check_move(name: str, before: Status, after: Status) -> None:
-    """Let the move pass if the table has it.
+    """Check that the table has a move.
 
     Raises:
-        InvalidStatusError: it does not; the message says the status the instance is in, and where it
-            can go from there.
+        InvalidStatusError: it does not. The message contains the current status and the possible next ones.
     """
     if (before, after) not in _ALLOWED:
-        targets = ", ".join(move.after for move in MOVES if move.before is before) or "nowhere"
-        message = f"{name} is {before}: it cannot become {after} (from {before} it can go to: {targets})"
+        targets = ", ".join(move.after for move in MOVES if move.before is before) or "none"
+        message = f"{name} is {before}: it cannot become {after} (possible next statuses: {targets})"
         raise InvalidStatusError(message)

@@ -1,4 +1,4 @@
-"""What the law is told besides what is stored: a manager's policy, a worker's terms, an attempt's words.
+"""What a decision gets besides stored data: a manager's policy, a worker's terms, an attempt's report.
 
 Durations are microseconds.
 """
@@ -21,12 +21,12 @@ SECOND = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Finalizing:
-    """How a session ends.
+    """How a session is finalized.
 
     Attributes:
-        trigger: fired once, when every task but those that wait for it is resolved.
-        max_level: hold it back while a finished instance has unresolved records at or above this level;
-            None never does.
+        trigger: the trigger that is fired once, when all tasks are resolved except those that wait for it.
+        max_level: do not fire it while a finished instance has unresolved records at or above this level;
+            None to ignore log records.
     """
 
     trigger: str
@@ -35,14 +35,14 @@ class Finalizing:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a manager lays down for the sessions that are its own.
+    """The settings of a manager for its sessions.
 
     Attributes:
-        manager: its name.
-        grace: how long a hand-over has until the sweep repeats it, in microseconds.
-        finalizing: how a session ends, or None if it never does.
-        threshold: records from this level on ask for a review.
-        limits: sizes of what is accepted.
+        manager: the manager's name.
+        grace: how long the sweep waits before it dispatches an unclaimed instance again, in microseconds.
+        finalizing: how its sessions are finalized, or None if they are not.
+        threshold: records at or above this level need a review.
+        limits: the limits for kwargs, results and metadata.
     """
 
     manager: str = "default"
@@ -52,17 +52,17 @@ class Policy:
     limits: Limits = DEFAULT_LIMITS
 
 
-#: Name of a manager → its policy, None where this process lacks that manager.
+#: Returns the policy for the name of a manager, or None if this process does not have that manager.
 PolicyOf = Callable[[str], Policy | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """On what terms a worker claims an instance.
+    """The terms on which a worker claims an instance.
 
     Attributes:
         lease: how long the claim lasts without a heartbeat, in microseconds.
-        crash_budget: at so many crashes the instance is failed.
+        crash_budget: how many crashes make the instance failed.
     """
 
     lease: int
@@ -71,13 +71,13 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class RetryTerms:
-    """A task's wish to run again.
+    """A retry that a task requests.
 
     Attributes:
         cooldown: how long to wait, in microseconds.
-        limit: how many retries in a row it is allowed.
-        exhausted: the error, if this is one too many.
-        kwargs: payload in place of the present kwargs, or None.
+        limit: how many retries in a row are allowed.
+        exhausted: the encoded error if the limit is exceeded.
+        kwargs: encoded kwargs that replace the current ones, or None.
     """
 
     cooldown: int
@@ -88,15 +88,15 @@ class RetryTerms:
 
 @dataclass(frozen=True, slots=True)
 class AttemptReport:
-    """A running attempt that wants to write: which, with which fence, and what it said.
+    """What a running attempt reports when it writes: which attempt it is, and its log records.
 
     Attributes:
         task: the instance's task.
         number: the instance's number.
-        fence: the fence that its claim got.
-        attempt: how often the instance had been claimed by then.
-        logs: the records that ride in the same commit.
-        metadata: added to the instance's metadata.
+        fence: the fencing token of its claim.
+        attempt: the number of the attempt, from 1.
+        logs: log records for the same commit.
+        metadata: keys that are added to the instance's metadata.
     """
 
     task: str

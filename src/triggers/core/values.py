@@ -1,13 +1,13 @@
 """Values: what kwargs, results and metadata may hold, and how it is written.
 
 JSON, dates, times, durations, decimals, UUIDs, bytes, tuples, sets, frozensets and mappings with any of these
-as keys come back as they went in. What JSON lacks is stored as an object with one key, such as
-``{"$date": "2026-11-22"}`` or ``{"$tuple": [1, 2]}``; a key of the user's that begins with ``$`` gets one
+as keys come back as they went in. A type that JSON lacks is stored as an object with one key, such as
+``{"$date": "2026-11-22"}`` or ``{"$tuple": [1, 2]}``. A user's key that begins with ``$`` is stored with one
 more.
 
-Values of other types are taken as what they are made of, and come back as that: subclasses as their base,
-other mappings as dicts, other sequences as lists, other sets as sets, enums as their value, dataclasses and
-pydantic models as dicts. Everything else is refused with its path. Nothing is pickled.
+Values of other types are stored as plain data, and come back as that: subclasses as their base, other
+mappings as dicts, other sequences as lists, other sets as sets, enums as their value, dataclasses and pydantic
+models as dicts. Everything else is refused with its path. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much of anything is accepted; every limit is checked before anything is written.
+    """The limits for what is stored. Each is checked before anything is written.
 
     Attributes:
-        payload: size of the kwargs of a firing, or of a result, as stored, in bytes of UTF-8.
-        nesting: how deep containers may stand in each other.
-        tasks: how many tasks a configuration may have.
-        cascade_depth: how many firings in a row may come out of one another, so that tasks that fire
-            each other without end are stopped.
+        payload: maximum size of the kwargs of a firing or of a result, as stored, in bytes of UTF-8.
+        nesting: maximum depth of nested containers.
+        tasks: maximum number of tasks in a configuration.
+        cascade_depth: maximum number of firings that lead to one another. It stops tasks that fire each other
+            forever.
     """
 
     payload: int = 1024 * 1024
@@ -60,10 +60,10 @@ class Limits:
 
 DEFAULT_LIMITS = Limits()
 
-#: Integers outside of these are refused: many a reader of JSON would round them.
+#: Integers outside of this range are refused because many JSON parsers would round them.
 INTEGER_RANGE = (-(2**63), 2**64 - 1)
 
-#: Longest path in a message, in characters.
+#: Maximum length of a path in a message, in characters.
 MAX_PATH = 300
 
 #: Items that are read of what is not a plain list, tuple, dict or set: such a one may have no end.
@@ -107,15 +107,15 @@ _PLAIN = frozenset({str, bool, type(None)})
 
 
 def encode(value: object, what: str, limits: Limits = DEFAULT_LIMITS) -> str:
-    """Write a value as the text that storages keep.
+    """Encode a value as the text that storages keep.
 
     Args:
-        value: any value of the types named above.
-        what: what it is, the beginning of the path in messages ("kwargs").
-        limits: sizes that it must keep to.
+        value: a value of the types in the module's docstring.
+        what: what the value is, such as "kwargs". Paths in messages begin with it.
+        limits: the limits for its size and nesting.
 
     Raises:
-        InvalidValueError: something in it cannot be stored; the message has its path and the way out.
+        InvalidValueError: a part of it cannot be stored. The message has its path and says what to do.
     """
     plain = None
     try:
@@ -188,36 +188,36 @@ def _ordered(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_datetime(at: int) -> datetime:
-    """An aware UTC datetime from microseconds since the Unix epoch."""
+    """Return the aware UTC datetime for microseconds since the Unix epoch."""
     return datetime.fromtimestamp(at // 1_000_000, UTC) + timedelta(microseconds=at % 1_000_000)
 
 
 def decode(text: str) -> Any:
-    """Read what :func:`encode` wrote; an equal value of the same types comes back."""
+    """Return the value that :func:`encode` encoded, with the same types."""
     return json.loads(text, object_hook=_revive) if '"$' in text else _pydantic().from_json(text)
 
 
 def to_json_text(value: Any) -> str:
-    """Plain JSON data as text, without the checks and the extra types of :func:`encode`."""
+    """Return plain JSON data as text, without the checks and the extra types of :func:`encode`."""
     text: bytes = _pydantic().to_json(value)
     return text.decode()
 
 
 def from_json_text(text: str) -> Any:
-    """Read what :func:`to_json_text` wrote."""
+    """Return the data that :func:`to_json_text` wrote as text."""
     return _pydantic().from_json(text)
 
 
 @cache
 def _pydantic() -> Any:
-    """Return what reads and writes JSON; it takes long to import, so that the first value does it."""
+    """Return pydantic_core, which is imported at the first use because that takes long."""
     import pydantic_core  # noqa: PLC0415 - see above
 
     return pydantic_core
 
 
-class _Refused(Exception):  # noqa: N818 - never leaves this page
-    """A value that cannot be stored; each container that it stands in adds its part to the path."""
+class _Refused(Exception):  # noqa: N818 - it never leaves this module
+    """A value cannot be stored. Each container that contains it adds its part to the path."""
 
     def __init__(self, why: str) -> None:
         self.why = why
@@ -310,11 +310,11 @@ def _cut(text: str) -> str:
 
 
 def shown(value: object) -> str:
-    """A few words for a value that may be anybody's, whose repr may fail or have no end."""
+    """Return the repr of any value for a message, shortened. The repr may raise or be very long."""
     try:
         return _cut(str.__str__(repr(value)))
-    except Exception:  # noqa: BLE001 - on the way to say what is wrong, whatever its repr raises
-        return "without a repr"
+    except Exception:  # noqa: BLE001 - the caller reports an error; a failing repr must not replace it
+        return "<value without a repr>"
 
 
 def type_name(kind: type) -> str:
@@ -354,7 +354,7 @@ def _plain_set(value: Iterable[Any], room: int) -> list[Any]:
 
 def _number(value: float) -> float:
     if value - value != 0:
-        raise _Refused(f"{value!r} is not a number that JSON has")
+        raise _Refused(f"JSON cannot represent {value!r}")
     if type(value) is int and not INTEGER_RANGE[0] <= value <= INTEGER_RANGE[1]:
         raise _Refused("an integer of more than 64 bits; send it as a string")
     return value
@@ -366,7 +366,7 @@ def _tagged(value: object, kind: type, room: int = 0) -> Any:
     tag, write = _ENCODE[kind]
     try:
         written = write(value)
-    except Exception as error:  # noqa: BLE001 - a time asks its time zone, which may be anybody's code
+    except Exception as error:  # noqa: BLE001 - a time calls its time zone, which can be any code
         raise _Refused(f"this {type_name(type(value))} cannot be written: {shown(error)}") from None
     if written is None:
         raise _Refused(f"{shown(value)} is not a number")

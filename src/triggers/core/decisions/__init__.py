@@ -1,13 +1,17 @@
-"""The law: what one firing, one end of a run, one decision of a person changes in a session.
+"""Decisions: everything that can change a session.
 
-Each function here makes a :class:`~triggers.core.exchange.Decision`. A run of it is a generator that is given
-the head of a session, yields what it :class:`needs <triggers.core.exchange.Need>` to see and returns the
-:class:`changes <triggers.core.exchange.Changes>`. It does no input or output, so a storage can run it
-inside its transaction, a second time after a conflict, and a test without any storage at all.
+Each function of this package returns a :class:`~triggers.core.exchange.Decision`. A run of a decision is a
+generator. It gets the head of a session, yields what it :class:`needs <triggers.core.exchange.Need>` to know,
+and returns the :class:`changes <triggers.core.exchange.Changes>`. It does no input or output. So a storage
+can run it inside a transaction and repeat it after a conflict, and a test can run it without a storage.
 
-Each takes the manager's policy first, or a function that finds it by the manager's name. In a process that
-lacks the manager, that function returns None, and the default policy counts. What a function is said to
-raise, the run raises.
+The first argument of each function is the manager's policy, or a function that returns the policy for the
+name of a manager. In a process that does not have the manager, that function returns None, and the default
+policy applies. The exceptions in a function's docstring are raised by the run, not by the function.
+
+Four modules contain the decisions: `firing` those of the application, `review` those of a person, `attempt`
+those of a worker, and `rescue` those about an instance whose worker was lost. `unit_of_work` contains the
+steps they share.
 """
 
 from __future__ import annotations

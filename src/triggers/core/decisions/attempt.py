@@ -1,4 +1,4 @@
-"""What a worker decides about an instance: it claims it, and its attempt ends or logs."""
+"""The decisions of a worker: claim an instance, end the attempt, and store its log records."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from triggers.core.state import Instance, Session
     from triggers.core.terms import AttemptReport, Policy, PolicyOf, RetryTerms, Terms
 
-#: Pauses before an instance is offered again that a worker without its task gave back, in microseconds.
+#: Pauses, in microseconds, before an instance is dispatched again that a worker without its task returned.
 GIVE_BACK_BACKOFF = tuple(min(2**step, 900) * SECOND for step in range(11))
 
 
@@ -28,15 +28,17 @@ def claim(
     owner: str,
     terms: Callable[[str, Rule | None], Terms | None],
 ) -> Decision:
-    """A worker takes a scheduled instance, unless another did, it is not due, or the worker lacks the task.
+    """Claim a scheduled instance for a worker.
+
+    The claim is refused if the instance is not scheduled, is not due, or if the worker does not have its
+    task. In the last case the instance returns to the queue, after a pause that grows each time.
 
     Args:
-        policy: the manager's.
+        policy: the manager's policy.
         task: the instance's task.
         number: the instance's number.
-        owner: names this claim alone, so that a claim whose answer was lost counts as won when repeated.
-        terms: gives the terms for the name of a manager and a rule, None where this worker cannot run it; the
-            instance is then given back with a pause that grows.
+        owner: the unique name of this claim. If the answer to a claim is lost, its repetition succeeds.
+        terms: returns the terms for the name of a manager and a rule, None if the worker cannot run the task.
     """
     need = Need(instances=((task, number),), payloads=True)
 
@@ -51,11 +53,11 @@ def claim(
             work.changes.claimed = instance
             return work.changes
         if instance.status is not Status.SCHEDULED or instance.run_at > session.now:
-            return work.refuse(f"it is {instance.status}, or not due")
+            return work.refuse(f"it is {instance.status}, or it is not due yet")
         granted = terms(session.manager, session.rules.rules.get(task))
         if granted is None:
             _return_unrunnable(work, instance)
-            return work.refuse("this worker lacks the task")
+            return work.refuse("this worker does not have the task")
         _grant_claim(work, instance, owner, granted)
         return work.changes
 
@@ -65,13 +67,13 @@ def claim(
 def finish(
     policy: Policy | PolicyOf, attempt: AttemptReport, result: str, rules: RuleSet | None = None
 ) -> Decision:
-    """An attempt returned: its result is kept as a firing of the task's name, with all that follows from it.
+    """Finish an attempt: store its result and fire the name of the task with it.
 
     Args:
-        policy: the manager's.
-        attempt: which one.
-        result: payload.
-        rules: those that the session had when the caller last saw it; None if it never did.
+        policy: the manager's policy.
+        attempt: the attempt.
+        result: the encoded result.
+        rules: the session's rules when the caller last read them, None if it never did.
     """
 
     def begin(session: Session) -> DecisionRun:
@@ -91,15 +93,15 @@ def finish(
 def fail(
     policy: Policy | PolicyOf, attempt: AttemptReport, error: str, retry: RetryTerms | None = None
 ) -> Decision:
-    """An attempt raised; where the task asked for it, it is replayed after a cooldown, in the same step.
+    """Fail an attempt. If the task requested a retry, the same commit replays the instance after a cooldown.
 
-    A task that is no longer configured cannot be replayed: its instance stays failed.
+    A task that is no longer configured cannot be replayed, so its instance stays failed.
 
     Args:
-        policy: the manager's.
-        attempt: which one.
-        error: payload.
-        retry: the task's wish to run again, or None.
+        policy: the manager's policy.
+        attempt: the attempt.
+        error: the encoded error.
+        retry: the retry that the task requested, or None.
     """
 
     def begin(session: Session) -> DecisionRun:
@@ -121,7 +123,7 @@ def fail(
 
 
 def skip_running(policy: Policy | PolicyOf, attempt: AttemptReport) -> Decision:
-    """An attempt asked to be skipped: nothing cascades."""
+    """End an attempt that requested to be skipped. Nothing cascades."""
 
     def begin(session: Session) -> DecisionRun:
         work = UnitOfWork(session, policy)
@@ -136,14 +138,14 @@ def skip_running(policy: Policy | PolicyOf, attempt: AttemptReport) -> Decision:
 
 
 def release(policy: Policy | PolicyOf, attempt: AttemptReport) -> Decision:
-    """A worker that stops lets an attempt go: due at once, no crash counted."""
+    """Return the instance of a worker that stops to the queue. It is due at once, and no crash is counted."""
 
     def begin(session: Session) -> DecisionRun:
         work = UnitOfWork(session, policy, head=False)
         instance = yield from work.load_instance(attempt.task, attempt.number)
         if not work.is_held(instance, attempt):
             return _refuse_late(work, instance, attempt)
-        work.end(instance, Status.SCHEDULED, attempt, "let go by its worker")
+        work.end(instance, Status.SCHEDULED, attempt, "released by its worker")
         instance.fence += 1
         instance.run_at = instance.dispatch_after = session.now
         return work.done()
@@ -153,7 +155,7 @@ def release(policy: Policy | PolicyOf, attempt: AttemptReport) -> Decision:
 
 
 def keep_logs(policy: Policy | PolicyOf, attempt: AttemptReport) -> Decision:
-    """An attempt has said something; the records of a ghost are kept, too, marked late."""
+    """Store log records of an attempt. Those of a stale worker are stored, too, and marked as late."""
 
     def begin(session: Session) -> DecisionRun:
         work = UnitOfWork(session, policy, head=False)
@@ -167,7 +169,7 @@ def keep_logs(policy: Policy | PolicyOf, attempt: AttemptReport) -> Decision:
 
 
 def _grant_claim(work: UnitOfWork, instance: Instance, owner: str, terms: Terms) -> None:
-    """Give a scheduled instance to a worker."""
+    """Make a scheduled instance running, with a new fence and lease."""
     work.transition(instance, Status.RUNNING, f"claimed by {owner}")
     instance.fence += 1
     instance.attempt += 1
@@ -178,17 +180,17 @@ def _grant_claim(work: UnitOfWork, instance: Instance, owner: str, terms: Terms)
 
 
 def _return_unrunnable(work: UnitOfWork, instance: Instance) -> None:
-    """Offer an instance again, after a pause that grows, that a worker could not run."""
+    """Return an instance to the queue because this worker cannot run it. The pause grows each time."""
     work.save_whole(instance)
     pause = GIVE_BACK_BACKOFF[min(instance.given_back, len(GIVE_BACK_BACKOFF) - 1)]
     instance.given_back += 1
     instance.run_at = instance.dispatch_after = work.session.now + pause
     if instance.given_back == 1:
-        instance.note(work.session.now, instance.status, "given back by a worker that lacks the task")
+        instance.note(work.session.now, instance.status, "returned by a worker without the task")
 
 
 def _refuse_late(work: UnitOfWork, instance: Instance, attempt: AttemptReport) -> Changes:
-    """Record that a ghost wanted to end an instance that it no longer holds, and keep its records."""
+    """Record that a stale worker tried to end an instance, and store its log records."""
     work.save_whole(instance)
     instance.note(work.session.now, instance.status, f"refused a late end with fence {attempt.fence}")
     work.log(instance, attempt)

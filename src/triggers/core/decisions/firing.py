@@ -1,4 +1,4 @@
-"""What the application does to a session: it fires triggers and configures tasks."""
+"""The decisions of an application: fire a trigger, and configure the tasks of a session."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ if TYPE_CHECKING:
 
 
 def fire(policy: Policy | PolicyOf, firing: Firing, rules: RuleSet | None = None) -> Decision:
-    """A trigger fires.
+    """Record a firing, and schedule or abandon the instances that it concerns.
+
+    A repeat, with the same key and the same kwargs, changes nothing.
 
     Args:
-        policy: the manager's.
-        firing: what was fired; its number and time are given here.
-        rules: those that the session had when the caller last saw it; None if it never did.
+        policy: the manager's policy.
+        firing: the firing. Its number and time are set when it is recorded.
+        rules: the session's rules when the caller last read them, None if it never did.
 
     Raises:
-        IdempotencyConflictError: its key was used for a firing that differs from it.
+        IdempotencyConflictError: the key was used for another firing, with other kwargs.
     """
     key = None if firing.key is None else (firing.trigger, firing.key)
 
@@ -43,14 +45,14 @@ def fire(policy: Policy | PolicyOf, firing: Firing, rules: RuleSet | None = None
 
 
 def configure(policy: Policy | PolicyOf, rules: RuleSet, *, catch_up: bool = False) -> Decision:
-    """A session gets new rules; its unstarted instances are decided again by those that changed.
+    """Replace the rules of a session, and decide again about unstarted instances whose rule changed.
 
-    With the rules that it has, nothing is stored.
+    If the session has these rules already, nothing is stored.
 
     Args:
-        policy: the manager's.
-        rules: all that it has from now on.
-        catch_up: apply the recorded firings, in their order, to the tasks that are new.
+        policy: the manager's policy.
+        rules: all rules of the session from now on.
+        catch_up: apply the recorded firings, in order, to the new tasks.
     """
 
     def begin(session: Session) -> DecisionRun:
@@ -67,7 +69,7 @@ def configure(policy: Policy | PolicyOf, rules: RuleSet, *, catch_up: bool = Fal
         found = yield Need(tasks=None, unstarted=changed, history=past)
         work.absorb(found)
         work.changes.new_rules = rules.digest != before.digest
-        work.count_pending()
+        _count_pending(work)
         for instance in found.instances:
             _reconsider(work, instance, before)
         fresh = [rule for rule in added if work.counter(rule.task).created == 0]
@@ -88,7 +90,7 @@ def _repeat(work: UnitOfWork, earlier: Firing, firing: Firing) -> Changes:
     if earlier.fingerprint != firing.fingerprint:
         message = (
             f"key {firing.key!r} of trigger {firing.trigger!r} in session {work.session.uid!r} was used for "
-            f"firing {earlier.number}, with other kwargs; nothing was changed: use another key for this one"
+            f"firing {earlier.number}, with other kwargs; nothing was changed: use another key"
         )
         raise IdempotencyConflictError(message)
     work.changes.writes_head = False
@@ -97,8 +99,17 @@ def _repeat(work: UnitOfWork, earlier: Firing, firing: Firing) -> Changes:
 
 
 def _reconsider(work: UnitOfWork, instance: Instance, before: RuleSet) -> None:
-    """Decide an unstarted instance by the rules as they are now."""
+    """Decide about an unstarted instance by the new rules."""
     old, new = before.rules.get(instance.task), work.session.rules.rules.get(instance.task)
     work.save_triggers(instance, old.lacks(instance.taken, instance.vetoes) if old else ())
     if new is not None:
         work.decide(instance, new)
+
+
+def _count_pending(work: UnitOfWork) -> None:
+    """Count the pending tasks again, after the rules have changed."""
+    rules = work.session.rules
+    if work.policy.finalizing is not None:
+        work.exempt = rules.waiting_for(work.policy.finalizing.trigger)
+    counted = rules.rules.keys() - work.exempt
+    work.session.pending = sum(not work.counter(task).is_resolved for task in counted)

@@ -1,4 +1,4 @@
-"""What is decided about an instance whose worker was lost, or that its runner cannot run."""
+"""The decisions about an instance whose worker was lost, or that its runner cannot run."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ if TYPE_CHECKING:
     from triggers.core.state import Instance, Session
     from triggers.core.terms import Policy, PolicyOf
 
-#: Pause before an instance runs again after its first, second and every further crash, in microseconds.
+#: Pauses, in microseconds, before an instance runs again after its first, second and every further crash.
 CRASH_BACKOFF = (1 * SECOND, 10 * SECOND, 60 * SECOND)
 
 
 def recover(
     policy: Policy | PolicyOf, task: str, number: int, fence: int, lost: Callable[[str], str]
 ) -> Decision:
-    """A lease ran out: the instance is scheduled again after a pause, or failed if its crash budget is spent.
+    """Recover an instance whose lease has expired.
+
+    It is scheduled again after a pause. If its crash budget is used up, it is failed instead.
 
     Args:
-        policy: the manager's.
+        policy: the manager's policy.
         task: the instance's task.
         number: the instance's number.
-        fence: the fence with which it was seen; with another one it is left alone.
-        lost: gives the payload of the error from a sentence that says what happened.
+        fence: the fence that the caller saw. If it has changed, the instance is not recovered.
+        lost: returns the encoded error for a sentence that says what happened.
     """
 
     def begin(session: Session) -> DecisionRun:
@@ -43,7 +45,7 @@ def recover(
             or lease is None
             or lease >= session.now
         ):
-            return work.refuse("it no longer is as it was seen")
+            return work.refuse("its status, fence or lease has changed")
         work.save_whole(instance, lease)
         return _crashed(work, instance, f"lease lost by {instance.owner}", lost)
 
@@ -53,14 +55,14 @@ def recover(
 def lose(
     policy: Policy | PolicyOf, task: str, number: int, label: str, lost: Callable[[str], str]
 ) -> Decision:
-    """The worker that a message led to is dead: as :func:`recover`, without waiting for the lease.
+    """Recover an instance whose worker is known to be dead, without waiting until the lease expires.
 
     Args:
-        policy: the manager's.
+        policy: the manager's policy.
         task: the instance's task.
         number: the instance's number.
-        label: of the message; a claim made for it is :func:`labelled <labelled>` with it.
-        lost: gives the payload of the error from a sentence that says what happened.
+        label: the label of the message that the worker got. The claim is :func:`labelled <labelled>` with it.
+        lost: returns the encoded error for a sentence that says what happened.
     """
     need = Need(instances=((task, number),))
 
@@ -69,7 +71,7 @@ def lose(
         found = yield need
         instance = found.instances[0] if found.instances else None
         if instance is None or not _is_run_by(instance, label):
-            return work.refuse("no worker runs it by this message")
+            return work.refuse("no worker runs it because of this message")
         work.save_whole(instance)
         return _crashed(work, instance, f"worker lost: {instance.owner}", lost)
 
@@ -77,17 +79,17 @@ def lose(
 
 
 def abort(policy: Policy | PolicyOf, task: str, number: int, label: str, error: str) -> Decision:
-    """A runner fails what a message was to run: the claim made under its label, or what nobody has claimed.
+    """Fail the instance that a message was sent for, because its runner cannot run it.
 
-    From scheduled it is as if the message had claimed the instance and failed at once. An instance that
-    another message runs, or that needs no run any more, is left alone. The worker is shut out.
+    A running instance fails if its claim has the label of the message; its worker loses the claim. A
+    scheduled instance fails as if the message had led to a claim. Any other instance stays as it is.
 
     Args:
-        policy: the manager's.
+        policy: the manager's policy.
         task: the instance's task.
         number: the instance's number.
-        label: of the message; a claim made for it is :func:`labelled <labelled>` with it.
-        error: payload.
+        label: the label of the message. A claim that it led to is :func:`labelled <labelled>` with it.
+        error: the encoded error.
     """
     need = Need(instances=((task, number),))
 
@@ -99,7 +101,7 @@ def abort(policy: Policy | PolicyOf, task: str, number: int, label: str, error: 
         instance = found.instances[0]
         waits = instance.status is Status.SCHEDULED
         if not waits and not _is_run_by(instance, label):
-            return work.refuse(f"{instance.name} is {instance.status}, and not by this message")
+            return work.refuse(f"{instance.name} is {instance.status}, and not because of this message")
         owner = labelled("nobody", label) if waits else instance.owner
         work.save_whole(instance)
         instance.fence += 1
@@ -114,12 +116,12 @@ def abort(policy: Policy | PolicyOf, task: str, number: int, label: str, error: 
 
 
 def labelled(owner: str, label: str) -> str:
-    """The name of a claim that a message led to; without a label, the name as it is."""
+    """Return the name of a claim that the message with this label led to."""
     return f"{owner}@{label}" if label else owner
 
 
 def is_labelled(owner: str, label: str) -> bool:
-    """Whether a message of that label led to the claim of that name."""
+    """Return whether the message with this label led to the claim with this name."""
     return bool(label) and owner.endswith(f"@{label}")
 
 
@@ -128,7 +130,7 @@ def _is_run_by(instance: Instance, label: str) -> bool:
 
 
 def _crashed(work: UnitOfWork, instance: Instance, remark: str, lost: Callable[[str], str]) -> Changes:
-    """Count a crash of an instance that is to be kept: scheduled again after a pause, or failed."""
+    """Count a crash: schedule the instance again after a pause, or fail it. The caller has it stored."""
     owner, instance.crashes = instance.owner, instance.crashes + 1
     instance.fence += 1
     if instance.crashes >= instance.crash_budget:

@@ -1,4 +1,4 @@
-"""What a person decides about an instance: replay, skip, set a status, add metadata, review its records."""
+"""The decisions of a person: replay, skip, set a status, add metadata, and review log records."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
     from triggers.core.state import Instance, Session
     from triggers.core.terms import Policy, PolicyOf
 
-#: So many reviews of an instance are kept, the first and the latest ones.
+#: How many reviews of an instance are stored at most: the first ones and the latest ones.
 MAX_AUDITS = 100
 
-#: How large they may be together.
+#: The maximum size of all reviews of an instance together.
 AUDITS = Limits(payload=16 * 1024 * 1024)
 
 
 def replay(policy: Policy | PolicyOf, task: str, number: int, kwargs: str | None = None) -> Decision:
-    """A person lets a failed instance run again, as a new instance.
+    """Run a failed instance again, as a new instance; the failed one becomes replayed.
 
     Args:
-        policy: the manager's.
+        policy: the manager's policy.
         task: the instance's task.
         number: the instance's number.
-        kwargs: payload in place of the present kwargs, or None for the same.
+        kwargs: the encoded kwargs of the new instance, None for those of the failed one.
 
     Raises:
-        InvalidStatusError: it is not failed.
+        InvalidStatusError: the instance is not failed.
         UnknownTaskError: the task is no longer configured.
     """
 
@@ -52,16 +52,16 @@ def replay(policy: Policy | PolicyOf, task: str, number: int, kwargs: str | None
 
 
 def skip(policy: Policy | PolicyOf, task: str, number: int, *, result: str | None = None) -> Decision:
-    """A person gives a failed instance up.
+    """Skip a failed instance: it will not run again.
 
     Args:
-        policy: the manager's.
+        policy: the manager's policy.
         task: the instance's task.
         number: the instance's number.
-        result: payload to cascade with, as if it had finished; None for no cascade.
+        result: the encoded result to cascade with, as if the instance had finished; None for no cascade.
 
     Raises:
-        InvalidStatusError: it is not failed.
+        InvalidStatusError: the instance is not failed.
     """
 
     def begin(session: Session) -> DecisionRun:
@@ -83,12 +83,19 @@ def skip(policy: Policy | PolicyOf, task: str, number: int, *, result: str | Non
 
 
 def set_status(policy: Policy | PolicyOf, task: str, number: int, status: Status) -> Decision:
-    """A person moves an unstarted or running instance by hand; from running the fence is raised.
+    """Change the status of an unstarted or running instance by hand.
 
-    A finish by hand cascades with an empty result. Replaying and skipping have decisions of their own.
+    The attempt of a running instance loses its claim. A finish by hand cascades with an empty result.
+    :func:`replay` and :func:`skip` are decisions of their own.
+
+    Args:
+        policy: the manager's policy.
+        task: the instance's task.
+        number: the instance's number.
+        status: the new status.
 
     Raises:
-        InvalidStatusError: the table of moves does not have it, or only a claim can do it.
+        InvalidStatusError: the table of moves does not allow the change, or only a claim can make it.
     """
     finishes = status is Status.FINISHED
 
@@ -115,7 +122,7 @@ def set_status(policy: Policy | PolicyOf, task: str, number: int, status: Status
 
 
 def add_metadata(policy: Policy | PolicyOf, task: str, number: int, metadata: Mapping[str, Any]) -> Decision:
-    """Keys are added to the metadata of an instance; a key that is there gets the new value."""
+    """Add keys to the metadata of an instance. The new value of an existing key replaces the old one."""
 
     def begin(session: Session) -> DecisionRun:
         work = UnitOfWork(session, policy)
@@ -128,7 +135,7 @@ def add_metadata(policy: Policy | PolicyOf, task: str, number: int, metadata: Ma
 
 
 def add_session_metadata(policy: Policy | PolicyOf, metadata: Mapping[str, Any]) -> Decision:
-    """Keys are added to the metadata of the session; a key that is there gets the new value."""
+    """Add keys to the metadata of a session. The new value of an existing key replaces the old one."""
 
     def begin(session: Session) -> DecisionRun:
         work = UnitOfWork(session, policy)
@@ -140,7 +147,7 @@ def add_session_metadata(policy: Policy | PolicyOf, metadata: Mapping[str, Any])
     return Decision("add_session_metadata", begin)
 
 
-def resolve_logs(  # noqa: PLR0917 - policy and instance, and what is wanted
+def resolve_logs(  # noqa: PLR0917 - the policy, the instance, and the parts of a review
     policy: Policy | PolicyOf,
     task: str,
     number: int,
@@ -148,15 +155,15 @@ def resolve_logs(  # noqa: PLR0917 - policy and instance, and what is wanted
     through: int | None = None,
     records: Collection[int] | None = None,
 ) -> Decision:
-    """A person has reviewed records of an instance: all of them, those up to one, or chosen ones.
+    """Record that a person reviewed log records of an instance: all, those up to a number, or chosen ones.
 
     Args:
-        policy: the manager's.
+        policy: the manager's policy.
         task: the instance's task.
         number: the instance's number.
-        audit: who and why; kept with the time.
-        through: number of the last record that was reviewed, None for all that there are.
-        records: numbers of just those that were reviewed.
+        audit: who reviewed them and why. It is stored with the time.
+        through: the number of the last reviewed record, None for all.
+        records: the numbers of the reviewed records, if they are chosen one by one.
     """
 
     def begin(session: Session) -> DecisionRun:
@@ -179,7 +186,7 @@ def resolve_logs(  # noqa: PLR0917 - policy and instance, and what is wanted
 
 
 def reopen_logs(policy: Policy | PolicyOf, task: str, number: int, audit: Mapping[str, Any]) -> Decision:
-    """A person takes every review of an instance's records back; a session that was finalised stays so."""
+    """Revoke all reviews of an instance's log records. A finalized session stays finalized."""
 
     def begin(session: Session) -> DecisionRun:
         work = UnitOfWork(session, policy)
@@ -199,7 +206,7 @@ def _must_be_failed(instance: Instance, what: str) -> None:
 def _review(
     work: UnitOfWork, instance: Instance, audit: Mapping[str, Any]
 ) -> Generator[Need, Slice, Changes]:
-    """Find what is left to review of an instance's records, and keep who reviewed the rest, and why."""
+    """Store who reviewed records and why, and find the highest level that still needs a review."""
     work.save_whole(instance)
     level, instance.log_unresolved = instance.log_unresolved, 0
     if instance.log_resolved == 0 and not instance.log_chosen:

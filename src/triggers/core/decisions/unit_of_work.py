@@ -1,4 +1,4 @@
-"""How a decision is made: what is known so far, what it changes, and the steps that decisions share."""
+"""The unit of work: what a decision knows so far, what it changes, and the steps that decisions share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,14 @@ def need_for(
     key: tuple[str, str] | None = None,
     instances: tuple[tuple[str, int], ...] = (),
 ) -> Need:
-    """All that a firing of the trigger can touch, with these instances and the firing of that key."""
+    """Return the need for all that a firing of the trigger can change.
+
+    Args:
+        rules: the session's rules.
+        trigger: the trigger.
+        key: the (trigger, idempotency key) whose firing is needed, too.
+        instances: instances, as (task, number), that are needed, too.
+    """
     reach = rules.reach(trigger)
     tasks = reach.tasks.union(task for task, _ in instances) if instances else reach.tasks
     waiting = (trigger,) if reach.rules else ()
@@ -35,25 +42,26 @@ def need_for(
 
 
 def need_of_instance(task: str, number: int) -> Need:
-    """One instance, and its task's counter."""
+    """Return the need for one instance and the counter of its task."""
     return Need(tasks=frozenset({task}), instances=((task, number),))
 
 
 def need_of_end(rules: RuleSet, task: str, number: int) -> Need:
-    """One instance, and all that the firing of its task's name can touch."""
+    """Return the need for one instance and all that a firing of its task's name can change."""
     return need_for(rules, task, instances=((task, number),))
 
 
 class UnitOfWork:
-    """One run of a decision in the making: what is known so far, and what it changes.
+    """One run of a decision: what it knows so far, and what it changes.
 
     Args:
         session: the head of the session.
-        policy: its manager's, or how to find that; where this process lacks the manager, the default one.
-        head: whether the session's head is to be stored.
+        policy: the manager's policy, or a function that returns it for the manager's name. If that returns
+            None, the default policy applies.
+        head: whether the head of the session is stored.
 
     Raises:
-        ManagerMismatchError: the session belongs to another manager than the policy.
+        ManagerMismatchError: the session belongs to a manager other than the policy's.
     """
 
     __slots__ = (
@@ -74,7 +82,7 @@ class UnitOfWork:
         if session.manager and session.manager != policy.manager:
             message = (
                 f"session {session.uid!r} belongs to manager {session.manager!r}, and this is "
-                f"{policy.manager!r}: use that one to change it"
+                f"{policy.manager!r}: only the former can change it"
             )
             raise ManagerMismatchError(message)
         if session.ref is None:
@@ -93,18 +101,23 @@ class UnitOfWork:
             self.exempt = session.rules.waiting_for(policy.finalizing.trigger)
         self.something_resolved = False
 
-    # what it must know
+    # loading
 
     def need_for(
         self, trigger: str, key: tuple[str, str] | None = None, instances: tuple[tuple[str, int], ...] = ()
     ) -> Need:
-        """All that a firing of the trigger can touch."""
+        """Return the need for all that a firing of the trigger can change in this session."""
         return need_for(self.session.rules, trigger, key, instances)
 
     def load_instance(
         self, task: str, number: int, *, cascade: bool = False
     ) -> Generator[Need, Slice, Instance]:
-        """Ask for one instance, and with `cascade` for all that the firing of its task's name can touch."""
+        """Load one instance and, with `cascade`, all that a firing of its task's name can change.
+
+        Raises:
+            UnknownSessionError: the session does not exist.
+            UnknownInstanceError: the session does not have the instance.
+        """
         if self.session.ref is None:
             message = f"there is no session {self.session.uid!r}"
             raise UnknownSessionError(message)
@@ -117,7 +130,7 @@ class UnitOfWork:
             raise UnknownInstanceError(message) from None
 
     def absorb(self, found: Slice) -> None:
-        """Add what a storage found; what was changed here already stays as it is."""
+        """Add what a storage found. What is known already, and perhaps changed, is not replaced."""
         for instance in found.instances:
             self.instances.setdefault((instance.task, instance.number), instance)
         for task, counter in found.counters.items():
@@ -126,7 +139,7 @@ class UnitOfWork:
             self.latest.setdefault(name, latest)
 
     def counter(self, task: str) -> Counter:
-        """The task's counter, zero where it has no instance yet."""
+        """Return the task's counter; it is zero if the task has no instance yet."""
         counter = self.counters.get(task)
         if counter is None:
             counter = self.counters[task] = Counter()
@@ -135,7 +148,7 @@ class UnitOfWork:
     # firing
 
     def fire(self, firing: Firing) -> int:
-        """Record the firing and pass it on to every task that names it; returns its number."""
+        """Record the firing, deliver it to every task that names the trigger, and return its number."""
         session = self.session
         session.firings += 1
         recorded = Firing(
@@ -154,7 +167,7 @@ class UnitOfWork:
         return session.firings
 
     def deliver(self, firing: Firing, rules: Iterable[Rule]) -> None:
-        """Give the firing to the instances that lack it, and make the new one that it may call for."""
+        """Offer the firing to waiting instances of these rules, and create those that they require."""
         trigger = firing.trigger
         self.latest[trigger] = Latest(firing.number, firing.depth)
         waiting: dict[str, list[Instance]] = {}
@@ -170,7 +183,7 @@ class UnitOfWork:
                 self.create(rule, counter.created)
 
     def offer(self, instance: Instance, rule: Rule, trigger: str) -> bool:
-        """Let an unstarted instance take the trigger, if it lacks it; returns whether it got the kwargs."""
+        """Record the trigger in an unstarted instance that lacks it; return whether it got the kwargs."""
         lacks = rule.lacks(instance.taken, instance.vetoes)
         if trigger not in lacks:
             return False
@@ -181,7 +194,7 @@ class UnitOfWork:
         return took
 
     def record_trigger(self, instance: Instance, rule: Rule, trigger: str) -> None:
-        """Add the trigger's latest firing to what an instance took, or saw as a veto, or both."""
+        """Add the latest firing of the trigger to what an instance has received, to its vetoes, or both."""
         latest = self.latest[trigger]
         if trigger in rule.after.names:
             instance.taken.setdefault(trigger, latest.number)
@@ -190,7 +203,7 @@ class UnitOfWork:
             instance.vetoes += (trigger,)
 
     def create(self, rule: Rule, number: int) -> None:
-        """Make the instance of that number, with the latest firing of each trigger that has fired."""
+        """Create the instance with that number; it receives the latest firing of each of its triggers."""
         now = self.session.now
         instance = Instance(rule.task, number, Status.UNSTARTED, now, now, root=number)
         instance.note(now, Status.UNSTARTED)
@@ -200,7 +213,7 @@ class UnitOfWork:
         self.decide(instance, rule)
 
     def decide(self, instance: Instance, rule: Rule) -> None:
-        """Abandon an unstarted instance, or schedule it, if it is time; abandon wins."""
+        """Abandon an unstarted instance if its veto is met; otherwise schedule it if its condition is met."""
         if rule.unless and rule.unless.is_met(instance.vetoes):
             self.set_status(instance, Status.ABANDONED)
         elif rule.after.is_met(instance.taken):
@@ -213,13 +226,13 @@ class UnitOfWork:
     # instances
 
     def add(self, instance: Instance) -> None:
-        """Add a new instance."""
+        """Have a new instance stored, and count it."""
         self.instances[instance.task, instance.number] = instance
         self.changes.created.append(instance)
         self.count(instance.task, created=1, unresolved=1)
 
     def save_triggers(self, instance: Instance, lacks: Iterable[str]) -> None:
-        """Remember what a stored unstarted instance lacked before this decision."""
+        """Have the triggers of an unstarted instance stored, and keep which of them it lacked before."""
         where = (instance.task, instance.number)
         if instance.ref is not None and where not in self.before:
             self.before[where] = frozenset(lacks)
@@ -227,7 +240,7 @@ class UnitOfWork:
         instance.modified_at = self.session.now
 
     def set_status(self, instance: Instance, status: Status, remark: str = "") -> None:
-        """Change a status, whoever stores it; the caller has checked the move."""
+        """Change a status that the caller has checked and has stored."""
         if status in RESOLVED:
             self.something_resolved = True
             self.count(instance.task, unresolved=-1)
@@ -236,13 +249,17 @@ class UnitOfWork:
         instance.note(self.session.now, status, remark)
 
     def save_whole(self, instance: Instance, lease: int | None = None) -> None:
-        """Have the whole instance stored, if it still is as it was loaded."""
+        """Have the whole instance stored, under a guard with the status and fence that it was loaded with."""
         if all(kept is not instance for kept, _ in self.changes.transitioned):
             self.changes.transitioned.append((instance, Guard(instance.status, instance.fence, lease)))
         instance.modified_at = self.session.now
 
     def transition(self, instance: Instance, status: Status, remark: str = "") -> None:
-        """Make one move of the table; leaving running takes the claim away."""
+        """Make a move of the table of moves. An instance that is no longer running loses its claim.
+
+        Raises:
+            InvalidStatusError: the table does not have the move.
+        """
         check_move(instance.name, instance.status, status)
         self.save_whole(instance)
         if instance.status is Status.UNSTARTED:
@@ -255,14 +272,14 @@ class UnitOfWork:
         self.set_status(instance, status, remark)
 
     def end(self, instance: Instance, status: Status, attempt: AttemptReport, remark: str = "") -> None:
-        """The attempt that holds the instance ends it."""
+        """End the attempt that holds the instance: store its records and metadata, and change the status."""
         self.log(instance, attempt)
         if attempt.metadata:
             self.describe(instance, attempt.metadata)
         self.transition(instance, status, remark)
 
     def successor(self, failed: Instance, kwargs: str | None, *, run_at: int, retries: int) -> None:
-        """Make the instance that replays a failed one."""
+        """Create the instance that replays a failed one, with the same kwargs if `kwargs` is None."""
         now = self.session.now
         number = self.counter(failed.task).created
         instance = Instance(
@@ -286,30 +303,30 @@ class UnitOfWork:
         self.add(instance)
 
     def cascade(self, instance: Instance, result: str) -> None:
-        """Fire the task's name with the result."""
+        """Fire the name of the instance's task, with the encoded result as kwargs."""
         depth = instance.cascade_depth + 1
         instance.result = self.fire(Firing(0, instance.task, result, 0, depth, instance.name))
 
     def describe(self, instance: Instance, metadata: Mapping[str, Any]) -> None:
-        """Add keys to the metadata of an instance."""
+        """Add keys to the metadata of an instance that the caller has stored."""
         merged = decode(instance.metadata) | dict(metadata)
         instance.metadata = encode(merged, "metadata", self.policy.limits)
 
     # claims
 
     def is_held(self, instance: Instance, attempt: AttemptReport) -> bool:
-        """Whether the attempt still holds the instance."""
+        """Return whether the attempt still has the claim of the instance."""
         return instance.status is Status.RUNNING and instance.fence == attempt.fence
 
     def refuse(self, why: str) -> Changes:
-        """Decide nothing, and say why."""
+        """Return the changes, marked as refused for the reason given."""
         self.changes.refused = why
         return self.changes
 
     # records
 
     def log(self, instance: Instance, attempt: AttemptReport) -> None:
-        """Number and count the records of an attempt, and raise the levels of its instance."""
+        """Have the log records of an attempt stored, and update the counts and levels of its instance."""
         batch = attempt.logs
         if batch is None:
             return
@@ -328,10 +345,10 @@ class UnitOfWork:
         if level >= self.policy.threshold:
             instance.log_unresolved = max(instance.log_unresolved, level)
 
-    # counting and finalising
+    # counting and finalizing
 
     def count(self, task: str, created: int = 0, unresolved: int = 0) -> None:
-        """Change a task's counter, and with it how many tasks are still pending."""
+        """Change the counter of a task and with it the number of pending tasks."""
         counter = self.counter(task)
         was = counter.is_resolved
         counter.created += created
@@ -340,15 +357,8 @@ class UnitOfWork:
         if task in self.session.rules.rules and task not in self.exempt:
             self.session.pending += was - counter.is_resolved
 
-    def count_pending(self) -> None:
-        """Count anew, after the rules have changed, how many tasks are pending."""
-        if self.policy.finalizing is not None:
-            self.exempt = self.session.rules.waiting_for(self.policy.finalizing.trigger)
-        counted = self.session.rules.rules.keys() - self.exempt
-        self.session.pending = sum(not self.counter(task).is_resolved for task in counted)
-
     def finalize(self) -> Generator[Need, Slice, None]:
-        """Fire the finalising trigger if this decision has completed the session."""
+        """Fire the finalizing trigger if this decision has completed the session."""
         end, session = self.policy.finalizing, self.session
         if end is None or not self.something_resolved or session.pending or session.finalized is not None:
             return
@@ -360,7 +370,7 @@ class UnitOfWork:
         session.finalized = self.fire(Firing(0, end.trigger, "{}", 0))
 
     def is_flagged(self, level: int) -> Generator[Need, Slice, bool]:
-        """Whether a finished instance has unresolved records at or above the level."""
+        """Return whether a finished instance has unresolved log records at or above the level."""
         level = max(level, 1)
         own = [instance for instance, _ in self.changes.transitioned]
         if any(instance.status is Status.FINISHED and instance.log_unresolved >= level for instance in own):
@@ -370,7 +380,7 @@ class UnitOfWork:
         return any(flagged not in known for flagged in found.flagged)
 
     def done(self) -> Changes:
-        """The changes, with the index of what lacks what brought up to date."""
+        """Return the changes, with the updates to the index of which instance lacks which trigger."""
         rules = self.session.rules.rules
         for instance in self.changes.created:
             if instance.status is Status.UNSTARTED:

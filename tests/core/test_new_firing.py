@@ -52,7 +52,7 @@ def test_any_mapping_is_a_payload():
     [
         ({"trigger": ""}, InvalidNameError, "trigger"),
         ({"key": ""}, InvalidNameError, "key"),
-        ({"kwargs": [1]}, InvalidValueError, "^kwargs: a mapping is needed, not a list$"),
+        ({"kwargs": [1]}, InvalidValueError, "^kwargs: must be a mapping, not a list$"),
         ({"kwargs": {"n": {1}}}, InvalidValueError, "kwargs.n: "),
         ({"kwargs": {"n": 1}, "limits": Limits(payload=5)}, InvalidValueError, "7 bytes are more than"),
     ],
