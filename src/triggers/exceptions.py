@@ -298,5 +298,5 @@ def _portable(value: Any, room: int) -> Any:
 def _name(kind: type, attribute: str) -> str:
     try:
         return str(type.__getattribute__(kind, attribute))
-    except Exception:  # noqa: BLE001 - a property in the place of the name may do anything
+    except Exception:  # noqa: BLE001 - a property instead of the name may do anything
         return "?"

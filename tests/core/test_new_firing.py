@@ -53,7 +53,7 @@ def test_any_mapping_is_a_payload():
         ({"trigger": ""}, InvalidNameError, "trigger"),
         ({"key": ""}, InvalidNameError, "key"),
         ({"kwargs": [1]}, InvalidValueError, "^kwargs: must be a mapping, not a list$"),
-        ({"kwargs": {"n": {1}}}, InvalidValueError, "kwargs.n: "),
+        ({"kwargs": {"n": {1j}}}, InvalidValueError, "kwargs.n"),
         ({"kwargs": {"n": 1}, "limits": Limits(payload=5)}, InvalidValueError, "7 bytes are more than"),
     ],
 )
@@ -71,7 +71,7 @@ def test_a_mapping_that_cannot_be_read_is_refused():
             message = "the database is closed"
             raise RuntimeError(message)
 
-    message = r"^kwargs: the mapping cannot be read: RuntimeError\('the database is closed'\)$"
+    message = r"^kwargs: this .*Broken cannot be read: RuntimeError\('the database is closed'\)$"
     with pytest.raises(InvalidValueError, match=message):
         new_firing("a", Broken(n=1))
 

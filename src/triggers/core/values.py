@@ -6,8 +6,8 @@ as keys come back as they went in. A type that JSON lacks is stored as an object
 more.
 
 Values of other types are stored as plain data, and come back as that: subclasses as their base, other
-mappings as dicts, other sequences as lists, other sets as sets, enums as their value, dataclasses and pydantic
-models as dicts. Everything else is refused with its path. Nothing is pickled.
+mappings as dicts, other sequences as lists, other sets as sets, enums as their value, and dataclasses and
+pydantic models as dicts. Everything else is refused with its path. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def encode_mapping(value: object, what: str, limits: Limits = DEFAULT_LIMITS) ->
     if value is None:
         return "{}"
     if kind is not dict and not _is_mapping(kind):
-        message = f"{what}: a mapping or None is needed, not a {type_name(kind)}"
+        message = f"{what}: must be a mapping, not a {type_name(kind)}"
         raise InvalidValueError(message)
     return encode(value, what, limits)
 
@@ -323,7 +323,7 @@ def type_name(kind: type) -> str:
     for attribute in ("__module__", "__qualname__"):
         try:
             part = type.__getattribute__(kind, attribute)
-        except Exception:  # noqa: BLE001 - a property in the place of the name may do anything
+        except Exception:  # noqa: BLE001 - a property instead of the name may do anything
             part = "?"
         parts.append(part[:MAX_PATH] if type(part) is str else "?")
     return parts[1] if parts[0] == "builtins" else ".".join(parts)
