@@ -182,8 +182,7 @@ class Triggers:
 
     def sessions(self, after: str = "") -> Iterator[SessionView]:
         """Every session, in the order of the UIDs beyond `after`, read page by page."""
-        reader = self._backend.reader
-        return (SessionView(head.uid, reader) for head in self._heads(after))
+        return (SessionView(head.uid, self._backend) for head in self._heads(after))
 
     def _heads(self, after: str = "") -> Iterator[Session]:
         after = after.encode("utf-8", "replace").decode()

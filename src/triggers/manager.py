@@ -11,7 +11,7 @@ import logging
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
 from triggers.core import decisions
 from triggers.core.configuration import check_configuration
@@ -23,7 +23,7 @@ from triggers.exceptions import InvalidStatusError
 from triggers.logs import LogSettings
 from triggers.session import SessionView, TaskInstance
 from triggers.storages.base import ReadyInstance
-from triggers.storages.joining.transaction import TransactionScope
+from triggers.storages.joining.scope import ManagerScopes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from triggers.core.exchange import Changes, Decision
     from triggers.core.rules import RuleSet
-    from triggers.storages.base import Reader, Storage
+    from triggers.storages.base import Storage
+    from triggers.storages.joining.scope import Scope
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -135,8 +136,8 @@ class TriggerManager:
         self._services = services
         self._fired_by = fired_by or FiredBy()
         self._rules: RuleSet | None = None  # the session's rules at the last commit
-        self._scope = TransactionScope(services.storage)
-        self.storage = SessionView(uid, cast("Reader", self._scope))
+        self._scopes = ManagerScopes(services.storage)
+        self.storage = SessionView(uid, self._scopes)
         self._policy = self.policy_for(services.grace, services.limits)
 
     def __repr__(self) -> str:
@@ -149,8 +150,7 @@ class TriggerManager:
         In a joined block after which nothing is dispatched, the grace is 0, so that the next sweep dispatches
         at once.
         """
-        block = self._scope.block
-        return self._policy if block is None or block.is_told else replace(self._policy, grace=0)
+        return self._policy if self._scopes.current.notifies_commit else replace(self._policy, grace=0)
 
     @classmethod
     def policy_for(cls, grace: int, limits: Limits) -> decisions.Policy:
@@ -182,7 +182,7 @@ class TriggerManager:
         Raises:
             StorageError: the connection cannot be joined; the message says why. The transaction is unchanged.
         """
-        with self._scope.joined(connection):
+        with self._scopes.join(connection):
             yield self
 
     # -- what an application does -----------------------------------------------------------------------
@@ -385,7 +385,7 @@ class TriggerManager:
     def _reviewed(self, decision: Decision) -> None:
         changes = self.apply(decision)
         instance = TaskInstance(self.storage, changes.transitioned[0][0])
-        self._after_commit(partial(self._post_resolve_logs, instance))
+        self._scopes.current.after_commit(partial(self._post_resolve_logs, instance))
 
     # -- the same for async applications ----------------------------------------------------------------
 
@@ -482,23 +482,19 @@ class TriggerManager:
 
     def apply(self, decision: Decision) -> Changes:
         """Commit a decision about the session, call the hooks, and dispatch the scheduled instances."""
-        changes = self.store(decision)
-        self._after_commit(partial(self.publish, changes))
+        scope = self._scopes.current
+        changes = self._store(scope, decision)
+        scope.after_commit(partial(self.publish, changes))
         return changes
 
     def store(self, decision: Decision) -> Changes:
         """Commit a decision, which is the first half of :meth:`apply`, without hooks and dispatching."""
-        changes = self._scope.storage.commit(self.uid, decision)
+        return self._store(self._scopes.current, decision)
+
+    def _store(self, scope: Scope, decision: Decision) -> Changes:
+        changes = scope.storage.commit(self.uid, decision)
         self._rules = changes.session.rules
         return changes
-
-    def _after_commit(self, call: Callable[[], None]) -> None:
-        """Call the function now or, in a joined block, after the transaction was committed."""
-        block = self._scope.block
-        if block is None:
-            call()
-        else:
-            block.after_commit(call)
 
     def publish(self, changes: Changes) -> None:
         """Call the hooks and dispatch the scheduled instances, which is the second half of :meth:`apply`."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from triggers.core.rules import Rule, RuleSet
     from triggers.core.state import Instance
-    from triggers.storages.base import Reader, StoredRecord
+    from triggers.storages.base import HasReader, Reader, StoredRecord
 
 #: How many instances a view reads at a time. The payloads of a page are in memory together.
 PAGE = 100
@@ -302,12 +302,16 @@ class SessionView:
 
     Args:
         uid: the UID of the session.
-        reader: reads the storage.
+        source: a storage, or the scopes of a manager. Each call asks it for its reader.
     """
 
-    def __init__(self, uid: str, reader: Reader) -> None:
+    def __init__(self, uid: str, source: HasReader) -> None:
         self.uid = uid
-        self._reader = reader
+        self._source = source
+
+    @property
+    def _reader(self) -> Reader:
+        return self._source.reader
 
     def __repr__(self) -> str:
         return f"<SessionView {self.uid!r}>"

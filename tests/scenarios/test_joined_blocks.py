@@ -100,7 +100,7 @@ def test_the_async_face_is_refused_inside(application, manager):
 
     async def main():
         with application.transaction() as connection, manager.joined(connection):
-            with pytest.raises(StorageError, match=r"inside the block call fire\(\)"):
+            with pytest.raises(StorageError, match=r"inside the block, call fire\(\)"):
                 await manager.afire("pageReceived")
             manager.fire("pageReceived", {"number": 1})
         await manager.afire("pageReceived", {"number": 2})

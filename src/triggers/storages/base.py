@@ -201,13 +201,17 @@ class Purged(NamedTuple):
     after: int | None
 
 
-class Storage(Protocol):
-    """The plug for writing. All methods may be called from any thread and after a fork."""
+class HasReader(Protocol):
+    """Anything that reads sessions through a reader, such as a storage."""
 
     @property
     def reader(self) -> Reader:
-        """The plug for reading."""
+        """The plug for reading; ask for it each time, because it can change."""
         ...
+
+
+class Storage(HasReader, Protocol):
+    """The plug for writing. All methods may be called from any thread and after a fork."""
 
     def now(self) -> int:
         """The storage's time."""

@@ -1,6 +1,6 @@
-"""What is to follow the commit of a SQLAlchemy connection, and what a rollback takes back of it.
+"""Functions to call after the commit of a SQLAlchemy connection, which a rollback discards.
 
-SQLAlchemy is imported when there is a connection of its own, never before.
+SQLAlchemy is imported only when one of its connections is passed.
 """
 
 from __future__ import annotations
@@ -8,109 +8,113 @@ from __future__ import annotations
 import re
 import threading
 import weakref
-from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-Call = Callable[[], None]
+if TYPE_CHECKING:
+    from triggers.storages.joining.transaction import Call
 
-#: Where a SQLAlchemy connection keeps what is to follow its commit, as long as it is not in the pool.
+#: The key in a SQLAlchemy connection's `info` under which its pending calls are, until it returns to the
+#: pool.
 PENDING: Final = "triggers.pending"
 
 _SAVEPOINT: Final = re.compile(
-    r"\s*(?:(?P<made>savepoint)|(?P<back>rollback(?:\s+(?:work|transaction))?\s+to(?:\s+savepoint)?)"
+    r"\s*(?:(?P<create>savepoint)|(?P<rollback>rollback(?:\s+(?:work|transaction))?\s+to(?:\s+savepoint)?)"
     r"|release(?:\s+savepoint)?)\s+(?P<name>[^\s;]+)\s*;?\s*",
     re.IGNORECASE,
 )
 
 
-class Pending:
-    """What is to follow the commit of a SQLAlchemy connection, with its savepoints.
+class PendingCalls:
+    """The functions to call after the commit of a SQLAlchemy connection, and the savepoints they belong to.
 
-    There is an event before a commit, and none after it. That one has happened is known when the connection
-    goes back to its pool without having been rolled back, or begins another transaction.
+    SQLAlchemy has an event before a commit and none after it. A commit has happened if the connection returns
+    to its pool without a rollback, or begins another transaction.
+
+    The methods below `add` are called by SQLAlchemy's events.
     """
 
     def __init__(self, connection: Any) -> None:
         self._connection = weakref.ref(connection)
         self._thread = threading.get_ident()
-        self._notes: list[Call] = []
-        self._savepoints: list[tuple[str, int]] = []
-        self._committing = False
+        self._calls: list[Call] = []
+        self._savepoints: list[tuple[str, int]] = []  # name, and how many calls had been added before it
+        self._is_committing = False
 
-    def note(self, call: Call) -> None:
-        """Call this after the commit."""
-        self._notes.append(call)
+    def add(self, call: Call) -> None:
+        """Call this function after the commit, unless the current savepoint is rolled back."""
+        self._calls.append(call)
 
-    def begun(self, *_: object) -> None:
-        """Another transaction begins: the one before has ended."""
-        self.ended()
+    def on_begin(self, *_: object) -> None:
+        """Another transaction begins, so the previous one has ended."""
+        self.on_end()
 
-    def executed(self, _: object, __: object, statement: str, *___: object) -> None:
-        """A statement was executed; it may have been about a savepoint, SQLAlchemy's or the application's."""
+    def on_statement(self, _: object, __: object, statement: str, *___: object) -> None:
+        """A statement was executed: follow the savepoints of SQLAlchemy and of the application."""
         found = _SAVEPOINT.fullmatch(statement)
         if found is None:
             return
         name = found["name"].lower()
-        if found["made"]:
-            self._savepoints.append((name, len(self._notes)))
+        if found["create"]:
+            self._savepoints.append((name, len(self._calls)))
             return
-        noted = self._back_to(name)
-        if found["back"]:
-            del self._notes[noted:]
-            self._savepoints.append((name, noted))  # it is still there
+        added = self._remove_savepoint(name)
+        if found["rollback"]:
+            del self._calls[added:]
+            self._savepoints.append((name, added))  # a rollback to a savepoint does not remove it
 
-    def _back_to(self, name: str) -> int:
-        """Forget a savepoint and those within it; returns how many notes there were when it was made."""
+    def _remove_savepoint(self, name: str) -> int:
+        """Remove a savepoint and those within it; returns how many calls had been added before it."""
         while self._savepoints:
-            known, noted = self._savepoints.pop()
+            known, added = self._savepoints.pop()
             if known == name:
-                return noted
-        return 0  # made before anything was noted
+                return added
+        return 0  # created before this object
 
-    def commits(self, *_: object) -> None:
+    def on_commit(self, *_: object) -> None:
         """A commit is about to be tried."""
-        self._committing = True
+        self._is_committing = True
 
-    def rolled_back(self, *_: object) -> None:
-        """Nothing of it has happened."""
-        self._committing = False
-        self._notes.clear()
+    def on_rollback(self, *_: object) -> None:
+        """The transaction was rolled back: discard all calls."""
+        self._is_committing = False
+        self._calls.clear()
         self._savepoints.clear()
 
-    def failed(self) -> None:
-        """What was tried last has failed."""
-        if self._committing:
-            self.rolled_back()
+    def on_error(self) -> None:
+        """A statement failed. If it was the commit, discard all calls."""
+        if self._is_committing:
+            self.on_rollback()
 
-    def ended(self) -> None:
-        """The transaction has ended; it was committed if that was tried and did not fail.
+    def on_end(self) -> None:
+        """The transaction has ended: make the calls if a commit was tried and did not fail.
 
-        The collector of garbage, which closes a connection that was forgotten, is no place to call anything.
+        The garbage collector, which closes a forgotten connection at any time and in any thread, must not
+        call anything.
         """
-        here = threading.get_ident() == self._thread and self._connection() is not None
-        notes = self._notes if self._committing and here else []
-        self._notes = []
-        self.rolled_back()
-        for call in notes:
+        is_ours = threading.get_ident() == self._thread and self._connection() is not None
+        calls = self._calls if self._is_committing and is_ours else []
+        self._calls = []
+        self.on_rollback()
+        for call in calls:
             call()
 
 
-def pending_of(connection: Any) -> Pending:
-    """What is to follow this connection's commit; it begins to listen the first time."""
-    pending: Pending | None = connection.info.get(PENDING)
+def pending_of(connection: Any) -> PendingCalls:
+    """The pending calls of a SQLAlchemy connection; the first time, register the event listeners."""
+    pending: PendingCalls | None = connection.info.get(PENDING)
     if pending is None:
         from sqlalchemy import event  # noqa: PLC0415 - it is imported already, with the connection
 
         _listen_to_all()
-        pending = connection.info[PENDING] = Pending(connection)
+        pending = connection.info[PENDING] = PendingCalls(connection)
         for name, listener in (
-            ("begin", pending.begun),
-            ("begin_twophase", pending.begun),
-            ("after_cursor_execute", pending.executed),
-            ("commit", pending.commits),
-            ("commit_twophase", pending.commits),
-            ("rollback", pending.rolled_back),
-            ("rollback_twophase", pending.rolled_back),
+            ("begin", pending.on_begin),
+            ("begin_twophase", pending.on_begin),
+            ("after_cursor_execute", pending.on_statement),
+            ("commit", pending.on_commit),
+            ("commit_twophase", pending.on_commit),
+            ("rollback", pending.on_rollback),
+            ("rollback_twophase", pending.on_rollback),
         ):
             event.listen(connection, name, listener)
     return pending
@@ -120,27 +124,27 @@ _listening = threading.Lock()
 
 
 def _listen_to_all() -> None:
-    """Hear when any connection goes back to its pool, and when a statement or a commit has failed."""
+    """Register, once, for the events that SQLAlchemy has only for all connections together."""
     from sqlalchemy import event  # noqa: PLC0415 - it is imported already, with the connection
     from sqlalchemy.engine import Engine  # noqa: PLC0415 - as above
     from sqlalchemy.pool import Pool  # noqa: PLC0415 - as above
 
     with _listening:
-        if not event.contains(Pool, "reset", _reset):
-            event.listen(Engine, "handle_error", _failed)
-            event.listen(Pool, "reset", _reset)
+        if not event.contains(Pool, "reset", _on_pool_reset):
+            event.listen(Engine, "handle_error", _on_error)
+            event.listen(Pool, "reset", _on_pool_reset)
 
 
-def _reset(_: object, record: Any, __: object) -> None:
+def _on_pool_reset(_: object, record: Any, __: object) -> None:
     pending = record.info.pop(PENDING, None) if record is not None else None
     if pending is not None:
-        pending.ended()
+        pending.on_end()
 
 
-def _failed(context: Any) -> None:
+def _on_error(context: Any) -> None:
     connection = context.connection
     if context.statement is not None or connection is None or connection.closed or connection.invalidated:
         return
     pending = connection.info.get(PENDING)
     if pending is not None:
-        pending.failed()
+        pending.on_error()
