@@ -137,7 +137,7 @@ def no_session_lock() -> None:
 
 def commit_again() -> None:
     """Where the answer to a commit was lost, the decision is made and stored once more."""
-    put(PostgresStorage, "_stands", lambda *_: False)
+    put(PostgresStorage, "_was_committed", lambda *_: False)
     change_scripts("if redis.call('SISMEMBER', KEYS[2], ARGV[2]) == 1 then return 'OK' end", {"commit"})
 
 

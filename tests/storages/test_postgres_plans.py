@@ -8,7 +8,7 @@ import pytest
 
 from tests.storages.postgres_sandbox import connect, in_schema
 from triggers.storages.postgres import PostgresStorage
-from triggers.storages.postgres.decide import texts
+from triggers.storages.postgres.statements import texts
 from triggers.storages.postgres.storage import WALK
 from triggers.testing.conformance.fixtures import SURVEY
 from triggers.testing.conformance.steps import SECOND, Steps

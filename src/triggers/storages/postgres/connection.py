@@ -24,7 +24,8 @@ from triggers.exceptions import StorageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from triggers.storages.postgres.decide import Row, Step
+    from triggers.storages.postgres.decide import Step
+    from triggers.storages.sql.rows import Row
 
 #: How much longer than the server the client waits for an answer, in seconds, before it lets go.
 GRACE: Final = 2.0

@@ -1,27 +1,27 @@
-"""Decisions in a PostgreSQL transaction: what a decision is shown, and the statements that its changes are.
+"""Run decisions in a PostgreSQL transaction: load what they ask for, and turn their changes into statements.
 
-Nothing here knows of connections: a :data:`Run` sends statements together and brings their rows, in
-whatever transaction it is in, which it neither begins nor ends.
+Nothing here knows connections: a :data:`Run` sends several statements together and returns their rows. The
+transaction is begun and ended elsewhere.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from triggers.core.columns import RECORD, names_of
 from triggers.core.exchange import Changes, Need, Slice
-from triggers.core.rules import RuleSet, read_rules
 from triggers.core.state import Counter, Latest, Session
 from triggers.storages.base import run_decision
-from triggers.storages.sql import rows, statements
+from triggers.storages.postgres.records import record_to_row
+from triggers.storages.postgres.statements import WRITERS
+from triggers.storages.sql import rows
+from triggers.storages.sql.rows import Row
 
 if TYPE_CHECKING:
-    from triggers.core.exchange import Decision, Record
-    from triggers.storages.base import StoredRecord
+    from triggers.core.exchange import Decision
+    from triggers.core.rules import RuleSet
+    from triggers.storages.rule_cache import RuleCache
 
-Row = tuple[Any, ...]
 
 #: A statement's name and its parameters: None, bool, int, str, or a list of one of them.
 Step = tuple[str, Sequence[Any]]
@@ -29,84 +29,10 @@ Step = tuple[str, Sequence[Any]]
 #: Runs statements together, in this order, and returns the rows of each.
 Run = Callable[[Sequence[Step]], list[list[Row]]]
 
-#: So many rule sets are kept read in memory.
-RULES_KEPT: Final = 1_000
-
-#: A record that no review covers.
-OPEN: Final = (
-    "(logs.counts AND logs.number > instances.log_resolved"
-    " AND NOT instances.log_chosen::jsonb @> to_jsonb(logs.number))"
-)
-
-#: As :data:`triggers.storages.sql.rows.PURGEABLE`.
-PURGEABLE: Final = (
-    "logs.at < $1 AND logs.level <= $2"
-    f" AND NOT (instances.log_unresolved > 0 AND logs.level >= least($3, instances.log_unresolved) AND {OPEN}"
-    f" AND instances.status NOT IN ({rows.SETTLED_VALUES}))"
-    " AND (NOT $4::boolean OR logs.context <> '{}'"
-    """ OR position('"context":' IN replace(coalesce(logs.exception, ''), '"context":{}', '')) > 0)"""
-)
-
-_PARTS: Final = {
-    **rows.placeholders(ref="session", is_open=OPEN),
-    "{open}": OPEN,
-    "{purgeable}": PURGEABLE,
-    "{session}": "(SELECT id FROM {schema}.sessions WHERE uid = $1)",
-}
-
-_KEY: Final = ("ref", "task", "number")
-
-#: What the statements take that write columns.
-_FIRING: Final = rows.Writer(rows.FIRING, given=("session",))
-_CREATED: Final = rows.Writer(rows.CREATED, ("ref",))
-_TRIGGERED: Final = rows.Writer(rows.TRIGGERED, _KEY)
-_TRANSITIONED: Final = rows.Writer(rows.TRANSITIONED, _KEY, rows.GUARD)
-_RECORD: Final = rows.Writer(RECORD, given=("session", "task", "instance"))
-_WRITERS: Final = {
-    "firing_insert": _FIRING,
-    "instance_insert": _CREATED,
-    "instance_take": _TRIGGERED,
-    "instance_move": _TRANSITIONED,
-    "log_insert": _RECORD,
-}
-
-
-def quoted(name: str) -> str:
-    """The name as an identifier in SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """The text as a string in SQL, whatever the server takes a backslash for."""
-    return " E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
-
-
-def in_schema(text: str, schema: str) -> str:
-    """The SQL, for tables in that schema."""
-    text = text.replace("{session_numbers}", literal(f"{quoted(schema)}.session_numbers"))
-    text = text.replace("{log_lock}", literal(f"triggers {schema} logs"))
-    text = text.replace("{migration_lock}", literal(f"triggers {schema} schema"))
-    return text.replace("{schema}", quoted(schema))
-
-
-def texts(schema: str) -> dict[str, str]:
-    """Name → statement, for tables in that schema; parameters are $1, $2 and so on.
-
-    What a decision may ask for can also be asked with the session's UID instead of its number, by the name
-    with `_of` behind it.
-    """
-    found = {}
-    for name, text in statements("postgres").items():
-        for part, meaning in _PARTS.items():
-            text = text.replace(part, meaning)  # noqa: PLW2901 - filled in step by step
-        if name in _WRITERS:
-            text = _WRITERS[name].filled_in(text, "$")  # noqa: PLW2901 - filled in step by step
-        if "{order}" in text:
-            found[f"{name}_latest"] = in_schema(text.replace("{order}", "DESC"), schema)
-        found[name] = in_schema(text.replace("{order}", "ASC"), schema)
-        if name in _KEEP:
-            found[f"{name}_of"] = in_schema(text.replace("$1", _PARTS["{session}"]), schema)
-    return found
+_firing_values: Final = WRITERS["firing_insert"].write
+_created_values: Final = WRITERS["instance_insert"].write
+_triggered_values: Final = WRITERS["instance_take"].write
+_transitioned_values: Final = WRITERS["instance_move"].write
 
 
 class PlannedCommit(NamedTuple):
@@ -124,34 +50,35 @@ class PlannedCommit(NamedTuple):
 
 
 class DecisionRunner:
-    """Makes decisions in transactions that are begun and ended elsewhere.
+    """Runs decisions in transactions that are begun and ended elsewhere. Any thread may use it.
 
-    It keeps the rule sets that it has read; they never change. One serves any number of threads.
+    Args:
+        cache: the rule sets that were read before.
     """
 
-    def __init__(self) -> None:
-        self._rules: dict[int, RuleSet] = {}
-        self._stored: set[str] = set()
+    def __init__(self, cache: RuleCache[int]) -> None:
+        self._cache = cache
 
     def decide(
         self, run: Run, uid: str, decision: Decision, *, exclusive: bool, before: Sequence[Step] = ()
     ) -> PlannedCommit:
-        """Load the session, let the decision be made, and say what is to be stored.
+        """Load the session, run the decision, and return what must be stored.
 
         Args:
             run: runs statements in an open transaction, or in one that `before` begins.
             uid: the session.
-            decision: the decision. What it will most likely need is loaded together with the head.
+            decision: the decision. Its `prefetch` is loaded together with the head.
             exclusive: lock the session first.
-            before: statements to be sent along with the first one.
+            before: statements to send together with the first one.
 
         Raises:
-            NeedsSession: it must be made again, exclusively.
+            NeedsSession: the decision must be run again exclusively.
         """
-        prefetch = decision.prefetch
-        guess = [] if prefetch is None else _questions(uid, prefetch, "_of")
-        answers = run([*before, ("head_alone" if exclusive else "head", (uid,)), *guess])[len(before) :]
-        now, transaction, fresh, ref, *rest = answers[0][0]
+        guess = () if decision.prefetch is None else tuple(_questions(uid, decision.prefetch))
+        head_name = "head_alone" if exclusive else "head"
+        first = [(head_name, (uid,)), *((f"{name}_of", given) for name, given in guess)]
+        head, *prefetched = run([*before, *first])[len(before) :]
+        now, transaction, fresh, ref, *rest = head[0]
         if ref is None:
             session = Session(uid, now)
         else:
@@ -161,8 +88,10 @@ class DecisionRunner:
         def load(need: Need) -> Slice:
             if ref is None:
                 return Slice()
-            steps = _questions(ref, need)
-            return _slice(need, steps, answers[1:] if need == prefetch else run(steps) if steps else [])
+            if need == decision.prefetch:
+                return _slice(need, guess, prefetched)
+            steps = tuple(_questions(ref, need))
+            return _slice(need, steps, run(steps) if steps else ())
 
         changes = run_decision(decision, session, load, exclusive=exclusive)
         return PlannedCommit(changes, list(self._steps(changes, ref, fresh)), transaction)
@@ -176,28 +105,15 @@ class DecisionRunner:
         ]
 
     def rules(self, run: Run, refs: Sequence[int]) -> list[RuleSet]:
-        """The rule sets of these numbers; those that were never seen are read, in one exchange."""
-        kept = self._rules
-        known = {ref: kept[ref] for ref in refs if ref in kept}
-        missing = [ref for ref in dict.fromkeys(refs) if ref not in known]
-        if missing:
-            read = {ref: read_rules(body) for ref, body in run([("rules", (missing,))])[0]}
-            self._keep(read)
-            known |= read
-        return [known[ref] for ref in refs]
-
-    def _keep(self, read: dict[int, RuleSet]) -> None:
-        if len(self._rules) + len(read) > RULES_KEPT:
-            self._rules, self._stored = {}, set()
-        self._rules |= read
-        self._stored |= {rules.digest for rules in read.values()}
+        """The rule sets of these numbers; those that are not in the cache are read in one exchange."""
+        return self._cache.many(refs, lambda missing: dict(run([("rules", (missing,))])[0]))
 
     def _steps(self, changes: Changes, ref: int | None, fresh: int | None) -> Iterator[Step]:
         head = changes.session
         if (
             changes.writes_head
             and (head.ref is None or changes.new_rules)
-            and head.rules.digest not in self._stored
+            and not self._cache.has_digest(head.rules.digest)
         ):
             yield "rules_insert", (head.rules.digest, head.rules.body)
         if changes.writes_head:
@@ -223,15 +139,15 @@ def _head(changes: Changes, fresh: int | None) -> Iterator[Step]:
 
 def _body(changes: Changes, ref: int) -> Iterator[Step]:
     for firing in changes.fired:
-        yield "firing_insert", _FIRING.write(firing, ref)
+        yield "firing_insert", _firing_values(firing, ref)
         yield "latest_upsert", (ref, firing.trigger, firing.number, firing.depth)
     for made in changes.created:
         made.ref = ref
-        yield "instance_insert", _CREATED.write(made)
+        yield "instance_insert", _created_values(made)
     for taken in changes.triggered:
-        yield "instance_take", _TRIGGERED.write(taken)
+        yield "instance_take", _triggered_values(taken)
     for moved, guard in changes.transitioned:
-        yield "instance_move", _TRANSITIONED.write(moved, guard.status.value, guard.fence, guard.lease_until)
+        yield "instance_move", _transitioned_values(moved, guard.status.value, guard.fence, guard.lease_until)
     for name, entries in (("waiting_delete", changes.gained), ("waiting_insert", changes.lacks)):
         for instance, triggers in entries:
             yield name, (ref, instance.task, instance.number, sorted(triggers))
@@ -241,16 +157,16 @@ def _body(changes: Changes, ref: int) -> Iterator[Step]:
     if changes.logs:
         yield "log_turn", (ref,)
     for record in changes.logs:
-        yield "log_insert", new_record(ref, record)
+        yield "log_insert", record_to_row(ref, record)
 
 
 # -- a slice ---------------------------------------------------------------------------------------------
 
 
-def _questions(session: int | str, need: Need, suffix: str = "") -> list[Step]:
-    """The statements that load it, for a session's number, or with the suffix for its UID."""
-    steps = [*_usual_questions(session, need), *_rare_questions(session, need)]
-    return [(f"{name}{suffix}", given) for name, given in steps] if suffix else steps
+def _questions(session: int | str, need: Need) -> Iterator[Step]:
+    """The statements that load a need, by the session's id or, with `_of` after their names, its UID."""
+    yield from _usual_questions(session, need)
+    yield from _rare_questions(session, need)
 
 
 def _slice(need: Need, steps: Sequence[Step], answers: Sequence[list[Row]]) -> Slice:
@@ -337,47 +253,3 @@ _KEEP: Final[dict[str, Callable[[Slice, Need, list[Row]], None]]] = {
     "flagged": _keep_flagged,
     "log_level": _keep_level,
 }
-
-
-# -- records ---------------------------------------------------------------------------------------------
-
-# PostgreSQL's texts have no NUL. It is written with two characters that hardly any text has, and which are
-# then written with them, too. No word begins within another, or across two: a search finds what it should.
-_E, _F = "\ufdd0", "\ufdd1"
-_ESCAPES: Final = {"\0": _E + _E + _E + _F, _E: _E + _E + _F + _F, _F: _E + _F + _F + _F}
-_BACK: Final = {word: character for character, word in _ESCAPES.items()}
-_TABLE: Final = str.maketrans(_ESCAPES)
-_WORD: Final = re.compile(f"[{_E}{_F}]{{4}}")
-
-#: Texts that somebody said: their places among what is written, and among what `{log_columns}` selects.
-_SAID: Final = ("logger", "message", "template", "pathname", "function")
-_WRITTEN: Final = tuple(map(names_of(RECORD).index, _SAID))
-_READ: Final = tuple(map(rows.LOG.index, _SAID))
-
-
-def escaped(text: str) -> str:
-    """A text that may have NUL characters, as one that has none."""
-    return text.translate(_TABLE)
-
-
-def unescaped(text: str) -> str:
-    """The text that was escaped."""
-    return _WORD.sub(lambda word: _BACK[word[0]], text) if _E in text else text
-
-
-def new_record(ref: int, record: Record) -> list[Any]:
-    """What `log_insert` takes."""
-    values = list(_RECORD.write(record, ref, record.instance.task, record.instance.number))
-    for place in _WRITTEN:
-        text = values[place]
-        if not text.isascii() or "\0" in text:
-            values[place] = escaped(text)
-    return values
-
-
-def record_from_row(row: Row) -> StoredRecord:
-    """Read what `logs` selects."""
-    values = list(row)
-    for place in _READ:
-        values[place] = unescaped(values[place])
-    return rows.record_from_row(values)

@@ -17,15 +17,14 @@ from triggers.core.values import type_name
 from triggers.exceptions import StorageBusyError, StorageError
 from triggers.storages.joining.transaction import AsyncConnection
 from triggers.storages.postgres.connection import LostError, PipelineConnection, ServerError
-from triggers.storages.postgres.decide import DecisionRunner
 from triggers.storages.postgres.pool import translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from triggers.core.rules import RuleSet
-    from triggers.storages.postgres.decide import Row, Step
+    from triggers.storages.postgres.decide import Step
     from triggers.storages.postgres.url import PostgresUrl
+    from triggers.storages.sql.rows import Row
 
 T = TypeVar("T")
 
@@ -229,21 +228,6 @@ class JoinedPool:
 
     def forget(self) -> None:
         """Let go of the connection, which is the application's."""
-
-
-class UncachedDecisionRunner(DecisionRunner):
-    """Makes decisions in transactions that may still be rolled back: keeps no rule set in mind.
-
-    Args:
-        known: whose rule sets are known.
-    """
-
-    def __init__(self, known: DecisionRunner) -> None:
-        super().__init__()
-        self._rules, self._stored = known._rules, known._stored  # noqa: SLF001 - of its own kind
-
-    def _keep(self, read: dict[int, RuleSet]) -> None:
-        """Keep nothing: it may never have been."""
 
 
 def _begin(connection: AnyConnection) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from triggers.exceptions import SchemaVersionError, StorageError
 from triggers.storages.postgres.connection import ServerError
-from triggers.storages.postgres.decide import in_schema
+from triggers.storages.postgres.statements import in_schema
 from triggers.storages.sql import migrations
 
 if TYPE_CHECKING:

@@ -135,14 +135,14 @@ INSERT INTO {schema}.rule_sets (digest, body) VALUES ($1, $2) ON CONFLICT (diges
 -- name: keyed
 -- The firing that used an idempotency key before.
 SELECT {firing_columns}
-FROM {schema}.firings WHERE session = $1 AND trigger = $2 AND key = $3
+FROM {schema}.firings WHERE session = {session_ref} AND trigger = $2 AND key = $3
 
 -- name: names
 -- What is known at once of tasks and triggers.
-SELECT name, created, unresolved, latest, depth FROM {schema}.names WHERE session = $1 AND name = ANY($2::text[])
+SELECT name, created, unresolved, latest, depth FROM {schema}.names WHERE session = {session_ref} AND name = ANY($2::text[])
 
 -- name: counters_all
-SELECT name, created, unresolved FROM {schema}.names WHERE session = $1 AND created > 0
+SELECT name, created, unresolved FROM {schema}.names WHERE session = {session_ref} AND created > 0
 
 -- name: counter_upsert
 INSERT INTO {schema}.names (session, name, created, unresolved) VALUES ($1, $2, $3, $4)
@@ -155,7 +155,7 @@ ON CONFLICT (session, name) DO UPDATE SET latest = excluded.latest, depth = excl
 -- name: waiting
 -- The unstarted instances that lack a trigger. Only who holds the session changes them.
 SELECT {instance_columns} FROM {schema}.waiting JOIN {schema}.instances USING (session, task, number)
-WHERE waiting.session = $1 AND waiting.trigger = $2 ORDER BY waiting.task, waiting.number
+WHERE waiting.session = {session_ref} AND waiting.trigger = $2 ORDER BY waiting.task, waiting.number
 
 -- name: waiting_insert
 INSERT INTO {schema}.waiting (session, task, number, trigger) SELECT $1, $2, $3, unnest($4::text[])
@@ -167,26 +167,26 @@ DELETE FROM {schema}.waiting WHERE session = $1 AND task = $2 AND number = $3 AN
 -- name: history
 -- Every firing of some triggers, without the payloads: for tasks that catch up.
 SELECT {firing_columns_without_kwargs} FROM {schema}.firings
-WHERE session = $1 AND trigger = ANY($2::text[]) ORDER BY number
+WHERE session = {session_ref} AND trigger = ANY($2::text[]) ORDER BY number
 
 -- name: payloads
 -- Of the firings that an instance took, as it stands now, locked.
 SELECT firings.number, firings.kwargs
 FROM {schema}.instances, json_each_text(instances.taken::json) AS took
-    JOIN {schema}.firings ON firings.session = $1 AND firings.number = took.value::bigint
-WHERE instances.session = $1 AND instances.task = $2 AND instances.number = $3
+    JOIN {schema}.firings ON firings.session = {session_ref} AND firings.number = took.value::bigint
+WHERE instances.session = {session_ref} AND instances.task = $2 AND instances.number = $3
 
 -- name: firing_insert
 INSERT INTO {schema}.firings (session, {columns}) VALUES (:session, {values})
 
 -- name: instance_locked
 -- An instance, once nobody else changes it.
-SELECT {instance_columns} FROM {schema}.instances WHERE session = $1 AND task = $2 AND number = $3 FOR NO KEY UPDATE
+SELECT {instance_columns} FROM {schema}.instances WHERE session = {session_ref} AND task = $2 AND number = $3 FOR NO KEY UPDATE
 
 -- name: unstarted
 -- Every unstarted instance of some tasks, to be decided again by new rules.
 SELECT {instance_columns} FROM {schema}.instances
-WHERE session = $1 AND status = 'unstarted' AND task = ANY($2::text[]) ORDER BY created_at, task, number
+WHERE session = {session_ref} AND status = 'unstarted' AND task = ANY($2::text[]) ORDER BY created_at, task, number
 
 -- name: instance_insert
 INSERT INTO {schema}.instances (session, {columns}) VALUES (:ref, {values})
@@ -209,7 +209,7 @@ WITH changed AS (
 -- name: flagged
 -- Finished instances that a person still has to look at.
 SELECT task, number FROM {schema}.instances
-WHERE session = $1 AND log_unresolved > 0 AND log_unresolved >= $2 AND status = 'finished' LIMIT $3
+WHERE session = {session_ref} AND log_unresolved > 0 AND log_unresolved >= $2 AND status = 'finished' LIMIT $3
 
 -- name: renew
 -- Heartbeats: each counts only while the fence is the claim's own. In one order, so that two never wait for each other.
@@ -312,7 +312,7 @@ INSERT INTO {schema}.logs (session, task, instance, {columns}) VALUES (:session,
 -- name: log_level
 -- The highest level, from a threshold on, of what a review does not cover.
 SELECT coalesce(max(level), 0) FROM {schema}.logs
-WHERE session = $1 AND task = $2 AND instance = $3 AND counts AND number > $4 AND level >= $5
+WHERE session = {session_ref} AND task = $2 AND instance = $3 AND counts AND number > $4 AND level >= $5
   AND number <> ALL($6::bigint[])
 
 -- name: logs

@@ -38,11 +38,14 @@ from triggers.storages.base import (
 )
 from triggers.storages.postgres import schema as postgres_schema
 from triggers.storages.postgres.connection import LostError
-from triggers.storages.postgres.decide import DecisionRunner, escaped, record_from_row, texts
+from triggers.storages.postgres.decide import DecisionRunner
 from triggers.storages.postgres.in_doubt import InDoubtError, commit_outcome
-from triggers.storages.postgres.joined import JoinedPool, UncachedDecisionRunner
+from triggers.storages.postgres.joined import JoinedPool
 from triggers.storages.postgres.pool import Pool
+from triggers.storages.postgres.records import escaped, record_from_row
+from triggers.storages.postgres.statements import texts
 from triggers.storages.postgres.url import PostgresUrl
+from triggers.storages.rule_cache import RuleCache
 from triggers.storages.sql import rows
 
 if TYPE_CHECKING:
@@ -53,7 +56,8 @@ if TYPE_CHECKING:
     from triggers.core.status import Status
     from triggers.storages.base import StoredRecord
     from triggers.storages.postgres.connection import PipelineConnection
-    from triggers.storages.postgres.decide import PlannedCommit, Row, Run, Step
+    from triggers.storages.postgres.decide import PlannedCommit, Run, Step
+    from triggers.storages.sql.rows import Row
 
 #: How long a server may not be there at first, in seconds; later it may for as long as the URL says.
 FIRST_PATIENCE: Final = 5.0
@@ -86,7 +90,8 @@ class PostgresStorage:
         self._texts = {name: text.encode() for name, text in texts(self._url.schema).items()}
         self._pool: Pool | JoinedPool = Pool(self._url, self._texts, self._initialize)
         self._mark = ""
-        self._decisions = DecisionRunner()
+        self._rules: RuleCache[int] = RuleCache()
+        self._decisions = DecisionRunner(self._rules)
         self._is_prepared = False
         self._pool.with_retries(lambda *_: None, min(self._url.timeout, FIRST_PATIENCE))
 
@@ -125,7 +130,7 @@ class PostgresStorage:
             )
             raise StorageError(message)
         view = copy.copy(self)
-        view._pool, view._decisions = pool, UncachedDecisionRunner(self._decisions)  # noqa: SLF001 - of this class
+        view._pool, view._decisions = pool, DecisionRunner(self._rules.read_only())  # noqa: SLF001 - of this class
         return view
 
     # -- writing ----------------------------------------------------------------------------------------

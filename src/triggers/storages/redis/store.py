@@ -5,22 +5,23 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from triggers.core.rules import RuleSet, read_rules
 from triggers.exceptions import StorageCorruptError
 from triggers.storages.redis.keyspace import check_server, keyspace_lost, open_keyspace
 from triggers.storages.redis.lua import script
 from triggers.storages.redis.nodes import Command, call
 from triggers.storages.redis.server import RedisServer
+from triggers.storages.rule_cache import RuleCache
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from triggers.core.rules import RuleSet
     from triggers.storages.redis.keys import PartitionKeys, SessionKeys
     from triggers.storages.redis.nodes import Part
     from triggers.storages.redis.url import RedisUrl
 
-#: So many rule sets are kept read in memory.
-RULES_KEPT: Final = 1_000
+#: Of so many rule sets it is known which partition has them; one more empties that set.
+MAX_KNOWN: Final = 64_000
 
 #: What scripts answer where the world is not the one that was opened.
 GONE: Final = b"GONE"
@@ -49,7 +50,7 @@ class RedisStore:
         self.url = url
         self.server = RedisServer(url)
         self._clock = clock
-        self._rules: dict[bytes, RuleSet] = {}
+        self._rules: RuleCache[bytes] = RuleCache()
         self._stored: set[tuple[bytes, str]] = set()
         try:
             check_server(self.server)
@@ -91,21 +92,15 @@ class RedisStore:
 
     def rules(self, world: PartitionKeys, digest: bytes, until: float) -> RuleSet:
         """The rule set of that digest, as a session of that partition refers to it."""
-        rules = self._rules.get(digest)
-        if rules is None:
-            body = self.ask(until, "HGET", world.rules, digest)
+
+        def read(digest: bytes) -> str:
+            body: bytes | None = self.ask(until, "HGET", world.rules, digest)
             if body is None:
                 message = f"{self.url.shown} has lost the rules {digest.decode()}: restore a backup"
                 raise StorageCorruptError(message)
-            rules = self.remember(read_rules(body.decode()))
-        return rules
+            return body.decode()
 
-    def remember(self, rules: RuleSet) -> RuleSet:
-        """Keep a rule set read."""
-        if len(self._rules) >= RULES_KEPT:
-            self._rules.clear()
-        self._rules[rules.digest.encode()] = rules
-        return rules
+        return self._rules.one(digest, read)
 
     def rules_to_store(self, world: PartitionKeys, rules: RuleSet) -> list[Part]:
         """Digest and body, unless this process knows that the partition has them."""
@@ -113,7 +108,7 @@ class RedisStore:
 
     def have_stored(self, world: PartitionKeys, rules: RuleSet) -> None:
         """The partition has this rule set, for ever."""
-        if len(self._stored) >= RULES_KEPT * 64:
+        if len(self._stored) >= MAX_KNOWN:
             self._stored.clear()
         self._stored.add((world.tag, rules.digest))
 

@@ -87,9 +87,6 @@ class SqliteFile:
         path: of the file, absolute.
     """
 
-    #: Whether what is read here may still be rolled back.
-    is_joined: Final = False
-
     def __init__(self, url: str, parts: SqliteUrl, driver: Any) -> None:
         self.url = url
         self.path = str(Path(parts.path).absolute())

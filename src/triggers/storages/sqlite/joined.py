@@ -35,8 +35,6 @@ class JoinedFile:
         StorageError: it cannot be joined; the transaction is as it was.
     """
 
-    is_joined: Final = True
-
     def __init__(self, file: SqliteFile, connection: Any) -> None:
         self.url = file.url
         self._file = file

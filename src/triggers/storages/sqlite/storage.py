@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from triggers.core.columns import RECORD
 from triggers.core.exchange import Changes, Need, Slice
-from triggers.core.rules import RuleSet, read_rules
 from triggers.core.state import Counter, Latest, Session
 from triggers.storages.base import (
     MAX_CONFLICTS,
@@ -28,6 +27,7 @@ from triggers.storages.base import (
     run_decision,
 )
 from triggers.storages.clock import wall_clock
+from triggers.storages.rule_cache import RuleCache
 from triggers.storages.sql import rows, statements
 from triggers.storages.sqlite.file import SqliteFile
 from triggers.storages.sqlite.joined import JoinedFile
@@ -36,13 +36,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from triggers.core.exchange import Decision
+    from triggers.core.rules import RuleSet
     from triggers.core.state import Firing, Instance
     from triggers.core.status import Status
     from triggers.storages.base import StoredRecord
     from triggers.storages.sqlite.file import Run
-
-#: So many rule sets are kept read in memory.
-RULES_KEPT: Final = 1_000
 
 _PARTS: Final = {
     **rows.placeholders(ref="id", is_open=rows.OPEN),
@@ -94,7 +92,7 @@ class SqliteStorage:
         file = SqliteFile.from_url(url, driver)
         self._file: SqliteFile | JoinedFile = file
         self._clock = clock
-        self._rules: dict[int, RuleSet] = {}
+        self._rules: RuleCache[int] = RuleCache()
         file.prepare()
 
     @classmethod
@@ -122,6 +120,7 @@ class SqliteStorage:
         """A view that takes part in the transaction that is open on a connection to the same file."""
         view = copy.copy(self)
         view._file = JoinedFile(self._file.root, connection)  # noqa: SLF001 - it is of this class
+        view._rules = self._rules.read_only()  # noqa: SLF001 - as above
         return view
 
     # -- writing ----------------------------------------------------------------------------------------
@@ -206,15 +205,7 @@ class SqliteStorage:
         return Session(uid, self._clock(), ref, self._read_rules(run, rules), *rest)
 
     def _read_rules(self, run: Run, ref: int) -> RuleSet:
-        rules = self._rules.get(ref)
-        if rules is None:
-            rules = read_rules(run(SQL["rules"], (ref,)).fetchone()[0])
-            if self._file.is_joined:  # rolled back, the next rules may have the same number
-                return rules
-            if len(self._rules) >= RULES_KEPT:
-                self._rules.clear()
-            self._rules[ref] = rules
-        return rules
+        return self._rules.one(ref, lambda ref: run(SQL["rules"], (ref,)).fetchone()[0])
 
     def _load(self, run: Run, session: Session, need: Need) -> Slice:
         found = Slice()

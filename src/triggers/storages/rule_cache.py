@@ -1,0 +1,80 @@
+"""The rule sets that a storage has read, kept in memory.
+
+A stored rule set never changes, and many sessions share one, so each process reads and parses it once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from triggers.core.rules import RuleSet, read_rules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+#: The greatest number of rule sets in a cache; one more empties it.
+MAX_RULE_SETS: Final = 1_000
+
+R = TypeVar("R")
+
+
+class RuleCache(Generic[R]):
+    """Rule sets by the reference under which the storage keeps them. Any thread may use it."""
+
+    def __init__(self) -> None:
+        self._rules: dict[R, RuleSet] = {}
+        self._digests: set[str] = set()
+
+    def one(self, ref: R, read: Callable[[R], str]) -> RuleSet:
+        """The rule set of a reference.
+
+        Args:
+            ref: the reference.
+            read: loads the stored text of a rule set; not called if the rule set is in the cache.
+        """
+        rules = self._rules.get(ref)
+        if rules is None:
+            rules = read_rules(read(ref))
+            self.keep({ref: rules})
+        return rules
+
+    def many(self, refs: Iterable[R], read: Callable[[list[R]], Mapping[R, str]]) -> list[RuleSet]:
+        """The rule sets of these references, in the same order.
+
+        Args:
+            refs: the references; each may occur several times.
+            read: loads the stored texts of those that are not in the cache; not called if all are.
+        """
+        refs, kept = list(refs), self._rules
+        found = {ref: kept[ref] for ref in refs if ref in kept}
+        missing = [ref for ref in dict.fromkeys(refs) if ref not in found]
+        if missing:
+            loaded = {ref: read_rules(text) for ref, text in read(missing).items()}
+            self.keep(loaded)
+            found |= loaded
+        return [found[ref] for ref in refs]
+
+    def has_digest(self, digest: str) -> bool:
+        """Whether a rule set with this digest is in the cache, and so is certainly stored."""
+        return digest in self._digests
+
+    def keep(self, loaded: Mapping[R, RuleSet]) -> None:
+        """Add rule sets whose transaction has been committed."""
+        if len(self._rules) + len(loaded) > MAX_RULE_SETS:
+            self._rules, self._digests = {}, set()
+        self._rules |= loaded
+        self._digests |= {rules.digest for rules in loaded.values()}
+
+    def read_only(self) -> RuleCache[R]:
+        """A view for a transaction that can still be rolled back: it finds what is here and adds nothing."""
+        return _ReadOnlyCache(self)
+
+
+class _ReadOnlyCache(RuleCache[R]):
+    """After a rollback, other rules can get the references that this transaction has seen."""
+
+    def __init__(self, cache: RuleCache[R]) -> None:
+        self._rules, self._digests = cache._rules, cache._digests  # noqa: SLF001 - of its own kind
+
+    def keep(self, loaded: Mapping[R, RuleSet]) -> None:
+        """Add nothing."""
