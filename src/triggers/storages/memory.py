@@ -1,7 +1,16 @@
-"""Sessions in the memory of one process: for tests, and for trying things out.
+"""Sessions in the memory of one process, for tests and for trying things out.
 
-It keeps the same promises as the others as long as the process lives, and it encodes like them: what
-it holds is text and numbers, never an object of the caller's.
+Read this storage first: it keeps every promise of :mod:`triggers.storages.base` with plain Python objects and
+one lock. From top to bottom:
+
+1. :class:`StoredSession` is everything that is kept of one session.
+2. :class:`MemoryStorage` is the two plugs of a storage: it commits decisions, finds instances to dispatch or
+to rescue,
+   and reads.
+3. :func:`_load` finds what a decision asks to see.
+
+Nothing that is kept is an object of the caller: instances are copied on the way in and on the way out, and
+payloads are encoded text, as in every other storage.
 """
 
 from __future__ import annotations
@@ -38,18 +47,36 @@ if TYPE_CHECKING:
     from triggers.core.exchange import Decision, Record
     from triggers.core.records import LogEntry
 
+#: The task and number of an instance.
+Key = tuple[str, int]
+
+#: The session, task and number of an instance.
+GlobalKey = tuple[str, str, int]
+
 
 @dataclass(slots=True)
-class _Kept:
-    """One session."""
+class StoredSession:
+    """Everything that is kept of one session.
+
+    Attributes:
+        head: the session itself.
+        firings: all firings; the firing with number `n` is at `n - 1`.
+        latest: trigger → its latest firing.
+        keys: (trigger, idempotency key) → the firing that used it.
+        counters: task → how many instances it has.
+        instances: all instances.
+        waiting: trigger → the unstarted instances that lack it. A dictionary is a set that keeps its order.
+            With this index, a firing costs what it touches and not what the session holds.
+        logs: all records, in the order in which they were stored.
+    """
 
     head: Session
     firings: list[Firing] = field(default_factory=list)
     latest: dict[str, Firing] = field(default_factory=dict)
     keys: dict[tuple[str, str], Firing] = field(default_factory=dict)
     counters: dict[str, Counter] = field(default_factory=dict)
-    instances: dict[tuple[str, int], Instance] = field(default_factory=dict)
-    waiting: dict[str, dict[tuple[str, int], None]] = field(default_factory=dict)
+    instances: dict[Key, Instance] = field(default_factory=dict)
+    waiting: dict[str, dict[Key, None]] = field(default_factory=dict)
     logs: list[StoredRecord] = field(default_factory=list)
 
 
@@ -57,28 +84,24 @@ class MemoryStorage:
     """Sessions in memory.
 
     Args:
-        url: ``memory://``; each storage is a world of its own.
-        clock: gives the time, in microseconds since the Unix epoch; the system's by default.
+        url: ``memory://``. Two storages never share anything.
+        clock: returns the time in microseconds since the Unix epoch; the system's time by default.
     """
 
     def __init__(self, url: str = "memory://", *, clock: Callable[[], int] = wall_clock) -> None:
         self.url = url
         self._clock = clock
         self._lock = threading.RLock()
-        self._sessions: dict[str, _Kept] = {}
-        self._scheduled: dict[tuple[str, str, int], None] = {}
-        self._running: dict[tuple[str, str, int], None] = {}
-        self._made = 0
-        self._said = 0
+        self._sessions: dict[str, StoredSession] = {}
+        self._scheduled: dict[GlobalKey, None] = {}  # the outbox: what a sweep looks through
+        self._running: dict[GlobalKey, None] = {}
+        self._instance_count = 0
+        self._record_count = 0
         reset_after_fork(self)
-
-    def after_fork(self) -> None:
-        """Go on with a copy of what the parent held, that nobody else has locked."""
-        self._lock = threading.RLock()
 
     @classmethod
     def from_url(cls, url: str) -> MemoryStorage:
-        """A new, empty storage."""
+        """Create a storage that is empty."""
         return cls(url)
 
     def __repr__(self) -> str:
@@ -86,192 +109,223 @@ class MemoryStorage:
 
     @property
     def reader(self) -> MemoryStorage:
-        """Itself: it reads, too."""
+        """The storage itself, which is also the plug for reading."""
         return self
 
     def now(self) -> int:
-        """The time of its clock."""
+        """The time by the clock of this storage, in microseconds."""
         return self._clock()
 
     def close(self) -> None:
-        """Nothing is held that must be let go; what is kept stays."""
+        """Do nothing: there is no connection, and the sessions stay."""
 
-    def joined(self, connection: object) -> NoReturn:
-        """Raise StorageError: memory has no transactions that others could take part in."""
-        message = (
-            f"memory:// cannot join a transaction on {type_name(type(connection))}: use sqlite:/// or "
-            f"postgresql://, in the application's own database"
-        )
-        raise StorageError(message)
+    def after_fork(self) -> None:
+        """Replace the lock in a child process, where no thread will ever release the inherited one."""
+        self._lock = threading.RLock()
 
-    # -- writing ----------------------------------------------------------------------------------------
+    # -- committing -------------------------------------------------------------------------------------
 
     def commit(self, uid: str, decision: Decision, timeout: float | None = None) -> Changes:
-        """Let a decision be made about a session and apply it; one lock makes every decision exclusive."""
+        """Run a decision about a session and apply its changes. One lock makes every run exclusive."""
         if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
             message = f"the storage stayed locked for {timeout:g} s; nothing was changed"
             raise StorageBusyError(message)
         try:
             for _ in range(MAX_CONFLICTS):
-                changes = self._decide(uid, decision)
-                if self._holds_all(changes):
+                changes = self._run(uid, decision)
+                if self._guards_hold(changes):
                     self._apply(changes)
                     return changes
         finally:
             self._lock.release()
         raise ConflictError.too_often(uid)
 
-    def _decide(self, uid: str, decision: Decision) -> Changes:
-        kept = self._sessions.get(uid)
-        head = replace(kept.head, now=self._clock()) if kept else Session(uid, self._clock())
-        return run_decision(
-            decision, head, lambda need: _load(kept, need) if kept else Slice(), exclusive=True
+    def _run(self, uid: str, decision: Decision) -> Changes:
+        stored = self._sessions.get(uid)
+        if stored is None:
+            return run_decision(decision, Session(uid, self._clock()), lambda _: Slice(), exclusive=True)
+        head = replace(stored.head, now=self._clock())
+        return run_decision(decision, head, lambda need: _load(stored, need), exclusive=True)
+
+    def _guards_hold(self, changes: Changes) -> bool:
+        """Check every guard, although the lock excludes other changes: a decision can be wrong by itself."""
+        instances = self._stored(changes.session.uid).instances
+        return all(
+            (now := instances.get(_key(changed))) is not None and guard.holds(now)
+            for changed, guard in changes.transitioned
+        ) and all(
+            (now := instances.get(_key(changed))) is not None and now.status is Status.UNSTARTED
+            for changed in changes.triggered
         )
 
-    def _holds_all(self, changes: Changes) -> bool:
-        """Whether every guard still holds; the lock makes it so, whoever made the changes."""
-        stored = self._of(changes.session.uid).instances
-        guards = [(stored.get((moved.task, moved.number)), guard) for moved, guard in changes.transitioned]
-        taking = [stored.get((taken.task, taken.number)) for taken in changes.triggered]
-        return all(now is not None and guard.holds(now) for now, guard in guards) and all(
-            now is not None and now.status is Status.UNSTARTED for now in taking
-        )
+    def _apply(self, changes: Changes) -> None:
+        """Apply all changes. What can be refused comes first, so that a refusal leaves nothing half done."""
+        entries = [_as_stored(record.entry) for record in changes.logs]
+        head = changes.session
+        if changes.writes_head:
+            self._store_head(head)
+        if head.ref is None:
+            return
+        stored = self._sessions[head.uid]
+        self._store_firings(stored, changes.fired)
+        self._store_instances(stored, changes)
+        stored.counters |= {task: replace(counter) for task, counter in changes.counters.items()}
+        self._store_records(stored, zip(changes.logs, entries, strict=True))
+
+    def _store_head(self, head: Session) -> None:
+        if head.ref is None:
+            head.ref = len(self._sessions) + 1
+            self._sessions[head.uid] = StoredSession(head)
+        self._sessions[head.uid].head = replace(head, exclusive=False)
+
+    def _store_firings(self, stored: StoredSession, firings: list[Firing]) -> None:
+        for firing in firings:
+            stored.firings.append(firing)
+            stored.latest[firing.trigger] = firing
+            if firing.key is not None:
+                stored.keys[firing.trigger, firing.key] = firing
+
+    def _store_instances(self, stored: StoredSession, changes: Changes) -> None:
+        for created in changes.created:
+            self._instance_count += 1
+            created.ref = self._instance_count
+        for changed in (*changes.created, *changes.triggered, *(one for one, _ in changes.transitioned)):
+            self._store_instance(stored, changed)
+        for instance, triggers in changes.gained:
+            for trigger in triggers:
+                stored.waiting[trigger].pop(_key(instance), None)
+        for instance, triggers in changes.lacks:
+            for trigger in triggers:
+                stored.waiting.setdefault(trigger, {})[_key(instance)] = None
+
+    def _store_instance(self, stored: StoredSession, instance: Instance) -> None:
+        stored.instances[_key(instance)] = copy_of(instance)
+        for index, status in ((self._scheduled, Status.SCHEDULED), (self._running, Status.RUNNING)):
+            if instance.status is status:
+                index[stored.head.uid, instance.task, instance.number] = None
+            else:
+                index.pop((stored.head.uid, instance.task, instance.number), None)
+
+    def _store_records(self, stored: StoredSession, records: Iterator[tuple[Record, LogEntry]]) -> None:
+        for record, entry in records:
+            self._record_count += 1
+            stored.logs.append(_stored_record(self._record_count, record, entry))
+
+    # -- claims and the outbox --------------------------------------------------------------------------
 
     def renew(self, leases: Collection[Lease], lease: int) -> set[Lease]:
-        """Extend the claims that still hold."""
+        """Extend the leases of claims that still hold; returns the others."""
         with self._lock:
-            lost = {held for held in leases if not self._holds(held)}
+            lost = {held for held in leases if not self._is_held(held)}
             for held in set(leases) - lost:
-                self._sessions[held.uid].instances[held.task, held.number].lease_until = self._clock() + lease
+                instance = self._sessions[held.uid].instances[held.task, held.number]
+                instance.lease_until = self._clock() + lease
             return lost
 
-    def _holds(self, held: Lease) -> bool:
-        instance = self.instance(held.uid, held.task, held.number)
+    def _is_held(self, held: Lease) -> bool:
+        instance = self._stored(held.uid).instances.get((held.task, held.number))
         return instance is not None and instance.status is Status.RUNNING and instance.fence == held.fence
 
     def due(self, limit: int, *, grace: int, include_recent: bool = False) -> list[ReadyInstance]:
-        """Take what is to be handed over."""
+        """Take instances to dispatch, those that have waited longest first."""
         with self._lock:
             now = self._clock()
             horizon = now + MAX_PAUSE * grace if include_recent else now
-            ready = [
-                (uid, i)
-                for uid, i in self._all(self._scheduled)
-                if i.run_at <= now and i.dispatch_after <= horizon
-            ]
-            ready.sort(key=lambda found: found[1].dispatch_after)
-            for _, instance in ready[:limit]:
-                instance.dispatch_after = now + grace * min(2**instance.handovers, MAX_PAUSE)
-                instance.handovers += 1
-            heads = (self._sessions[uid].head for uid, _ in ready)
-            return [
-                ReadyInstance.by(head.rules, uid, i.task, i.number)
-                for head, (uid, i) in zip(heads, ready[:limit], strict=False)
-            ]
-
-    def purge_logs(self, purge: Purge, *, after: int = 0, limit: int = 500) -> Purged:
-        """Remove a batch of old records, or their contexts."""
-        with self._lock:
-            every = ((kept, record) for kept in self._sessions.values() for record in kept.logs)
             found = [
-                (kept, record)
-                for kept, record in every
-                if record.cursor > after and _may_go(kept, record, purge)
+                (uid, instance)
+                for uid, instance in self._all(self._scheduled)
+                if instance.run_at <= now and instance.dispatch_after <= horizon
             ]
-            found.sort(key=lambda pair: pair[1].cursor)
-            for kept, record in () if purge.dry_run else found[:limit]:
-                place = kept.logs.index(record)
-                kept.logs[place : place + 1] = [_bare(record)] if purge.contexts_only else []
-        last = found[limit - 1][1].cursor if len(found) >= limit else None
-        return Purged(len(found[:limit]), last)
+            found.sort(key=lambda pair: pair[1].dispatch_after)
+            return [self._dispatched(uid, instance, now, grace) for uid, instance in found[:limit]]
+
+    def _dispatched(self, uid: str, instance: Instance, now: int, grace: int) -> ReadyInstance:
+        """Mark an instance, so that it is not dispatched again before a pause that doubles each time."""
+        instance.dispatch_after = now + grace * min(2**instance.handovers, MAX_PAUSE)
+        instance.handovers += 1
+        return ReadyInstance.by(self._sessions[uid].head.rules, uid, instance.task, instance.number)
 
     def expired(self, limit: int) -> list[Expired]:
-        """The claims that ran out."""
+        """Running instances whose lease has expired."""
         with self._lock:
             now = self._clock()
             found = [
-                (uid, i)
-                for uid, i in self._all(self._running)
-                if i.lease_until is not None and i.lease_until < now
+                Expired(uid, one.task, one.number, one.fence, self._sessions[uid].head.manager)
+                for uid, one in self._all(self._running)
+                if one.lease_until is not None and one.lease_until < now
             ]
-            return [
-                Expired(uid, i.task, i.number, i.fence, self._sessions[uid].head.manager)
-                for uid, i in found[:limit]
-            ]
+            return found[:limit]
 
-    def _all(self, index: dict[tuple[str, str, int], None]) -> Iterator[tuple[str, Instance]]:
+    def backlog(self) -> Backlog:
+        """Count the instances that are scheduled or running."""
+        with self._lock:
+            now = self._clock()
+            ready = sum(instance.run_at <= now for _, instance in self._all(self._scheduled))
+            return Backlog(ready, len(self._scheduled) - ready, len(self._running))
+
+    def next_at(self) -> int | None:
+        """When the next instance has to be dispatched or rescued; None if there is none."""
+        with self._lock:
+            times = [instance.dispatch_after for _, instance in self._all(self._scheduled)]
+            leases = [instance.lease_until for _, instance in self._all(self._running)]
+            return min([*times, *filter(None, leases)], default=None)
+
+    def _all(self, index: dict[GlobalKey, None]) -> Iterator[tuple[str, Instance]]:
         return ((uid, self._sessions[uid].instances[task, number]) for uid, task, number in index)
 
-    # -- changes ----------------------------------------------------------------------------------------
+    # -- purging and joining ----------------------------------------------------------------------------
 
-    def _apply(self, changes: Changes) -> None:
-        # First what can be refused, so that all is kept or nothing.
-        said = [(record, _through_text(record.entry)) for record in changes.logs]
-        head = changes.session
-        if changes.writes_head:
-            if head.ref is None:
-                head.ref = len(self._sessions) + 1
-                self._sessions[head.uid] = _Kept(head)
-            self._sessions[head.uid].head = replace(head, exclusive=False)
-        if head.ref is None:
-            return
-        kept = self._sessions[head.uid]
-        for firing in changes.fired:
-            kept.firings.append(firing)
-            kept.latest[firing.trigger] = firing
-            if firing.key is not None:
-                kept.keys[firing.trigger, firing.key] = firing
-        self._apply_instances(kept, changes)
-        kept.counters.update({task: replace(counter) for task, counter in changes.counters.items()})
-        for record, entry in said:
-            self._said += 1
-            kept.logs.append(_stored(self._said, record, entry))
+    def purge_logs(self, purge: Purge, *, after: int = 0, limit: int = 500) -> Purged:
+        """Delete a batch of old records, or only their contexts."""
+        with self._lock:
+            every = ((stored, record) for stored in self._sessions.values() for record in stored.logs)
+            found = [
+                (stored, record)
+                for stored, record in every
+                if record.cursor > after and _is_purgeable(stored, record, purge)
+            ]
+            found.sort(key=lambda pair: pair[1].cursor)
+            for stored, record in () if purge.dry_run else found[:limit]:
+                place = stored.logs.index(record)
+                stored.logs[place : place + 1] = [_without_context(record)] if purge.contexts_only else []
+        last = found[limit - 1][1].cursor if len(found) >= limit else None
+        return Purged(len(found[:limit]), last)
 
-    def _apply_instances(self, kept: _Kept, changes: Changes) -> None:
-        for made in changes.created:
-            self._made += 1
-            made.ref = self._made
-        for instance in (*changes.created, *changes.triggered, *(moved for moved, _ in changes.transitioned)):
-            self._put(kept, instance)
-        for instance, triggers in changes.gained:
-            for trigger in triggers:
-                kept.waiting[trigger].pop((instance.task, instance.number), None)
-        for instance, triggers in changes.lacks:
-            for trigger in triggers:
-                kept.waiting.setdefault(trigger, {})[instance.task, instance.number] = None
+    def joined(self, connection: object) -> NoReturn:
+        """Raise StorageError: memory has no transactions that an application could share.
 
-    def _put(self, kept: _Kept, instance: Instance) -> None:
-        where = (kept.head.uid, instance.task, instance.number)
-        kept.instances[instance.task, instance.number] = copy_of(instance)
-        for index, status in ((self._scheduled, Status.SCHEDULED), (self._running, Status.RUNNING)):
-            if instance.status is status:
-                index[where] = None
-            else:
-                index.pop(where, None)
+        Raises:
+            StorageError: always.
+        """
+        message = (
+            f"memory:// cannot join a transaction on {type_name(type(connection))}: use sqlite:/// or "
+            f"postgresql://, in the application's own database"
+        )
+        raise StorageError(message)
 
     # -- reading ----------------------------------------------------------------------------------------
 
     def sessions(self, after: str = "", limit: int = 100) -> list[Session]:
-        """Sessions in the order of their UIDs."""
+        """A page of heads in the order of their UIDs."""
         with self._lock:
             uids = sorted(uid for uid in self._sessions if uid > after)[:limit]
             return [replace(self._sessions[uid].head) for uid in uids]
 
     def session(self, uid: str) -> Session | None:
-        """The head of a session."""
+        """The head of a session; None if it is not stored."""
         with self._lock:
-            kept = self._sessions.get(uid)
-            return replace(kept.head, now=self._clock()) if kept else None
+            stored = self._sessions.get(uid)
+            return replace(stored.head, now=self._clock()) if stored else None
 
     def counters(self, uid: str) -> dict[str, Counter]:
-        """Task → counter."""
+        """How many instances each task has."""
         with self._lock:
-            return {task: replace(counter) for task, counter in self._of(uid).counters.items()}
+            return {task: replace(counter) for task, counter in self._stored(uid).counters.items()}
 
     def instance(self, uid: str, task: str, number: int) -> Instance | None:
-        """One instance."""
+        """One instance by task and number; None if it is not stored."""
         with self._lock:
-            found = self._of(uid).instances.get((task, number))
+            found = self._stored(uid).instances.get((task, number))
             return copy_of(found) if found else None
 
     def instances(
@@ -284,32 +338,32 @@ class MemoryStorage:
         after: tuple[str, int] = ("", -1),
         limit: int = 100,
     ) -> list[Instance]:
-        """A page of instances."""
+        """A page of instances in the order of task and number."""
         with self._lock:
             found = [
                 copy_of(instance)
-                for where, instance in sorted(self._of(uid).instances.items())
-                if where > after
+                for key, instance in sorted(self._stored(uid).instances.items())
+                if key > after
                 and (task is None or instance.task == task)
                 and (statuses is None or instance.status in statuses)
-                and (flagged is None or _is_flagged(instance, flagged))
+                and (flagged is None or _needs_review(instance, flagged))
             ]
             return found[:limit]
 
     def firings(
         self, uid: str, *, numbers: Collection[int] | None = None, after: int = 0, limit: int = 100
     ) -> list[Firing]:
-        """Firings in their order."""
+        """A page of firings in their order, or those with the given numbers."""
         with self._lock:
-            firings = self._of(uid).firings
+            firings = self._stored(uid).firings
             if numbers is None:
                 return firings[after : after + limit]
             return [firings[number - 1] for number in sorted(set(numbers)) if 0 < number <= len(firings)]
 
     def latest(self, uid: str, triggers: Collection[str]) -> dict[str, Firing]:
-        """Trigger → its latest firing."""
+        """The latest firing of each of these triggers that has ever fired."""
         with self._lock:
-            latest = self._of(uid).latest
+            latest = self._stored(uid).latest
             return {trigger: latest[trigger] for trigger in triggers if trigger in latest}
 
     def logs(
@@ -325,109 +379,166 @@ class MemoryStorage:
         limit: int = 100,
         latest: bool = False,
     ) -> list[StoredRecord]:
-        """A page of records."""
-        wanted = text.encode().lower()  # as bytes only ASCII letters have a lower case
+        """A page of records in the order in which they were stored."""
+        wanted = text.encode().lower()  # in bytes, only ASCII letters have a lower case
         with self._lock:
-            kept = self._of(uid)
+            stored = self._stored(uid)
             found = [
-                replace(record, resolved=not _is_open(kept, record))
-                for record in kept.logs
+                replace(record, resolved=not _is_open(stored, record))
+                for record in stored.logs
                 if record.cursor > after
                 and (instance is None or (record.task, record.instance) == instance)
                 and record.entry.level >= min_level
                 and wanted in record.entry.message.encode().lower()
-                and (unresolved is None or _is_open(kept, record) is unresolved)
+                and (unresolved is None or _is_open(stored, record) is unresolved)
                 and (fingerprint is None or record.fingerprint == fingerprint)
             ]
         return found[-limit:] if latest else found[:limit]
 
-    def backlog(self) -> Backlog:
-        """What is still to do."""
-        with self._lock:
-            now = self._clock()
-            scheduled = [instance for _, instance in self._all(self._scheduled)]
-            ready = sum(instance.run_at <= now for instance in scheduled)
-            return Backlog(ready, len(scheduled) - ready, len(self._running))
-
-    def next_at(self) -> int | None:
-        """When the next one wants attention."""
-        with self._lock:
-            times = [instance.dispatch_after for _, instance in self._all(self._scheduled)]
-            leases = [instance.lease_until for _, instance in self._all(self._running)]
-            return min([*times, *filter(None, leases)], default=None)
-
-    def _of(self, uid: str) -> _Kept:
-        return self._sessions.get(uid) or _Kept(Session(uid, 0))
+    def _stored(self, uid: str) -> StoredSession:
+        return self._sessions.get(uid) or StoredSession(Session(uid, 0))
 
 
-def _load(kept: _Kept, need: Need) -> Slice:
-    found = Slice()
-    found.keyed = kept.keys.get(need.key) if need.key else None
-    counted = kept.counters if need.tasks is None else need.tasks & kept.counters.keys()
-    found.counters = {task: replace(kept.counters[task]) for task in counted}
-    latest = {trigger: kept.latest[trigger] for trigger in need.latest if trigger in kept.latest}
-    found.latest = {trigger: Latest(firing.number, firing.depth) for trigger, firing in latest.items()}
-    wanted = [where for trigger in need.waiting for where in kept.waiting.get(trigger, ())]
-    wanted += [where for where in need.instances if where in kept.instances]
-    found.instances = [copy_of(kept.instances[where]) for where in wanted]
-    everything = kept.instances.values() if need.unstarted else ()
-    unstarted = [i for i in everything if i.task in need.unstarted and i.status is Status.UNSTARTED]
-    found.instances += map(copy_of, unstarted)
-    found.history = (
-        [firing for firing in kept.firings if firing.trigger in need.history] if need.history else []
+# -- what a decision sees: one function for each part of a need ---------------------------------------------
+
+
+def _load(stored: StoredSession, need: Need) -> Slice:
+    """Find everything that a decision asks to see, and nothing else."""
+    instances = _load_instances(stored, need)
+    return Slice(
+        keyed=_load_keyed(stored, need),
+        counters=_load_counters(stored, need),
+        instances=instances,
+        latest=_load_latest(stored, need),
+        history=_load_history(stored, need),
+        payloads=_load_payloads(stored, need, instances),
+        flagged=_load_flagged(stored, need),
+        level=_load_level(stored, need),
     )
-    if need.payloads:
-        numbers = {number for instance in found.instances for number in instance.taken.values()}
-        found.payloads = {number: kept.firings[number - 1].kwargs for number in numbers}
-    if need.flagged is not None:
-        finished = [
-            i for i in kept.instances.values() if i.status is Status.FINISHED and _is_flagged(i, need.flagged)
+
+
+def _load_keyed(stored: StoredSession, need: Need) -> Firing | None:
+    return stored.keys.get(need.key) if need.key else None
+
+
+def _load_counters(stored: StoredSession, need: Need) -> dict[str, Counter]:
+    tasks = stored.counters.keys() if need.tasks is None else need.tasks & stored.counters.keys()
+    return {task: replace(stored.counters[task]) for task in tasks}
+
+
+def _load_instances(stored: StoredSession, need: Need) -> list[Instance]:
+    """Copies that the decision can change: the waiting instances, then the named, then the unstarted."""
+    keys = [key for trigger in need.waiting for key in stored.waiting.get(trigger, ())]
+    keys += [key for key in need.instances if key in stored.instances]
+    if need.unstarted:
+        keys += [
+            key
+            for key, instance in stored.instances.items()
+            if instance.task in need.unstarted and instance.status is Status.UNSTARTED
         ]
-        found.flagged = [(instance.task, instance.number) for instance in finished[: need.flagged_limit]]
-    if need.levels is not None:
-        found.level = _level(kept, need.instances[0], *need.levels)
-    return found
+    return [copy_of(stored.instances[key]) for key in keys]
 
 
-def _level(kept: _Kept, where: tuple[str, int], number: int, threshold: int, chosen: tuple[int, ...]) -> int:
-    own = (r for r in kept.logs if (r.task, r.instance) == where and r.entry.counts)
-    beyond = (record.entry.level for record in own if record.number > number and record.number not in chosen)
-    return max((level for level in beyond if level >= threshold), default=0)
+def _load_latest(stored: StoredSession, need: Need) -> dict[str, Latest]:
+    found = {trigger: stored.latest[trigger] for trigger in need.latest if trigger in stored.latest}
+    return {trigger: Latest(firing.number, firing.depth) for trigger, firing in found.items()}
 
 
-def _is_open(kept: _Kept, record: StoredRecord) -> bool:
+def _load_history(stored: StoredSession, need: Need) -> list[Firing]:
+    if not need.history:
+        return []
+    return [firing for firing in stored.firings if firing.trigger in need.history]
+
+
+def _load_payloads(stored: StoredSession, need: Need, instances: list[Instance]) -> dict[int, str]:
+    if not need.payloads:
+        return {}
+    numbers = {number for instance in instances for number in instance.taken.values()}
+    return {number: stored.firings[number - 1].kwargs for number in numbers}
+
+
+def _load_flagged(stored: StoredSession, need: Need) -> list[Key]:
+    if need.flagged is None:
+        return []
+    found = [
+        key
+        for key, instance in stored.instances.items()
+        if instance.status is Status.FINISHED and _needs_review(instance, need.flagged)
+    ]
+    return found[: need.flagged_limit]
+
+
+def _load_level(stored: StoredSession, need: Need) -> int:
+    """The highest level, from a threshold on, among the records that a review of one instance leaves open."""
+    if need.levels is None:
+        return 0
+    through, threshold, chosen = need.levels
+    open_levels = (
+        record.entry.level
+        for record in stored.logs
+        if (record.task, record.instance) == need.instances[0]
+        and record.entry.counts
+        and record.number > through
+        and record.number not in chosen
+    )
+    return max((level for level in open_levels if level >= threshold), default=0)
+
+
+# -- instances and records ----------------------------------------------------------------------------------
+
+
+def _key(instance: Instance) -> Key:
+    return instance.task, instance.number
+
+
+def _needs_review(instance: Instance, level: int) -> bool:
+    """Whether an instance has unresolved records at or above this level that somebody has to look at."""
+    return instance.log_unresolved >= max(level, 1) and instance.status not in SETTLED
+
+
+def _is_open(stored: StoredSession, record: StoredRecord) -> bool:
     """Whether no review covers the record."""
-    instance = kept.instances[record.task, record.instance]
+    instance = stored.instances[record.task, record.instance]
     beyond = record.number > instance.log_resolved and record.number not in instance.log_chosen
     return record.entry.counts and beyond
 
 
-def _may_go(kept: _Kept, record: StoredRecord, purge: Purge) -> bool:
+def _is_purgeable(stored: StoredSession, record: StoredRecord, purge: Purge) -> bool:
+    """Whether a record is old enough, and does not need a review."""
     entry = record.entry
     if entry.at >= purge.before or entry.level > purge.max_level:
         return False
-    if purge.contexts_only and _bare(record).entry == entry:
+    if purge.contexts_only and _without_context(record).entry == entry:
         return False
-    instance = kept.instances[record.task, record.instance]
+    instance = stored.instances[record.task, record.instance]
     if not instance.log_unresolved or instance.status in SETTLED:
         return True
-    return entry.level < min(purge.threshold, instance.log_unresolved) or not _is_open(kept, record)
+    return entry.level < min(purge.threshold, instance.log_unresolved) or not _is_open(stored, record)
 
 
-def _is_flagged(instance: Instance, level: int) -> bool:
-    return instance.log_unresolved >= max(level, 1) and instance.status not in SETTLED
+def _stored_record(cursor: int, record: Record, entry: LogEntry) -> StoredRecord:
+    return StoredRecord(
+        cursor,
+        record.instance.task,
+        record.instance.number,
+        record.number,
+        record.fence,
+        record.attempt,
+        resolved=False,
+        entry=entry,
+    )
 
 
-def _stored(cursor: int, record: Record, entry: LogEntry) -> StoredRecord:
-    whose = (record.instance.task, record.instance.number, record.number, record.fence, record.attempt)
-    return StoredRecord(cursor, *whose, False, entry)  # noqa: FBT003 - not reviewed yet
-
-
-def _bare(record: StoredRecord) -> StoredRecord:
+def _without_context(record: StoredRecord) -> StoredRecord:
     entry = record.entry
     return replace(record, entry=replace(entry, context={}, exception=without_contexts(entry.exception)))
 
 
-def _through_text(entry: LogEntry) -> LogEntry:
+def _as_stored(entry: LogEntry) -> LogEntry:
+    """Encode and decode an entry, so that it is read as from any other storage.
+
+    Raises:
+        InvalidValueError: something in it cannot be stored.
+    """
     exception = None if entry.exception is None else decode(encode(entry.exception, "exception"))
     return replace(entry, context=decode(encode(entry.context, "context")), exception=exception)
