@@ -128,8 +128,8 @@ def no_session_lock() -> None:
 
     def without_lock(schema: str) -> dict[str, str]:
         found = with_lock(schema)
-        assert "FOR UPDATE" in found["head_alone"] or "FOR NO KEY UPDATE" in found["head_alone"]
-        return {**found, "head_alone": re.sub(r"FOR (NO KEY )?UPDATE", "", found["head_alone"])}
+        assert "FOR UPDATE" in found["head_locked"] or "FOR NO KEY UPDATE" in found["head_locked"]
+        return {**found, "head_locked": re.sub(r"FOR (NO KEY )?UPDATE", "", found["head_locked"])}
 
     put(postgres, "texts", without_lock)
     change_scripts("return 'CHANGED'", {"commit", "slice"})

@@ -211,7 +211,7 @@ def test_an_autocommit_connection_is_refused(application, manager):
     """Its transactions are none."""
     with (
         application.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
-        pytest.raises(StorageError, match="each statement is committed by itself"),
+        pytest.raises(StorageError, match="each statement is committed separately"),
         manager.joined(connection),
     ):
         raise AssertionError

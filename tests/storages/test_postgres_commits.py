@@ -397,7 +397,8 @@ def test_what_nobody_can_tell_is_an_error_that_says_so(network, run_sql):
     run_sql("UPDATE {schema}.incarnation SET mark = 'after the crash'")
     network.storage._pool.forget()
     with pytest.raises(
-        StorageError, match=r"whether it was cannot be told .*look at the session before you try again"
+        StorageError,
+        match=r"it cannot be told whether the commit was made .*look at the session before you try again",
     ):
         network.storage._was_committed(unclear, None)
 
@@ -416,7 +417,7 @@ def test_a_server_that_stays_away_after_a_commit_is_an_error_that_says_so(
     network.cut_at_commit(direction="server", deliver=False)
     run_sql(f"ALTER ROLE {name} NOLOGIN")
     with pytest.raises(
-        StorageError, match=r"'session' was committed .*cannot be told .*not permitted to log in"
+        StorageError, match=r"during a commit of session 'session' .*cannot be told .*not permitted to log in"
     ):
         steps.fire("page")
     network.proxy.close()

@@ -9,12 +9,12 @@ import pytest
 from tests.storages.postgres_sandbox import connect, in_schema
 from triggers.storages.postgres import PostgresStorage
 from triggers.storages.postgres.statements import texts
-from triggers.storages.postgres.storage import WALK
+from triggers.storages.postgres.storage import IN_INDEX_ORDER
 from triggers.testing.conformance.fixtures import SURVEY
 from triggers.testing.conformance.steps import SECOND, Steps
 
 #: One row, or the server's own tables; and what counts what is to be done.
-SMALL = {"version", "version_set", "incarnation", "has_version", "has_schema", "stop"}
+SMALL = {"version", "version_set", "incarnation", "has_version", "has_schema", "terminate"}
 
 #: Statements that have no plan.
 UTILITY = {"begin", "commit", "rollback"}
@@ -32,7 +32,7 @@ class Plans:
         self.connection = connect(url)
         self.texts = texts(url.rpartition("=")[2])
         self._prepared = set()
-        self.connection.execute(f"PREPARE manners AS {self.texts['manners']}")
+        self.connection.execute(f"PREPARE manners AS {self.texts['session_settings']}")
         self.connection.execute("EXECUTE manners ('0', '0', '0', 'force_generic_plan', false)")
 
     def of(self, name, *given, settings=(), options=""):
@@ -60,7 +60,7 @@ def plans(postgres_url):
 @pytest.mark.parametrize("name", sorted(set(texts("s")) - SMALL - UTILITY))
 def test_no_statement_reads_a_whole_table(plans, name):
     """Every statement finds its rows through an index, even where nothing is known of the tables yet."""
-    found = plans.of(name, settings=WALK if name in {"due", "expired", "purge_find"} else ())
+    found = plans.of(name, settings=IN_INDEX_ORDER if name in {"due", "expired", "purge_find"} else ())
     assert not [line for line in found if "Seq Scan" in line]
 
 
@@ -108,9 +108,17 @@ def test_a_sweep_among_a_million_sessions_costs_what_it_takes(crowds, analyzed):
             for table in ("sessions", "instances"):
                 plans.connection.execute(in_schema(url, f"ANALYZE {{schema}}.{table}"))
         due = plans.of(
-            "due", 0, 50, GRACE, 16, settings=WALK, options="ANALYZE, BUFFERS, COSTS off, TIMING off"
+            "due",
+            0,
+            50,
+            GRACE,
+            16,
+            settings=IN_INDEX_ORDER,
+            options="ANALYZE, BUFFERS, COSTS off, TIMING off",
         )
-        lost = plans.of("expired", 50, settings=WALK, options="ANALYZE, BUFFERS, COSTS off, TIMING off")
+        lost = plans.of(
+            "expired", 50, settings=IN_INDEX_ORDER, options="ANALYZE, BUFFERS, COSTS off, TIMING off"
+        )
         for found, index in ((due, "instances_due"), (lost, "instances_leased")):
             assert [line for line in found if f"Index Scan using {index}" in line], found
             assert not [line for line in found if "Seq Scan" in line or "Bitmap" in line], found
@@ -142,7 +150,7 @@ def test_other_statements_find_one_session_among_a_million(crowds):
     plans = Plans(crowds[1_000_000])
     options = "ANALYZE, BUFFERS, COSTS off, TIMING off"
     for name, given in (
-        ("head_alone", ("'session 500000'",)),
+        ("head_locked", ("'session 500000'",)),
         ("session", ("'session 999999'",)),
         ("sessions", ("'session 7'", 10)),
         ("names", (500_001, "ARRAY['t_page', 'page']")),

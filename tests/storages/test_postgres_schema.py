@@ -158,7 +158,7 @@ def test_a_role_that_may_not_create_it_is_told(poor_url):
     """Who lacks the right to make the schema is told who has to."""
     url, name = poor_url
     with pytest.raises(
-        StorageError, match=rf"permission denied .*schema '{name}' has to be created .* as a role that may"
+        StorageError, match=rf"permission denied .*schema '{name}' must be created .* with a role that has it"
     ):
         PostgresStorage(url)
 
@@ -224,7 +224,7 @@ def test_a_server_that_forgets_is_warned_of(postgres_server, postgres_url, execu
         execute(f"ALTER ROLE {name} SET synchronous_commit = off")
         PostgresStorage(postgres_url.replace("postgres@", f"{name}@")).close()
     said = [str(warning.message) for warning in caught if "=off" in str(warning.message)]
-    assert any("synchronous_commit=off: what was fired can be lost" in text for text in said)
-    assert any("fsync=off: what was fired can be lost" in text for text in said)
+    assert any("synchronous_commit=off: confirmed commits can be lost" in text for text in said)
+    assert any("fsync=off: confirmed commits can be lost" in text for text in said)
     execute(f"DROP OWNED BY {name} CASCADE")
     execute(f"DROP ROLE {name}")

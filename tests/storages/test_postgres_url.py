@@ -64,10 +64,10 @@ def test_a_password_is_never_shown(password):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("schema=", "can be no schema"),
-        (f"schema={'ü' * 32}", "can be no schema"),
-        ("schema=pg_ours", "can be no schema"),
-        ("schema=a%00b", "can be no schema"),
+        ("schema=", "is not a valid name of a PostgreSQL schema"),
+        (f"schema={'ü' * 32}", "is not a valid name of a PostgreSQL schema"),
+        ("schema=pg_ours", "is not a valid name of a PostgreSQL schema"),
+        ("schema=a%00b", "is not a valid name of a PostgreSQL schema"),
         ("pool_size=0", "pool_size=0 is not a number of connections"),
         ("pool_size=many", "pool_size=many is not"),
         ("timeout=-1", "timeout=-1 is not a time"),

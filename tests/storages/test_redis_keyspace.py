@@ -42,7 +42,7 @@ def client_of(server):
     [
         ("maxmemory-policy", "allkeys-lru", "maxmemory-policy is allkeys-lru: set it to noeviction"),
         ("maxmemory-policy", "volatile-ttl", "maxmemory-policy is volatile-ttl: set it to noeviction"),
-        ("appendonly", "no", "it keeps no append-only file: set appendonly yes"),
+        ("appendonly", "no", "it does not write an append-only file: set appendonly yes"),
         ("appendfsync", "no", "appendfsync is no: set it to everysec or always"),
     ],
 )
@@ -50,7 +50,7 @@ def test_a_server_that_may_forget_is_refused(server, setting, value, said):
     """The message says what to set; with unsafe=1 it is a warning."""
     RedisStorage(server.url).close()
     client_of(server).config_set(setting, value)
-    with pytest.raises(StorageError, match=f"may forget: {said}"):
+    with pytest.raises(StorageError, match=f"can lose data: {said}"):
         RedisStorage(server.url)
     with pytest.warns(RuntimeWarning, match=said):
         storage = RedisStorage(f"{server.url}?unsafe=1")
@@ -64,11 +64,11 @@ def test_who_may_not_ask_is_told_what_was_not_looked_at(server, caplog):
     url = server.url.replace(f"//:{server.password}@", "//app:secret@")
     caplog.set_level(logging.INFO, "triggers")
     storage = RedisStorage(url)
-    assert "does not let us ask what it keeps (INFO)" in caplog.text
+    assert "does not permit INFO" in caplog.text
     assert Steps(storage).fire("a").fired[0].number == 1
     client.execute_command("ACL", "SETUSER", "app", "+info")
     RedisStorage(url)
-    assert "does not let us ask how it writes its file (CONFIG GET)" in caplog.text
+    assert "does not permit CONFIG GET" in caplog.text
     assert "secret" not in caplog.text
 
 
@@ -129,7 +129,7 @@ def test_the_number_of_partitions_is_that_of_the_first_use(valkey_url):
     Steps(first).fire("a")
     later = RedisStorage(f"{valkey_url}?partitions=64")
     assert Steps(later).fire("a").fired[0].number == 2
-    assert len(later._store.world.partitions) == 3
+    assert len(later._store.keyspace.partitions) == 3
 
 
 def test_prefixes_are_worlds_of_their_own(valkey_url):
@@ -153,7 +153,7 @@ def test_what_is_not_ours_is_refused(valkey_url):
     """Another application's key in the place of ours is left alone."""
     client = Redis.from_url(valkey_url)
     client.set("{trg}:meta", b"something else")
-    with pytest.raises(StorageCorruptError, match="is not ours: choose another prefix"):
+    with pytest.raises(StorageCorruptError, match="belongs to another program: choose another prefix"):
         RedisStorage(valkey_url)
     assert client.get("{trg}:meta") == b"something else"
 
@@ -191,12 +191,12 @@ def test_after_a_flush_nothing_is_written(valkey_url):
     client = Redis.from_url(valkey_url)
     client.flushdb()
     for operation in whatever_writes(storage).values():
-        with pytest.raises(StorageCorruptError, match=r"is gone, or was begun anew .* nothing was written"):
+        with pytest.raises(StorageCorruptError, match=r"was deleted or replaced .* nothing was written"):
             operation()
     assert client.dbsize() == 0
     fresh = RedisStorage(valkey_url)
     assert Steps(fresh, "session 1").fire("a").fired[0].number == 1
-    with pytest.raises(StorageCorruptError, match="begun anew by somebody else"):
+    with pytest.raises(StorageCorruptError, match="was deleted or replaced"):
         Steps(storage, "session 1").fire("a")
     assert Steps(fresh, "session 1").head.firings == 1
 
@@ -204,7 +204,7 @@ def test_after_a_flush_nothing_is_written(valkey_url):
 def test_a_partition_that_lost_its_key_is_not_written_to(valkey_url):
     """As eviction would leave it; the other partitions go on."""
     storage = RedisStorage(f"{valkey_url}?partitions=2")
-    uids = {storage._store.world.number_of(f"session {n}"): f"session {n}" for n in range(20)}
+    uids = {storage._store.keyspace.number_of(f"session {n}"): f"session {n}" for n in range(20)}
     for uid in uids.values():
         Steps(storage, uid).fire("a")
     Redis.from_url(valkey_url).delete("{trg:p0}:world")
@@ -218,7 +218,7 @@ def test_a_lost_first_key_is_not_made_anew(valkey_url):
     RedisStorage(valkey_url)
     client = Redis.from_url(valkey_url)
     client.delete("{trg}:meta")
-    with pytest.raises(StorageCorruptError, match="is gone, and partitions are still there"):
+    with pytest.raises(StorageCorruptError, match="is missing, but partitions exist"):
         RedisStorage(valkey_url)
     assert client.get("{trg}:meta") is None
 

@@ -601,11 +601,11 @@ def test_urls_are_read(url, expected):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("sqlite://", "names no file"),
-        ("sqlite:///", "names no file"),
-        ("sqlite://survey.db", "names no file"),
+        ("sqlite://", "does not name a file"),
+        ("sqlite:///", "does not name a file"),
+        ("sqlite://survey.db", "does not name a file"),
         ("sqlite:///:memory:", "use memory://"),
-        ("sqlite:///s.db?driver=oracle", "driver=oracle is not an option; known are: driver=auto"),
+        ("sqlite:///s.db?driver=oracle", "driver=oracle is not an option; the options are: driver=auto"),
         ("sqlite:///s.db?synchronous=off", "synchronous=off is not an option"),
         ("sqlite:///s.db?speed=fast", "speed=fast is not an option"),
         ("sqlite:///s.db?busy_timeout=long", "busy_timeout=long is not an option"),

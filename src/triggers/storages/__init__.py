@@ -1,1 +1,1 @@
-"""KEEP: storages of sessions. A storage loads slices and applies changes; it never decides."""
+"""Storages of sessions. They load what a decision asks for and apply its changes, and decide nothing."""

@@ -1,28 +1,30 @@
-"""What a storage promises.
+"""What a storage must do.
 
-Two small plugs: :class:`Storage` writes, :class:`Reader` shows. A storage has no opinion: what
-changes is decided in :mod:`triggers.core.decisions`, and the storage applies it. Every storage, ours or a
-stranger's, keeps these promises, and the suite in :mod:`triggers.testing.conformance` proves them:
+A storage has two plugs: :class:`Storage` writes and :class:`Reader` reads. A storage decides nothing:
+:mod:`triggers.core.decisions` decides what changes, and the storage applies it. Every storage, built in or
+not, keeps the promises below. The test suite in :mod:`triggers.testing.conformance` checks them.
 
- 1. A commit is atomic: all changes of a decision are stored, or none, whenever the process dies.
- 2. Exclusive decisions about one session are made one after the other: each sees all that came before it. One
-    that is not exclusive sees its one instance as it is when the change is applied. If it raises
-    :class:`~triggers.core.exchange.NeedsSession`, or changes more than single instances, it is made again
-    exclusively, in the same commit, and nothing of its first run is kept.
- 3. A commit that returned is kept, as durably as the storage is configured to keep anything.
- 4. A change of an instance is applied only while its guard (status, fence, lease) still holds; else the
-    whole decision is made again from what is stored now.
- 5. The cost of a commit depends on what it touches, never on how much the session holds.
- 6. Values come back as they went in, for any UID, name and payload that the core accepts.
- 7. There is one clock, the storage's; whatever compares times uses it.
- 8. A commit that failed changed nothing, and says why by a :class:`~triggers.exceptions.StorageError`.
- 9. A scheduled instance is found by `due` from the moment it is due until it is claimed.
-10. A running instance is found by `expired` from the moment its lease ran out until its claim is gone.
-11. A commit is never made twice, even where the answer to it was lost.
-12. What is committed through a view that has `joined` a transaction of the application's is kept if that is
-    committed and gone if it is rolled back; one that failed leaves that transaction as it found it.
+1.  A commit is atomic. All changes of a decision are stored or none, even if the process dies at any moment.
+2.  Exclusive decisions about one session run one after another, and each sees the changes of all earlier
+    ones. A decision that is not exclusive sees its one instance as it is when the change is applied. If it
+    raises :class:`~triggers.core.exchange.NeedsSession`, or changes more than single instances, it is run
+    again exclusively within the same commit, and nothing of its first run is kept.
+3.  A commit that has returned is durable, as far as the storage is configured to be durable.
+4.  A change of an instance is applied only if its guard (status, fence, lease) still holds. Otherwise the
+    whole decision is run again on what is stored now.
+5.  The cost of a commit depends on what it touches, not on how much the session holds.
+6.  Values are read exactly as they were written, for every UID, name and payload that the core accepts.
+7.  There is one clock, the storage's own. Everything that compares times uses it.
+8.  A commit that failed has changed nothing and raises a :class:`~triggers.exceptions.StorageError` that says
+    why.
+9.  `due` finds a scheduled instance from the moment it is due until it is claimed.
+10. `expired` finds a running instance from the moment its lease expires until its claim ends.
+11. A commit is never applied twice, even if the answer to it was lost.
+12. What is committed through a view that has `joined` a transaction of the application is kept if the
+    application commits that transaction, and discarded if it is rolled back. A failed commit leaves the
+    transaction unchanged.
 
-Times are microseconds since the Unix epoch, UTC; durations are microseconds.
+Times are microseconds since the Unix epoch in UTC. Durations are microseconds, too.
 """
 
 from __future__ import annotations
@@ -45,25 +47,29 @@ if TYPE_CHECKING:
     from triggers.core.state import Counter, Firing, Instance, Session
     from triggers.core.status import Status
 
-#: How often a decision is made anew because a guard no longer held, before that counts as an error.
+#: How many times a decision is run because a guard no longer held, before that is an error.
 MAX_CONFLICTS = 20
 
-#: The pause before an instance is handed over again doubles up to so many times the grace. A queue that takes
-#: longer than that gets ever more repeats of what it has not come to.
+#: The pause before an instance is dispatched again doubles each time, up to this many times the grace period.
+#: A queue with a longer delay receives more and more repeats of instances that it has not processed yet.
 MAX_PAUSE = 64
 
 
 class ConflictError(StorageError):
-    """A guard no longer held: the decision is to be made anew."""
+    """A guard no longer held, so the decision must be run again."""
 
     @classmethod
     def too_often(cls, uid: str, times: int = MAX_CONFLICTS) -> ConflictError:
-        """It did not hold so many times in a row, which is given up."""
-        return cls(f"session {uid!r} changed {times} times in a row under a decision about it")
+        """The error after too many conflicts in a row; nothing was changed."""
+        message = (
+            f"session {uid!r} changed {times} times in a row while a decision about it was made; nothing was "
+            f"stored: try again"
+        )
+        return cls(message)
 
 
 class Lease(NamedTuple):
-    """A claim that is held: which instance, with which fence."""
+    """A claim on an instance: the instance, and the fence that the claim was granted with."""
 
     uid: str
     task: str
@@ -72,14 +78,14 @@ class Lease(NamedTuple):
 
 
 class ReadyInstance(NamedTuple):
-    """A scheduled instance that is to be handed over.
+    """A scheduled instance to dispatch to a runner.
 
     Attributes:
         uid: its session.
         task: its task.
         number: its number.
-        using: name of the runner that its task wants now, None for the default.
-        run: name of what its task runs now, None where the task is no longer configured.
+        using: the name of the runner in the session's current rules, None for the default.
+        run: the name of what the task runs by the current rules, None if the task is no longer configured.
     """
 
     uid: str
@@ -90,13 +96,13 @@ class ReadyInstance(NamedTuple):
 
     @classmethod
     def by(cls, rules: RuleSet, uid: str, task: str, number: int) -> ReadyInstance:
-        """An instance that is to be handed over as these rules want it."""
+        """An instance to dispatch, with the runner that these rules name for its task."""
         rule = rules.rules.get(task)
         return cls(uid, task, number, rule.using, rule.run) if rule else cls(uid, task, number)
 
 
 class Expired(NamedTuple):
-    """A running instance whose lease ran out, and the session's manager, which decides what follows."""
+    """A running instance whose lease has expired, and the session's manager, which decides what to do."""
 
     uid: str
     task: str
@@ -106,11 +112,11 @@ class Expired(NamedTuple):
 
 
 class Backlog(NamedTuple):
-    """What is still to do in the whole storage.
+    """How many instances of the whole storage have to run or are running.
 
     Attributes:
-        ready: scheduled instances that are due.
-        later: scheduled instances that are not due yet.
+        ready: scheduled instances that may start now.
+        later: scheduled instances that may not start yet.
         running: running instances.
     """
 
@@ -121,17 +127,17 @@ class Backlog(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """A record as it is kept.
+    """A log record as it is stored.
 
     Attributes:
-        cursor: its place in the session's log; pass it as `after` to go on.
-        task: whose record it is.
-        instance: number of the instance.
-        number: its place in that instance's log, from 1.
-        fence: which claim said it.
-        attempt: which attempt said it, from 1.
+        cursor: its position in the session's log; pass it as `after` to read the following records.
+        task: the task of the instance that logged it.
+        instance: the number of that instance.
+        number: its position in the log of that instance, from 1.
+        fence: the fence of the claim under which it was logged.
+        attempt: the attempt that logged it, from 1.
         resolved: whether a review covers it.
-        entry: what was said.
+        entry: what was logged.
     """
 
     cursor: int
@@ -145,46 +151,46 @@ class StoredRecord:
 
     @property
     def name(self) -> str:
-        """Name of the instance."""
+        """The name of the instance that logged it."""
         return instance_name(self.task, self.instance)
 
     @property
     def fingerprint(self) -> str:
-        """What it shares with every record of its kind."""
+        """A hash that all records of the same kind share."""
         return fingerprint(self.entry)
 
     @property
     def at(self) -> datetime:
-        """When it was said; aware, UTC."""
+        """When it was logged, as an aware UTC datetime."""
         return datetime.fromtimestamp(self.entry.at // 1_000_000, UTC).replace(
             microsecond=self.entry.at % 1_000_000
         )
 
     @property
     def level(self) -> int:
-        """Its level."""
+        """The numeric level, as in the module `logging`."""
         return self.entry.level
 
     @property
     def message(self) -> str:
-        """Its message, filled in."""
+        """The text, with its arguments filled in."""
         return self.entry.message
 
     @property
     def context(self) -> Mapping[str, Any]:
-        """Its context."""
+        """The values that were logged with the message, by name."""
         return self.entry.context
 
 
 class Purge(NamedTuple):
-    """Which records are to go. Those that ask for a review, and have none, never do.
+    """Which records to delete. Records that still need a review are never deleted.
 
     Attributes:
-        before: only those said before this time.
-        max_level: only those at or below this level.
-        threshold: a record at or above this level asks for a review, where its instance still asks for one.
-        contexts_only: let the record stay, without its context.
-        dry_run: change nothing, and count.
+        before: only records that were logged before this time.
+        max_level: only records at or below this level.
+        threshold: a record at or above this level needs a review, if its instance still needs one.
+        contexts_only: keep the records and delete only their contexts.
+        dry_run: change nothing and return the counts.
     """
 
     before: int
@@ -195,7 +201,7 @@ class Purge(NamedTuple):
 
 
 class Purged(NamedTuple):
-    """How many records a batch took, and where the next one begins, None after the last."""
+    """How many records a batch deleted, and where the next batch begins; None after the last one."""
 
     taken: int
     after: int | None
@@ -206,109 +212,110 @@ class HasReader(Protocol):
 
     @property
     def reader(self) -> Reader:
-        """The plug for reading; ask for it each time, because it can change."""
+        """The plug for reading. Ask for it each time, because it can change."""
         ...
 
 
 class Storage(HasReader, Protocol):
-    """The plug for writing. All methods may be called from any thread and after a fork."""
+    """The plug for writing. All methods can be called from any thread, and in a forked process."""
 
     def now(self) -> int:
-        """The storage's time."""
+        """The current time by the storage's clock."""
         ...
 
     def commit(self, uid: str, decision: Decision, timeout: float | None = None) -> Changes:
-        """Let a decision be made about a session and apply it, in one transaction.
+        """Run a decision about a session and apply its changes, in one transaction.
 
-        The decision says whether it must be made exclusively. One that need not may be run without the
-        session's lock, so that claims and logs do not wait for firings. If :func:`run_decision` then raises
-        :class:`~triggers.core.exchange.NeedsSession`, undo everything and run the decision again exclusively,
+        The decision says whether it must run exclusively. If not, it can run without the session's lock, so
+        that claims and logs do not wait for firings. If :func:`run_decision` then raises
+        :class:`~triggers.core.exchange.NeedsSession`, undo everything and run the decision again exclusively
         within the same call. A storage that runs every decision exclusively never gets that exception.
 
         Args:
-            uid: the session; it need not exist.
-            decision: run once for each try with a head loaded for that try; what it will most likely ask for,
-                its `prefetch`, may be loaded together with the head.
-            timeout: how long to wait for the storage, in seconds; None for its own setting.
+            uid: the session, which does not have to exist.
+            decision: is run for each try, with a head that was loaded for this try. What it will most likely
+                ask for, its `prefetch`, can be loaded together with the head.
+            timeout: how long to wait for the storage, in seconds; None for the storage's own setting.
 
         Returns:
             The changes, as stored.
 
         Raises:
             StorageError: nothing was changed.
-            Exception: what the decision raised; nothing was changed.
+            Exception: the exception that the decision raised; nothing was changed.
         """
         ...
 
     def renew(self, leases: Collection[Lease], lease: int) -> set[Lease]:
-        """Extend each of these claims that still holds to `lease` from now; returns those that are lost."""
+        """Extend each of these claims that still holds, to `lease` from now; returns the lost claims."""
         ...
 
     def due(self, limit: int, *, grace: int, include_recent: bool = False) -> list[ReadyInstance]:
-        """Take up to `limit` scheduled instances to be handed over, those that waited longest first.
+        """Take up to `limit` scheduled instances to dispatch, those that have waited longest first.
 
-        Each is marked, so that it is not due again before a pause, which begins at `grace` and doubles with
-        each hand-over up to :data:`MAX_PAUSE` times that.
+        Each is marked as dispatched, and is not due again before a pause. The pause is `grace` at first and
+        doubles with each dispatch, up to :data:`MAX_PAUSE` times `grace`.
 
         Args:
-            limit: how many at most.
+            limit: the greatest number of instances.
             grace: the first pause.
-            include_recent: take also those that another process may just have dispatched.
+            include_recent: also take instances in such a pause, which another process may just have
+                dispatched.
         """
         ...
 
     def expired(self, limit: int) -> list[Expired]:
-        """Up to `limit` running instances whose lease ran out."""
+        """Up to `limit` running instances whose lease has expired; nothing is changed."""
         ...
 
     def purge_logs(self, purge: Purge, *, after: int = 0, limit: int = 500) -> Purged:
-        """Remove up to `limit` records, or their contexts, in one transaction.
+        """Delete up to `limit` records, or their contexts, in one transaction.
 
         Args:
-            purge: which.
-            after: where the batch before has ended.
-            limit: how many at most.
+            purge: which records.
+            after: where the previous batch ended, 0 for the first batch.
+            limit: the greatest number of records.
         """
         ...
 
     def joined(self, connection: Any) -> Storage:
         """A view of the storage that takes part in the transaction that is open on a connection.
 
-        Each commit through it is a savepoint in that transaction, which is never committed or rolled back
-        here; its reader sees what the transaction sees. It is for the thread that calls this, and until its
-        `close`, which leaves the connection open.
+        Each commit through the view is a savepoint in that transaction. The view never commits the
+        transaction or rolls it back, and its reader sees what the transaction sees. Only the thread that
+        calls this can use the view, until its `close`, which leaves the connection open.
 
         Args:
-            connection: the driver's own, to the database of this storage.
+            connection: a connection of the storage's driver, to the storage's database.
 
         Raises:
-            StorageError: it cannot be joined, and why; the transaction is as it was. Some storages have no
-                transactions that could be joined.
+            StorageError: the transaction cannot be joined; the message says why, and the transaction is
+                unchanged. Some storages have no transactions to join.
         """
         ...
 
     def close(self) -> None:
-        """Let go of every connection; a second call does nothing."""
+        """Close all connections. A second call does nothing."""
         ...
 
 
 class Reader(Protocol):
-    """The plug for reading. Each call sees one moment; whatever can be long is paged."""
+    """The plug for reading. Each call reads one consistent state; long results are read in pages."""
 
     def sessions(self, after: str = "", limit: int = 100) -> list[Session]:
-        """Sessions in the order of their UIDs, those beyond `after`."""
+        """A page of sessions in the order of their UIDs, from the first one after `after`."""
         ...
 
     def session(self, uid: str) -> Session | None:
-        """The head of a session."""
+        """The head of a session; None if the session is not stored."""
         ...
 
     def counters(self, uid: str) -> dict[str, Counter]:
-        """Task → how many instances it has, for the tasks that have any."""
+        """Task → how many instances it has, for each task that has any."""
         ...
 
     def instance(self, uid: str, task: str, number: int) -> Instance | None:
-        """One instance."""
+        """One instance by task and number; None if it is not stored."""
         ...
 
     def instances(
@@ -321,26 +328,27 @@ class Reader(Protocol):
         after: tuple[str, int] = ("", -1),
         limit: int = 100,
     ) -> list[Instance]:
-        """Instances in the order of their tasks' names and their numbers.
+        """A page of instances, ordered by the task's name and the number.
 
         Args:
             uid: the session.
-            task: only of this task.
-            statuses: only in one of these.
-            flagged: only with unresolved records at or above this level, unless settled without a finish.
-            after: (task, number) of the last one of the page before.
-            limit: how many at most.
+            task: only instances of this task.
+            statuses: only instances with one of these statuses.
+            flagged: only instances with unresolved records at or above this level, except replayed, skipped
+                and abandoned ones.
+            after: (task, number) of the last instance of the previous page.
+            limit: the greatest number of instances.
         """
         ...
 
     def firings(
         self, uid: str, *, numbers: Collection[int] | None = None, after: int = 0, limit: int = 100
     ) -> list[Firing]:
-        """Firings in their order, those beyond number `after`, or just those of the given numbers."""
+        """A page of firings in their order, those after number `after`, or those with the given numbers."""
         ...
 
     def latest(self, uid: str, triggers: Collection[str]) -> dict[str, Firing]:
-        """Trigger → its latest firing, for those that have fired."""
+        """Trigger → its latest firing, for those of these triggers that have been fired."""
         ...
 
     def logs(
@@ -356,29 +364,30 @@ class Reader(Protocol):
         limit: int = 100,
         latest: bool = False,
     ) -> list[StoredRecord]:
-        """Records in the order in which they were stored.
+        """A page of records in the order in which they were stored.
 
         Args:
             uid: the session.
-            instance: only of this (task, number).
-            min_level: only at or above this level.
-            text: only with this in the message, whatever the case of ASCII letters.
-            unresolved: True for those that no review covers, False for those that one does, None for both.
-            fingerprint: only of this kind.
-            after: the cursor of the last one of the page before.
-            limit: how many at most.
-            latest: the last ones instead of the first ones, in the same order.
+            instance: only records of this (task, number).
+            min_level: only records at or above this level.
+            text: only records whose message contains this. The case of ASCII letters is ignored.
+            unresolved: True for records that no review covers, False for those that a review covers, None for
+                both.
+            fingerprint: only records with this fingerprint.
+            after: the cursor of the last record of the previous page.
+            limit: the greatest number of records.
+            latest: return the last records instead of the first ones, in the same order.
         """
         ...
 
     def backlog(self) -> Backlog:
-        """What is still to do in the whole storage, counted."""
+        """Count the scheduled and running instances of the whole storage."""
         ...
 
     def next_at(self) -> int | None:
-        """When the next instance is to be handed over, or the next lease runs out; None without any.
+        """When the next instance has to be dispatched or the next lease expires; None if there is neither.
 
-        It costs the same however much there is to do: a sweep asks it each time.
+        The cost does not depend on the number of instances, because every sweep asks.
         """
         ...
 
@@ -391,15 +400,15 @@ def run_decision(
     Args:
         decision: the decision.
         session: the head, loaded for this run.
-        load: gives the decision what it asks to see.
-        exclusive: whether no other decision about the session can be made until the changes are stored.
+        load: loads what the decision asks for.
+        exclusive: whether no other decision about the session can run until the changes are stored.
 
     Returns:
-        The changes, to be stored.
+        The changes to store.
 
     Raises:
         NeedsSession: the decision must be run again exclusively; never raised by an exclusive run.
-        RuntimeError: the decision asked for that in an exclusive run.
+        RuntimeError: the decision raised NeedsSession in an exclusive run.
     """
     session.exclusive = exclusive
     try:
@@ -408,8 +417,8 @@ def run_decision(
         if not exclusive:
             raise
         message = (
-            f"decision {decision.name!r} raised NeedsSession in a run that is exclusive already: let it look "
-            f"at session.exclusive first"
+            f"decision {decision.name!r} raised NeedsSession in a run that is exclusive already: check "
+            f"session.exclusive first"
         )
         raise RuntimeError(message) from None
     if not exclusive and changes.needs_session:
@@ -418,7 +427,7 @@ def run_decision(
 
 
 def _run(run: DecisionRun, load: Callable[[Need], Slice]) -> Changes:
-    found: Any = None  # what starts a generator
+    found: Any = None  # a generator is started by sending None
     while True:
         try:
             need = run.send(found)
@@ -429,8 +438,8 @@ def _run(run: DecisionRun, load: Callable[[Need], Slice]) -> Changes:
 
 
 class StorageFactory(Protocol):
-    """What a name in the entry-point group ``triggers.storages`` leads to."""
+    """The object that an entry point in the group ``triggers.storages`` refers to."""
 
     def from_url(self, url: str) -> Storage:
-        """Open the storage that the URL names."""
+        """Open the storage at this URL, or create it if it does not exist."""
         ...

@@ -1,4 +1,4 @@
-"""The system's time, in the unit of this project."""
+"""The time of the system, in microseconds."""
 
 from __future__ import annotations
 

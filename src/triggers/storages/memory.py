@@ -492,7 +492,7 @@ def _key(instance: Instance) -> Key:
 
 
 def _needs_review(instance: Instance, level: int) -> bool:
-    """Whether an instance has unresolved records at or above this level that somebody has to look at."""
+    """Whether an instance has unresolved records at or above this level that still need a review."""
     return instance.log_unresolved >= max(level, 1) and instance.status not in SETTLED
 
 

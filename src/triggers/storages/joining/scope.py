@@ -34,7 +34,7 @@ class Scope(Protocol):
 
     @property
     def reader(self) -> Reader:
-        """The reader of that storage."""
+        """The plug for reading of that storage."""
         ...
 
     @property
@@ -63,7 +63,7 @@ class DirectScope:
 
     @property
     def reader(self) -> Reader:
-        """The reader of the storage."""
+        """The plug for reading of the storage."""
         return self.storage.reader
 
     def after_commit(self, call: Call) -> None:
@@ -163,7 +163,7 @@ class ManagerScopes:
 
     @property
     def reader(self) -> Reader:
-        """The reader of the current scope."""
+        """The plug for reading of the current scope."""
         return self.current.reader
 
     @contextmanager

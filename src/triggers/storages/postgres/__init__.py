@@ -1,4 +1,4 @@
-"""Sessions in PostgreSQL."""
+"""Sessions in a PostgreSQL database."""
 
 from triggers.storages.postgres.storage import PostgresStorage
 

@@ -36,12 +36,12 @@ _transitioned_values: Final = WRITERS["instance_move"].write
 
 
 class PlannedCommit(NamedTuple):
-    """What was decided, and not yet stored.
+    """Changes that are not stored yet.
 
     Attributes:
         changes: the changes.
-        steps: what stores them, to be sent together with the end of the transaction.
-        transaction: the transaction's number.
+        steps: the statements that store them, to be sent together with the end of the transaction.
+        transaction: the number of the transaction.
     """
 
     changes: Changes
@@ -75,7 +75,7 @@ class DecisionRunner:
             NeedsSession: the decision must be run again exclusively.
         """
         guess = () if decision.prefetch is None else tuple(_questions(uid, decision.prefetch))
-        head_name = "head_alone" if exclusive else "head"
+        head_name = "head_locked" if exclusive else "head"
         first = [(head_name, (uid,)), *((f"{name}_of", given) for name, given in guess)]
         head, *prefetched = run([*before, *first])[len(before) :]
         now, transaction, fresh, ref, *rest = head[0]
@@ -105,7 +105,7 @@ class DecisionRunner:
         ]
 
     def rules(self, run: Run, refs: Sequence[int]) -> list[RuleSet]:
-        """The rule sets of these numbers; those that are not in the cache are read in one exchange."""
+        """The rule sets of these numbers; those that are not in the cache are read in one round trip."""
         return self._cache.many(refs, lambda missing: dict(run([("rules", (missing,))])[0]))
 
     def _steps(self, changes: Changes, ref: int | None, fresh: int | None) -> Iterator[Step]:
@@ -153,9 +153,9 @@ def _body(changes: Changes, ref: int) -> Iterator[Step]:
             yield name, (ref, instance.task, instance.number, sorted(triggers))
     for task, counter in changes.counters.items():
         yield "counter_upsert", (ref, task, counter.created, counter.unresolved)
-    # Last, so that who waits for this turn waits for nothing but the end of the transaction.
+    # Last, so that others wait for this lock only until the end of the transaction.
     if changes.logs:
-        yield "log_turn", (ref,)
+        yield "log_lock", (ref,)
     for record in changes.logs:
         yield "log_insert", record_to_row(ref, record)
 

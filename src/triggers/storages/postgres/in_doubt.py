@@ -1,4 +1,4 @@
-"""A commit whose answer was lost: what PostgreSQL says became of it, and when its word is not enough."""
+"""A commit whose answer was lost: find out from PostgreSQL whether it happened."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from triggers.storages.postgres.connection import PipelineConnection
     from triggers.storages.postgres.decide import PlannedCommit
 
-#: No transaction has that number yet: the server fell before it had written anything of it.
+#: SQLSTATE if no transaction has that number yet: the server crashed before it had written anything of it.
 _NOT_GIVEN: Final = "22023"
 
 
 class InDoubtError(Exception):
-    """The connection was lost while the server was told to commit.
+    """The connection was lost during a commit, so it is unknown whether the commit happened.
 
     Attributes:
-        incarnation: what the server was marked with when the connection was made.
-        decided: what was to be committed.
+        incarnation: the mark of the server when the connection was opened.
+        decided: what would have been committed.
     """
 
     def __init__(self, incarnation: str, decided: PlannedCommit) -> None:
@@ -30,31 +30,34 @@ class InDoubtError(Exception):
 
 
 def commit_outcome(wire: PipelineConnection, until: float, in_doubt: InDoubtError) -> bool | None:
-    """Whether it was committed; None if nobody can tell.
+    """Whether the commit happened; None if this cannot be found out.
 
     Raises:
-        LostError: it is still under way, or this connection is gone, too: ask again.
-        ServerError: the server refused.
+        LostError: the commit is still in progress, or this connection was lost, too: ask again.
+        ServerError: the server refused the query.
     """
     number = in_doubt.decided.transaction
     try:
-        ((status,),) = wire([("fate", (number,))], until)[0]
+        ((status,),) = wire([("transaction_status", (number,))], until)[0]
     except ServerError as error:
         if error.code == _NOT_GIVEN:
             return False
         raise
     if status == "in progress":
-        wire([("stop", (number,))], until)
+        wire([("terminate", (number,))], until)
         message = f"transaction {number} is still in progress"
         raise LostError(message)
     if status == "committed" and wire.incarnation != in_doubt.incarnation:
-        return _is_there(wire, until, in_doubt.decided.changes)
+        return _is_stored(wire, until, in_doubt.decided.changes)
     return None if status is None else bool(status == "committed")
 
 
-# A server that fell may have lost the transaction, and have given its number to another one since.
-def _is_there(wire: PipelineConnection, until: float, changes: Changes) -> bool | None:
-    """Whether what was to be written is there: a firing for certain, all else unless it has changed since."""
+# A server that crashed can have lost the transaction and assigned its number to another one.
+def _is_stored(wire: PipelineConnection, until: float, changes: Changes) -> bool | None:
+    """Whether the changes are stored; None if this cannot be found out.
+
+    It is certain for changes with a firing. All other changes can have been overwritten since.
+    """
     head = changes.session
     first = changes.fired[0].number if changes.fired else None
     touched = [*changes.created, *(moved for moved, _ in changes.transitioned)]

@@ -1,4 +1,4 @@
-"""A transaction of the application's on PostgreSQL, in which our commits are savepoints."""
+"""A transaction of the application on PostgreSQL, in which each commit of a session is a savepoint."""
 
 from __future__ import annotations
 
@@ -40,41 +40,42 @@ _BEGIN: Final[list[Step]] = [("savepoint", ())]
 _COMMIT: Final[list[Step]] = [("release", ())]
 _ROLLBACK: Final[list[Step]] = [("back", ()), ("release", ())]
 
-#: What takes the place of statements that begin and end transactions, and of those that change settings: how
-#: the connection is used is the application's own affair.
+#: What replaces the statements that begin and end transactions, and those that change settings: the settings
+#: of the connection are those of the application.
 _INSTEAD: Final[dict[str, list[Step]]] = {
     "begin": _BEGIN,
     "commit": _COMMIT,
     "rollback": _ROLLBACK,
-    "manners": [],
-    "patience": [],
-    "walk": [],
-    "unhurried": [],
+    "session_settings": [],
+    "lock_timeout": [],
+    "index_order": [],
+    "no_statement_timeout": [],
 }
 
 _STATUS: Final = pq.TransactionStatus
 
 _ENDED: Final = {
-    _STATUS.ACTIVE: "another statement is under way on the connection: end that first",
+    _STATUS.ACTIVE: "another statement is running on the connection: wait for its end",
     _STATUS.IDLE: "the transaction that was joined has ended: open a block for each transaction",
     _STATUS.INERROR: "a statement has failed in your transaction: roll it back, or a savepoint in it, first",
     _STATUS.UNKNOWN: "the connection is closed",
 }
 
-#: Cured only by the whole transaction, run again: a deadlock, a row that changed since its snapshot.
+#: Errors after which the whole transaction must be run again: a deadlock, a row that changed since its
+#: snapshot.
 _AGAIN: Final = frozenset({"40001", "40P01"})
 
-#: There is no such table, schema or function.
+#: SQLSTATEs for a table, schema or function that does not exist.
 _MISSING: Final = frozenset({"42P01", "3F000", "42883"})
 
 
 class JoinedWire(PipelineConnection):
-    """The application's connection within its open transaction, where a savepoint takes the place of ours.
+    """The application's connection, with a savepoint for each transaction of the storage.
 
     Args:
-        connection: psycopg's.
+        connection: a connection of psycopg.
         texts: name → statement.
-        wait: waits for a coroutine, where the connection is an asynchronous one.
+        wait: waits for a coroutine; needed for an asynchronous connection.
     """
 
     __slots__ = ("_begun", "_lock", "_waits")
@@ -89,7 +90,7 @@ class JoinedWire(PipelineConnection):
         self._pid = os.getpid()
         self._texts = texts | _SAVEPOINTS
         self._known = {}
-        self._types = Transformer()  # not the connection's, of which the application makes what it likes
+        self._types = Transformer()  # not the connection's, which the application can change
         self._poll = select.poll() if hasattr(select, "poll") else None
         self._prepares = False
         self.exchanges = 0
@@ -97,11 +98,11 @@ class JoinedWire(PipelineConnection):
         self.is_pooled = False
 
     def __call__(self, steps: Sequence[Step], until: float | None = None) -> list[list[Row]]:  # noqa: ARG002
-        """Run the named statements in one exchange, within a savepoint; as patiently as the connection is.
+        """Run the named statements in one round trip, in a savepoint, with the timeouts of the connection.
 
         Raises:
-            ServerError: one was refused; the savepoint is rolled back.
-            StorageError: the transaction has ended, has failed, or is gone with its connection.
+            ServerError: a statement was refused; the savepoint is rolled back.
+            StorageError: the transaction has ended, has failed, or was lost with its connection.
         """
         self.check()
         names = [name for name, _ in steps]
@@ -114,13 +115,17 @@ class JoinedWire(PipelineConnection):
         return rows
 
     def undo(self) -> None:
-        """Roll the savepoint back, if one is open."""
+        """Roll back the savepoint, if one is open."""
         if self._begun:
             self._begun = False
             self._exchange(_ROLLBACK)
 
     def check(self) -> None:
-        """Raise a StorageError unless the transaction is open and can be used."""
+        """Check that the transaction is open and can be used.
+
+        Raises:
+            StorageError: it is not, and why.
+        """
         status = self._pg.transaction_status
         if status != _STATUS.INTRANS or self._pg.pipeline_status:
             raise StorageError(_ENDED.get(status, "the connection is in pipeline mode: leave that first"))
@@ -141,9 +146,9 @@ class JoinedWire(PipelineConnection):
             except LostError as error:
                 message = f"the connection was lost, and your transaction with it ({error}): run it again"
                 raise StorageError(message) from error
-            except (ServerError, StorageError, UnicodeError):  # answered to the end, or never sent
+            except (ServerError, StorageError, UnicodeError):  # all answers were read, or nothing was sent
                 raise
-            except BaseException:  # the rest of the answer would be taken for that to another statement
+            except BaseException:  # unread answers would be taken for answers to later statements
                 self._pg.finish()
                 raise
             finally:
@@ -158,7 +163,7 @@ class JoinedWire(PipelineConnection):
 
 
 async def _ready(socket: int, *, writing: bool) -> None:
-    """Let others run until the socket can be read from, or written to."""
+    """Wait until the socket can be read from or, if asked, written to; other tasks run meanwhile."""
     loop, ready = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(socket, ready.set)
     if writing:
@@ -171,15 +176,15 @@ async def _ready(socket: int, *, writing: bool) -> None:
 
 
 class JoinedPool:
-    """Has the face of a :class:`~triggers.storages.postgres.pool.Pool`, with the application's connection.
+    """The application's connection, with the interface of a :class:`~triggers.storages.postgres.pool.Pool`.
 
     Args:
-        url: of the storage.
-        connection: the application's.
+        url: the URL of the storage.
+        connection: the connection of the application.
         texts: name → statement.
 
     Raises:
-        StorageError: it cannot be joined.
+        StorageError: the connection cannot be used, or is not in a transaction.
     """
 
     def __init__(self, url: PostgresUrl, connection: Any, texts: dict[str, bytes]) -> None:
@@ -200,7 +205,7 @@ class JoinedPool:
             raise StorageError(message)
 
     def mark(self) -> str:
-        """What the schema is marked with in the connection's database; "" without a schema."""
+        """The mark of the schema in the connection's database; "" if there is no schema."""
         try:
             found = self._wire([("incarnation", ())])[0]
         except ServerError as error:
@@ -210,10 +215,10 @@ class JoinedPool:
         return found[0][0] if found else ""
 
     def with_retries(self, work: Callable[[PipelineConnection, float], T], timeout: float | None = None) -> T:  # noqa: ARG002
-        """Do the work in a savepoint, once; how long to wait for locks is up to the connection.
+        """Do the work once, in a savepoint, with the lock timeout of the connection.
 
         Raises:
-            StorageError: nothing of it was done; the transaction can go on unless this says not.
+            StorageError: nothing was done. The transaction can continue unless the message says otherwise.
         """
         try:
             return work(self._wire, math.inf)
@@ -227,16 +232,16 @@ class JoinedPool:
             raise
 
     def forget(self) -> None:
-        """Let go of the connection, which is the application's."""
+        """Do nothing: the application closes its connection."""
 
 
 def _begin(connection: AnyConnection) -> None:
-    """Begin what psycopg begins by itself with the first statement."""
+    """Begin the transaction that psycopg would begin with the next statement."""
     if connection.pgconn.transaction_status != _STATUS.IDLE:
         return
     if connection.autocommit:
         message = (
-            "the connection is not in a transaction, so each statement is committed by itself: "
+            "the connection is not in a transaction, so each statement is committed separately: "
             "write `with connection.transaction():` around the block"
         )
         raise StorageError(message)

@@ -32,7 +32,7 @@ _values: Final = WRITERS["log_insert"].write
 
 
 def escaped(text: str) -> str:
-    """A text without NUL characters that stands for a text which may contain some."""
+    """A text with its NUL characters escaped."""
     return text.translate(_TABLE)
 
 
@@ -52,7 +52,7 @@ def record_to_row(session: int, record: Record) -> list[Any]:
 
 
 def record_from_row(row: Row) -> StoredRecord:
-    """Read a row of `logs`."""
+    """A record from a row of `logs`, with its texts unescaped."""
     values = list(row)
     for place in _READ:
         values[place] = unescaped(values[place])

@@ -1,4 +1,4 @@
-"""The schema in PostgreSQL: whether the server can be trusted, and bringing the tables up to date."""
+"""Check a PostgreSQL server, and create or migrate the schema."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from triggers.storages.postgres.connection import PipelineConnection
     from triggers.storages.postgres.url import PostgresUrl
 
-#: The oldest version of PostgreSQL that tells what became of a transaction by its full number.
+#: The oldest version of PostgreSQL that reports the status of a transaction by its 64-bit number.
 OLDEST: Final = 13
 
 
 def prepare(wire: PipelineConnection, url: PostgresUrl, until: float) -> None:
-    """Check the server, and create the schema or bring it up to date; many processes may do so at once.
+    """Check the server, and create or migrate the schema. Many processes can do this at the same time.
 
     Raises:
-        StorageError: it cannot be used; it is as it was.
-        SchemaVersionError: a newer version of Triggers has written it.
-        ServerError: the server refused.
-        LostError: the connection is gone.
+        StorageError: the server or the schema cannot be used; nothing was changed.
+        SchemaVersionError: a newer version of Triggers wrote the schema.
+        ServerError: the server refused a statement.
+        LostError: the connection was lost.
     """
     _check_server(wire, url, until)
     if _version(wire, url, until) == len(migrations("postgres")):
@@ -37,8 +37,8 @@ def prepare(wire: PipelineConnection, url: PostgresUrl, until: float) -> None:
         if error.code != "42501":
             raise
         message = (
-            f"{url.shown}: {error.text}; schema {url.schema!r} has to be created or brought up to date, and "
-            f"this role may not: open it once as a role that may; nothing was changed"
+            f"{url.shown}: {error.text}; schema {url.schema!r} must be created or migrated, and this role "
+            f"lacks the privilege: open the storage once with a role that has it; nothing was changed"
         )
         raise StorageError(message) from None
 
@@ -50,24 +50,24 @@ def _check_server(wire: PipelineConnection, url: PostgresUrl, until: float) -> N
         raise StorageError(message)
     if encoding != "UTF8":
         message = (
-            f"{url.shown} is a database in {encoding}, which cannot keep every text: create one with "
+            f"{url.shown} is a database in {encoding}, which cannot store every text: create one with "
             f"ENCODING 'UTF8' TEMPLATE template0"
         )
         raise StorageError(message)
     for name, value in (("fsync", fsync), ("synchronous_commit", synchronous)):
         if value == "off":
             warnings.warn(
-                f"{url.shown} has {name}=off: what was fired can be lost although it was confirmed, when the "
-                f"server or its machine falls: set {name}=on",
+                f"{url.shown} has {name}=off: confirmed commits can be lost when the server or its machine "
+                f"crashes: set {name}=on",
                 RuntimeWarning,
                 stacklevel=2,
             )
 
 
 def _version(wire: PipelineConnection, url: PostgresUrl, until: float) -> int | None:
-    """How far the schema is; None if there is none."""
-    ((is_there,),) = wire([("has_version", (url.schema,))], until)[0]
-    if not is_there:
+    """The version of the schema; None if there is no schema."""
+    ((exists,),) = wire([("has_version", (url.schema,))], until)[0]
+    if not exists:
         return None
     ((version,),) = wire([("version", ())], until)[0]
     known = len(migrations("postgres"))
@@ -81,9 +81,12 @@ def _version(wire: PipelineConnection, url: PostgresUrl, until: float) -> int | 
 
 
 def _migrate(wire: PipelineConnection, url: PostgresUrl, until: float) -> None:
-    """Step by step to the newest version, in one transaction, one process after the other."""
+    """Migrate to the newest version in one transaction. Other processes wait for its end."""
     wait = str(max(1, round((until - time.monotonic()) * 1000)))
-    wire([("begin", ()), ("patience", (wait,)), ("unhurried", ()), ("migration_turn", ())], until)
+    wire(
+        [("begin", ()), ("lock_timeout", (wait,)), ("no_statement_timeout", ()), ("migration_lock", ())],
+        until,
+    )
     version = _version(wire, url, until)
     steps = [statement for step in migrations("postgres")[version or 0 :] for statement in step]
     if version is None and not wire([("has_schema", (url.schema,))], until)[0][0][0]:

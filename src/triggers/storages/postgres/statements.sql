@@ -1,10 +1,11 @@
--- Every statement that PostgresStorage runs, by name. Statements are sent several at a time and answered together, so
--- each is complete by itself: none needs a value that another one sent along with it returns.
--- Lists of columns, such as `{instance_columns}`, and the numbers of parameters with names, such as `:session`, are
--- filled in from triggers.core.columns.
+-- Every statement that PostgresStorage runs, by name. Several statements are sent and answered together, so no
+-- statement needs a value that another one returns.
+-- Lists of columns, such as `{instance_columns}`, and the numbers of named parameters, such as `:session`, are filled
+-- in from triggers.core.columns. `{session_ref}` is the id of a session: $1, or found by the UID $1. `{session}` is
+-- always found by the UID $1.
 
 -- name: begin
--- Whatever the server's defaults are.
+-- The level does not depend on the server's defaults.
 BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE
 
 -- name: commit
@@ -13,24 +14,24 @@ COMMIT
 -- name: rollback
 ROLLBACK
 
--- name: patience
+-- name: lock_timeout
 -- How long to wait for a lock, in milliseconds, until the end of the transaction.
 SELECT set_config('lock_timeout', $1, true)
 
--- name: manners
--- How this storage uses a connection; for the transaction ($5) or for good. Every statement is meant to go through an
--- index, whatever the statistics, which lag behind in a young table, say; plans are made once.
+-- name: session_settings
+-- The settings of this storage, for the transaction (if $5) or for the session. Every statement is meant to use an
+-- index, also if the statistics are outdated, as in a new table. Plans are made once.
 SELECT set_config('lock_timeout', $1, $5), set_config('statement_timeout', $2, $5),
     set_config('idle_in_transaction_session_timeout', $3, $5), set_config('search_path', 'pg_catalog', $5),
     set_config('enable_seqscan', 'off', $5), set_config('jit', 'off', $5), set_config('plan_cache_mode', $4, $5)
 
--- name: walk
--- For what walks along an index and stops early: in a generic plan the planner cannot know how early.
+-- name: index_order
+-- For queries that read an index in its order and stop early: in a generic plan, the planner cannot know how early.
 SELECT set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true),
     set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)
 
 -- name: server
--- What a database must be like.
+-- The properties of a database that must be checked.
 SELECT current_setting('server_version_num')::integer / 10000, current_setting('server_encoding'),
     current_setting('fsync'), current_setting('synchronous_commit')
 
@@ -38,7 +39,7 @@ SELECT current_setting('server_version_num')::integer / 10000, current_setting('
 SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)
 
 -- name: has_version
--- Whether the schema is one of ours, by what is committed: to_regclass() may not know yet what is new.
+-- Whether the schema is one of Triggers, by what is committed: to_regclass() can miss a new table.
 SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'version'
     AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1))
 
@@ -48,12 +49,12 @@ SELECT number FROM {schema}.version
 -- name: version_set
 INSERT INTO {schema}.version (number) VALUES ($1) ON CONFLICT (one) DO UPDATE SET number = excluded.number
 
--- name: migration_turn
--- One process migrates a schema, the others wait until it has.
+-- name: migration_lock
+-- One process migrates a schema; the others wait.
 SELECT pg_advisory_xact_lock(hashtextextended({migration_lock}, 0))
 
--- name: unhurried
--- For what may have a whole table to go through.
+-- name: no_statement_timeout
+-- For statements that can read a whole table.
 SELECT set_config('statement_timeout', '0', true)
 
 -- name: incarnation
@@ -62,20 +63,20 @@ SELECT mark FROM {schema}.incarnation
 -- name: incarnate
 INSERT INTO {schema}.incarnation DEFAULT VALUES ON CONFLICT DO NOTHING
 
--- name: fate
--- What became of a transaction.
+-- name: transaction_status
+-- Whether a transaction was committed or rolled back, or is in progress.
 SELECT pg_xact_status($1::text::xid8)
 
--- name: stop
--- End the connection that still holds a transaction, whose client is gone; not one that has committed here and waits
--- for another server to have it, too.
+-- name: terminate
+-- End the connection that still has this transaction open and whose client is lost. A connection that has committed and
+-- waits for a synchronous replica is not ended.
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE pid <> pg_backend_pid() AND backend_xid::text::bigint = $1::text::bigint & 4294967295
   AND wait_event IS DISTINCT FROM 'SyncRep'
 
 -- name: evidence
--- Whether what a commit would have written stands in a session: its first firing ($2, made at $4), and else an
--- instance ($5, $6) or a head that was last changed at that very time.
+-- Whether a session contains what a commit would have written: its first firing ($2, made at $4), or an instance
+-- ($5, $6) or head that was last changed at exactly that time.
 SELECT EXISTS (SELECT FROM {schema}.firings WHERE session = $1 AND number = $2 AND at = $4),
     EXISTS (SELECT FROM {schema}.instances WHERE session = $1 AND task = $5 AND number = $6 AND modified_at = $4)
     OR EXISTS (SELECT FROM {schema}.sessions WHERE uid = $3 AND modified_at = $4)
@@ -83,9 +84,9 @@ SELECT EXISTS (SELECT FROM {schema}.firings WHERE session = $1 AND number = $2 A
 -- name: clock
 SELECT {schema}.clock()
 
--- name: head_alone
--- The head of a session, locked, once nobody else decides about it; the time and the transaction's number go with it,
--- and the id that it would get if it is new. In a subquery, so that the time is that of having the lock.
+-- name: head_locked
+-- The head of a session, locked when no other decision about it is running; with the time, the transaction's number,
+-- and an id for a new session. The head is in a subquery, so that the time is read after the lock was acquired.
 SELECT {schema}.clock(), pg_current_xact_id()::text,
     CASE WHEN found.id IS NULL THEN nextval({session_numbers}) END, found.*
 FROM (SELECT) AS always LEFT JOIN (
@@ -94,7 +95,7 @@ FROM (SELECT) AS always LEFT JOIN (
 ) AS found ON true
 
 -- name: head
--- The same without the lock, for what changes a single instance.
+-- The same without the lock, for a decision that changes a single instance.
 SELECT {schema}.clock(), pg_current_xact_id()::text, NULL::bigint, found.*
 FROM (SELECT) AS always LEFT JOIN (
     SELECT id, rules, manager, firings, pending, finalized, metadata, created_at, modified_at
@@ -102,7 +103,7 @@ FROM (SELECT) AS always LEFT JOIN (
 ) AS found ON true
 
 -- name: session
--- The head of a session, to be read.
+-- The head of a session, for readers.
 SELECT {schema}.clock(), id, rules, manager, firings, pending, finalized, metadata, created_at, modified_at
 FROM {schema}.sessions WHERE uid = $1
 
@@ -112,7 +113,7 @@ SELECT {schema}.clock(), id, rules, manager, firings, pending, finalized, metada
 FROM {schema}.sessions WHERE uid > $1 ORDER BY uid LIMIT $2
 
 -- name: session_insert
--- Of two that make the same session at once, the second waits for the first, fails here, and decides anew.
+-- If two transactions create the same session, the second one waits for the first, fails here, and is run again.
 INSERT INTO {schema}.sessions (
     uid, manager, firings, pending, finalized, metadata, created_at, modified_at, id, rules
 ) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, (SELECT id FROM {schema}.rule_sets WHERE digest = $10))
@@ -129,7 +130,7 @@ UPDATE {schema}.sessions SET rules = (SELECT id FROM {schema}.rule_sets WHERE di
 SELECT id, body FROM {schema}.rule_sets WHERE id = ANY($1::bigint[])
 
 -- name: rules_insert
--- Store a rule set unless it is there.
+-- Store a rule set unless it is stored already.
 INSERT INTO {schema}.rule_sets (digest, body) VALUES ($1, $2) ON CONFLICT (digest) DO NOTHING
 
 -- name: keyed
@@ -138,8 +139,9 @@ SELECT {firing_columns}
 FROM {schema}.firings WHERE session = {session_ref} AND trigger = $2 AND key = $3
 
 -- name: names
--- What is known at once of tasks and triggers.
-SELECT name, created, unresolved, latest, depth FROM {schema}.names WHERE session = {session_ref} AND name = ANY($2::text[])
+-- The counters of tasks and the latest firings of triggers.
+SELECT name, created, unresolved, latest, depth FROM {schema}.names
+WHERE session = {session_ref} AND name = ANY($2::text[])
 
 -- name: counters_all
 SELECT name, created, unresolved FROM {schema}.names WHERE session = {session_ref} AND created > 0
@@ -153,7 +155,7 @@ INSERT INTO {schema}.names (session, name, latest, depth) VALUES ($1, $2, $3, $4
 ON CONFLICT (session, name) DO UPDATE SET latest = excluded.latest, depth = excluded.depth
 
 -- name: waiting
--- The unstarted instances that lack a trigger. Only who holds the session changes them.
+-- The unstarted instances that lack a trigger. Only a transaction that holds the lock of the session changes them.
 SELECT {instance_columns} FROM {schema}.waiting JOIN {schema}.instances USING (session, task, number)
 WHERE waiting.session = {session_ref} AND waiting.trigger = $2 ORDER BY waiting.task, waiting.number
 
@@ -165,12 +167,12 @@ ON CONFLICT DO NOTHING
 DELETE FROM {schema}.waiting WHERE session = $1 AND task = $2 AND number = $3 AND trigger = ANY($4::text[])
 
 -- name: history
--- Every firing of some triggers, without the payloads: for tasks that catch up.
+-- Every firing of some triggers, without payloads, for tasks that catch up.
 SELECT {firing_columns_without_kwargs} FROM {schema}.firings
 WHERE session = {session_ref} AND trigger = ANY($2::text[]) ORDER BY number
 
 -- name: payloads
--- Of the firings that an instance took, as it stands now, locked.
+-- The payloads of the firings that an instance has taken. The instance is locked by instance_locked.
 SELECT firings.number, firings.kwargs
 FROM {schema}.instances, json_each_text(instances.taken::json) AS took
     JOIN {schema}.firings ON firings.session = {session_ref} AND firings.number = took.value::bigint
@@ -180,11 +182,12 @@ WHERE instances.session = {session_ref} AND instances.task = $2 AND instances.nu
 INSERT INTO {schema}.firings (session, {columns}) VALUES (:session, {values})
 
 -- name: instance_locked
--- An instance, once nobody else changes it.
-SELECT {instance_columns} FROM {schema}.instances WHERE session = {session_ref} AND task = $2 AND number = $3 FOR NO KEY UPDATE
+-- An instance, locked when no other transaction changes it.
+SELECT {instance_columns} FROM {schema}.instances
+WHERE session = {session_ref} AND task = $2 AND number = $3 FOR NO KEY UPDATE
 
 -- name: unstarted
--- Every unstarted instance of some tasks, to be decided again by new rules.
+-- Every unstarted instance of some tasks, for a decision about new rules.
 SELECT {instance_columns} FROM {schema}.instances
 WHERE session = {session_ref} AND status = 'unstarted' AND task = ANY($2::text[]) ORDER BY created_at, task, number
 
@@ -192,14 +195,14 @@ WHERE session = {session_ref} AND status = 'unstarted' AND task = ANY($2::text[]
 INSERT INTO {schema}.instances (session, {columns}) VALUES (:ref, {values})
 
 -- name: instance_take
--- An unstarted instance got triggers, and may be scheduled or abandoned by them.
+-- Store that an unstarted instance has received triggers, which can schedule or abandon it.
 WITH changed AS (
     UPDATE {schema}.instances SET {assignments}
     WHERE session = :ref AND task = :task AND number = :number AND status = 'unstarted' RETURNING 1
 ) SELECT {schema}.guard(count(*) = 1) FROM changed
 
 -- name: instance_move
--- All that can change of an instance, under its guard.
+-- Store everything of an instance that can change, if its guard holds.
 WITH changed AS (
     UPDATE {schema}.instances SET {assignments}
     WHERE session = :ref AND task = :task AND number = :number AND status = :guard_status AND fence = :guard_fence
@@ -207,12 +210,13 @@ WITH changed AS (
 ) SELECT {schema}.guard(count(*) = 1) FROM changed
 
 -- name: flagged
--- Finished instances that a person still has to look at.
+-- Finished instances that still need a review.
 SELECT task, number FROM {schema}.instances
 WHERE session = {session_ref} AND log_unresolved > 0 AND log_unresolved >= $2 AND status = 'finished' LIMIT $3
 
 -- name: renew
--- Heartbeats: each counts only while the fence is the claim's own. In one order, so that two never wait for each other.
+-- Heartbeats. Each is valid only if the fence is that of the claim. The rows are locked in a fixed order, so that two
+-- heartbeats never wait for each other.
 WITH held AS MATERIALIZED (
     SELECT instances.session, instances.task, instances.number, beat.uid, beat.fence
     FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS beat (uid, task, number, fence)
@@ -228,7 +232,7 @@ WHERE instances.session = held.session AND instances.task = held.task AND instan
 RETURNING held.uid, held.task, held.number, held.fence
 
 -- name: due
--- Take what is due and not lately handed over; what another sweep is taking at this moment is left to it.
+-- Take instances that are due and were not dispatched recently. Those that another sweep is taking now are skipped.
 WITH moment AS MATERIALIZED (
     SELECT {schema}.clock() AS now
 ), found AS MATERIALIZED (
@@ -253,7 +257,7 @@ WHERE instances.status = 'running' AND instances.lease_until < (SELECT {schema}.
 ORDER BY instances.lease_until LIMIT $1
 
 -- name: backlog
--- What is still to do, counted over the two small indexes.
+-- How many instances are scheduled or running, counted in the two small indexes.
 SELECT
     (SELECT count(*) FROM {schema}.instances WHERE status = 'scheduled' AND run_at <= (SELECT {schema}.clock())),
     (SELECT count(*) FROM {schema}.instances WHERE status = 'scheduled' AND run_at > (SELECT {schema}.clock())),
@@ -269,7 +273,7 @@ SELECT least(
 SELECT {instance_columns} FROM {schema}.instances WHERE session = {session} AND task = $2 AND number = $3
 
 -- name: instances
--- A page of instances in the order of their names; parameters that are NULL ask for nothing.
+-- A page of instances in the order of task and number. A parameter that is NULL does not filter.
 SELECT {instance_columns} FROM {schema}.instances
 WHERE session = {session} AND (task, number) > ($2, $3::bigint)
   AND ($4::text IS NULL OR task = $4::text)
@@ -302,21 +306,21 @@ SELECT {firing_columns}
 FROM {schema}.names JOIN {schema}.firings ON firings.session = names.session AND firings.number = names.latest
 WHERE names.session = {session} AND names.name = ANY($2::text[])
 
--- name: log_turn
--- Records of one session are committed in the order of their ids: whoever stores some goes first until it commits.
+-- name: log_lock
+-- Records of one session are committed in the order of their ids: only one transaction at a time stores some.
 SELECT pg_advisory_xact_lock(hashtextextended({log_lock}, $1))
 
 -- name: log_insert
 INSERT INTO {schema}.logs (session, task, instance, {columns}) VALUES (:session, :task, :instance, {values})
 
 -- name: log_level
--- The highest level, from a threshold on, of what a review does not cover.
+-- The highest level, from a threshold on, among the records that a review does not cover.
 SELECT coalesce(max(level), 0) FROM {schema}.logs
 WHERE session = {session_ref} AND task = $2 AND instance = $3 AND counts AND number > $4 AND level >= $5
   AND number <> ALL($6::bigint[])
 
 -- name: logs
--- A page of records, the first or (DESC) the last ones; parameters that are NULL ask for nothing.
+-- A page of records, the first or (DESC) the last ones. A parameter that is NULL does not filter.
 SELECT {log_columns} FROM {schema}.logs JOIN {schema}.instances
     ON instances.session = logs.session AND instances.task = logs.task AND instances.number = logs.instance
 WHERE logs.session = {session} AND logs.id > $2 AND logs.level >= $3
@@ -326,7 +330,7 @@ WHERE logs.session = {session} AND logs.id > $2 AND logs.level >= $3
 ORDER BY logs.id {order} LIMIT $7
 
 -- name: logs_of_instance
--- The same of one instance, whose records have ids in the order of their numbers.
+-- The same for one instance, whose records have ids in the order of their numbers.
 SELECT {log_columns} FROM {schema}.logs JOIN {schema}.instances
     ON instances.session = logs.session AND instances.task = logs.task AND instances.number = logs.instance
 WHERE logs.session = {session} AND logs.id > $2 AND logs.level >= $3
@@ -337,14 +341,14 @@ WHERE logs.session = {session} AND logs.id > $2 AND logs.level >= $3
 ORDER BY logs.number {order} LIMIT $7
 
 -- name: purge_find
--- Records that may go: a batch of them.
+-- A batch of records that may be deleted.
 SELECT logs.id FROM {schema}.logs JOIN {schema}.instances
     ON instances.session = logs.session AND instances.task = logs.task AND instances.number = logs.instance
 WHERE logs.id > $5 AND {purgeable}
 ORDER BY logs.id LIMIT $6
 
 -- name: purge_check
--- Those of the given records that still may go, once nobody is reviewing them.
+-- Those of the given records that may still be deleted, with their instances locked against reviews.
 SELECT logs.id, logs.exception FROM {schema}.logs JOIN {schema}.instances
     ON instances.session = logs.session AND instances.task = logs.task AND instances.number = logs.instance
 WHERE logs.id = ANY($5::bigint[]) AND {purgeable}
@@ -354,5 +358,5 @@ ORDER BY instances.session, instances.task, instances.number FOR NO KEY UPDATE O
 DELETE FROM {schema}.logs WHERE id = ANY($1::bigint[])
 
 -- name: purge_context
--- The message lives on.
+-- The record keeps its message.
 UPDATE {schema}.logs SET context = '{}', exception = $2 WHERE id = $1

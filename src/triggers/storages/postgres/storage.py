@@ -1,19 +1,19 @@
-"""PostgreSQL: the storage where sessions are shared by many machines.
+"""PostgreSQL: the storage for sessions that are shared by many machines.
 
-Every commit is one transaction, READ COMMITTED, that first locks the session's row (a claim: its instance's).
-What is sent together is one exchange with the server, a round trip:
+Every commit is one transaction at the level READ COMMITTED. It first locks the row of the session; a claim
+locks the row of its instance. Statements that are sent together need one round trip to the server:
 
 =================================================  ==============================================
-fire, finish                                       2 if their caller knew the session's rules, else 3
+fire, finish                                       2 if the caller knew the session's rules, else 3
 claim, logs, fail, release, recovery               2
-what people decide                                 2; with a cascade or a new configuration 3
+replay, skip, review and other manual changes      2; with a cascade or a new configuration 3
 the first firing into a session                    2
 heartbeats of any number of claims, due, expired   1
 every read                                         1
 =================================================  ==============================================
 
-What a decision has to see beyond that costs one more, each time that it asks, and so does, once, a rule set
-that a process has never seen.
+Each time that a decision asks for more, it needs one more round trip. A rule set that the process has not
+read before needs one more, too.
 """
 
 from __future__ import annotations
@@ -59,18 +59,21 @@ if TYPE_CHECKING:
     from triggers.storages.postgres.decide import PlannedCommit, Run, Step
     from triggers.storages.sql.rows import Row
 
-#: How long a server may not be there at first, in seconds; later it may for as long as the URL says.
-FIRST_PATIENCE: Final = 5.0
+#: How long to wait for a server that is unavailable when the storage is opened, in seconds. Later calls wait
+#: for the timeout of the URL.
+FIRST_TIMEOUT: Final = 5.0
 
-#: After this part of the timeout the server ends a transaction whose process is silent: it holds others up.
-SILENCE: Final = 1 / 3
+#: The server ends a transaction whose process sends nothing for this part of the timeout, because others wait
+#: for it.
+IDLE_PART: Final = 1 / 3
 
-#: Neither that nor what ends a statement is ever shorter than this, in seconds.
+#: The shortest time after which the server ends a statement or an idle transaction, in seconds.
 SHORTEST: Final = 1.0
 
-#: Settings for what goes along an index and stops early, and for what may have to go a long way.
-WALK: Final[tuple[Step, ...]] = (("walk", ()),)
-SEARCH: Final[tuple[Step, ...]] = (("walk", ()), ("unhurried", ()))
+#: Settings for queries that read an index in its order and stop early, and for those that can read a whole
+#: table.
+IN_INDEX_ORDER: Final[tuple[Step, ...]] = (("index_order", ()),)
+SEARCH: Final[tuple[Step, ...]] = (("index_order", ()), ("no_statement_timeout", ()))
 
 
 class PostgresStorage:
@@ -79,10 +82,10 @@ class PostgresStorage:
     Args:
         url: ``postgresql://user:password@host:port/database`` with the options ``schema=`` (triggers),
             ``pool_size=`` (10 connections of a process), ``timeout=`` (30 seconds) and
-            ``prepare=auto|on|off``; all others, such as ``sslmode=``, go to libpq.
+            ``prepare=auto|on|off``. All other options, such as ``sslmode=``, are passed to libpq.
 
     Raises:
-        StorageError: the server cannot be reached or used, or its schema was written by a newer version.
+        StorageError: the server cannot be reached or used, or a newer version of Triggers wrote the schema.
     """
 
     def __init__(self, url: str) -> None:
@@ -93,11 +96,11 @@ class PostgresStorage:
         self._rules: RuleCache[int] = RuleCache()
         self._decisions = DecisionRunner(self._rules)
         self._is_prepared = False
-        self._pool.with_retries(lambda *_: None, min(self._url.timeout, FIRST_PATIENCE))
+        self._pool.with_retries(lambda *_: None, min(self._url.timeout, FIRST_TIMEOUT))
 
     @classmethod
     def from_url(cls, url: str) -> PostgresStorage:
-        """Open the database that the URL names."""
+        """Open the database at this URL."""
         return cls(url)
 
     def __repr__(self) -> str:
@@ -105,28 +108,28 @@ class PostgresStorage:
 
     @property
     def reader(self) -> PostgresStorage:
-        """Itself: it reads, too."""
+        """The storage itself, which is also the plug for reading."""
         return self
 
     def now(self) -> int:
-        """The server's time."""
+        """The time by the server's clock, in microseconds."""
         ((now,),) = self._ask("clock")
         return int(now)
 
     def close(self) -> None:
-        """Close every connection, those in use when they no longer are; a later call opens new ones."""
+        """Close all connections; those in use, when they are returned. A later call opens new ones."""
         self._pool.forget()
 
     def joined(self, connection: Any) -> PostgresStorage:
         """A view that takes part in the transaction that is open on a connection to the same database."""
         pool = JoinedPool(self._url, connection, self._texts)
-        there = pool.mark()
-        if there and there != self._mark:  # also after the server was restored
+        mark = pool.mark()
+        if mark and mark != self._mark:  # a restored server has another mark
             self._mark = self._ask("incarnation")[0][0]
-        if not there or there != self._mark:
+        if not mark or mark != self._mark:
             message = (
-                f"the connection leads to another database than {self._url.shown}: a commit is for one "
-                f"database, so keep both in the same one"
+                f"the connection is to another database than {self._url.shown}: one commit cannot "
+                f"change two databases, so keep both in the same one"
             )
             raise StorageError(message)
         view = copy.copy(self)
@@ -136,7 +139,7 @@ class PostgresStorage:
     # -- writing ----------------------------------------------------------------------------------------
 
     def commit(self, uid: str, decision: Decision, timeout: float | None = None) -> Changes:
-        """Let a decision be made about a session and apply it, in one transaction."""
+        """Run a decision about a session and apply its changes, in one transaction."""
         exclusive = decision.exclusive
 
         def once(wire: PipelineConnection, until: float) -> Changes:
@@ -148,7 +151,7 @@ class PostgresStorage:
         for _ in range(MAX_CONFLICTS):
             try:
                 return self._pool.with_retries(once, timeout)
-            except NeedsSession:  # everything of this run was rolled back
+            except NeedsSession:  # this run was rolled back
                 exclusive = True
             except ConflictError:
                 continue
@@ -170,53 +173,53 @@ class PostgresStorage:
         return decided.changes
 
     def _was_committed(self, in_doubt: InDoubtError, timeout: float | None) -> bool:
-        """Whether a commit was made whose answer was lost.
+        """Whether a commit whose answer was lost has happened.
 
         Raises:
-            StorageError: nobody can tell.
+            StorageError: this cannot be found out.
         """
         decided = in_doubt.decided
-        wait = None if timeout is None else max(timeout, FIRST_PATIENCE)
+        wait = None if timeout is None else max(timeout, FIRST_TIMEOUT)
         try:
-            stands = self._pool.with_retries(lambda wire, until: commit_outcome(wire, until, in_doubt), wait)
+            outcome = self._pool.with_retries(lambda wire, until: commit_outcome(wire, until, in_doubt), wait)
         except StorageError as error:
-            stands, why = None, str(error).replace("; nothing was changed", "")
+            outcome, why = None, str(error).replace("; nothing was changed", "")
         else:
-            why = "the server has forgotten, or was restored"
-        if stands is None:
+            why = "the server no longer knows, or was restored"
+        if outcome is None:
             message = (
-                f"the connection to {self._url.shown} was lost while session {decided.changes.session.uid!r} "
-                f"was committed (transaction {decided.transaction}), and whether it was cannot be told "
-                f"({why}): look at the session before you try again"
+                f"the connection to {self._url.shown} was lost during a commit of session "
+                f"{decided.changes.session.uid!r} (transaction {decided.transaction}), and it cannot be "
+                f"told whether the commit was made ({why}): look at the session before you try again"
             )
             raise StorageError(message)
-        return stands
+        return outcome
 
     # -- claims and records -------------------------------------------------------------------------------
 
     def renew(self, leases: Collection[Lease], lease: int) -> set[Lease]:
-        """Extend the claims that still hold."""
+        """Extend the leases of claims that still hold; returns the others."""
         if not leases:
             return set()
         held = self._ask("renew", *map(list, zip(*leases, strict=True)), lease)
         return set(leases) - {Lease(*row) for row in held}
 
     def due(self, limit: int, *, grace: int, include_recent: bool = False) -> list[ReadyInstance]:
-        """Take what is to be handed over."""
+        """Take instances to dispatch, those that have waited longest first."""
         horizon = MAX_PAUSE * grace if include_recent else 0
-        found = self._ask("due", horizon, limit, grace, MAX_PAUSE, before=WALK)
+        found = self._ask("due", horizon, limit, grace, MAX_PAUSE, before=IN_INDEX_ORDER)
         every = self._decisions.rules(self._run, [row[0] for row in found])
         return [ReadyInstance.by(rules, *row[1:]) for rules, row in zip(every, found, strict=True)]
 
     def expired(self, limit: int) -> list[Expired]:
-        """The claims that ran out."""
-        return [Expired(*row) for row in self._ask("expired", limit, before=WALK)]
+        """Running instances whose lease has expired."""
+        return [Expired(*row) for row in self._ask("expired", limit, before=IN_INDEX_ORDER)]
 
     def purge_logs(self, purge: Purge, *, after: int = 0, limit: int = 500) -> Purged:
-        """Remove a batch of old records, or their contexts.
+        """Delete a batch of old records, or only their contexts.
 
-        Looking for them, which may take a while, holds nobody up: only what was found is looked at again with
-        its instances locked, since a person may have opened a review again.
+        The search can take long and locks nothing. What it finds is checked again with the instances locked,
+        because a review can have been reopened meanwhile.
         """
         rule = (purge.before, purge.max_level, purge.threshold, purge.contexts_only)
         found = [row[0] for row in self._ask("purge_find", *rule, after, limit, before=SEARCH)]
@@ -230,20 +233,20 @@ class PostgresStorage:
     # -- reading ----------------------------------------------------------------------------------------
 
     def sessions(self, after: str = "", limit: int = 100) -> list[Session]:
-        """Sessions in the order of their UIDs."""
+        """A page of heads in the order of their UIDs."""
         return self._decisions.sessions(self._run, self._ask("sessions", after, limit))
 
     def session(self, uid: str) -> Session | None:
-        """The head of a session."""
+        """The head of a session; None if it is not stored."""
         found = self._decisions.sessions(self._run, [(*row, uid) for row in self._ask("session", uid)])
         return found[0] if found else None
 
     def counters(self, uid: str) -> dict[str, Counter]:
-        """Task → counter."""
+        """How many instances each task has."""
         return {row[0]: Counter(*row[1:]) for row in self._ask("counters", uid)}
 
     def instance(self, uid: str, task: str, number: int) -> Instance | None:
-        """One instance."""
+        """One instance by task and number; None if it is not stored."""
         found = self._ask("instance", uid, task, number)
         return rows.instance_from_row(found[0]) if found else None
 
@@ -257,7 +260,7 @@ class PostgresStorage:
         after: tuple[str, int] = ("", -1),
         limit: int = 100,
     ) -> list[Instance]:
-        """A page of instances."""
+        """A page of instances in the order of task and number."""
         wanted = None if statuses is None else [status.value for status in statuses]
         given: tuple[Any, ...] = (uid, *after, task, wanted, limit)
         query = "instances"
@@ -268,7 +271,7 @@ class PostgresStorage:
     def firings(
         self, uid: str, *, numbers: Collection[int] | None = None, after: int = 0, limit: int = 100
     ) -> list[Firing]:
-        """Firings in their order."""
+        """A page of firings in their order, or those with the given numbers."""
         if numbers is None:
             found = self._ask("firings", uid, after, limit)
         else:
@@ -276,7 +279,7 @@ class PostgresStorage:
         return [rows.firing_from_row(row) for row in found]
 
     def latest(self, uid: str, triggers: Collection[str]) -> dict[str, Firing]:
-        """Trigger → its latest firing."""
+        """The latest firing of each of these triggers that has ever fired."""
         found = map(rows.firing_from_row, self._ask("latest", uid, list(triggers)))
         return {firing.trigger: firing for firing in found}
 
@@ -293,25 +296,25 @@ class PostgresStorage:
         limit: int = 100,
         latest: bool = False,
     ) -> list[StoredRecord]:
-        """A page of records."""
+        """A page of records in the order in which they were stored."""
         name = "logs" if instance is None else "logs_of_instance"
         given = (after, min_level, escaped(text), unresolved, fingerprint, limit, *(instance or ()))
         found = self._ask(f"{name}_latest" if latest else name, uid, *given)
         return [record_from_row(row) for row in (found[::-1] if latest else found)]
 
     def backlog(self) -> Backlog:
-        """What is still to do."""
+        """Count the instances that are scheduled or running."""
         return Backlog(*self._ask("backlog")[0])
 
     def next_at(self) -> int | None:
-        """When the next one wants attention."""
+        """When the next instance has to be dispatched or rescued; None if there is none."""
         ((at,),) = self._ask("next_at")
         return None if at is None else int(at)
 
     # -- connections --------------------------------------------------------------------------------------
 
     def _ask(self, name: str, *given: Any, before: tuple[Step, ...] = ()) -> list[Row]:
-        """Run one statement, which is a transaction of its own, with these settings."""
+        """Run one statement in a transaction of its own, after these settings."""
 
         def once(wire: PipelineConnection, until: float) -> list[Row]:
             steps = [*self._session_settings(wire), *before, (name, given)]
@@ -323,9 +326,9 @@ class PostgresStorage:
         return [self._ask(name, *given) for name, given in steps]
 
     def _initialize(self, wire: PipelineConnection, until: float) -> None:
-        """Once for every connection; the first one of all finds out whether the database can be used."""
+        """Prepare a new connection; the first one also checks the server and its schema."""
         if not wire.is_pooled:
-            wire([self._all_manners(for_good=True)], until)
+            wire([self._settings(transaction_only=False)], until)
         if not self._is_prepared:
             postgres_schema.prepare(wire, self._url, time.monotonic() + self._url.timeout)
             self._is_prepared = True
@@ -334,20 +337,20 @@ class PostgresStorage:
         wire.incarnation = found[0][0]
 
     def _session_settings(self, wire: PipelineConnection, timeout: float | None = None) -> list[Step]:
-        """What a transaction begins with: its settings, where the connection's own are not right."""
+        """The settings with which a transaction begins, if those of the connection are not enough."""
         if wire.is_pooled:
-            return [self._all_manners(timeout)]
-        return [] if timeout is None else [("patience", (_milliseconds(timeout),))]
+            return [self._settings(timeout)]
+        return [] if timeout is None else [("lock_timeout", (_milliseconds(timeout),))]
 
-    def _all_manners(self, timeout: float | None = None, *, for_good: bool = False) -> Step:
+    def _settings(self, timeout: float | None = None, *, transaction_only: bool = True) -> Step:
         wait = self._url.timeout
         times = (
             wait if timeout is None else timeout,
             max(2 * wait, SHORTEST),
-            max(SILENCE * wait, SHORTEST),
+            max(IDLE_PART * wait, SHORTEST),
         )
-        plans = "force_generic_plan" if for_good else "auto"
-        return "manners", (*map(_milliseconds, times), plans, not for_good)
+        plans = "auto" if transaction_only else "force_generic_plan"
+        return "session_settings", (*map(_milliseconds, times), plans, transaction_only)
 
 
 def _milliseconds(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Which PostgreSQL, which schema in it, and how it is to be used: the URL, taken apart."""
+"""The URL of a PostgreSQL database: server, schema, and options."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from triggers.storages.postgres.connection import read_conninfo, write_conninfo
 #: How long a call waits for the server, for locks and for a connection, in seconds, by default.
 TIMEOUT: Final = 30.0
 
-#: The longest that it may be told to wait, in seconds; PostgreSQL counts milliseconds in 31 bits.
+#: The longest timeout in seconds; PostgreSQL counts milliseconds in 31 bits.
 LONGEST_TIMEOUT: Final = 1_000_000.0
 
-#: Connections of one process at most, unless the URL says otherwise.
+#: The default for the greatest number of connections of one process.
 POOL_SIZE: Final = 10
 
-#: Longest name in PostgreSQL, in bytes.
+#: The longest name in PostgreSQL, in bytes.
 MAX_IDENTIFIER: Final = 63
 
-#: A peer that is gone is noticed after half a minute (seconds, but for the last one, milliseconds).
+#: A lost peer is noticed after half a minute. Seconds, except for `tcp_user_timeout`, which is in
+#: milliseconds.
 _KEEPALIVE: Final = {
     "keepalives": "1",
     "keepalives_idle": "15",
@@ -36,7 +37,7 @@ _KEEPALIVE: Final = {
 _PREPARE: Final = {"auto": None, "on": True, "off": False}
 
 _OPTIONS: Final = (
-    "schema=name; pool_size=connections; timeout=seconds; prepare=auto|on|off; all others go to libpq"
+    "schema=name; pool_size=connections; timeout=seconds; prepare=auto|on|off; all others are passed to libpq"
 )
 
 
@@ -45,12 +46,12 @@ class PostgresUrl:
     """The parts of a URL.
 
     Attributes:
-        conninfo: what libpq is given; it may hold a password.
-        shown: the URL without any password, for people.
-        schema: where the tables are.
-        pool_size: connections of one process at most.
+        conninfo: the connection string for libpq, which can contain a password.
+        shown: the URL without the password, for messages.
+        schema: the schema that contains the tables.
+        pool_size: the greatest number of connections of one process.
         timeout: how long a call waits, in seconds.
-        prepare: whether statements are prepared, None to find out whether they can be.
+        prepare: whether statements are prepared; None to find out whether the server supports it.
     """
 
     conninfo: str
@@ -65,8 +66,8 @@ class PostgresUrl:
         """Read ``postgresql://user:password@host:port/database?option=value``.
 
         Raises:
-            StorageError: it is not of that form, or an option has a value that it cannot have; the message
-                never has the password.
+            StorageError: the URL does not have this form, or an option has an invalid value. The message does
+                not contain the password.
         """
         location, _, query = url.partition("?")
         pairs = [pair.partition("=") for pair in query.split("&") if pair]
@@ -75,8 +76,8 @@ class PostgresUrl:
         given = read_conninfo(f"{location}?{rest}" if rest else location)
         if given is None:
             message = (
-                f"{_without_password(location)!r} is no URL of PostgreSQL, or has an option that libpq does "
-                f"not know: write postgresql://user:password@host:5432/database; options are: {_OPTIONS}"
+                f"{_without_password(location)!r} is not a valid PostgreSQL URL, or has an option that libpq "
+                f"does not know: write postgresql://user:password@host:5432/database; options are: {_OPTIONS}"
             )
             raise StorageError(message)
         read = {key: _READ[key](value) for key, value in own.items()}
@@ -105,7 +106,8 @@ def _schema(text: str) -> str:
     size = len(text.encode("utf-8", "replace"))
     if not 0 < size <= MAX_IDENTIFIER or "\0" in text or text.startswith("pg_"):
         message = (
-            f"{text!r} can be no schema of PostgreSQL: 1 to {MAX_IDENTIFIER} bytes that do not begin with pg_"
+            f"{text!r} is not a valid name of a PostgreSQL schema: use 1 to {MAX_IDENTIFIER} bytes that "
+            f"do not begin with pg_"
         )
         raise StorageError(message)
     return text

@@ -1,4 +1,4 @@
-"""What a decision changes, as the arguments of the script that stores it."""
+"""The changes of a decision as arguments of the script that stores them."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ if TYPE_CHECKING:
     from triggers.storages.redis.nodes import Part
     from triggers.storages.redis.rows import SeenState
 
-#: What stands where a version is not checked, or a session must not be there.
+#: The expected version if it is not checked, and if the session must not exist.
 ANY: Final = b"-"
 NONE: Final = b""
 
 
 class GuardError(ConflictError):
-    """A guard is not that of the instance as the decision itself has seen it."""
+    """A guard of a decision does not hold for the instance that the decision has seen."""
 
 
 @dataclass(slots=True)
 class Parts:
-    """The lists of commit.lua, in the order in which it takes them.
+    """The lists of commit.lua, in the order in which the script takes them.
 
     Attributes:
-        checks: fields of the session, each with what it must be.
-        fields: fields of the session, each with its new value.
+        checks: fields of the session's hash, each with the value that it must have.
+        fields: fields of the session's hash, each with its new value.
         counters: tasks, each with its counter.
-        removed: members of the session's order that go.
-        added: a 0 and a member of the session's order, for each that comes.
-        not_out: members that are no longer to be dispatched.
-        not_leased: members that no longer have a lease.
-        out: times and members, of what is to be dispatched.
-        cool: times and members, of what may not run before a time.
-        leased: times and members, of what has a lease.
+        removed: members to remove from the session's sorted set.
+        added: members to add to the session's sorted set, each after a 0.
+        not_out: members of instances that must no longer be dispatched.
+        not_leased: members of instances that no longer have a lease.
+        out: times and members of instances to dispatch.
+        cool: times and members of instances that must not start before a time.
+        leased: times and members of instances with a lease.
         rules: digests, each with its rule set.
-        logs: records, each as payload, instance, and what it is found by.
+        logs: records, each as payload, instance, and sort key.
     """
 
     checks: list[Part] = field(default_factory=list)
@@ -62,24 +62,24 @@ class Parts:
     logs: list[Part] = field(default_factory=list)
 
 
-#: The lists in that order.
+#: Returns the lists in this order.
 _in_order: Final = attrgetter(*(each.name for each in fields(Parts)))
 
 
 class CommitArguments:
-    """One commit in the making.
+    """The arguments of commit.lua for one try of a commit.
 
     Args:
-        changes: what was decided.
-        place: what the session is called in the sets of its partition.
-        version: the session's as it was seen, None where there was no session.
-        made: how many instances it has made.
-        metadata: the session's as it was seen.
-        seen: the instances that the decision was shown.
-        exclusive: whether no other decision may have been made meanwhile.
+        changes: the changes to store.
+        place: the name of the session in the sets of its partition.
+        version: the version of the session when it was loaded, None if it was not stored.
+        made: how many instances the session had created.
+        metadata: the metadata of the session when it was loaded.
+        seen: the instances that were loaded for the decision.
+        exclusive: whether no other decision may have been stored in the meantime.
     """
 
-    def __init__(  # noqa: PLR0917 - what was decided, and what was seen
+    def __init__(  # noqa: PLR0917 - the changes, and what was loaded
         self,
         changes: Changes,
         place: bytes,
@@ -102,12 +102,12 @@ class CommitArguments:
         self._collect()
 
     def __bool__(self) -> bool:
-        """Whether anything is to be stored."""
+        """Whether there is anything to store."""
         parts = self._parts
         return bool(parts.fields or parts.counters or parts.added or parts.removed or parts.logs)
 
     def parts(self, identity: bytes, token: bytes, rules: list[Part]) -> list[Part]:
-        """The arguments of commit.lua after the world; the map is there."""
+        """The arguments of commit.lua after the first; the script describes them."""
         expected: Part = ANY
         if self._exclusive:
             expected = NONE if self._version is None else self._version
@@ -180,7 +180,7 @@ class CommitArguments:
     def _check(self, instance: Instance, guard: Guard | None) -> None:
         seen = self._seen.get((instance.task, instance.number))
         if seen is None:
-            message = f"a decision changed {instance.name} without having asked for it; nothing was changed"
+            message = f"a decision changed {instance.name} without having loaded it; nothing was stored"
             raise StorageError(message)
         if not (seen.status is Status.UNSTARTED if guard is None else guard.holds(seen)):
             raise GuardError(instance.name)
@@ -202,7 +202,7 @@ class CommitArguments:
             self._parts.removed.append(kind + place)
 
     def _plan(self, instance: Instance, member: bytes, seen: SeenState | None) -> None:
-        """Put the instance where those look for it that hand over, or rescue."""
+        """Update the sorted sets in which a sweep finds instances to dispatch or to rescue."""
         status, before = instance.status, seen.status if seen else None
         if status is Status.SCHEDULED:
             self._parts.out += (instance.dispatch_after, member)
@@ -217,7 +217,7 @@ class CommitArguments:
 
 
 def keyed_field(trigger: str, key: str) -> bytes:
-    """Where the number of the firing stands that used an idempotency key."""
+    """The field with the number of the firing that used an idempotency key."""
     return b"k%b\0%b" % (trigger.encode(), key.encode())
 
 

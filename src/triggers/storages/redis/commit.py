@@ -1,4 +1,4 @@
-"""One try at a decision: load what it asks for, let it decide, store it if all still is as it was."""
+"""One try of a commit: load, run the decision, and store its changes if nothing has changed meanwhile."""
 
 from __future__ import annotations
 
@@ -22,28 +22,29 @@ if TYPE_CHECKING:
     from triggers.storages.redis.rows import SeenState
     from triggers.storages.redis.store import RedisStore
 
-#: So many firings are read at a time for tasks that catch up.
+#: How many firings are read at a time for tasks that catch up.
 HISTORY: Final = 1_000
 
-#: Whoever has met conflicts too often asks the others to wait, for so many milliseconds at most.
+#: How long others wait at most for a commit that has had too many conflicts, in milliseconds.
 QUEUE_TTL: Final = 250
 
-#: How long a commit whose answer was lost is sent again, in seconds; commit.lua keeps its note for 900.
+#: For how long a commit whose answer was lost is sent again, in seconds. commit.lua remembers its id for 900
+#: seconds.
 RESENT: Final = 600.0
 
-#: The first pause before the others look whether it is their turn, and the longest wait, in seconds.
+#: The first pause before a waiting commit checks whether it is next, and the longest wait, in seconds.
 LOOK: Final = 0.001
 LONGEST_WAIT: Final = 1.0
 
 
 class QueueTicket:
-    """One commit's wish that others wait: politeness only, what makes it right is the check of versions.
+    """A request of one commit that others wait for it.
 
-    Without it a session into which many processes fire is decided about many times for each firing that is
-    stored.
+    It only saves work; correctness comes from the check of versions. Without it, if many processes fire into
+    one session, each firing that is stored has been decided many times in vain.
 
     Attributes:
-        token: names the commit, b"" as long as it has not asked.
+        token: identifies the commit; b"" until it has asked.
     """
 
     __slots__ = ("token",)
@@ -52,19 +53,19 @@ class QueueTicket:
         self.token = b""
 
     def ask(self) -> None:
-        """Ask from now on."""
+        """Ask the others to wait, from the next load of the head on."""
         self.token = self.token or secrets.token_hex(8).encode()
 
 
 class CommitAttempt:
-    """One try.
+    """One try to run a decision and store its changes.
 
     Args:
-        store: where.
+        store: the connection to Redis.
         uid: the session.
-        until: the monotonic time at which it gives up.
-        turn: whether this commit has asked the others to wait.
-        exclusive: whether no other decision about the session may be made meanwhile.
+        until: the monotonic time at which the commit times out.
+        ticket: whether this commit has asked the others to wait.
+        exclusive: whether no other decision about the session may be stored in the meantime.
     """
 
     def __init__(
@@ -80,12 +81,12 @@ class CommitAttempt:
         self._guessed: Any = None
 
     def make(self, decision: Decision) -> Changes:
-        """Decide and store.
+        """Run the decision and store its changes.
 
         Raises:
-            ConflictError: something has changed meanwhile: nothing was stored, and it is to be tried again.
-            NeedsSession: nothing was stored, and it is to be tried again exclusively.
-            StorageError: it cannot be stored.
+            ConflictError: something has changed in the meantime. Nothing was stored; try again.
+            NeedsSession: nothing was stored; try again exclusively.
+            StorageError: the changes cannot be stored.
         """
         guess = decision.prefetch
         head = self._load_head_queued(guess)
@@ -96,7 +97,7 @@ class CommitAttempt:
         return changes
 
     def _load_head_queued(self, guess: Need | None) -> Head:
-        """The head; where somebody has asked for a moment alone, after a wait for one's own turn."""
+        """The head; if another commit has asked to wait, after waiting for it."""
         if not self._ticket.token:
             head = self._head_and(guess)
             if head.token is None or not self._exclusive:
@@ -110,10 +111,10 @@ class CommitAttempt:
                 return head
 
     def _head_and(self, guess: Need | None) -> Head:
-        """The head, and in the same round trip what will most likely be needed."""
+        """The head, with what the decision will most likely need, in one round trip."""
         if guess is None:
             return load_head(self._store, self._uid, self._until)
-        # What comes between the two changes the version, so a commit that needs it the same is refused.
+        # A commit between the two loads changes the version, so commit.lua refuses what depends on it.
         head, self._guessed = self._store.run_all(
             [self._head_call(), self._slice_call(guess, ANY)], self._until
         )
@@ -143,7 +144,7 @@ class CommitAttempt:
         return slice_
 
     def _history(self, last: int, triggers: frozenset[str]) -> list[Firing]:
-        """Every firing of these triggers, without the payloads; firings never change."""
+        """Every firing of these triggers, without payloads. Firings never change."""
         found: list[Firing] = []
         for first in range(1, last + 1, HISTORY):
             numbers = range(first, min(first + HISTORY, last + 1))
@@ -170,36 +171,36 @@ class CommitAttempt:
             self._store.have_stored(self._partition, rules)
 
     def _send(self, now: int, parts: list[Any]) -> bytes:
-        world, keys = self._partition, self._keys
+        partition, keys = self._partition, self._keys
         places = (
-            world.world,
-            world.done(now),
+            partition.world,
+            partition.done(now),
             keys.s,
             keys.c,
             keys.x,
             keys.q,
-            world.out,
-            world.cool,
-            world.lease,
-            world.uids,
-            world.rules,
-            world.logged,
-            world.ended,
+            partition.out,
+            partition.cool,
+            partition.lease,
+            partition.uids,
+            partition.rules,
+            partition.logged,
+            partition.ended,
         )
-        # The note of this commit is kept for longer than it is sent again.
+        # The script remembers the id of this commit for longer than the commit is sent again.
         until = min(self._until, time.monotonic() + RESENT)
         said: bytes = self._store.run("commit", places, parts, until)
         return said
 
 
 def load_head(store: RedisStore, uid: str, until: float, asking: tuple[bytes, int] | None = None) -> Head:
-    """The head of a session, if there is one; with a token and milliseconds, ask the others to wait."""
+    """Load the head of a session; with a token and a time in milliseconds, ask other commits to wait."""
     partition, keys = store.keys_of(uid)
     found = store.run("queue" if asking else "head", (partition.world, keys.s, keys.q), asking or (), until)
     return read_head(store, uid, found, until)
 
 
 def read_head(store: RedisStore, uid: str, found: list[Any], until: float) -> Head:
-    """The head that the script found."""
+    """Read the answer of head.lua or queue.lua, with the session's rules."""
     rules = NO_RULES if found[0] is None else store.rules(store.keys_of(uid)[0], found[1], until)
     return head_from(uid, found, rules)

@@ -1,9 +1,9 @@
-"""Where in Redis what is kept: partitions, keys, and members of the sorted sets.
+"""The layout of the data in Redis: partitions, keys, and members of sorted sets.
 
-Every session belongs to one of a fixed number of partitions. All keys of a partition have its tag in braces,
-so they share one slot of a cluster: a session, and what is due in its partition, change together. UIDs stand
-in keys as base64 of their UTF-8, never as they are; within hashes and sorted sets names are bytes like
-others.
+Every session belongs to one of a fixed number of partitions. All keys of a partition contain its tag in
+braces, so they share one slot of a cluster, and a session and the due instances of its partition change
+together. In keys, a UID is written as base64 of its UTF-8 bytes. In hashes and sorted sets, names are written
+as they are.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from hashlib import sha256
 from typing import Final, NamedTuple
 
-#: Digits of an instance's number, so that the order of bytes is that of numbers; a name has up to 18.
+#: Digits of an instance's number, so that the order of bytes is that of numbers.
 DIGITS: Final = 18
 
-#: Digits of a record's place in its session's log.
+#: Digits of a record's cursor.
 CURSOR_DIGITS: Final = 16
 
-#: The keys of so many sessions are remembered.
+#: The keys of this many sessions are cached.
 KNOWN: Final = 4_096
 
-#: The notes of commits are kept in one set for so many microseconds of the storage's time.
+#: The ids of all commits in this many microseconds of the storage's time are in one set.
 NOTED: Final = 60_000_000
 
 
 class PartitionKeys(NamedTuple):
-    """The keys of a partition; the scripts say what they hold."""
+    """The keys of a partition; the scripts describe their values."""
 
     tag: bytes
     world: bytes
@@ -40,25 +40,25 @@ class PartitionKeys(NamedTuple):
 
     @classmethod
     def of(cls, prefix: str, number: int) -> PartitionKeys:
-        """Those of the partition of that number."""
+        """Build the keys with the tag of the partition, which contains its number."""
         tag = f"{{{prefix}:p{number}}}:".encode()
         return cls(tag, *(tag + name.encode() for name in cls._fields[1:]))
 
     def done(self, now: int) -> bytes:
-        """Where the commits of that minute are noted."""
+        """The key of the set with the ids of the commits in that minute."""
         return b"%bdone:%d" % (self.tag, now // NOTED)
 
     def session(self, uid: str) -> SessionKeys:
-        """The keys of one of its sessions."""
+        """The keys for a UID that belongs to this partition."""
         return self.session_keys(member_of_uid(uid))
 
     def session_keys(self, place: bytes) -> SessionKeys:
-        """Those of the session that is called so."""
+        """Like :meth:`session`, for a UID that is already encoded."""
         return SessionKeys(place, *(b"%b%c:%b" % (self.tag, kind, place) for kind in b"scxq"))
 
 
 class SessionKeys(NamedTuple):
-    """The keys of a session, after what it is called in them."""
+    """The encoded UID of a session, and its keys; slice.lua describes their values."""
 
     place: bytes
     s: bytes
@@ -68,11 +68,11 @@ class SessionKeys(NamedTuple):
 
 
 class Keyspace:
-    """All keys of a storage whose partitions have been counted.
+    """All keys of a storage.
 
     Args:
-        prefix: what every key begins with.
-        partitions: how many there are.
+        prefix: the prefix of every key.
+        partitions: the number of partitions.
     """
 
     def __init__(self, prefix: str, partitions: int) -> None:
@@ -80,7 +80,7 @@ class Keyspace:
         self._known: dict[str, tuple[PartitionKeys, SessionKeys]] = {}
 
     def keys_of(self, uid: str) -> tuple[PartitionKeys, SessionKeys]:
-        """The keys of a session, after those of its partition."""
+        """The keys of a session's partition, and those of the session."""
         found = self._known.get(uid)
         if found is None:
             partition = self.partitions[self.number_of(uid)]
@@ -91,36 +91,36 @@ class Keyspace:
         return found
 
     def number_of(self, uid: str) -> int:
-        """Which partition a session belongs to, for ever."""
+        """The number of the partition that a session always belongs to."""
         return int.from_bytes(sha256(uid.encode()).digest()[:8]) % len(self.partitions)
 
 
 def member_of_uid(uid: str) -> bytes:
-    """What a session is called in keys and in the sets of its partition."""
+    """The name of a session in keys and in the sets of its partition."""
     return urlsafe_b64encode(uid.encode()).rstrip(b"=")
 
 
 def uid_of_member(place: bytes) -> str:
-    """The UID that is called so."""
+    """The UID of the session with this name in keys."""
     return urlsafe_b64decode(place + b"=" * (-len(place) % 4)).decode()
 
 
 def instance_place(task: str, number: int) -> bytes:
-    """What an instance is called: task, NUL, number; no name has a NUL."""
+    """The name of an instance in its session: task, NUL, number. No task name contains a NUL."""
     return b"%b\0%018d" % (task.encode(), number)
 
 
 def instance_of_place(place: bytes) -> tuple[str, int]:
-    """The task and number of the instance that is called so."""
+    """The task and number in the name of an instance."""
     return place[: -DIGITS - 1].decode(), int(place[-DIGITS:])
 
 
 def member_of_instance(session: bytes, instance: bytes) -> bytes:
-    """What an instance is called in the sets of its partition; base64 has no bar."""
+    """The name of an instance in the sets of its partition. The separator does not occur in base64."""
     return b"%b|%b" % (session, instance)
 
 
 def instance_of_member(member: bytes) -> tuple[str, str, int]:
-    """UID, task and number of the instance that is called so."""
+    """UID, task and number in the name of an instance in the sets of its partition."""
     session, _, instance = member.partition(b"|")
     return (uid_of_member(session), *instance_of_place(instance))

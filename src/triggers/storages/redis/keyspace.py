@@ -1,9 +1,9 @@
-"""What a Redis must be before sessions are trusted to it, and the keys that say what is kept there.
+"""Check a Redis server before it is used, and find or create the keyspace of a storage in it.
 
-A world begins with its first use: a random name, the version of the layout and the number of partitions, in a
-key of its own and once more in each partition, where every script looks for it. If a partition's key is not
-there any more, or is another world's, nothing is written: data that was flushed, evicted or restored in part
-is never gone on with as if it were whole.
+A keyspace is created at its first use: a random name, the version of the layout and the number of partitions,
+in a key of its own and again in each partition, where every script checks it. If the key of a partition is
+missing, or is that of another keyspace, nothing is written. So data that was flushed, evicted or partly
+restored is never used as if it were complete.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: The version of the layout of the keys that this module knows.
+#: The version of the layout that this version of Triggers uses.
 LAYOUT: Final = 1
 
-#: The oldest server whose scripts can say that they do not write.
+#: The oldest server that supports read-only flags in scripts.
 OLDEST: Final = (7, 0)
 
 
 def check_server(server: RedisServer) -> None:
-    """Refuse a server that may forget what it has acknowledged; with ``unsafe=1`` warn.
+    """Refuse a server that can lose acknowledged data; with ``unsafe=1``, warn instead.
 
     Raises:
-        StorageError: it may, and what to set.
+        StorageError: the server can lose data; the message says what to set.
     """
     url = server.url
     if url.is_exposed:
-        _warn(f"{url.shown} is reached over a network without a password: set one, and use TLS")
+        _warn(f"{url.shown} is used over a network without a password: set a password, and use TLS")
     for said in server.ask_masters("INFO"):
         if isinstance(said, Exception):
-            _log.info("%s does not let us ask what it keeps (INFO): %s", url.shown, said)
+            _log.info("%s does not permit INFO, so its settings were not checked: %s", url.shown, said)
             continue
         info = _fields(said)
         _check_kind(url, info)
         problems = _problems(info)
         problems += _sync_problems(server) if not problems else []
         if problems and not url.unsafe:
-            message = f"{url.shown} may forget: {'; '.join(problems)}; or accept that: unsafe=1"
+            message = f"{url.shown} can lose data: {'; '.join(problems)}; or accept this with unsafe=1"
             raise StorageError(message)
         if problems:
-            _warn(f"{url.shown} may forget: {'; '.join(problems)}")
+            _warn(f"{url.shown} can lose data: {'; '.join(problems)}")
 
 
 def _fields(said: bytes) -> dict[str, str]:
@@ -69,7 +69,7 @@ def _check_kind(url: RedisUrl, info: dict[str, str]) -> None:
         wanted = "redis+cluster:// or rediss+cluster://" if clustered else "redis:// or rediss://"
         raise StorageError(f"{url.shown} is {'' if clustered else 'not '}a cluster: write {wanted}")
     if info.get("role") == "slave":
-        raise StorageError(f"{url.shown} is a replica: name the master")
+        raise StorageError(f"{url.shown} is a replica: use the URL of the master")
 
 
 def _problems(info: dict[str, str]) -> list[str]:
@@ -78,9 +78,9 @@ def _problems(info: dict[str, str]) -> list[str]:
     if policy != "noeviction":
         found.append(f"maxmemory-policy is {policy}: set it to noeviction")
     if info.get("aof_enabled") == "0":
-        found.append("it keeps no append-only file: set appendonly yes")
+        found.append("it does not write an append-only file: set appendonly yes")
     if "aof_enabled" not in info or "maxmemory_policy" not in info:
-        _log.info("the server does not say whether it keeps an append-only file, and what it evicts")
+        _log.info("the server does not tell whether it writes an append-only file, and what it evicts")
     return found
 
 
@@ -88,7 +88,7 @@ def _sync_problems(server: RedisServer) -> list[str]:
     for said in server.ask_masters("CONFIG", "GET", "appendfsync"):
         if isinstance(said, Exception):
             _log.info(
-                "%s does not let us ask how it writes its file (CONFIG GET): %s", server.url.shown, said
+                "%s does not permit CONFIG GET, so appendfsync was not checked: %s", server.url.shown, said
             )
         elif said and said[1] == b"no":
             return ["appendfsync is no: set it to everysec or always"]
@@ -100,11 +100,11 @@ def _warn(message: str) -> None:
 
 
 def open_keyspace(server: RedisServer) -> tuple[Keyspace, bytes]:
-    """Find the world of this prefix, or begin one; returns its keys, and what every script must find there.
+    """Find or create the keyspace of this prefix; returns its keys, and the token that every script checks.
 
     Raises:
-        SchemaVersionError: a newer version of Triggers wrote it.
-        StorageCorruptError: a part of it is missing.
+        SchemaVersionError: a newer version of Triggers wrote the keyspace.
+        StorageCorruptError: a part of the keyspace is missing.
     """
     url, until = server.url, time.monotonic() + server.url.timeout
     key = f"{{{url.prefix}}}:meta".encode()
@@ -114,7 +114,7 @@ def open_keyspace(server: RedisServer) -> tuple[Keyspace, bytes]:
 
     told = ask("GET", key)
     if told is None:
-        _check_nothing_is_there(server, until)
+        _check_empty(server, until)
         fresh = b"%d %d %b new" % (LAYOUT, url.partitions, secrets.token_hex(8).encode())
         ask("SET", key, fresh, "NX")
         told = ask("GET", key)
@@ -124,12 +124,12 @@ def open_keyspace(server: RedisServer) -> tuple[Keyspace, bytes]:
             f"{url.shown} has layout {layout}, and this version of Triggers knows {LAYOUT}: upgrade "
             f"Triggers; nothing was changed"
         )
-    world, token = Keyspace(url.prefix, partitions), told.rpartition(b" ")[0]
+    keyspace, token = Keyspace(url.prefix, partitions), told.rpartition(b" ")[0]
     if state == "new":
-        each = [Command(keys.world, ("SET", keys.world, token, "NX")) for keys in world.partitions]
+        each = [Command(keys.world, ("SET", keys.world, token, "NX")) for keys in keyspace.partitions]
         server.ask_all(each, until)
         ask("SET", key, token + b" ready")
-    return world, token
+    return keyspace, token
 
 
 def _read(url: RedisUrl, told: bytes | None) -> tuple[int, int, str, str]:
@@ -138,29 +138,30 @@ def _read(url: RedisUrl, told: bytes | None) -> tuple[int, int, str, str]:
         return int(layout), int(partitions), name, state
     except ValueError:
         message = (
-            f"{url.shown}: {{{url.prefix}}}:meta is not ours: choose another prefix; nothing was changed"
+            f"{url.shown}: {{{url.prefix}}}:meta belongs to another program: choose another prefix; nothing "
+            f"was changed"
         )
         raise StorageCorruptError(message) from None
 
 
-def _check_nothing_is_there(server: RedisServer, until: float) -> None:
-    """Refuse to begin a world where another one's partitions are, whose own key is gone."""
+def _check_empty(server: RedisServer, until: float) -> None:
+    """Refuse to create a keyspace if partitions of another one exist, whose own key is missing."""
     url = server.url
     keys = [partition.world for partition in Keyspace(url.prefix, url.partitions).partitions]
     found = server.ask_all([Command(key, ("GET", key)) for key in keys], until)
     if any(said is not None for said in found):
         message = (
-            f"{url.shown}: {{{url.prefix}}}:meta is gone, and partitions are still there: something has "
-            f"deleted or evicted keys; restore a backup, or delete every key that begins with {{{url.prefix} "
-            f"to begin anew"
+            f"{url.shown}: the key {{{url.prefix}}}:meta is missing, but partitions exist: keys were deleted "
+            f"or evicted; restore a backup, or delete every key that begins with {{{url.prefix} to start "
+            f"with an empty storage"
         )
         raise StorageCorruptError(message)
 
 
 def keyspace_lost(url: RedisUrl) -> StorageCorruptError:
-    """The error for a world that has disappeared while it was in use."""
+    """The error for a keyspace that was deleted while it was in use."""
     return StorageCorruptError(
-        f"{url.shown}: what was kept under the prefix {url.prefix!r} is gone, or was begun anew by somebody "
-        f"else (FLUSHDB, eviction, or a restart without its append-only file); nothing was written: restore "
-        f"a backup, or restart this process to begin anew"
+        f"{url.shown}: the data under the prefix {url.prefix!r} was deleted or replaced (by FLUSHDB, "
+        f"eviction, or a restart without the append-only file); nothing was written: restore a backup, or "
+        f"restart this process to start with an empty storage"
     )

@@ -1,4 +1,4 @@
-"""Old records go: partition by partition, session by session, in the order in which they were stored."""
+"""Delete old records: by partition, by session, and in the order in which they were stored."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from triggers.storages.redis.nodes import Part
     from triggers.storages.redis.store import RedisStore
 
-#: So many records, or sessions, are looked at a time.
+#: How many records or sessions are read at a time.
 BATCH: Final = 500
 
-#: A place is partition, number of the session among those with records, cursor: the latter two of so many
-#: bits.
+#: A position consists of the partition, the number of the session among those with records, and the cursor.
+#: The latter two have this many bits.
 _BITS: Final = 64
 _MASK: Final = (1 << _BITS) - 1
 
 
 class _Found(NamedTuple):
-    """A record that may go.
+    """A record that may be deleted.
 
     Attributes:
-        place: where it stands among all records of the storage.
-        member: its member of the session's log.
-        state: that of its instance.
-        payload: what is to be kept of it, b"" for nothing.
+        place: its position among all records of the storage.
+        member: its member in the session's log.
+        state: the state of its instance.
+        payload: the part of it to keep, b"" for nothing.
     """
 
     place: int
@@ -44,16 +44,16 @@ class _Found(NamedTuple):
 
 
 def purge_records(store: RedisStore, purge: Purge, after: int, limit: int) -> Purged:
-    """Remove up to `limit` records beyond a place, or their contexts; of one session at a time."""
+    """Delete up to `limit` records after a position, or only their contexts, one session at a time."""
     until = store.until()
     taken, last = 0, None
-    for world, session, number in _sessions(store, after, until):
-        keys = world.session_keys(session)
+    for partition, session, number in _sessions(store, after, until):
+        keys = partition.session_keys(session)
         begin = after & _MASK if number == after >> _BITS else 0
-        for found in _records(store, world, session, purge, number, begin, limit - taken, until):
+        for found in _records(store, partition, session, purge, number, begin, limit - taken, until):
             if not purge.dry_run:
-                parts = [part for one in found for part in _going(one)]
-                taken += store.run("purge", (world.world, keys.s, keys.x), parts, until)
+                parts = [part for one in found for part in _arguments_for(one)]
+                taken += store.run("purge", (partition.world, keys.s, keys.x), parts, until)
             else:
                 taken += len(found)
             last = found[-1].place
@@ -63,25 +63,25 @@ def purge_records(store: RedisStore, purge: Purge, after: int, limit: int) -> Pu
 
 
 def _sessions(store: RedisStore, after: int, until: float) -> Iterator[tuple[PartitionKeys, bytes, int]]:
-    """The sessions with records, from that of a place on: partition, member, number over all partitions."""
+    """The sessions with records, from a position on: partition, member, and number across all partitions."""
     first, begin = after >> (2 * _BITS), (after >> _BITS) & _MASK
-    worlds = store.world.partitions
-    for partition in range(first, len(worlds)):
-        world = worlds[partition]
-        lowest: Part = begin if partition == first else 0
+    partitions = store.keyspace.partitions
+    for index in range(first, len(partitions)):
+        partition = partitions[index]
+        lowest: Part = begin if index == first else 0
         while True:
             query = (lowest, "+inf", "BYSCORE", "LIMIT", 0, BATCH, "WITHSCORES")
-            page = store.ask(until, "ZRANGE", world.logged, *query)
+            page = store.ask(until, "ZRANGE", partition.logged, *query)
             for member, score in zip(page[::2], page[1::2], strict=True):
-                yield world, member, (partition << _BITS) | int(float(score))
+                yield partition, member, (index << _BITS) | int(float(score))
             if len(page) < 2 * BATCH:
                 break
             lowest = f"({int(float(page[-1]))}"
 
 
-def _records(  # noqa: PLR0917 - where, which, and how many
+def _records(  # noqa: PLR0917 - the position, the filter, and the limits
     store: RedisStore,
-    world: PartitionKeys,
+    partition: PartitionKeys,
     session: bytes,
     purge: Purge,
     number: int,
@@ -89,12 +89,12 @@ def _records(  # noqa: PLR0917 - where, which, and how many
     limit: int,
     until: float,
 ) -> Iterator[list[_Found]]:
-    """Those of a session that may go, in batches, up to `limit`."""
-    keys = world.session_keys(session)
+    """The records of a session that may be deleted, in batches, up to `limit`."""
+    keys = partition.session_keys(session)
     first = b"[o%0*d" % (CURSOR_DIGITS, begin + 1)
     while limit > 0:
         query = (BATCH, BATCH, first, b"(p", 0, -(2**53), "", "", 1)
-        page = store.run("logs", (world.world, keys.s, keys.x), query, until)
+        page = store.run("logs", (partition.world, keys.s, keys.x), query, until)
         found = [
             _Found((number << _BITS) | rows.place_of_record(page[n])[0], page[n], page[n + 3], left)
             for n in range(1, len(page), 4)
@@ -109,7 +109,7 @@ def _records(  # noqa: PLR0917 - where, which, and how many
 
 
 def _left(purge: Purge, _: bytes, payload: bytes, resolved: int, state: bytes) -> bytes | None:
-    """What is to be kept of a record that may go, b"" for nothing; None for one that has to stay."""
+    """The part of a record to keep, b"" for nothing; None if the record must not be deleted."""
     at, level = rows.at_and_level(from_json(payload))
     if at >= purge.before or level > purge.max_level:
         return None
@@ -119,7 +119,7 @@ def _left(purge: Purge, _: bytes, payload: bytes, resolved: int, state: bytes) -
     return rows.without_context(payload) if purge.contexts_only else b""
 
 
-def _going(found: _Found) -> tuple[Part, ...]:
+def _arguments_for(found: _Found) -> tuple[Part, ...]:
     cursor, instance = rows.place_of_record(found.member)
     place = b"%0*d" % (CURSOR_DIGITS, cursor)
     kind = found.member.rpartition(b"\0")[2]

@@ -1,4 +1,4 @@
-"""Reading from Redis. A read that has to look far goes on in several steps, of which each sees one moment."""
+"""Read from Redis. A long read consists of several steps, and each step reads one consistent state."""
 
 from __future__ import annotations
 
@@ -21,49 +21,51 @@ if TYPE_CHECKING:
     from triggers.storages.redis.store import RedisStore
     from triggers.storages.redis.sweep import RedisSweep
 
-#: So many instances, or records, a script looks at before others have their turn.
+#: How many instances or records a script examines at most, so that other commands do not wait long.
 BUDGET: Final = 2_000
 
-#: So many firings are read at a time.
+#: How many firings are read at a time.
 FIRINGS: Final = 1_000
 
 
 class RedisReader:
-    """The plug for reading of a store."""
+    """The plug for reading of a :class:`~triggers.storages.redis.storage.RedisStorage`."""
 
     def __init__(self, store: RedisStore, sweep: RedisSweep) -> None:
         self._store = store
         self._sweep = sweep
 
     def sessions(self, after: str = "", limit: int = 100) -> list[Session]:
-        """Sessions in the order of their UIDs: the first of each partition, merged."""
+        """A page of heads in the order of their UIDs, merged from all partitions."""
         until = self._store.until()
         begin = b"(" + after.encode() if after else b"-"
-        worlds = self._store.world.partitions
+        partitions = self._store.keyspace.partitions
         query = (begin, "+", "LIMIT", 0, limit)
-        commands = [Command(world.uids, ("ZRANGEBYLEX", world.uids, *query)) for world in worlds]
+        commands = [
+            Command(partition.uids, ("ZRANGEBYLEX", partition.uids, *query)) for partition in partitions
+        ]
         pages = self._store.server.ask_all(commands, until)
         uids = [uid.decode() for uid in islice(iter(sorted(uid for page in pages for uid in page)), limit)]
         calls = []
         for uid in uids:
-            world, keys = self._store.keys_of(uid)
-            calls.append(Call("head", (world.world, keys.s, keys.q)))
+            partition, keys = self._store.keys_of(uid)
+            calls.append(Call("head", (partition.world, keys.s, keys.q)))
         found = self._store.run_all(calls, until) if calls else []
         heads = [read_head(self._store, uid, head, until) for uid, head in zip(uids, found, strict=True)]
         return [head.session for head in heads if head.version is not None]
 
     def session(self, uid: str) -> Session | None:
-        """The head of a session."""
+        """The head of a session; None if it is not stored."""
         head = load_head(self._store, uid, self._store.until())
         return head.session if head.version is not None else None
 
     def counters(self, uid: str) -> dict[str, Counter]:
-        """Task → counter."""
+        """How many instances each task has."""
         keys = self._store.keys_of(uid)[1]
         return rows.counters_from(self._store.ask(self._store.until(), "HGETALL", keys.c))
 
     def instance(self, uid: str, task: str, number: int) -> Instance | None:
-        """One instance."""
+        """One instance by task and number; None if it is not stored."""
         place = instance_place(task, number)
         keys = self._store.keys_of(uid)[1]
         fields = (b"H" + place, b"B" + place)
@@ -80,7 +82,7 @@ class RedisReader:
         after: tuple[str, int] = ("", -1),
         limit: int = 100,
     ) -> list[Instance]:
-        """A page of instances: numbers have no gaps, so their order is that of the tasks that have any."""
+        """A page of instances in the order of task and number, which has no gaps within a task."""
         if statuses is not None and not statuses:
             return []
         wanted = "" if statuses is None else f" {' '.join(status.value for status in statuses)} "
@@ -98,14 +100,14 @@ class RedisReader:
         return found
 
     def _look(self, uid: str, parts: tuple[Part, ...]) -> list[bytes]:
-        world, keys = self._store.keys_of(uid)
+        partition, keys = self._store.keys_of(uid)
         page: list[bytes] = self._store.run(
-            "instances", (world.world, keys.s, keys.x), parts, self._store.until()
+            "instances", (partition.world, keys.s, keys.x), parts, self._store.until()
         )
         return page
 
     def _ranges(self, uid: str, task: str | None, begin: bytes) -> list[Part]:
-        """For each task with instances beyond that place: its name, first number, one after its last."""
+        """For each task with instances after `begin`: its name, the first number, and one after the last."""
         last = instance_of_place(begin) if begin else ("", -1)
         ranges: list[Part] = []
         for name, counter in sorted(self.counters(uid).items()):
@@ -117,7 +119,7 @@ class RedisReader:
     def firings(
         self, uid: str, *, numbers: Collection[int] | None = None, after: int = 0, limit: int = 100
     ) -> list[Firing]:
-        """Firings in their order: a number that is not there ends a page, since they have no gaps."""
+        """A page of firings in their order, which has no gaps, or those with the given numbers."""
         if numbers is not None:
             return list(self._firings(uid, sorted({number for number in numbers if number > 0})))
         found: list[Firing] = []
@@ -142,7 +144,7 @@ class RedisReader:
                     yield rows.firing_from(number, text, kwargs)
 
     def latest(self, uid: str, triggers: Collection[str]) -> dict[str, Firing]:
-        """Trigger → its latest firing."""
+        """The latest firing of each of these triggers that has ever fired."""
         if not triggers:
             return {}
         keys = self._store.keys_of(uid)[1]
@@ -164,10 +166,10 @@ class RedisReader:
         limit: int = 100,
         latest: bool = False,
     ) -> list[StoredRecord]:
-        """A page of records."""
+        """A page of records in the order in which they were stored."""
         if fingerprint is not None and not fingerprint:
             return []
-        wanted = text.encode().lower()  # as bytes only ASCII letters have a lower case
+        wanted = text.encode().lower()  # in bytes, only ASCII letters have a lower case
         filters = (min_level, "" if unresolved is None else int(unresolved), fingerprint or "", 0)
         first, last = _log_range(instance, after)
         found: list[StoredRecord] = []
@@ -185,21 +187,23 @@ class RedisReader:
         return found[::-1] if latest else found
 
     def _page(self, uid: str, parts: tuple[Part, ...]) -> list[Any]:
-        world, keys = self._store.keys_of(uid)
-        page: list[Any] = self._store.run("logs", (world.world, keys.s, keys.x), parts, self._store.until())
+        partition, keys = self._store.keys_of(uid)
+        page: list[Any] = self._store.run(
+            "logs", (partition.world, keys.s, keys.x), parts, self._store.until()
+        )
         return page
 
     def backlog(self) -> Backlog:
-        """What is still to do, counted."""
+        """Count the instances that are scheduled or running."""
         return self._sweep.backlog()
 
     def next_at(self) -> int | None:
-        """When the next one wants attention."""
+        """When the next instance has to be dispatched or rescued; None if there is none."""
         return self._sweep.next_at()
 
 
 def _flagged_range(task: str | None, begin: bytes) -> tuple[bytes, bytes]:
-    """Between which members of the session's order those are that ask for a review."""
+    """The range of members of the session's sorted set for instances that need a review."""
     first, last = b"[g", b"(h"
     if task is not None:
         own = task.encode()
@@ -210,7 +214,7 @@ def _flagged_range(task: str | None, begin: bytes) -> tuple[bytes, bytes]:
 
 
 def _log_range(instance: tuple[str, int] | None, after: int) -> tuple[bytes, bytes]:
-    """Between which members of the session's order the records beyond a cursor are."""
+    """The range of members of the session's sorted set for records after a cursor."""
     place = b"%0*d" % (CURSOR_DIGITS, after + 1)
     if instance is None:
         return b"[o" + place, b"(p"

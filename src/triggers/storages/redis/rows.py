@@ -1,7 +1,8 @@
-"""Sessions, instances, firings and records as fields of a hash in Redis, and back.
+"""Convert sessions, instances, firings and records to fields of a hash in Redis and back.
 
-What a script must read is text of parts with a space between them; all else is JSON that no script looks
-into. An instance's JSON has the columns of :data:`triggers.core.columns.INSTANCE` that are not in its state.
+What scripts read is text with a space between its parts. Everything else is JSON, which no script reads. The
+JSON of an instance, its rest, has the columns of :data:`triggers.core.columns.INSTANCE` that are not in its
+state.
 """
 
 from __future__ import annotations
@@ -26,23 +27,22 @@ if TYPE_CHECKING:
 
 _STATUS: Final = {str(status).encode(): status for status in Status}
 
-#: Whoever is in one of these asks for no review, whatever was said.
 
-#: What stands where there is nothing.
+#: The text for a missing value in a state.
 NOTHING: Final = b"-"
 
 
 class SeenState(NamedTuple):
-    """An instance's state as a decision saw it: what guards look at, and the text that must still be there.
+    """The state of an instance when it was loaded, as text and as the values that guards compare.
 
     Attributes:
-        text: all of it.
-        version: raised by every commit that changes the instance.
+        text: the whole state, which must still be stored when a change is applied.
+        version: is increased by every commit that changes the instance.
         status: its status.
         fence: its fence.
-        lease_until: its lease, None without.
-        log_unresolved: the highest level that asks for a review, 0 for none.
-        flagged: whether it asks for a review.
+        lease_until: when its lease expires, None without a lease.
+        log_unresolved: the highest level of its records that need a review, 0 for none.
+        flagged: whether it needs a review.
     """
 
     text: bytes
@@ -56,7 +56,7 @@ class SeenState(NamedTuple):
 
 # -- instances ------------------------------------------------------------------------------------------
 
-#: What an instance's place tells, and its state, as far as it is read from there; all else is in its rest.
+#: The columns that are in the name of an instance, and in its state. All others are in its rest.
 _PLACE: Final = ("task", "number")
 _STATE: Final = (
     "status",
@@ -73,31 +73,31 @@ _REST: Final = tuple(column for column in INSTANCE if column.name not in {*_PLAC
 _REST_CODECS: Final = tuple((place, codec.empty, codec.restore) for place, codec in codecs_of(_REST))
 _rest_values: Final = rows.Writer(column._replace(codec=None) for column in _REST).write
 
-#: What a rest has where it was stored before there was the column.
+#: The values of columns that are missing in a rest, because it was stored by an older version.
 _DEFAULTS: Final = _rest_values(Instance("", 0, Status.UNSTARTED, 0, 0))
 
 _in_order: Final = itemgetter(*map((*_PLACE, *_STATE, *names_of(_REST)).index, names_of(INSTANCE)))
 
 
 def state_of(instance: Instance, version: int) -> bytes:
-    """What scripts read and change of an instance; the map is in slice.lua."""
-    lease = "-" if instance.lease_until is None else instance.lease_until
+    """The part of an instance that scripts read and change; slice.lua describes it."""
+    lease, dispatches = "-" if instance.lease_until is None else instance.lease_until, instance.handovers
     chosen = ",".join(map(str, instance.log_chosen)) or "-"
     taken = ",".join(map(str, instance.taken.values())) or "-"
     return (
         f"{version} {instance.status.value} {instance.fence} {lease} {instance.run_at} "
-        f"{instance.dispatch_after} {instance.handovers} {instance.log_unresolved} "
+        f"{instance.dispatch_after} {dispatches} {instance.log_unresolved} "
         f"{instance.log_resolved} {chosen} {taken}"
     ).encode()
 
 
 def rest_of(instance: Instance) -> bytes:
-    """All else of an instance."""
+    """The part of an instance that no script reads, as JSON."""
     return to_json(_rest_values(instance))
 
 
 def seen_from(text: bytes) -> SeenState:
-    """Read the part of a state that guards look at."""
+    """Read the part of a state that guards compare."""
     version, status, fence, lease, _, _, _, unresolved, _ = text.split(b" ", 8)
     known, level = _STATUS[status], int(unresolved)
     until = None if lease == NOTHING else int(lease)
@@ -105,7 +105,7 @@ def seen_from(text: bytes) -> SeenState:
 
 
 def instance_from(place: bytes, state: bytes, rest: bytes) -> Instance:
-    """Read an instance."""
+    """Create an instance from its name, state and rest."""
     _, status, fence, lease, run_at, dispatch_after, handovers, unresolved, resolved, chosen, _ = state.split(
         b" "
     )
@@ -134,19 +134,19 @@ def instance_from(place: bytes, state: bytes, rest: bytes) -> Instance:
 
 
 def numbers_of(session: Session, made: int) -> bytes:
-    """What changes with every firing of a session's head, and how many instances it has made."""
+    """The part of a head that every firing changes, and how many instances the session has created."""
     return to_json(
         (session.firings, session.pending, session.finalized, session.created_at, session.modified_at, made)
     )
 
 
 def counter_of(counter: Counter) -> bytes:
-    """A task's counter."""
+    """The counter of a task as text that scripts read."""
     return b"%d %d" % (counter.created, counter.unresolved)
 
 
 def counters_from(found: Sequence[bytes]) -> dict[str, Counter]:
-    """Read tasks, each followed by its counter."""
+    """Create counters from a list of tasks, each followed by its counter."""
     return {
         task.decode(): Counter(*map(int, counter.split(b" ")))
         for task, counter in zip(found[::2], found[1::2], strict=True)
@@ -154,29 +154,29 @@ def counters_from(found: Sequence[bytes]) -> dict[str, Counter]:
 
 
 def latest_of(firing: Firing) -> bytes:
-    """The latest firing of a trigger."""
+    """The number and depth of a trigger's latest firing, as text."""
     return b"%d %d" % (firing.number, firing.depth)
 
 
 def latest_from(text: bytes) -> Latest:
-    """Read it."""
+    """Create what :func:`latest_of` has encoded."""
     number, _, depth = text.partition(b" ")
     return Latest(int(number), int(depth))
 
 
 # -- firings --------------------------------------------------------------------------------------------
 
-#: A firing's number and payload have fields of their own.
+#: The number and the payload of a firing have fields of their own.
 _firing_values: Final = attrgetter(*(name for name in Firing._fields if name not in {"number", "kwargs"}))
 
 
 def firing_of(firing: Firing) -> bytes:
-    """A firing without its number and its payload."""
+    """A firing without its number and payload, as JSON."""
     return to_json(_firing_values(firing))
 
 
 def firing_from(number: int, text: bytes, kwargs: bytes) -> Firing:
-    """Read a firing."""
+    """Create a firing from its number, JSON and payload."""
     trigger, *rest = from_json(text)
     return Firing(number, trigger, kwargs.decode(), *rest)
 
@@ -197,12 +197,12 @@ _kind_of: Final = _parts_of_record(("number", "level", "counts", "fingerprint"))
 _said_by: Final = _parts_of_record(("number", "fence", "attempt"))
 _said: Final = _parts_of_record(names_of(ENTRY))
 
-#: When a stored record was said, and its level.
+#: When a stored record was logged, and its level.
 at_and_level: Final = _parts_of_record(("at", "level"))
 
 
 def record_of(record: Record) -> tuple[bytes, bytes]:
-    """A record, and its number, level, whether it counts, and its kind.
+    """A record as JSON, and its sort key: number, level, whether it counts, and fingerprint.
 
     Raises:
         InvalidValueError: something in it cannot be stored.
@@ -213,14 +213,14 @@ def record_of(record: Record) -> tuple[bytes, bytes]:
 
 
 def record_from(member: bytes, payload: bytes, resolved: int) -> StoredRecord:
-    """Read a record that stands under that member of the log, or of an instance's log."""
+    """Create a record from its member in the log of the session or instance, and its JSON."""
     cursor, place = place_of_record(member)
     kept = from_json(payload)
     return rows.record_from_row((cursor, *instance_of_place(place), *_said_by(kept), resolved, *_said(kept)))
 
 
 def place_of_record(member: bytes) -> tuple[int, bytes]:
-    """The cursor and the instance of a record."""
+    """The cursor and the instance in a member of a log."""
     head, second, third, _ = member.rsplit(b"\0", 3)
     if member[:1] == b"o":
         return int(head[1:]), second + b"\0" + third
@@ -228,7 +228,7 @@ def place_of_record(member: bytes) -> tuple[int, bytes]:
 
 
 def without_context(payload: bytes) -> bytes | None:
-    """The same record without any context, None if it has none."""
+    """The same record without contexts; None if it has none."""
     kept = from_json(payload)
     context, tree = kept[_CONTEXT], kept[_EXCEPTION]
     bare = rows.without_context(tree)

@@ -1,4 +1,4 @@
-"""What a decision needs to see: as the arguments of the script that finds it, and read from its answer."""
+"""What a decision asks for: the arguments of the script that finds it, and the slice from its answer."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 class Head(NamedTuple):
-    """A session's head, and what only the storage knows of it.
+    """The head of a session, and what only this storage knows about it.
 
     Attributes:
         session: the head.
-        version: raised by every decision that was made alone, None without a session.
-        made: how many instances it has made.
-        token: of whoever asks for a moment alone, None if nobody does.
+        version: is increased by every exclusive commit; None if the session is not stored.
+        made: how many instances the session has created.
+        token: the token of a commit that asks the others to wait, None if there is none.
     """
 
     session: Session
@@ -36,7 +36,7 @@ class Head(NamedTuple):
 
 
 def head_from(uid: str, answer: list[Any], rules: RuleSet) -> Head:
-    """Read the answer of head.lua."""
+    """Create a head from the answer of head.lua."""
     version, _, manager, numbers, metadata, now, token = answer
     if version is None:
         return Head(Session(uid, int(now)), None, 0, token)
@@ -48,7 +48,7 @@ def head_from(uid: str, answer: list[Any], rules: RuleSet) -> Head:
 
 
 def parts_of(need: Need) -> list[Part]:
-    """The arguments of slice.lua after the version; the map is there."""
+    """The arguments of slice.lua after the version; the script describes them."""
     parts: list[Part] = [keyed_field(*need.key) if need.key else b""]
     if need.tasks is None:
         parts.append(-1)
@@ -74,7 +74,7 @@ def parts_of(need: Need) -> list[Part]:
 
 
 def slice_from(need: Need, answer: list[Any], seen: dict[tuple[str, int], SeenState]) -> Slice:
-    """Read the answer of slice.lua, and remember the instances as they were seen; without history."""
+    """Create a slice, without history, from the answer of slice.lua, and add the loaded states to `seen`."""
     keyed, counters, latest, instances, payloads, flagged, level = answer
     found = Slice(level=level)
     if keyed:

@@ -1,9 +1,9 @@
-"""Redis, Valkey or a cluster of either: many machines, one memory with a file behind it.
+"""Redis, Valkey, or a cluster of either, for sessions that are shared by many machines.
 
-A decision is made from what was loaded, and stored by one script that first checks that all of it still is as
-it was seen; where it is not, the decision is made anew. So nobody ever holds a lock that others need, and a
-process that dies between loading and storing has done nothing. A session and what is due in its partition
-have their keys in one slot, so they change together on a cluster, too.
+A decision is run on what was loaded, and one script stores its changes. The script first checks that nothing
+of what was loaded has changed. If something has, the decision is run again. So no process holds a lock that
+others need, and a process that dies between loading and storing has changed nothing. The keys of a session
+and the due instances of its partition are in one slot, so they change together in a cluster, too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from triggers.core.exchange import Changes, Decision
     from triggers.storages.base import Expired, Lease, Purge, Purged, ReadyInstance
 
-#: After so many conflicts in a row the others are asked to wait for a moment.
+#: After this many conflicts in a row, a commit asks the others to wait.
 CONFLICTS: Final = 2
 
 #: The first and the longest pause after a conflict, in seconds.
@@ -43,15 +43,17 @@ class RedisStorage:
 
     Args:
         url: ``redis://user:password@host:port/db``, ``rediss://`` for TLS, ``redis+unix:///path?db=0``,
-            ``redis+cluster://host:port`` or ``rediss+cluster://``; with the options ``prefix=trg`` (what
-            every key begins with), ``partitions=64`` (counts at the first use only), ``timeout=30`` (seconds
-            to go on trying), ``socket_timeout=5``, ``expire_finalized=30d`` (finalised sessions with nothing
-            open go after so long) and ``unsafe=1`` (warn, where a server that may forget would be refused).
-        clock: a Lua expression that gives the time in microseconds since the Unix epoch; the server's
-            by default.
+            ``redis+cluster://host:port`` or ``rediss+cluster://``; with the options ``prefix=trg`` (of
+            every key), ``partitions=64`` (used only when the keyspace is created), ``timeout=30`` (seconds
+            during which a call is retried), ``socket_timeout=5``, ``expire_finalized=30d`` (when finalized
+            sessions with nothing left to do are deleted) and ``unsafe=1`` (warn about a server that can lose
+            acknowledged data, instead of refusing it).
+        clock: a Lua expression for the time in microseconds since the Unix epoch; the server's time by
+            default.
 
     Raises:
-        StorageError: the server does not answer, may forget what it has acknowledged, or is not ours.
+        StorageError: the server does not answer, can lose acknowledged data, or contains other data under
+            this prefix.
     """
 
     def __init__(self, url: str, *, clock: str = SERVER_CLOCK) -> None:
@@ -61,7 +63,7 @@ class RedisStorage:
 
     @classmethod
     def from_url(cls, url: str) -> RedisStorage:
-        """Open what the URL names."""
+        """Open the server or cluster at this URL."""
         return cls(url)
 
     def __repr__(self) -> str:
@@ -69,20 +71,24 @@ class RedisStorage:
 
     @property
     def reader(self) -> RedisReader:
-        """The plug for reading."""
+        """The plug for reading from this storage."""
         return self._reader
 
     def now(self) -> int:
-        """The server's time; of a cluster, that of one of its masters."""
-        world = self._store.world.partitions[0].world
+        """The time by the server's clock, in microseconds; in a cluster, that of one of its masters."""
+        world = self._store.keyspace.partitions[0].world
         return int(self._store.run("time", (world,), (), self._store.until()))
 
     def close(self) -> None:
-        """Close every connection that nobody uses; what is called later opens new ones."""
+        """Close all connections that are not in use. A later call opens new ones."""
         self._store.server.close()
 
     def joined(self, connection: object) -> NoReturn:
-        """Raise StorageError: Redis has no transactions that others could take part in."""
+        """Raise StorageError: Redis has no transactions that an application could share.
+
+        Raises:
+            StorageError: always.
+        """
         message = (
             f"{self._store.url.shown} cannot join a transaction on {type_name(type(connection))}: use "
             f"sqlite:/// or postgresql://, in the application's own database"
@@ -90,7 +96,7 @@ class RedisStorage:
         raise StorageError(message)
 
     def commit(self, uid: str, decision: Decision, timeout: float | None = None) -> Changes:
-        """Let a decision be made about a session and apply it, by one script."""
+        """Run a decision about a session and apply its changes, by one script."""
         until = self._store.until(timeout)
         exclusive = decision.exclusive
         pauses = Pauses(until, CONFLICT_PAUSE, LONGEST_CONFLICT_PAUSE)
@@ -111,17 +117,17 @@ class RedisStorage:
         raise ConflictError.too_often(uid, conflicts + refused)
 
     def renew(self, leases: Collection[Lease], lease: int) -> set[Lease]:
-        """Extend the claims that still hold."""
+        """Extend the leases of claims that still hold; returns the others."""
         return self._sweep.renew(leases, lease)
 
     def due(self, limit: int, *, grace: int, include_recent: bool = False) -> list[ReadyInstance]:
-        """Take what is to be handed over, from all partitions alike."""
+        """Take instances to dispatch from all partitions, those that have waited longest first."""
         return self._sweep.due(limit, grace, include_recent=include_recent)
 
     def expired(self, limit: int) -> list[Expired]:
-        """The claims that ran out."""
+        """Running instances whose lease has expired."""
         return self._sweep.expired(limit)
 
     def purge_logs(self, purge: Purge, *, after: int = 0, limit: int = 500) -> Purged:
-        """Remove a batch of old records, or their contexts."""
+        """Delete a batch of old records, or only their contexts."""
         return purge_records(self._store, purge, after, limit)

@@ -1,4 +1,4 @@
-"""What every part of the storage stands on: the server, its world, scripts run in it, rule sets read once."""
+"""What all parts of the storage use: the server, the keyspace, its scripts, and the cached rule sets."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
     from triggers.storages.redis.nodes import Part
     from triggers.storages.redis.url import RedisUrl
 
-#: Of so many rule sets it is known which partition has them; one more empties that set.
+#: For this many pairs of partition and rule set, it is remembered that they are stored; one more empties the
+#: set.
 MAX_KNOWN: Final = 64_000
 
-#: What scripts answer where the world is not the one that was opened.
+#: The answer of a script if the keyspace is not the one that was opened.
 GONE: Final = b"GONE"
 
 
 class Call(NamedTuple):
-    """A script to run: its name, its keys, of which the first is the partition's world, and its arguments."""
+    """A script to run: its name, its keys (the first is the partition's `world`), and its arguments."""
 
     name: str
     keys: Sequence[bytes]
@@ -36,14 +37,15 @@ class Call(NamedTuple):
 
 
 class RedisStore:
-    """One world in one Redis.
+    """The keyspace of one storage in one Redis.
 
     Args:
-        url: where it is, and how it is used.
-        clock: the Lua expression that gives the time.
+        url: the server, and the options.
+        clock: the Lua expression for the time.
 
     Raises:
-        StorageError: the server does not answer, may forget, or has something else there.
+        StorageError: the server does not answer, can lose acknowledged data, or contains other data under the
+            prefix.
     """
 
     def __init__(self, url: RedisUrl, clock: str) -> None:
@@ -54,31 +56,31 @@ class RedisStore:
         self._stored: set[tuple[bytes, str]] = set()
         try:
             check_server(self.server)
-            self.world, self.token = open_keyspace(self.server)
+            self.keyspace, self.token = open_keyspace(self.server)
         except BaseException:
             self.server.close()
             raise
 
     def until(self, timeout: float | None = None) -> float:
-        """The monotonic time at which an operation gives up that begins now."""
+        """The monotonic time at which an operation that begins now times out."""
         return time.monotonic() + (self.url.timeout if timeout is None else timeout)
 
     def keys_of(self, uid: str) -> tuple[PartitionKeys, SessionKeys]:
-        """The keys of a session, and of its partition."""
-        return self.world.keys_of(uid)
+        """The keys of a session's partition, and those of the session."""
+        return self.keyspace.keys_of(uid)
 
     def run(self, name: str, keys: Sequence[bytes], parts: Iterable[Part], until: float) -> Any:
-        """The answer of one script, whose first argument says which world is meant.
+        """Run one script and return its answer.
 
         Raises:
-            StorageCorruptError: the world is not there any more; nothing was written.
+            StorageCorruptError: the keyspace no longer exists; nothing was written.
         """
         return self.run_all([Call(name, keys, parts)], until)[0]
 
     def run_all(self, calls: Sequence[Call], until: float, *, partly: bool = False) -> list[Any]:
-        """The answers of several scripts, with one round trip to each node that has to do with them.
+        """Run several scripts, with one round trip to each node that is involved, and return their answers.
 
-        With `partly` those of a node that is away are None, if others answer.
+        With `partly`, the answers of an unavailable node are None, if other nodes answer.
         """
         commands = [call(script(one.name, self._clock), one.keys, (self.token, *one.parts)) for one in calls]
         answers = self.server.ask_all(commands, until, partly=partly)
@@ -87,30 +89,30 @@ class RedisStore:
         return answers
 
     def ask(self, until: float, *words: Part) -> Any:
-        """The answer to one command whose second word is its key."""
+        """Run one command, whose second word is its key, and return the answer."""
         return self.server.ask(Command(_key(words), words), until)
 
-    def rules(self, world: PartitionKeys, digest: bytes, until: float) -> RuleSet:
-        """The rule set of that digest, as a session of that partition refers to it."""
+    def rules(self, partition: PartitionKeys, digest: bytes, until: float) -> RuleSet:
+        """The rule set with this digest, which a session of this partition uses."""
 
         def read(digest: bytes) -> str:
-            body: bytes | None = self.ask(until, "HGET", world.rules, digest)
+            body: bytes | None = self.ask(until, "HGET", partition.rules, digest)
             if body is None:
-                message = f"{self.url.shown} has lost the rules {digest.decode()}: restore a backup"
+                message = f"{self.url.shown} has lost the rule set {digest.decode()}: restore a backup"
                 raise StorageCorruptError(message)
             return body.decode()
 
         return self._rules.one(digest, read)
 
-    def rules_to_store(self, world: PartitionKeys, rules: RuleSet) -> list[Part]:
-        """Digest and body, unless this process knows that the partition has them."""
-        return [] if (world.tag, rules.digest) in self._stored else [rules.digest, rules.body]
+    def rules_to_store(self, partition: PartitionKeys, rules: RuleSet) -> list[Part]:
+        """Digest and text of a rule set; nothing if this process knows that the partition has stored it."""
+        return [] if (partition.tag, rules.digest) in self._stored else [rules.digest, rules.body]
 
-    def have_stored(self, world: PartitionKeys, rules: RuleSet) -> None:
-        """The partition has this rule set, for ever."""
+    def have_stored(self, partition: PartitionKeys, rules: RuleSet) -> None:
+        """Remember that the partition has stored this rule set, which is never deleted."""
         if len(self._stored) >= MAX_KNOWN:
             self._stored.clear()
-        self._stored.add((world.tag, rules.digest))
+        self._stored.add((partition.tag, rules.digest))
 
 
 def _key(words: tuple[Part, ...]) -> bytes:

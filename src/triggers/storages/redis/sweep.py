@@ -1,8 +1,8 @@
-"""What goes round all partitions: who is due, who has lost a lease, heartbeats, and what is still to do.
+"""Operations on all partitions: instances that are due or lost, heartbeats, and counts.
 
-On one server each look is one round trip for all partitions, on a cluster one to each node. Those that waited
-longest come first over all of them: first it is asked when they are due, then each partition gives its part.
-Where a node of a cluster is away, those of the others are looked after.
+Each operation needs one round trip to a server, or one to each node of a cluster. Instances that have waited
+longest come first across all partitions: first the partitions are asked for times, then each returns its
+share. If a node of a cluster is unavailable, the instances on the other nodes are still found.
 """
 
 from __future__ import annotations
@@ -23,51 +23,57 @@ if TYPE_CHECKING:
     from triggers.storages.redis.nodes import Part
     from triggers.storages.redis.store import RedisStore
 
-#: At first each partition is asked for so many times its share of the limit, and for so many at least.
+#: At first each partition is asked for this many times its share of the limit, and at least for this many
+#: instances.
 AHEAD: Final = 4
 FEWEST: Final = 8
 
-#: How often finalised sessions are looked for that may go, in seconds, and how many of a partition at a time.
+#: How often finalized sessions to delete are searched for, in seconds, and how many of a partition at a time.
 EXPIRE_EVERY: Final = 60.0
 EXPIRE_AT_ONCE: Final = 20
 
 
 class RedisSweep:
-    """Rounds over the partitions of a store."""
+    """Finds what a sweep has to do, in all partitions of a store."""
 
     def __init__(self, store: RedisStore) -> None:
         self._store = store
         self._expires_at = 0.0
 
     def due(self, limit: int, grace: int, *, include_recent: bool) -> list[ReadyInstance]:
-        """Take what is to be handed over."""
+        """Take instances to dispatch, those that have waited longest first."""
         until = self._store.until()
         self._expire(until)
         ahead = MAX_PAUSE * grace if include_recent else 0
         shares = self._shares("out", ahead, limit, until)
         rest = (ahead, grace, MAX_PAUSE)
         calls = [
-            Call("take", (world.world, world.out, world.cool), (share, *rest, world.tag + b"s:"))
-            for world, share in shares
+            Call(
+                "take",
+                (partition.world, partition.out, partition.cool),
+                (share, *rest, partition.tag + b"s:"),
+            )
+            for partition, share in shares
         ]
         answers = self._store.run_all(calls, until) if calls else []
         found = [
-            (float(when), world, member, digest)
-            for (world, _), answer in zip(shares, answers, strict=True)
+            (float(when), partition, member, digest)
+            for (partition, _), answer in zip(shares, answers, strict=True)
             for when, member, digest in _groups(answer, 3)
         ]
         found.sort(key=lambda one: one[0])
         return [
-            ReadyInstance.by(self._store.rules(world, digest, until), *instance_of_member(member))
-            for _, world, member, digest in found
+            ReadyInstance.by(self._store.rules(partition, digest, until), *instance_of_member(member))
+            for _, partition, member, digest in found
         ]
 
     def expired(self, limit: int) -> list[Expired]:
-        """The claims that ran out."""
+        """Running instances whose lease has expired."""
         until = self._store.until()
         shares = self._shares("lease", 0, limit, until)
         calls = [
-            Call("lost", (world.world, world.lease), (share, world.tag + b"s:")) for world, share in shares
+            Call("lost", (partition.world, partition.lease), (share, partition.tag + b"s:"))
+            for partition, share in shares
         ]
         answers = self._store.run_all(calls, until) if calls else []
         found = [one for answer in answers for one in _groups(answer, 4)]
@@ -78,53 +84,56 @@ class RedisSweep:
         ]
 
     def _shares(self, kind: str, ahead: int, limit: int, until: float) -> list[tuple[PartitionKeys, int]]:
-        """How many of those that waited longest each partition has, where it has any."""
-        worlds = self._store.world.partitions
-        most = min(limit, max(FEWEST, AHEAD * limit // len(worlds)))
-        asked = dict.fromkeys(range(len(worlds)), most)
+        """How many of the instances that have waited longest each partition has, if any."""
+        partitions = self._store.keyspace.partitions
+        most = min(limit, max(FEWEST, AHEAD * limit // len(partitions)))
+        asked = dict.fromkeys(range(len(partitions)), most)
         times: dict[int, list[float]] = {}
         while asked:
-            calls = [Call("peek", _index(worlds[n], kind), (kind, ahead, most)) for n, most in asked.items()]
+            calls = [
+                Call("peek", _index(partitions[n], kind), (kind, ahead, most)) for n, most in asked.items()
+            ]
             answers = self._store.run_all(calls, until, partly=True)
             times |= {n: list(map(float, answer or ())) for n, answer in zip(asked, answers, strict=True)}
             first = islice(merge(*([(when, n) for when in found] for n, found in times.items())), limit)
             counts = dict.fromkeys(times, 0)
             for _, n in first:
                 counts[n] += 1
-            # Of a partition that was asked for few, and gave all of them, there may be more to come first.
+            # If all instances of a short answer are among the first, the partition can have more of them.
             asked = {n: limit for n in asked if asked[n] < limit and counts[n] == asked[n]}
-        return [(worlds[n], count) for n, count in counts.items() if count] if limit > 0 else []
+        return [(partitions[n], count) for n, count in counts.items() if count] if limit > 0 else []
 
     def backlog(self) -> Backlog:
-        """What is still to do, counted."""
+        """Count the instances that are scheduled or running."""
         calls = [
-            Call("backlog", (world.world, world.out, world.cool, world.lease))
-            for world in self._store.world.partitions
+            Call("backlog", (partition.world, partition.out, partition.cool, partition.lease))
+            for partition in self._store.keyspace.partitions
         ]
         answers = self._store.run_all(calls, self._store.until())
         scheduled, later, running = (sum(answer[part] for answer in answers) for part in range(3))
         return Backlog(scheduled - later, later, running)
 
     def next_at(self) -> int | None:
-        """When the next one wants attention."""
+        """When the next instance has to be dispatched or rescued; None if there is none."""
         calls = [
-            Call("next", (world.world, world.out, world.lease)) for world in self._store.world.partitions
+            Call("next", (partition.world, partition.out, partition.lease))
+            for partition in self._store.keyspace.partitions
         ]
         answers = self._store.run_all(calls, self._store.until(), partly=True)
         return min((int(float(when)) for answer in answers for when in answer or () if when), default=None)
 
     def renew(self, leases: Collection[Lease], lease: int) -> set[Lease]:
-        """Extend the claims that still hold."""
-        of_world: dict[PartitionKeys, list[Lease]] = {}
+        """Extend the leases of claims that still hold; returns the others."""
+        of_partition: dict[PartitionKeys, list[Lease]] = {}
         for held in leases:
-            of_world.setdefault(self._store.keys_of(held.uid)[0], []).append(held)
-        if not of_world:
+            of_partition.setdefault(self._store.keys_of(held.uid)[0], []).append(held)
+        if not of_partition:
             return set()
-        calls = [self._renewal(world, held, lease) for world, held in of_world.items()]
+        calls = [self._renewal(partition, held, lease) for partition, held in of_partition.items()]
         answers = self._store.run_all(calls, self._store.until())
-        return {held[n - 1] for held, lost in zip(of_world.values(), answers, strict=True) for n in lost}
+        return {held[n - 1] for held, lost in zip(of_partition.values(), answers, strict=True) for n in lost}
 
-    def _renewal(self, world: PartitionKeys, leases: list[Lease], lease: int) -> Call:
+    def _renewal(self, partition: PartitionKeys, leases: list[Lease], lease: int) -> Call:
         sessions: dict[bytes, int] = {}
         parts: list[Part] = [lease]
         for held in leases:
@@ -132,10 +141,10 @@ class RedisSweep:
             place = instance_place(held.task, held.number)
             number = sessions.setdefault(keys.s, len(sessions) + 1)
             parts += (number, member_of_instance(keys.place, place), place, held.fence)
-        return Call("renew", (world.world, world.lease, *sessions), parts)
+        return Call("renew", (partition.world, partition.lease, *sessions), parts)
 
     def _expire(self, until: float) -> None:
-        """Let finalised sessions go that have been kept for long enough, a few at a time."""
+        """Delete some finalized sessions that have been kept for long enough, at most once in a while."""
         after = self._store.url.expire_finalized
         if after is None or time.monotonic() < self._expires_at:
             return
@@ -144,21 +153,21 @@ class RedisSweep:
             self._expires_at = 0.0  # there is more
 
     def expire(self, after: int, until: float) -> bool:
-        """Let some finalised sessions go that did not change for so long; whether there may be more."""
+        """Delete some finalized sessions without changes for this time; returns whether there can be more."""
         calls = [
             Call(
                 "expire",
-                (world.world, world.ended, world.uids, world.logged),
-                (after, EXPIRE_AT_ONCE, *(world.tag + kind for kind in (b"s:", b"c:", b"x:"))),
+                (partition.world, partition.ended, partition.uids, partition.logged),
+                (after, EXPIRE_AT_ONCE, *(partition.tag + kind for kind in (b"s:", b"c:", b"x:"))),
             )
-            for world in self._store.world.partitions
+            for partition in self._store.keyspace.partitions
         ]
         answers = self._store.run_all(calls, until)
         return any(looked == EXPIRE_AT_ONCE for looked, _ in answers)
 
 
-def _index(world: PartitionKeys, kind: str) -> tuple[bytes, bytes, bytes]:
-    return world.world, world.out if kind == "out" else world.lease, world.cool
+def _index(partition: PartitionKeys, kind: str) -> tuple[bytes, bytes, bytes]:
+    return partition.world, partition.out if kind == "out" else partition.lease, partition.cool
 
 
 def _groups(answer: list[Any], size: int) -> Iterator[tuple[Any, ...]]:

@@ -1,4 +1,4 @@
-"""Which Redis, and how it is to be used: the URL taken apart."""
+"""The URL of a Redis server or cluster, and its options."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from triggers.exceptions import StorageError
 
-#: How long an operation goes on trying while the server is away or others are faster, in seconds.
+#: How long an operation is retried while the server is unavailable or other commits come first, in seconds.
 TIMEOUT: Final = 30.0
 
-#: How long one answer may take before the connection is given up and another one tried, in seconds.
+#: How long one answer may take before the connection is closed and another one tried, in seconds.
 SOCKET_TIMEOUT: Final = 5.0
 
-#: How many partitions a storage gets at its first use; it cannot be changed afterwards.
+#: The number of partitions of a new storage; it cannot be changed afterwards.
 PARTITIONS: Final = 64
 
-#: A cluster has so many slots, so more partitions would be no use.
+#: The number of slots of a cluster; more partitions would have no effect.
 MOST_PARTITIONS: Final = 16_384
 
 _PORT: Final = 6379
@@ -44,21 +44,21 @@ class RedisUrl:
     """The parts of a URL.
 
     Attributes:
-        shown: the URL as messages have it, without the password.
+        shown: the URL without the password, for messages.
         hosts: (host, port) of the server, or of some nodes of the cluster.
-        socket: path of the server's Unix socket, "" for TCP.
-        db: number of the database.
-        username: who to say that we are, None for nobody.
-        password: never shown.
+        socket: the path of the server's Unix socket, "" for TCP.
+        db: the number of the database.
+        username: the name of the user, None for the default user.
+        password: the password, which no message contains.
         tls: whether the connection is encrypted.
-        cluster: whether it is a cluster.
+        cluster: whether the URL is that of a cluster.
         files: redis-py's settings that name files for TLS.
-        prefix: what every key begins with.
-        partitions: how many there are, if this is the first use.
-        timeout: how long an operation goes on trying, in seconds.
+        prefix: the prefix of every key.
+        partitions: the number of partitions, used only when the keyspace is created.
+        timeout: how long an operation is retried, in seconds.
         socket_timeout: how long one answer may take, in seconds.
-        expire_finalized: how long a finalised session is kept, in microseconds, None for ever.
-        unsafe: whether a server is used, with a warning, that may forget.
+        expire_finalized: how long a finalized session is kept, in microseconds; None to keep all.
+        unsafe: whether a server that can lose acknowledged data is used, with a warning.
     """
 
     shown: str
@@ -79,10 +79,10 @@ class RedisUrl:
 
     @classmethod
     def parse(cls, url: str) -> RedisUrl:
-        """Read ``redis://host:port/db?option=value`` and its relatives.
+        """Read ``redis://host:port/db?option=value``, or a URL with one of the other schemes.
 
         Raises:
-            StorageError: it cannot be read; the message has no password in it.
+            StorageError: the URL is not valid. The message does not contain the password.
         """
         shown = without_password(url)
         try:
@@ -98,19 +98,19 @@ class RedisUrl:
             return cls(**found, **_options(options, tls=tls))
         except (KeyError, ValueError) as error:
             message = (
-                f"{shown!r} names no Redis ({error}): write redis://host:port/db, rediss:// for TLS, "
-                f"redis+unix:///path/to/socket?db=0, or redis+cluster://host:port; options are {_KNOWN}"
+                f"{shown!r} is not a valid Redis URL ({error}): write redis://host:port/db, rediss:// for "
+                f"TLS, redis+unix:///path/to/socket?db=0, or redis+cluster://host:port; options are {_KNOWN}"
             )
             raise StorageError(message) from None
 
     @property
     def is_exposed(self) -> bool:
-        """Whether it leads over a network without a password."""
+        """Whether the server is used over a network without a password."""
         return not self.password and not self.socket and not all(_is_loopback(host) for host, _ in self.hosts)
 
 
 def without_password(url: str) -> str:
-    """The URL as it may be shown."""
+    """The URL with its passwords replaced, for messages."""
     hidden = re.sub(r"(?<=://)([^/?#]*):[^/?#]*@", r"\1:***@", url)
     return re.sub(r"(?i)([?&][^=&]*pass[^=&]*=)[^&#]*", r"\1***", hidden)
 
@@ -119,7 +119,7 @@ def _tcp(hosts: str, path: str, *, cluster: bool) -> dict[str, Any]:
     names = [urlsplit(f"//{host}") for host in hosts.split(",")]
     found = tuple((name.hostname or "localhost", name.port or _PORT) for name in names)
     if len(found) > 1 and not cluster:
-        raise ValueError("one host, unless it is a cluster")
+        raise ValueError("several hosts are possible only for a cluster")
     db = path.strip("/")
     if cluster and db not in {"", "0"}:
         raise ValueError("a cluster has no numbered databases")
@@ -149,7 +149,7 @@ def _options(options: dict[str, str], *, tls: bool) -> dict[str, Any]:
         elif name in _TLS and tls and value:
             files.append((name, value))
         else:
-            raise ValueError(f"there is no such option as {name} with such a value")
+            raise ValueError(f"unknown option or invalid value: {name}")
     return {**found, "files": tuple(files)}
 
 

@@ -1,4 +1,4 @@
-"""SQL by name: each statement stands in a `.sql` file, under a line ``-- name: …`` and its explanation."""
+"""SQL by name: each statement is in a `.sql` file, under a line ``-- name: …`` and its description."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib.resources import files
 
 @cache
 def statements(dialect: str) -> dict[str, str]:
-    """Name → statement, of the file `<dialect>/statements.sql` beside this package."""
+    """Name → statement, from the file `<dialect>/statements.sql` beside this package."""
     text = (files("triggers.storages") / dialect / "statements.sql").read_text("utf-8")
     parts = re.split(r"^-- name: (\w+)$", text, flags=re.MULTILINE)[1:]
     return {name: _bare(body) for name, body in zip(parts[::2], parts[1::2], strict=True)}
@@ -17,7 +17,7 @@ def statements(dialect: str) -> dict[str, str]:
 
 @cache
 def migrations(dialect: str) -> tuple[tuple[str, ...], ...]:
-    """The statements of each numbered file in `<dialect>/migrations`; those of the first make version 1."""
+    """The statements of each numbered file in `<dialect>/migrations`. The first file makes version 1."""
     folder = files("triggers.storages") / dialect / "migrations"
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
     return tuple(

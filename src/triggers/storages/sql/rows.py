@@ -1,6 +1,6 @@
-"""Instances, firings and records as rows of a table, and back: the same for every SQL storage.
+"""Convert instances, firings and records to rows of a table and back, for all SQL storages.
 
-What is written and read is derived from :mod:`triggers.core.columns`.
+The columns are those of :mod:`triggers.core.columns`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Row = tuple[Any, ...]
 
-#: A parameter in the text of a statement; `::` is a cast.
+#: A named parameter in the text of a statement; `::` is a cast.
 _PARAMETER: Final = re.compile(r"(?<!:):(\w+)")
 
 
@@ -30,12 +30,13 @@ class Writer:
     """The parameters of a statement that writes columns, and their places in its text.
 
     Args:
-        columns: what it writes.
-        keys: attributes of the written object that say which row it is.
-        given: names of the parameters that are passed beside the object.
+        columns: the columns to write.
+        keys: attributes of the written object that identify its row.
+        given: names of the parameters that are passed in addition to the object.
 
     Attributes:
-        write: takes the object and the given parameters; returns the parameters of the statement, in order.
+        write: takes the object and the additional parameters; returns the parameters of the statement, in
+            order.
     """
 
     def __init__(
@@ -47,21 +48,24 @@ class Writer:
         self.write = _writer(read, tuple(given))
 
     def filled_in(self, text: str, mark: str) -> str:
-        """The statement with its columns, and its parameters by number.
+        """The statement with its columns filled in and its parameters numbered.
 
         Args:
-            text: has `{columns}`, `{values}` or `{assignments}` for the columns, and `:name` for a parameter.
-            mark: what numbers follow in this dialect.
+            text: contains `{columns}`, `{values}` or `{assignments}` for the columns, and `:name` for a
+                parameter.
+            mark: the character before the number of a parameter in this dialect.
 
         Raises:
-            ValueError: it names a parameter that the writer does not have.
+            ValueError: the text contains a parameter that the writer does not have.
         """
         names = names_of(self._columns)
         numbers = {name: number for number, name in enumerate(self._parameters, 1)}
 
         def number_of(found: re.Match[str]) -> str:
             if found[1] not in numbers:
-                message = f"the statement has a parameter :{found[1]}; there are {', '.join(numbers)}"
+                message = (
+                    f"the statement has an unknown parameter :{found[1]}; known are {', '.join(numbers)}"
+                )
                 raise ValueError(message)
             return f"{mark}{numbers[found[1]]}"
 
@@ -71,13 +75,14 @@ class Writer:
         return _PARAMETER.sub(number_of, text)
 
 
-# Both are compiled once, as the methods of a dataclass are: every firing writes and reads rows.
+# Both functions are compiled once, like the methods of a dataclass, because every firing writes and reads
+# rows.
 
 
 def _writer(columns: Iterable[Column], given: tuple[str, ...]) -> Callable[..., Row]:
-    """A function that takes an object and the given values, and returns all of them as they are stored."""
+    """A function that returns the stored values of an object, followed by the given values."""
     used: dict[str, Any] = {}
-    parts: dict[str, str] = {}  # such as the entry of a record, which has most of its columns
+    parts: dict[str, str] = {}  # such as the entry of a record, which contains most of its columns
     values = []
     for column in columns:
         part, _, name = column.attribute.rpartition(".")
@@ -93,7 +98,7 @@ def _writer(columns: Iterable[Column], given: tuple[str, ...]) -> Callable[..., 
 
 
 def _reader(columns: Iterable[Column], kind: type) -> Callable[[Iterable[Any]], Any]:
-    """A function that makes an object of that class of stored values."""
+    """A function that creates an object of that class from stored values."""
     lines = ["made = kind(*row)"]
     used: dict[str, Any] = {"kind": kind}
     for column, codec in ((column, column.codec) for column in columns if column.codec is not None):
@@ -106,12 +111,12 @@ def _reader(columns: Iterable[Column], kind: type) -> Callable[[Iterable[Any]], 
 
 def _compiled(parameters: Iterable[str], lines: Iterable[str], used: dict[str, Any]) -> Callable[..., Any]:
     source = "\n    ".join((f"def made({', '.join(parameters)}):", *lines))
-    exec(source, used)  # noqa: S102 - it is made of the names in the description, and of nothing else
+    exec(source, used)  # noqa: S102 - it consists of the names in the description and nothing else
     made: Callable[..., Any] = used["made"]
     return made
 
 
-#: The columns that each statement about instances writes.
+#: The columns that each statement for instances writes.
 CREATED: Final = tuple(column for column in INSTANCE if Write.CREATED in column.written)
 TRIGGERED: Final = tuple(column for column in INSTANCE if Write.TRIGGERED in column.written)
 TRANSITIONED: Final = tuple(column for column in INSTANCE if Write.TRANSITIONED in column.written)
@@ -119,10 +124,10 @@ TRANSITIONED: Final = tuple(column for column in INSTANCE if Write.TRANSITIONED 
 #: The columns of a firing.
 FIRING: Final = tuple(map(Column, Firing._fields))
 
-#: The parameters for what a guard compares.
+#: The parameters with what a guard compares.
 GUARD: Final = ("guard_status", "guard_fence", "guard_lease_until")
 
-#: What :func:`record_from_row` reads.
+#: The columns that :func:`record_from_row` reads.
 LOG: Final = ("cursor", "task", "instance", "number", "fence", "attempt", "resolved", *names_of(ENTRY))
 
 #: The statuses of :data:`triggers.core.status.SETTLED`, as SQL values.
@@ -134,9 +139,10 @@ OPEN = (
     " AND logs.number NOT IN (SELECT value FROM json_each(instances.log_chosen)))"
 )
 
-#: A record said before ?1, at most at level ?2, that does not ask for a review by the threshold ?3 or by that
-#: of its instance; with ?4 only one that has a context, or whose exception, its causes and members among it,
-#: has one: as a key, "context" never has a backslash before its end.
+#: A record that was logged before ?1, has at most the level ?2, and does not need a review by the threshold
+#: ?3 or that of its instance. With ?4, only a record that has a context, or whose exception has one, in its
+#: causes and members, too. As a key in the JSON text, "context" never has a backslash before its closing
+#: quotation mark.
 PURGEABLE = (
     "logs.at < ?1 AND logs.level <= ?2"
     f" AND NOT (instances.log_unresolved > 0 AND logs.level >= min(?3, instances.log_unresolved) AND {OPEN}"
@@ -147,11 +153,11 @@ PURGEABLE = (
 
 
 def placeholders(*, ref: str, is_open: str) -> Mapping[str, str]:
-    """What queries select, by the name that stands for it in their texts.
+    """Placeholder → the columns that it stands for in the texts of queries.
 
     Args:
-        ref: the column of `instances` that is an instance's reference.
-        is_open: tells a record that no review covers.
+        ref: the column of `instances` that contains an instance's reference.
+        is_open: the condition for a record that no review covers.
     """
     other = {"cursor": "logs.id", "task": "instances.task", "instance": "instances.number"}
     other["resolved"] = f"NOT {is_open}"
@@ -168,28 +174,28 @@ def placeholders(*, ref: str, is_open: str) -> Mapping[str, str]:
 
 
 def dump(names: Any) -> str:
-    """A list or mapping of names and numbers as JSON."""
+    """Encode a list or mapping of names and numbers as JSON."""
     return to_json(names).decode()
 
 
-#: Reads what `{instance_columns}` selects.
+#: Creates an instance from the columns of `{instance_columns}`.
 instance_from_row: Final[Callable[[Iterable[Any]], Instance]] = _reader(INSTANCE, Instance)
 
 _entry_from: Final[Callable[[Iterable[Any]], LogEntry]] = _reader(ENTRY, LogEntry)
 
 
 def firing_from_row(row: Iterable[Any]) -> Firing:
-    """Read what `{firing_columns}` selects."""
+    """Create a firing from the columns of `{firing_columns}`."""
     return Firing(*row)
 
 
 def record_from_row(row: Iterable[Any]) -> StoredRecord:
-    """Read what `{log_columns}` selects."""
+    """Create a record from the columns of `{log_columns}`."""
     cursor, task, instance, number, fence, attempt, resolved, *said = row
     entry = _entry_from(said)
     return StoredRecord(cursor, task, instance, number, fence, attempt, bool(resolved), entry)
 
 
 def without_context(tree: str | None) -> str | None:
-    """The stored tree of an exception without any context."""
+    """A stored exception without the contexts of it, its causes and its members."""
     return None if tree is None else encode(without_contexts(decode(tree)), "exception")

@@ -1,4 +1,4 @@
-"""A transaction of the application's on a SQLite file, in which our commits are savepoints."""
+"""A transaction of the application on a SQLite file, in which each commit of a session is a savepoint."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
     from triggers.storages.sqlite.file import SqliteFile
 
-#: Takes the lock for writing and changes nothing. What was read before, in the same transaction, is then
-#: still what is stored, or the lock is not given.
+#: Acquires the write lock and changes nothing. SQLite refuses the lock if what this transaction has read
+#: before is no longer what is stored.
 LOCK: Final = "UPDATE rule_sets SET id = id WHERE 0"
 
 
 class JoinedFile:
-    """The file as an open transaction of the application's sees it: has the face of a :class:`SqliteFile`.
+    """A :class:`SqliteFile` as an open transaction of the application sees it.
 
-    It takes the lock for writing at once. Where the driver is one that begins a transaction by itself at the
-    first write, and none is open, it begins one.
+    It acquires the write lock immediately. If no transaction is open, and the driver would begin one with the
+    first write, it begins the transaction.
 
     Args:
         file: the file.
-        connection: the application's, of the file's own driver.
+        connection: the connection of the application, of the same driver as the file's.
 
     Raises:
-        StorageError: it cannot be joined; the transaction is as it was.
+        StorageError: the transaction cannot be joined; it is unchanged.
     """
 
     def __init__(self, file: SqliteFile, connection: Any) -> None:
@@ -52,19 +52,19 @@ class JoinedFile:
         file.joined_here.append(self)
 
     @contextmanager
-    def transaction(self, timeout: float | None = None) -> Iterator[Run]:  # noqa: ARG002 - its timeout counts
-        """A savepoint that holds the write lock; what it did is kept unless the block raises.
+    def transaction(self, timeout: float | None = None) -> Iterator[Run]:  # noqa: ARG002 - the timeout of the connection counts
+        """A savepoint that holds the write lock. Its changes are kept unless the block raises an exception.
 
         Args:
-            timeout: is not used: how long to wait is up to the application's connection.
+            timeout: is not used; the timeout of the application's connection counts.
 
         Raises:
-            StorageError: nothing was changed, and the transaction can be gone on with unless this says not.
+            StorageError: nothing was changed. The transaction can continue unless the message says otherwise.
         """
         with self._errors(), self._open() as run:
             run("SAVEPOINT triggers")
             try:
-                run(LOCK)  # it may be another transaction than the one that was open when the block began
+                run(LOCK)  # this can be another transaction than the one at the beginning of the block
                 yield run
             except BaseException as error:
                 if not self.is_in_transaction:
@@ -77,13 +77,13 @@ class JoinedFile:
 
     @contextmanager
     def reading(self) -> Iterator[Run]:
-        """What the transaction sees."""
+        """Read what the transaction sees."""
         with self._errors(), self._open() as run:
             yield run
 
     @property
     def root(self) -> SqliteFile:
-        """The file itself."""
+        """The file, as it is outside of the transaction."""
         return self._file
 
     @property
@@ -95,7 +95,7 @@ class JoinedFile:
             return False
 
     def close(self) -> None:
-        """Let go of the connection, which is the application's."""
+        """Stop using the connection, which the application will close."""
         if self in self._file.joined_here:
             self._file.joined_here.remove(self)
 
@@ -109,7 +109,7 @@ class JoinedFile:
 
     @contextmanager
     def _plain(self) -> Iterator[Run]:
-        """Whatever the application wants rows and text to be, we get tuples and strings."""
+        """Read tuples and strings, whatever row and text factories the application has set."""
         given = self._connection.text_factory
         self._connection.text_factory = str
         try:
@@ -158,18 +158,18 @@ class JoinedFile:
         if not same:
             message = (
                 f"the connection is to {path or 'a database in memory'}, and the storage is "
-                f"{self._file.path}: a commit is for one file, so keep both in the same one"
+                f"{self._file.path}: one commit cannot change two files, so keep both in the same one"
             )
             raise StorageError(message)
 
     def _begin(self, run: Run) -> None:
-        """Do what the driver would do before the next write, but take the lock for writing at once."""
+        """Begin as the driver would before the next write, but acquire the write lock immediately."""
         if self.is_in_transaction:
             return
         autocommit = getattr(self._connection, "autocommit", None)
         if self._connection.isolation_level is None or autocommit is True:
             message = (
-                "the connection is not in a transaction, so each statement is committed by itself: "
+                "the connection is not in a transaction, so each statement is committed separately: "
                 "execute BEGIN IMMEDIATE first"
             )
             raise StorageError(message)
@@ -177,14 +177,14 @@ class JoinedFile:
 
     def _late(self) -> str:
         return (
-            f"the transaction cannot have the lock for writing to {self._file.path}: another writer has it, "
-            f"or has written since this transaction began to read; nothing was changed: roll back, and begin "
+            f"the transaction cannot acquire the write lock of {self._file.path}: another writer has it, or "
+            f"has written since this transaction began to read; nothing was changed: roll back, and begin "
             f"with BEGIN IMMEDIATE (Django: OPTIONS = {{'transaction_mode': 'IMMEDIATE'}})"
         )
 
 
 class _Plain:
-    """A connection whose cursors give tuples, whatever its own rows are."""
+    """A connection whose cursors return tuples, whatever its row factory is."""
 
     __slots__ = ("_connection", "_cursor")
 

@@ -1,6 +1,6 @@
--- Every statement that SqliteStorage runs, by name. Lists come in as JSON, so that the text never varies.
--- Lists of columns, such as `{instance_columns}`, and the numbers of parameters with names, such as `:session`, are
--- filled in from triggers.core.columns.
+-- Every statement that SqliteStorage runs, by name. Lists are passed as JSON, so that the text never varies.
+-- Lists of columns, such as `{instance_columns}`, and the numbers of named parameters, such as `:session`, are filled
+-- in from triggers.core.columns.
 
 -- name: session
 -- The head of a session.
@@ -28,7 +28,7 @@ UPDATE sessions SET rules = ? WHERE id = ?
 SELECT body FROM rule_sets WHERE id = ?
 
 -- name: rules_insert
--- Store a rule set unless it is there.
+-- Store a rule set unless it is stored already.
 INSERT INTO rule_sets (digest, body) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING
 
 -- name: rules_id
@@ -40,7 +40,7 @@ SELECT {firing_columns}
 FROM firings WHERE session = ? AND trigger = ? AND key = ?
 
 -- name: names
--- What is known at once of tasks and triggers.
+-- The counters of tasks and the latest firings of triggers.
 SELECT name, created, unresolved, latest, depth FROM names
 WHERE session = ? AND name IN (SELECT value FROM json_each(?))
 
@@ -56,7 +56,7 @@ INSERT INTO names (session, name, latest, depth) VALUES (?, ?, ?, ?)
 ON CONFLICT (session, name) DO UPDATE SET latest = excluded.latest, depth = excluded.depth
 
 -- name: waiting
--- The unstarted instances that lack a trigger, in the order in which they were made.
+-- The unstarted instances that lack a trigger, in the order in which they were created.
 SELECT {instance_columns} FROM waiting JOIN instances ON instances.id = waiting.instance
 WHERE waiting.session = ? AND waiting.trigger = ? ORDER BY waiting.instance
 
@@ -73,7 +73,7 @@ FROM names JOIN firings ON firings.session = names.session AND firings.number = 
 WHERE names.session = ? AND names.name IN (SELECT value FROM json_each(?))
 
 -- name: history
--- Every firing of some triggers, without the payloads: for tasks that catch up.
+-- Every firing of some triggers, without payloads, for tasks that catch up.
 SELECT {firing_columns_without_kwargs} FROM firings
 WHERE session = ? AND trigger IN (SELECT value FROM json_each(?)) ORDER BY number
 
@@ -95,7 +95,7 @@ INSERT INTO firings (session, {columns}) VALUES (:session, {values})
 SELECT {instance_columns} FROM instances WHERE session = ? AND task = ? AND number = ?
 
 -- name: unstarted
--- Every unstarted instance of some tasks, to be decided again by new rules.
+-- Every unstarted instance of some tasks, for a decision about new rules.
 SELECT {instance_columns} FROM instances
 WHERE session = ? AND status = 'unstarted' AND task IN (SELECT value FROM json_each(?)) ORDER BY id
 
@@ -103,22 +103,22 @@ WHERE session = ? AND status = 'unstarted' AND task IN (SELECT value FROM json_e
 INSERT INTO instances (session, {columns}) VALUES (:session, {values})
 
 -- name: instance_take
--- An unstarted instance got triggers, and may be scheduled or abandoned by them.
+-- Store that an unstarted instance has received triggers, which can schedule or abandon it.
 UPDATE instances SET {assignments} WHERE id = :ref AND status = 'unstarted'
 
 -- name: instance_move
--- All that can change of an instance, under its guard.
+-- Store everything of an instance that can change, if its guard holds.
 UPDATE instances SET {assignments}
 WHERE id = :ref AND status = :guard_status AND fence = :guard_fence
   AND (:guard_lease_until IS NULL OR lease_until = :guard_lease_until)
 
 -- name: flagged
--- Finished instances that a person still has to look at.
+-- Finished instances that still need a review.
 SELECT task, number FROM instances
 WHERE session = ? AND log_unresolved > 0 AND log_unresolved >= ? AND status = 'finished' LIMIT ?
 
 -- name: instances
--- A page of instances in the order of their names; parameters that are NULL ask for nothing.
+-- A page of instances in the order of task and number. A parameter that is NULL does not filter.
 SELECT {instance_columns} FROM instances
 WHERE session = ?1 AND (task, number) > (?2, ?3)
   AND (?4 IS NULL OR task = ?4)
@@ -135,13 +135,13 @@ WHERE session = ?1 AND (task, number) > (?2, ?3) AND log_unresolved > 0 AND log_
 ORDER BY task, number LIMIT ?6
 
 -- name: renew
--- A heartbeat: it counts only while the fence is the claim's own.
+-- A heartbeat. It is valid only if the fence is that of the claim.
 UPDATE instances SET lease_until = ?
 WHERE session = (SELECT id FROM sessions WHERE uid = ?) AND task = ? AND number = ?
   AND status = 'running' AND fence = ?
 
 -- name: due
--- What is due and not lately handed over.
+-- Instances that are due and were not dispatched recently.
 SELECT instances.id, sessions.uid, instances.task, instances.number, sessions.rules, instances.handovers
 FROM instances INDEXED BY instances_due JOIN sessions ON sessions.id = instances.session
 WHERE instances.status = 'scheduled' AND instances.dispatch_after <= ?1 AND instances.run_at <= ?2
@@ -156,7 +156,7 @@ FROM instances INDEXED BY instances_leased JOIN sessions ON sessions.id = instan
 WHERE instances.status = 'running' AND instances.lease_until < ? ORDER BY instances.lease_until LIMIT ?
 
 -- name: backlog
--- What is still to do, counted over the two small indexes.
+-- How many instances are scheduled or running, counted in the two small indexes.
 SELECT
     (SELECT count(*) FROM instances WHERE status = 'scheduled' AND run_at <= ?1),
     (SELECT count(*) FROM instances WHERE status = 'scheduled' AND run_at > ?1),
@@ -172,12 +172,12 @@ SELECT
 INSERT INTO logs (session, instance, {columns}) VALUES (:session, :instance, {values})
 
 -- name: log_level
--- The highest level, from a threshold on, of what a review does not cover.
+-- The highest level, from a threshold on, among the records that a review does not cover.
 SELECT coalesce(max(level), 0) FROM logs
 WHERE instance = ? AND counts AND number > ? AND level >= ? AND number NOT IN (SELECT value FROM json_each(?))
 
 -- name: logs
--- A page of records, the first or (DESC) the last ones; parameters that are NULL ask for nothing.
+-- A page of records, the first or (DESC) the last ones. A parameter that is NULL does not filter.
 SELECT {log_columns} FROM logs JOIN instances ON instances.id = logs.instance
 WHERE logs.session = ?1 AND logs.id > ?2
   AND (?3 IS NULL OR logs.instance = (SELECT id FROM instances WHERE session = ?1 AND task = ?3 AND number = ?4))
@@ -188,13 +188,13 @@ WHERE logs.session = ?1 AND logs.id > ?2
 ORDER BY logs.id {order} LIMIT ?9
 
 -- name: purge_find
--- Records that may go: a batch of them.
+-- A batch of records that may be deleted.
 SELECT logs.id FROM logs JOIN instances ON instances.id = logs.instance
 WHERE logs.id > ?5 AND {purgeable}
 ORDER BY logs.id LIMIT ?6
 
 -- name: purge_check
--- Those of the given records that still may go.
+-- Those of the given records that may still be deleted.
 SELECT logs.id FROM json_each(?5)
 JOIN logs ON logs.id = json_each.value JOIN instances ON instances.id = logs.instance
 WHERE {purgeable}
@@ -203,7 +203,7 @@ WHERE {purgeable}
 DELETE FROM logs WHERE id = ?
 
 -- name: purge_context
--- The message lives on.
+-- The record keeps its message.
 UPDATE logs SET context = '{}', exception = ? WHERE id = ?
 
 -- name: log_exception

@@ -1,7 +1,7 @@
-"""One SQLite file: the storage where the user has nothing else.
+"""One SQLite file: the storage that needs no server.
 
-Every commit is one ``BEGIN IMMEDIATE`` transaction, so commits into one file happen one after the
-other, from however many threads and processes. Reads are snapshots and wait for nobody.
+Every commit is one ``BEGIN IMMEDIATE`` transaction, so the commits of all threads and processes into one file
+happen one after another. Reads see a snapshot and wait for nothing.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _PARTS: Final = {
     "{purgeable}": rows.PURGEABLE,
 }
 
-#: What the statements take that write columns.
+#: The parameters of the statements that write columns.
 _FIRING: Final = rows.Writer(rows.FIRING, given=("session",))
 _CREATED: Final = rows.Writer(rows.CREATED, given=("session",))
 _TRIGGERED: Final = rows.Writer(rows.TRIGGERED, ("ref",))
@@ -80,12 +80,14 @@ class SqliteStorage:
     Args:
         url: ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, with the options
             ``driver=auto|pysqlite3|sqlite3``, ``synchronous=full|normal``, ``busy_timeout=`` (seconds), and
-            ``shared=yes`` where the file has the application's own tables already.
-        clock: gives the time; the system's by default.
-        driver: a module of the form of :mod:`sqlite3` in place of the one that the URL names.
+            ``shared=yes`` if the file contains tables of the application.
+        clock: returns the time in microseconds since the Unix epoch; the system's time by default.
+        driver: a module with the interface of :mod:`sqlite3`, to be used instead of the one that the URL
+            names.
 
     Raises:
-        StorageError: the file cannot be opened, is not ours, or was written by a newer version.
+        StorageError: the file cannot be opened, belongs to another program, or was written by a newer version
+            of Triggers.
     """
 
     def __init__(self, url: str, *, clock: Callable[[], int] = wall_clock, driver: Any = None) -> None:
@@ -97,7 +99,7 @@ class SqliteStorage:
 
     @classmethod
     def from_url(cls, url: str) -> SqliteStorage:
-        """Open the file that the URL names."""
+        """Open the file at this URL."""
         return cls(url)
 
     def __repr__(self) -> str:
@@ -105,30 +107,30 @@ class SqliteStorage:
 
     @property
     def reader(self) -> SqliteStorage:
-        """Itself: it reads, too."""
+        """The storage itself, which is also the plug for reading."""
         return self
 
     def now(self) -> int:
-        """The time of its clock."""
+        """The time by the clock of this storage, in microseconds."""
         return self._clock()
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close all connections. A later call opens new ones."""
         self._file.close()
 
     def joined(self, connection: Any) -> SqliteStorage:
         """A view that takes part in the transaction that is open on a connection to the same file."""
         view = copy.copy(self)
-        view._file = JoinedFile(self._file.root, connection)  # noqa: SLF001 - it is of this class
+        view._file = JoinedFile(self._file.root, connection)  # noqa: SLF001 - an object of this class
         view._rules = self._rules.read_only()  # noqa: SLF001 - as above
         return view
 
     # -- writing ----------------------------------------------------------------------------------------
 
     def commit(self, uid: str, decision: Decision, timeout: float | None = None) -> Changes:
-        """Let a decision be made about a session and apply it, in one transaction.
+        """Run a decision about a session and apply its changes, in one transaction.
 
-        A file has one lock for writing, so every decision is exclusive.
+        A file has one write lock, so every run is exclusive.
         """
         for _ in range(MAX_CONFLICTS):
             try:
@@ -145,7 +147,7 @@ class SqliteStorage:
         return changes
 
     def renew(self, leases: Collection[Lease], lease: int) -> set[Lease]:
-        """Extend the claims that still hold."""
+        """Extend the leases of claims that still hold; returns the others."""
         lost = set()
         with self._file.transaction() as run:
             until = self._clock() + lease
@@ -155,7 +157,7 @@ class SqliteStorage:
         return lost
 
     def due(self, limit: int, *, grace: int, include_recent: bool = False) -> list[ReadyInstance]:
-        """Take what is to be handed over."""
+        """Take instances to dispatch, those that have waited longest first."""
         now = self._clock()
         horizon = (now + MAX_PAUSE * grace if include_recent else now, now, limit)
         with self._file.reading() as run:
@@ -169,10 +171,10 @@ class SqliteStorage:
             return [ReadyInstance.by(self._read_rules(run, rules), *where) for _, *where, rules, _ in found]
 
     def purge_logs(self, purge: Purge, *, after: int = 0, limit: int = 500) -> Purged:
-        """Remove a batch of old records, or their contexts.
+        """Delete a batch of old records, or only their contexts.
 
-        Looking for them, which may take a while, holds nobody up: only what was found is looked at again with
-        the lock for writing, since a person may have opened a review again.
+        The search can take long and needs no lock. What it finds is checked again with the write lock,
+        because a review can have been reopened meanwhile.
         """
         rule = (purge.before, purge.max_level, purge.threshold, purge.contexts_only)
         with self._file.reading() as run:
@@ -191,7 +193,7 @@ class SqliteStorage:
         return Purged(len(still), following)
 
     def expired(self, limit: int) -> list[Expired]:
-        """The claims that ran out."""
+        """Running instances whose lease has expired."""
         with self._file.reading() as run:
             return [Expired(*row) for row in run(SQL["expired"], (self._clock(), limit))]
 
@@ -301,24 +303,24 @@ class SqliteStorage:
     # -- reading ----------------------------------------------------------------------------------------
 
     def sessions(self, after: str = "", limit: int = 100) -> list[Session]:
-        """Sessions in the order of their UIDs."""
+        """A page of heads in the order of their UIDs."""
         with self._file.reading() as run:
             found = run(SQL["sessions"], (after, limit)).fetchall()
             return [self._session(run, *row) for row in found]
 
     def session(self, uid: str) -> Session | None:
-        """The head of a session."""
+        """The head of a session; None if it is not stored."""
         with self._file.reading() as run:
             session = self._load_session(run, uid)
         return session if session.ref is not None else None
 
     def counters(self, uid: str) -> dict[str, Counter]:
-        """Task → counter."""
+        """How many instances each task has."""
         with self._session_of(uid) as (run, ref):
             return {row[0]: Counter(*row[1:]) for row in run(SQL["counters_all"], (ref,))}
 
     def instance(self, uid: str, task: str, number: int) -> Instance | None:
-        """One instance."""
+        """One instance by task and number; None if it is not stored."""
         with self._session_of(uid) as (run, ref):
             row = run(SQL["instance"], (ref, task, number)).fetchone()
             return rows.instance_from_row(row) if row else None
@@ -333,7 +335,7 @@ class SqliteStorage:
         after: tuple[str, int] = ("", -1),
         limit: int = 100,
     ) -> list[Instance]:
-        """A page of instances."""
+        """A page of instances in the order of task and number."""
         wanted = None if statuses is None else rows.dump([status.value for status in statuses])
         given: tuple[Any, ...] = (*after, task, wanted, limit)
         query = "instances"
@@ -345,7 +347,7 @@ class SqliteStorage:
     def firings(
         self, uid: str, *, numbers: Collection[int] | None = None, after: int = 0, limit: int = 100
     ) -> list[Firing]:
-        """Firings in their order."""
+        """A page of firings in their order, or those with the given numbers."""
         with self._session_of(uid) as (run, ref):
             if numbers is None:
                 found = run(SQL["firings"], (ref, after, limit))
@@ -354,7 +356,7 @@ class SqliteStorage:
             return [rows.firing_from_row(row) for row in found]
 
     def latest(self, uid: str, triggers: Collection[str]) -> dict[str, Firing]:
-        """Trigger → its latest firing."""
+        """The latest firing of each of these triggers that has ever fired."""
         with self._session_of(uid) as (run, ref):
             found = map(rows.firing_from_row, run(SQL["latest"], (ref, rows.dump([*triggers]))))
             return {firing.trigger: firing for firing in found}
@@ -372,7 +374,7 @@ class SqliteStorage:
         limit: int = 100,
         latest: bool = False,
     ) -> list[StoredRecord]:
-        """A page of records."""
+        """A page of records in the order in which they were stored."""
         given = (after, *(instance or (None, None)), min_level, text, unresolved, fingerprint, limit)
         with self._session_of(uid) as (run, ref):
             found = [
@@ -382,19 +384,19 @@ class SqliteStorage:
         return found[::-1] if latest else found
 
     def backlog(self) -> Backlog:
-        """What is still to do."""
+        """Count the instances that are scheduled or running."""
         with self._file.reading() as run:
             return Backlog(*run(SQL["backlog"], (self._clock(),)).fetchone())
 
     def next_at(self) -> int | None:
-        """When the next one wants attention."""
+        """When the next instance has to be dispatched or rescued; None if there is none."""
         with self._file.reading() as run:
             times = run(SQL["next_at"]).fetchone()
         return min(filter(None, times), default=None)
 
     @contextmanager
     def _session_of(self, uid: str) -> Iterator[tuple[Run, int]]:
-        """A connection and the session's reference, one that no row has where there is no such session."""
+        """A connection and the reference of the session; -1, which no row has, if it is not stored."""
         with self._file.reading() as run:
             row = run(SQL["session"], (uid,)).fetchone()
             yield run, row[0] if row else -1

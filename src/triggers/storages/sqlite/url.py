@@ -1,4 +1,4 @@
-"""Which SQLite file, through which SQLite module: URLs, drivers, and which versions can be trusted."""
+"""The URL of a SQLite file, the drivers for it, and the versions of SQLite that are safe."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from triggers.exceptions import StorageError
 if TYPE_CHECKING:
     from types import ModuleType
 
-#: How long a writer waits for others, in seconds, unless the URL says otherwise.
+#: The default for how long a writer waits for others, in seconds.
 BUSY_TIMEOUT: Final = 30.0
 
-#: The longest that it may be told to wait, in seconds; SQLite counts milliseconds in 32 bits.
+#: The longest such timeout in seconds; SQLite counts milliseconds in 32 bits.
 LONGEST_TIMEOUT: Final = 1_000_000.0
 
 _OPTIONS: Final = {
@@ -29,17 +29,17 @@ _OPTIONS: Final = {
 def is_safe(version: tuple[int, int, int]) -> bool:
     """Whether this version of SQLite is free of the defect that can corrupt a WAL file.
 
-    Two connections that write and checkpoint at the same instant could damage the file in 3.7.0 to 3.51.2;
-    mended in 3.51.3, 3.50.7 and 3.44.6 (https://sqlite.org/wal.html, "the WAL-reset bug").
+    From 3.7.0 to 3.51.2, two connections that write and checkpoint at the same instant can damage the file.
+    This is fixed in 3.51.3, 3.50.7 and 3.44.6 (https://sqlite.org/wal.html, "the WAL-reset bug").
     """
     return version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51, 0) or (3, 44, 6) <= version < (3, 45, 0)
 
 
 def load_driver(name: str) -> ModuleType:
-    """The SQLite module of that name; `auto` takes pysqlite3 where it is installed.
+    """Import the SQLite module of that name; `auto` means pysqlite3 if it is installed, else sqlite3.
 
     Raises:
-        StorageError: it is not installed.
+        StorageError: the module is not installed.
     """
     names = ("pysqlite3", "sqlite3") if name == "auto" else (name,)
     for candidate in names:
@@ -53,7 +53,7 @@ def load_driver(name: str) -> ModuleType:
 
 @dataclass(frozen=True, slots=True)
 class SqliteUrl:
-    """The parts of a URL: where the file is, and how it is to be used."""
+    """The parts of a URL: the path of the file, and the options."""
 
     path: str
     driver: str = "auto"
@@ -66,18 +66,18 @@ class SqliteUrl:
         """Read ``sqlite:///file.db?option=value``.
 
         Raises:
-            StorageError: it has no path, or an option that is not known.
+            StorageError: the URL has no path, or an unknown option or value.
         """
         location, _, query = url.partition("?")
         path = unquote(location.removeprefix("sqlite:///"))
         if not location.startswith("sqlite:///") or not path or path == ":memory:":
             message = (
-                f"{url!r} names no file: write sqlite:///file.db or sqlite:////absolute/file.db, "
+                f"{url!r} does not name a file: write sqlite:///file.db or sqlite:////absolute/file.db, "
                 f"or use memory://"
             )
             raise StorageError(message)
         if not _is_path(path):
-            message = f"{url!r} names no file: no file system has such a path"
+            message = f"{url!r} does not name a file: no file system has such a path"
             raise StorageError(message)
         options: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
         for key, value in options.items():
@@ -85,7 +85,9 @@ class SqliteUrl:
                 options[key] = _seconds(value)
             elif value not in _OPTIONS.get(key, ()):
                 known = "; ".join(f"{name}={'|'.join(values)}" for name, values in _OPTIONS.items())
-                message = f"{url!r}: {key}={value} is not an option; known are: {known}; busy_timeout=seconds"
+                message = (
+                    f"{url!r}: {key}={value} is not an option; the options are: {known}; busy_timeout=seconds"
+                )
                 raise StorageError(message)
         return cls(path, **options)
 

@@ -1,18 +1,18 @@
 -- The first schema. Times are microseconds since the Unix epoch; payloads are the core's encoded text.
--- What belongs to a session is found under the session's number first: there is no other key, so what a firing
--- writes needs no answer from what it wrote just before, and every table could be split by sessions.
--- There are no foreign keys: a row is written only by who holds its session or its instance, and a key would look up
--- and lock the session's row once more for every row, those of claims and logs, too, which never wait for a firing.
--- Names compare by their bytes (COLLATE "C"), whatever the database's language is.
+-- The key of every row of a session begins with the session's id, and no row has an id of its own. So a firing can send
+-- all its statements without waiting for answers, and every table could be partitioned by session.
+-- There are no foreign keys. A row is written only by a transaction that has locked its session or its instance. A key
+-- would look up and lock the session's row again for every row, also for claims and logs, which never wait for firings.
+-- Names are compared by their bytes (COLLATE "C"), whatever the language of the database is.
 
--- How far the schema is.
+-- The version of the schema.
 CREATE TABLE {schema}.version (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     number integer NOT NULL
 );
 
--- A server that recovered from a crash begins with this table empty, and may give a transaction's number that it lost
--- to another transaction: what it says of a number is proof only while the mark in here is the same.
+-- After a crash this table is empty, and the server can assign the number of a lost transaction to another one. The
+-- status of a transaction number is reliable only as long as this mark is the same.
 CREATE UNLOGGED TABLE {schema}.incarnation (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     mark text NOT NULL DEFAULT gen_random_uuid()::text
@@ -22,11 +22,11 @@ CREATE UNLOGGED TABLE {schema}.incarnation (
 CREATE FUNCTION {schema}.clock() RETURNS bigint LANGUAGE sql VOLATILE
     AS 'SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint';
 
--- Ends the transaction of a change whose guard no longer holds, before the COMMIT that was sent along with it.
+-- Aborts the transaction of a change whose guard no longer holds, before the COMMIT that was sent together with it.
 CREATE FUNCTION {schema}.guard(held boolean) RETURNS void LANGUAGE plpgsql
     AS 'BEGIN IF NOT held THEN RAISE EXCEPTION ''a guard no longer holds'' USING ERRCODE = ''TR001''; END IF; END';
 
--- A rule set that a million sessions share is stored once, under the SHA-256 of its canonical text.
+-- Each rule set is stored once, under the SHA-256 of its canonical text, however many sessions use it.
 CREATE TABLE {schema}.rule_sets (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     digest text COLLATE "C" NOT NULL UNIQUE,
@@ -35,8 +35,8 @@ CREATE TABLE {schema}.rule_sets (
 
 CREATE SEQUENCE {schema}.session_numbers;
 
--- The head of a session: small, and of a size that never grows. The room left in its pages lets a firing replace it
--- in its own page, without touching an index.
+-- The heads of sessions: small, and of constant size. The free space in each page allows a firing to update a head
+-- within its page, without changing an index.
 CREATE TABLE {schema}.sessions (
     id bigint PRIMARY KEY,
     uid text COLLATE "C" NOT NULL CONSTRAINT sessions_uid UNIQUE,
@@ -50,7 +50,7 @@ CREATE TABLE {schema}.sessions (
     modified_at bigint NOT NULL
 ) WITH (fillfactor = 70);
 
--- Every firing once, with its payload; instances refer to firings by number. Never changed.
+-- Every firing once, with its payload. Instances refer to firings by number. Rows never change.
 CREATE TABLE {schema}.firings (
     session bigint NOT NULL,
     number bigint NOT NULL,
@@ -65,8 +65,8 @@ CREATE TABLE {schema}.firings (
 );
 CREATE UNIQUE INDEX firings_key ON {schema}.firings (session, trigger, key) WHERE key IS NOT NULL;
 
--- What a session must know of a name at once. Of a task: how many instances it has, of which the next one gets the
--- number `created`. Of a trigger: the number and the depth of its latest firing. A task's name is both.
+-- For each task, how many instances it has; the next one gets the number `created`. For each trigger, the number and
+-- the depth of its latest firing. The name of a task is also a trigger.
 CREATE TABLE {schema}.names (
     session bigint NOT NULL,
     name text COLLATE "C" NOT NULL,
@@ -117,17 +117,17 @@ CREATE TABLE {schema}.instances (
     PRIMARY KEY (session, task, number)
 ) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000);
 
--- The outbox: a scheduled instance is its own entry, and leaves it by being claimed. Entries that have left stand at
--- its beginning until a vacuum takes them away, and a sweep walks over them: hence more vacuums than is usual.
+-- The outbox: a scheduled instance is its own entry, and a claim removes it. Removed entries remain at the beginning of
+-- the index until a vacuum, and every sweep reads over them. So the table is vacuumed more often than usual.
 CREATE INDEX instances_due ON {schema}.instances (dispatch_after, run_at) WHERE status = 'scheduled';
 
--- Claims, by the moment at which they run out.
+-- Claims, by the time at which their leases expire.
 CREATE INDEX instances_leased ON {schema}.instances (lease_until) WHERE status = 'running';
 
--- What a person still has to look at.
+-- Instances with unresolved records.
 CREATE INDEX instances_flagged ON {schema}.instances (session, task, number) WHERE log_unresolved > 0;
 
--- Which unstarted instance still lacks which trigger: what makes a firing cost what it touches.
+-- Which unstarted instance still lacks which trigger. With this index, a firing costs what it touches.
 CREATE TABLE {schema}.waiting (
     session bigint NOT NULL,
     trigger text COLLATE "C" NOT NULL,
@@ -136,8 +136,8 @@ CREATE TABLE {schema}.waiting (
     PRIMARY KEY (session, trigger, task, number)
 );
 
--- In one session, records get their ids in the order in which they are committed, so that whoever follows a log
--- misses nothing.
+-- The records of one session get their ids in the order in which they are committed, so that a reader that follows a
+-- log misses nothing.
 CREATE TABLE {schema}.logs (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     session bigint NOT NULL,

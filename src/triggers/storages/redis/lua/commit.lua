@@ -1,29 +1,29 @@
 #!lua
--- A decision is stored: everything is read and checked first, then everything is written.
+-- Store the changes of a decision. Everything is read and checked before anything is written.
 --
--- KEYS 1 world   string: what the partition belongs to
---      2 done    set: ids of the commits of a minute; it expires
---      3 s       hash: the session (see slice.lua); v its version, l its latest cursor
+-- KEYS 1 world   string: the token of the keyspace
+--      2 done    set: the ids of the commits of a minute; it expires
+--      3 s       hash: the session (see slice.lua); `v` its version, `l` its latest cursor
 --      4 c       hash: task → its counter
---      5 x       sorted set: what is found in an order (see slice.lua); o cursor NUL instance NUL … the log
---      6 q       string: token of whoever asks for a moment alone
---      7 out     sorted set: scheduled instances of the partition, by when they are to be handed over
---      8 cool    sorted set: those of them that may not run before a time, by that time
---      9 lease   sorted set: running instances of the partition, by when their lease runs out
---     10 uids    sorted set, all scores 0: the partition's sessions
+--      5 x       sorted set: what is found in order (see slice.lua); `o` cursor NUL instance NUL … the log
+--      6 q       string: the token of a commit that asks the others to wait
+--      7 out     sorted set: scheduled instances of the partition, by the time of their next dispatch
+--      8 cool    sorted set: those of them that must not start before a time, by that time
+--      9 lease   sorted set: running instances of the partition, by the time at which their lease expires
+--     10 uids    sorted set, all scores 0: the UIDs of the partition
 --     11 rules   hash: digest → rule set
---     12 logged  sorted set: the partition's sessions that have records, by a number that grows
---     13 ended   sorted set: those that are finalised, by when they last changed
--- ARGV 1 what `world` must be
+--     12 logged  sorted set: the sessions of the partition that have records, by an increasing number
+--     13 ended   sorted set: the finalized sessions, by the time of their last change
+-- ARGV 1 the token that `world` must have
 --      2 id of the commit
---      3 the version that the session must have, '' for no session at all, '-' for any
---      4 the session as it stands in the sets of the partition (but for `uids`)
---      5 token of the committer, '' without
---      … each with its count before it: fields of the session and what they must be, '' for nothing;
---        fields of s; fields of c; members of x to remove; members of x, each after a 0; members to take from
---        out and cool; and from lease; scores and members for out; for cool; for lease; rule sets;
---        records as payload, instance, and number level counts kind
---        uid of a new session, else ''; score for `ended`, else ''
+--      3 the version that the session must have, '' if it must not exist, '-' for any
+--      4 the name of the session in the sets of the partition (except `uids`)
+--      5 the token of this commit, '' without one
+--      … lists, each after its length: fields of the session and the values that they must have, '' for none;
+--        fields of s; fields of c; members to remove from x; members to add to x, each after a 0; members to
+--        remove from out and cool; from lease; scores and members for out; for cool; for lease; rule sets;
+--        records, each as payload, instance, and sort key (number level counts fingerprint)
+--        the UID of a new session, else ''; the score for `ended`, else ''
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'GONE' end
 if redis.call('SISMEMBER', KEYS[2], ARGV[2]) == 1 then return 'OK' end

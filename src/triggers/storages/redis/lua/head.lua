@@ -1,11 +1,11 @@
 #!lua flags=no-writes
--- The head of a session, the time, and who asked the others to wait.
+-- The head of a session, the time, and the token of a commit that asks the others to wait.
 --
--- KEYS 1 world  string: what the partition belongs to
+-- KEYS 1 world  string: the token of the keyspace
 --      2 s      hash: the session
---      3 q      string: token of whoever asks for a moment alone
--- ARGV 1 what `world` must be
--- Returns version, digest of rules, manager, numbers, metadata, time, token; false for what is not there.
+--      3 q      string: the token of a commit that asks the others to wait
+-- ARGV 1 the token that `world` must have
+-- Returns version, digest of rules, manager, numbers, metadata, time, token; false for a missing value.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'GONE' end
 local head = redis.call('HMGET', KEYS[2], 'v', 'r', 'g', 'h', 'm')

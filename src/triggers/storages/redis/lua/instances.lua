@@ -1,17 +1,17 @@
 #!lua flags=no-writes
--- A page of instances of a session, in the order that the caller gives; at most so many are looked at.
+-- A page of instances of a session, in the order of the arguments. The number of examined instances is limited.
 --
--- KEYS 1 world  string: what the partition belongs to
+-- KEYS 1 world  string: the token of the keyspace
 --      2 s  hash: the session (see slice.lua)
---      3 x  sorted set: what is found in an order (see slice.lua)
--- ARGV 1 what `world` must be
---      2 how many to return at most
---      3 how many to look at at most
---      4 ' status status … ' of which they must be in one, '' for any
---      5 the lowest level of what is left to review, '' for any; then only instances that ask for a review are
---        looked at, those between the next two arguments (as ZRANGEBYLEX takes them)
---      6 else, for each task: the task, its first number, and the number after its last
--- Returns the last one that was looked at, '' at the end; then the found ones as triples: name, state, rest.
+--      3 x  sorted set: what is found in order (see slice.lua)
+-- ARGV 1 the token that `world` must have
+--      2 the greatest number of results
+--      3 the greatest number of instances to examine
+--      4 ' status status … ', the possible statuses, '' for any
+--      5 the lowest level of records that need a review, '' for any. With a level, only instances that need a review
+--        are examined, in the range of the next two arguments (as ZRANGEBYLEX takes them)
+--      6 without a level, for each task: the task, its first number, and the number after its last
+-- Returns the last examined instance, '' at the end; then the results as triples of name, state, rest.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'GONE' end
 local s, most, budget = KEYS[2], tonumber(ARGV[2]), tonumber(ARGV[3])

@@ -1,21 +1,21 @@
 #!lua flags=no-writes
--- A page of a session's records; at most so many are looked at.
+-- A page of a session's records. The number of examined records is limited.
 --
--- KEYS 1 world  string: what the partition belongs to
---      2 s  hash: the session; l cursor → a record (see slice.lua)
---      3 x  sorted set: what is found in an order (see slice.lua); o cursor NUL instance NUL number level counts
+-- KEYS 1 world  string: the token of the keyspace
+--      2 s  hash: the session; `l` cursor → a record (see slice.lua)
+--      3 x  sorted set: what is found in order (see slice.lua); o cursor NUL instance NUL number level counts
 --           kind → the log, q instance NUL cursor NUL number level counts kind → that of an instance
--- ARGV 1 what `world` must be
---      2 how many to return at most
---      3 how many to look at at most
+-- ARGV 1 the token that `world` must have
+--      2 the greatest number of results
+--      3 the greatest number of records to examine
 --      4 and 5 the range of members, as ZRANGEBYLEX takes it, or as ZREVRANGEBYLEX does where
---      6 is 1: from the last one backwards; else 0
+--      6 is 1, which returns the last records first; else 0
 --      7 the lowest level
---      8 1 for those that no review covers, 0 for those that one does, '' for both
---      9 the kind, '' for any
---      10 1 to return the states of the instances, too
--- Returns the last member that was looked at, '' at the end; then for each record found: its member, its payload,
--- whether a review covers it, and the state of its instance where that was asked for.
+--      8 1 for records that no review covers, 0 for those that a review covers, '' for both
+--      9 the fingerprint, '' for any
+--      10 1 to also return the states of the instances
+-- Returns the last examined member, '' at the end; then for each result its member, its payload, whether a review
+-- covers it, and the state of its instance if that was asked for.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'GONE' end
 local s, most = KEYS[2], tonumber(ARGV[2])

@@ -1,13 +1,13 @@
 #!lua flags=no-writes
--- Running instances of a partition whose lease ran out; nothing is changed.
+-- Running instances of a partition whose lease has expired. Nothing is changed.
 --
--- KEYS 1 world  string: what the partition belongs to
---      2 lease  sorted set: running instances of the partition, by when their lease runs out
---      The hashes of the sessions cannot be known before: ARGV 3 followed by the first part of a member names one.
--- ARGV 1 what `world` must be
---      2 how many at most
---      3 what the keys of sessions begin with
--- Returns time, member, fence and the session's manager, for each.
+-- KEYS 1 world  string: the token of the keyspace
+--      2 lease  sorted set: running instances of the partition, by the time at which their lease expires
+--      The hashes of the sessions are not known in advance: ARGV 3 followed by the first part of a member names one.
+-- ARGV 1 the token that `world` must have
+--      2 the greatest number of results
+--      3 the prefix of the keys of sessions
+-- Returns time, member, fence and the session's manager for each instance.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'GONE' end
 local till = string.format('(%.0f', @clock@)

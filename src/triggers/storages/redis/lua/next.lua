@@ -1,11 +1,11 @@
 #!lua flags=no-writes
--- When something of a partition wants attention.
+-- When the next instance of a partition has to be dispatched or rescued.
 --
--- KEYS 1 world  string: what the partition belongs to
---      2 out    sorted set: scheduled instances of the partition, by when they are to be handed over
---      3 lease  sorted set: running instances of the partition, by when their lease runs out
--- ARGV 1 what `world` must be
--- Returns the first time of either set, '' without.
+-- KEYS 1 world  string: the token of the keyspace
+--      2 out    sorted set: scheduled instances of the partition, by the time of their next dispatch
+--      3 lease  sorted set: running instances of the partition, by the time at which their lease expires
+-- ARGV 1 the token that `world` must have
+-- Returns the first time of each set, '' for an empty set.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'GONE' end
 local out = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')

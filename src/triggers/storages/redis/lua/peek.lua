@@ -1,15 +1,15 @@
 #!lua flags=no-writes
--- When the first of a partition's instances are to be handed over, or lost their lease.
+-- When the first instances of a partition have to be dispatched or rescued.
 --
--- KEYS 1 world  string: what the partition belongs to
---      2 index  sorted set: `out` (scheduled, by when they are to be handed over) or `lease` (running, by when
---               their lease runs out)
---      3 cool   sorted set: scheduled instances that may not run before a time, by that time
--- ARGV 1 what `world` must be
+-- KEYS 1 world  string: the token of the keyspace
+--      2 index  sorted set: `out` (scheduled, by the time of their next dispatch) or `lease` (running, by the time
+--               at which their lease expires)
+--      3 cool   sorted set: scheduled instances that must not start before a time, by that time
+-- ARGV 1 the token that `world` must have
 --      2 'out' or 'lease'
---      3 how far to look ahead of the time; what may not run yet is left out then
---      4 how many at most
--- Returns their times.
+--      3 how far to look ahead; if not 0, instances that must not start yet are left out
+--      4 the greatest number of results
+-- Returns the times of these instances.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'GONE' end
 local now, most = @clock@, tonumber(ARGV[4])

@@ -1,13 +1,13 @@
 #!lua
--- The head of a session as head.lua gives it, and the request that all others wait for a moment, unless somebody
--- else's stands.
+-- The head of a session as head.lua returns it. Also asks other commits to wait, unless another commit has asked
+-- already.
 --
--- KEYS 1 world  string: what the partition belongs to
+-- KEYS 1 world  string: the token of the keyspace
 --      2 s      hash: the session
---      3 q      string: token of whoever asks for a moment alone; it expires
--- ARGV 1 what `world` must be
---      2 the token to ask with
---      3 for how many milliseconds
+--      3 q      string: the token of a commit that asks the others to wait; it expires
+-- ARGV 1 the token that `world` must have
+--      2 the token of this commit
+--      3 how long the others wait at most, in milliseconds
 -- Returns what head.lua returns.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'GONE' end

@@ -1,13 +1,13 @@
 #!lua
--- A heartbeat: leases that still hold are extended.
+-- A heartbeat: extend the leases that still hold.
 --
--- KEYS 1 world  string: what the partition belongs to
---      2 lease  sorted set: running instances of the partition, by when their lease runs out
---      3 …      hashes: the sessions of the leases, each once
--- ARGV 1 what `world` must be
---      2 how long the leases are extended
---      3 … for each lease: which of the sessions, its member of `lease`, its instance, its fence
--- Returns which of the leases are lost, counted from 1.
+-- KEYS 1 world  string: the token of the keyspace
+--      2 lease  sorted set: running instances of the partition, by the time at which their lease expires
+--      3 …      hashes: the sessions of the leases, without repetition
+-- ARGV 1 the token that `world` must have
+--      2 the new duration of the leases
+--      3 … for each lease: the index of its session, its member in `lease`, its instance, its fence
+-- Returns the indexes of the lost leases, counted from 1.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'GONE' end
 local till = string.format('%.0f', @clock@ + ARGV[2])

@@ -1,26 +1,28 @@
 #!lua flags=no-writes
--- What a decision needs to see of one session, and nothing else.
+-- What a decision asks for of one session, and nothing else.
 --
--- KEYS 1 world  string: what the partition belongs to
---      2 s      hash: the session; fields: k trigger NUL key → number of a firing, f and p number → a firing and
---               its payload, t trigger → its latest firing, H and B instance → its state and the rest of it
+-- KEYS 1 world  string: the token of the keyspace
+--      2 s      hash: the session; fields: `k` trigger NUL key → number of a firing, `f` and `p` number → a firing
+--               and its payload, `t` trigger → its latest firing, `H` and `B` instance → its state and its rest
 --      3 c      hash: task → its counter
---      4 x      sorted set, all scores 0, in the order of its members: w trigger NUL instance → who lacks what,
---               u instance → who is unstarted, g instance → who asks for a review,
---               q instance NUL cursor NUL number level counts kind → its records
--- ARGV 1 what `world` must be
---      2 the version that the session must still have, '-' for any
+--      4 x      sorted set, all scores 0, in the order of its members: `w` trigger NUL instance for an instance that
+--               lacks a trigger, `u` instance for an unstarted one, `g` instance for one that needs a review,
+--               `q` instance NUL cursor NUL number level counts fingerprint for a record
+-- ARGV 1 the token that `world` must have
+--      2 the version that the session must have, '-' for any
 --      3 the field of an idempotency key, '' for none
---      4 how many counters, -1 for all; then the tasks
---      … how many latest firings, then the fields; how many waited-for triggers, then they;
---        how many instances, then they; how many tasks whose unstarted instances are wanted, then they;
---        1 for the payloads of the firings that the instances took, else 0;
---        the level of flagged instances, '' for none, and how many of them;
---        1 for the level of what is left to review of the only instance, else 0; then beyond which number,
---        from which level, and ',' number ',' for each of those chosen
--- An instance is task NUL number, of 18 digits. Its state is text of eleven parts: version, status, fence, lease,
--- run_at, dispatch_after, handovers, unresolved level, reviewed up to, chosen beyond, firings it took.
--- Returns key's firing, counters, latest, instances as triples, payloads as pairs, flagged, level.
+--      4 the number of counters, -1 for all; then the tasks
+--      … the number of latest firings, then their fields; the number of triggers, then the triggers whose waiting
+--        instances are wanted; the number of instances, then their names; the number of tasks, then the tasks
+--        whose unstarted instances are wanted; 1 for the payloads of the firings that the instances took, else 0;
+--        the level of flagged instances, '' for none, and their greatest number;
+--        1 for the highest level that a review of the only instance leaves open, else 0; then the number up to
+--        which it covers records, the lowest level, and ',' number ',' for each other record that it covers
+-- The name of an instance is task NUL number, with 18 digits. Its state is text of eleven parts: version, status,
+-- fence, lease, `run_at`, `dispatch_after`, `handovers`, unresolved level, the number up to which a review covers its
+-- records, the other records that a review covers, and the firings that it took.
+-- Returns the firing of the key, counters, latest firings, instances as triples, payloads as pairs, flagged instances,
+-- level.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'GONE' end
 local s, c, x = KEYS[2], KEYS[3], KEYS[4]

@@ -1,17 +1,17 @@
 #!lua
--- Scheduled instances of a partition are taken to be handed over, and are not due again before a pause.
+-- Take scheduled instances of a partition to dispatch. They are not due again before a pause.
 --
--- KEYS 1 world  string: what the partition belongs to
---      2 out    sorted set: scheduled instances of the partition, by when they are to be handed over
---      3 cool   sorted set: those of them that may not run before a time, by that time
---      The hashes of the sessions cannot be known before: ARGV 6 followed by the first part of a member names one.
--- ARGV 1 what `world` must be
---      2 how many at most
---      3 how far to look ahead of the time; what may not run yet is left out then
+-- KEYS 1 world  string: the token of the keyspace
+--      2 out    sorted set: scheduled instances of the partition, by the time of their next dispatch
+--      3 cool   sorted set: those of them that must not start before a time, by that time
+--      The hashes of the sessions are not known in advance: ARGV 6 followed by the first part of a member names one.
+-- ARGV 1 the token that `world` must have
+--      2 the greatest number of results
+--      3 how far to look ahead; if not 0, instances that must not start yet are left out
 --      4 the first pause
---      5 up to how many times of it the pause doubles
---      6 what the keys of sessions begin with
--- Returns time, member and digest of the session's rules, for each.
+--      5 how many times the first pause the longest pause is
+--      6 the prefix of the keys of sessions
+-- Returns time, member and digest of the session's rules for each instance.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'GONE' end
 local now, most = @clock@, tonumber(ARGV[2])

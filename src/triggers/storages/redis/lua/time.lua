@@ -1,6 +1,6 @@
 #!lua flags=no-writes
--- The time.
+-- The time of the storage.
 --
--- KEYS 1 world  string: what the partition belongs to; only a clock of one's own looks at it
+-- KEYS 1 world  string: the token of the keyspace; only clocks of tests read it
 
 return string.format('%.0f', @clock@)

@@ -1,13 +1,13 @@
 -- The first schema. Times are microseconds since the Unix epoch; payloads are the core's encoded text.
 
--- A rule set that a million sessions share is stored once, under the SHA-256 of its canonical text.
+-- Each rule set is stored once, under the SHA-256 of its canonical text, however many sessions use it.
 CREATE TABLE rule_sets (
     id INTEGER PRIMARY KEY,
     digest TEXT NOT NULL UNIQUE,
     body TEXT NOT NULL
 );
 
--- The head of a session: small, and of a size that never grows.
+-- The heads of sessions: small, and of constant size.
 CREATE TABLE sessions (
     id INTEGER PRIMARY KEY,
     uid TEXT NOT NULL UNIQUE,
@@ -21,7 +21,7 @@ CREATE TABLE sessions (
     modified_at INTEGER NOT NULL
 );
 
--- Every firing once, with its payload; instances refer to firings by number.
+-- Every firing once, with its payload. Instances refer to firings by number.
 CREATE TABLE firings (
     session INTEGER NOT NULL REFERENCES sessions,
     number INTEGER NOT NULL,
@@ -36,8 +36,8 @@ CREATE TABLE firings (
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX firings_key ON firings (session, trigger, key) WHERE key IS NOT NULL;
 
--- What a session must know of a name at once. Of a task: how many instances it has, of which the next one gets the
--- number `created`. Of a trigger: the number and the depth of its latest firing. A task's name is both.
+-- For each task, how many instances it has; the next one gets the number `created`. For each trigger, the number and
+-- the depth of its latest firing. The name of a task is also a trigger.
 CREATE TABLE names (
     session INTEGER NOT NULL REFERENCES sessions,
     name TEXT NOT NULL,
@@ -89,16 +89,16 @@ CREATE TABLE instances (
 );
 CREATE UNIQUE INDEX instances_name ON instances (session, task, number);
 
--- The outbox: a scheduled instance is its own entry, and leaves it by being claimed.
+-- The outbox: a scheduled instance is its own entry, and a claim removes it.
 CREATE INDEX instances_due ON instances (dispatch_after, run_at) WHERE status = 'scheduled';
 
--- Claims, by the moment at which they run out.
+-- Claims, by the time at which their leases expire.
 CREATE INDEX instances_leased ON instances (lease_until) WHERE status = 'running';
 
--- What a person still has to look at.
+-- Instances with unresolved records.
 CREATE INDEX instances_flagged ON instances (session, log_unresolved) WHERE log_unresolved > 0;
 
--- Which unstarted instance still lacks which trigger: what makes a firing cost what it touches.
+-- Which unstarted instance still lacks which trigger. With this index, a firing costs what it touches.
 CREATE TABLE waiting (
     session INTEGER NOT NULL REFERENCES sessions,
     trigger TEXT NOT NULL,
@@ -106,7 +106,7 @@ CREATE TABLE waiting (
     PRIMARY KEY (session, trigger, instance)
 ) WITHOUT ROWID;
 
--- A number is never given again, so that whoever follows a log misses nothing that comes after a purge.
+-- An id is never used again, so that a reader that follows a log misses no record that is stored after a purge.
 CREATE TABLE logs (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     session INTEGER NOT NULL REFERENCES sessions,
