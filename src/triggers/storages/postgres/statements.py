@@ -71,8 +71,8 @@ def texts(schema: str) -> dict[str, str]:
     """Name → statement, for tables in that schema; parameters are $1, $2 and so on.
 
     A statement with `{order}` sorts in ascending order, and under its name followed by `_latest` in
-    descending order. In a statement with `{session_ref}`, $1 is the id of the session, and under its name followed by
-    `_of` the UID of the session.
+    descending order. In a statement with `{session_ref}`, $1 is the id of the session, and under its name
+    followed by `_of` the UID of the session.
     """
     found = {}
     for name, text in texts_of("postgres").items():
