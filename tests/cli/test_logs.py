@@ -101,7 +101,7 @@ def test_the_latest_records_can_be_asked_for(played):
     assert played.lines("logs", UID, "--latest", "--limit", "0") == whole
     assert played.lines("logs", UID, WARNED, "--latest", "--limit", "1") == [whole[1]]
     assert "There are more" not in played.run("logs", UID, "--latest", "--limit", "1").stdout
-    assert played.run("logs", UID, "--latest", "--level", "50").stdout == "no records\n"
+    assert played.run("logs", UID, "--latest", "--level", "50").stdout == "No record matches these options.\n"
 
 
 def test_records_of_a_kind_can_be_asked_for(played):
@@ -193,11 +193,11 @@ def test_a_review_is_kept(played):
 
 
 def test_a_review_up_to_a_record_leaves_the_rest(played):
-    """With --through what comes behind that record still asks for a review."""
+    """With --through what comes behind that record still needs a review."""
     document = played.json("resolve-logs", "respondent-17", "t_importSubject#0", "--through", "1")
     assert document["unresolved"] == "WARNING"
     text = played.run("resolve-logs", "respondent-17", "t_importSubject#0", "--through", "1").stdout
-    assert "still asks for a review" in text
+    assert "still needs a review" in text
 
 
 def test_chosen_records_are_reviewed(played):
@@ -213,10 +213,10 @@ def test_chosen_records_are_reviewed(played):
         "finalized": False,
     }
     text = played.run("resolve-logs", UID, WARNED, "--record", "2", "--record", "1", "--by", "ada").stdout
-    assert text == f"{WARNED} is reviewed in records 1, 2\n"
+    assert text == f"{WARNED} was reviewed in records 1, 2\n"
     assert "by ada, reviewed in records 1, 2" in played.run("show", UID, WARNED).stdout
     error = played.error("resolve-logs", UID, WARNED, "--record", "3", code=2)
-    assert error["message"] == f"{WARNED} has no record 3; its last one is 2"
+    assert error["message"] == f"{WARNED} has no record 3; its last record is 2"
 
 
 def test_a_review_is_taken_back(played):
@@ -225,7 +225,7 @@ def test_a_review_is_taken_back(played):
     document = played.json("resolve-logs", UID, WARNED, "--reopen", "--by", "eve", "--reason", "look again")
     assert (document["outcome"], document["unresolved"]) == ("reopened", "WARNING")
     assert "by eve, reopened: look again" in played.run("show", UID, WARNED).stdout
-    assert "is reopened" in played.run("resolve-logs", UID, WARNED, "--reopen").stdout
+    assert "was reopened" in played.run("resolve-logs", UID, WARNED, "--reopen").stdout
     outcomes = [review["outcome"] for review in played.json("show", UID, WARNED)["reviews"]]
     assert outcomes == ["resolved", "reopened", "reopened"]
 
@@ -238,7 +238,7 @@ def test_a_kind_is_reviewed_in_a_session(played):
     assert document == {"uid": UID, "fingerprint": kind, "resolved": 1}
     assert (
         played.run("resolve-logs", UID, "--fingerprint", kind).stdout
-        == f"0 records of kind {kind} reviewed\n"
+        == f"reviewed 0 records of kind {kind}\n"
     )
     left = [record["level"] for record in played.lines("logs", UID, "--unresolved")]
     assert left == ["INFO", "ERROR"]
@@ -300,12 +300,12 @@ def test_a_review_says_exactly_what_it_covers(played, scope):
 def test_old_records_are_purged(played):
     """What asks for a review stays; a dry run counts and changes nothing."""
     whole = played.lines("logs", UID)
-    assert played.run("purge", "--logs-older-than", "1d").stdout == "0 records removed\n"
+    assert played.run("purge", "--logs-older-than", "1d").stdout == "deleted 0 records\n"
     dry = played.json("purge", "--logs-older-than", "0s", "--dry-run")
     assert dry == {"dry_run": True, "contexts": None, "records": 1}
-    assert played.run("purge", "--logs-older-than", "0s", "--dry-run").stdout == "1 record would go\n"
+    assert played.run("purge", "--logs-older-than", "0s", "--dry-run").stdout == "would delete 1 record\n"
     assert played.lines("logs", UID) == whole
-    assert played.run("purge", "--logs-older-than", "0s").stdout == "1 record removed\n"
+    assert played.run("purge", "--logs-older-than", "0s").stdout == "deleted 1 record\n"
     assert played.lines("logs", UID) == whole[1:]
     played.run("resolve-logs", UID, WARNED)
     assert played.json("purge", "--logs-older-than", "0s", "--level", "INFO")["records"] == 0
@@ -319,7 +319,7 @@ def test_contexts_may_be_purged_sooner(played):
     both = ["--contexts-older-than", "0s", "--logs-older-than", "1d"]
     assert (
         played.run("purge", *both, "--dry-run").stdout
-        == "contexts of 2 records would go\n0 records would go\n"
+        == "would delete the contexts of 2 records\nwould delete 0 records\n"
     )
     assert played.json("purge", *both) == {"dry_run": False, "contexts": 2, "records": 0}
     contexts = [bool(record["context"]) for record in played.lines("logs", UID)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -62,7 +64,7 @@ def test_an_application_is_found_in_the_current_folder(played, app):
         (["--app", "survey_app:inline", "--storage", "sqlite:///x.db"], "exclude each other"),
         (["--storage", "survey.db"], "not a valid storage URL"),
         (["--storage", "sqlit:///survey.db"], "did you mean 'sqlite'?"),
-        (["--storage", "memory://"], "lives and dies with the process"),
+        (["--storage", "memory://"], "exists only within one process"),
     ],
 )
 def test_a_wrong_place_is_wrong_use(place, options, words):
@@ -214,6 +216,50 @@ def test_a_reader_that_goes_away_is_no_error(place):
     assert process.stderr.read() == ""
     assert process.wait(timeout=60) == 141
     process.stderr.close()
+
+
+def in_a_shell(place, command):
+    """Run a shell command with the program as `$P`; return exit code, standard output and standard error."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", command],
+        cwd=place.folder,
+        env={**os.environ, "P": f"{sys.executable} -m triggers", "TRIGGERS_STORAGE": place.url},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+@pytest.mark.parametrize("buffered", ["PYTHONUNBUFFERED=1", "PYTHONUNBUFFERED="])
+@pytest.mark.parametrize("command", ["show respondent-17", "logs respondent-17", "--help", "schema"])
+def test_an_output_that_is_full_is_one_line(played, command, buffered):
+    """If the output cannot be written, the exit code is 1 and one line says why, as JSON if that is asked for."""
+    words = "the output could not be written: No space left on device"
+    command = f"{buffered} $P {command}"
+    assert in_a_shell(played, f"{command} > /dev/full") == (1, "", f"triggers: {words}\n")
+    code, out, err = in_a_shell(played, f"{command} --json > /dev/full")
+    if "--help" not in command:
+        assert (code, out, json.loads(err)["error"]) == (1, "", {"type": "OutputError", "message": words})
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_an_error_that_cannot_be_written_keeps_its_exit_code(played):
+    """If standard error is full, the exit code is that of the error."""
+    assert in_a_shell(played, "$P show nobody 2> /dev/full") == (1, "", "")
+    assert in_a_shell(played, "$P frie 2> /dev/full") == (2, "", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no POSIX shell")
+def test_closed_streams_are_like_the_null_device(played):
+    """A command whose streams are closed does its work, prints no traceback, and leaves the storage intact."""
+    assert in_a_shell(played, "$P show respondent-17 >&-") == (0, "", "")
+    assert in_a_shell(played, "$P fire respondent-17 page >&- 2>&- <&-") == (0, "", "")
+    assert in_a_shell(played, "$P show nobody 2>&-") == (1, "", "")
+    assert in_a_shell(played, "$P configure s - <&-")[0] == 1
+    assert played.json("show", "respondent-17")["firings"] == 10
 
 
 def test_an_interrupt_is_quiet_and_lets_go(place):

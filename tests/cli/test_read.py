@@ -6,7 +6,10 @@ import json
 
 import pytest
 
+from triggers import task, with_context
 from triggers.core.exchange import Changes, Decision, Need
+
+UID = "respondent-17"
 
 #: Looks like markup, format strings, an option, and is hard on every terminal; and still is a name.
 NASTY = "[red]x[/red] 'q\" %s {0} :a --json 日本 🎉"
@@ -48,7 +51,7 @@ def test_an_empty_storage_has_no_sessions(place):
     """For programs nothing at all is printed, for people a sentence; either way it is no error."""
     place.open().close()
     assert place.run("sessions", "--json").stdout == ""
-    assert place.run("sessions").stdout == "no sessions\n"
+    assert place.run("sessions").stdout == "There are no sessions.\n"
 
 
 # -- show -----------------------------------------------------------------------------------------------
@@ -130,6 +133,64 @@ def test_show_of_one_instance_has_everything(played):
     assert [step["status"] for step in bad["history"]] == ["unstarted", "scheduled", "running", "failed"]
     assert played.json("show", "respondent-17", "t_importSubject#0")["result"] == {"subjectId": 7}
     assert "Traceback" in played.run("show", "respondent-17", "t_bad#0").stdout
+
+
+def test_show_of_one_instance_has_the_contexts_of_its_exceptions(place):
+    """Each exception of the tree is shown with its context, the traceback follows, and logs --traceback agrees."""
+    registry = place.open().registry
+
+    @task(name="survey.deep", registry=registry)
+    def deep(context):
+        with context.get_logger_context():
+            try:
+                raise with_context(KeyError("row"), {"table": "answers"})
+            except KeyError as error:
+                raise with_context(ValueError("spam"), {"score": 3}) from error
+
+    with place.open(registry=registry) as app:
+        app.session("s").update_configuration({"t": {"after": ["x"], "run": "survey.deep"}})
+        app.session("s").fire("x")
+    for command in (["show", "s", "t#0"], ["logs", "s", "--traceback"]):
+        text = place.run(*command).stdout
+        assert "ValueError: spam (score=3) at " in text
+        assert "caused by KeyError: 'row' (table=answers) at " in text
+        assert text.index("(table=answers)") < text.index("Traceback")
+
+
+def test_show_says_why_it_lists_no_instance(played):
+    """A list that is empty because of options, of a typo or of a missing configuration is told apart."""
+    found = "No instance matches these options; the session has 8 instances."
+    assert found in played.run("show", UID, "--status", "running").stdout
+    text = played.run("show", UID, "--task", "t_baad").stdout
+    assert "The session has no task 't_baad'; did you mean 't_bad'?" in text
+    played.run("fire", "fresh", "x")
+    assert "no configuration yet, so it has no instances" in played.run("show", "fresh").stdout
+    played.run("configure", "fresh", "-", stdin='{"t": {"after": ["y"], "run": "survey.ok"}}')
+    assert "No task has an instance yet." in played.run("show", "fresh").stdout
+
+
+def test_rows_without_a_value_are_left_out_and_labels_are_not_repeated(played):
+    """An instance whose status says it all has no reason, and only the first line of its history has a label."""
+    lines = played.run("show", UID, "t_importSubject#0").stdout.splitlines()
+    labels = [line.split()[0] for line in lines[2:] if line and not line.startswith(" ")]
+    assert labels == ["status", "run", "attempts", "kwargs", "result", "log", "history"]
+
+
+@pytest.mark.parametrize(
+    ("instance", "hint"),
+    [
+        ("t_bad", "task 't_bad' has 1 instance: t_bad#0"),
+        ("t_again#7", "task 't_again' has 2 instances: t_again#0 to t_again#1"),
+        ("t_never#0", "task 't_never' has no instance yet"),
+        ("t_baad#0", "did you mean 't_bad'?"),
+    ],
+)
+@pytest.mark.parametrize("command", ["show", "logs", "replay", "skip", "resolve-logs"])
+def test_a_hint_names_instances_of_the_same_task(played, command, instance, hint):
+    """A wrong name of an instance is answered with those that its task has, by every command."""
+    error = played.error(command, UID, instance, code=1)
+    assert error["type"] == "UnknownInstanceError"
+    assert error["message"].endswith(f"; {hint}")
 
 
 def test_stored_types_are_printed_as_they_can_be_given(place):
@@ -265,7 +326,7 @@ def test_check_with_the_application_knows_its_tasks_and_runners(place):
         ("{", "not JSON"),
         ("", "not JSON"),
         ("[]", "a mapping"),
-        ('{"t": {"run": "r", "after": ["x"]}, "t": {}}', "the key 't' stands twice"),
+        ('{"t": {"run": "r", "after": ["x"]}, "t": {}}', "the key 't' appears twice"),
         ('{"t": NaN}', "NaN is not a number"),
         ("\xff", "not JSON"),
         ("[" * 100_000, "nested too deep"),

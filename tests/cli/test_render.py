@@ -40,18 +40,18 @@ def test_a_cooldown_shows_when_it_ends(place):
     run_once(place, body)
     shown = place.json("show", "s", "t#1")
     due = shown["run_at"][:19].replace("T", " ")
-    assert f"due at {due}; replays t#0" in words(place.run("show", "s").stdout)
+    assert f"due at {due} UTC; replays t#0" in words(place.run("show", "s").stdout)
     assert place.json("sweep")["later"] == 1
 
 
 def test_an_instance_that_nobody_can_run_says_so(place):
-    """Workers that lack the task give it back, which is shown with how often."""
+    """Workers that do not have the task return it; the reason says how often."""
     run_once(place, lambda _: {})
     with place.open(runner="inline", registry=Registry()) as app:
         app.session("s").fire("other")
         app.session("s").update_configuration({"t_new": {"after": ["y"], "run": "survey.nowhere"}})
         app.session("s").fire("y")
-    assert "given back 1 time by workers that lack its task" in words(place.run("show", "s").stdout)
+    assert "no worker has its task; workers returned it 1 time" in words(place.run("show", "s").stdout)
 
 
 def test_a_running_instance_names_its_worker(place):
@@ -166,16 +166,16 @@ def test_long_work_has_a_bar_on_a_terminal(place):
 @pytest.mark.parametrize(
     ("command", "doing", "done"),
     [
-        (["purge", "--logs-older-than", "0s"], "removing records", "1 record removed\n"),
+        (["purge", "--logs-older-than", "0s"], "deleting records", "deleted 1 record\n"),
         (
             ["purge", "--contexts-older-than", "0s", "--dry-run"],
             "counting contexts",
-            "of 1 record would go\n",
+            "would delete the contexts of 1 record\n",
         ),
         (
             ["resolve-logs", "--all-sessions", "--fingerprint", "k"],
-            "reviewing",
-            "0 records of kind k reviewed\n",
+            "recording reviews",
+            "reviewed 0 records of kind k\n",
         ),
     ],
 )

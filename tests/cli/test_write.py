@@ -55,7 +55,7 @@ def test_the_application_runs_what_is_released(place):
         options = ["--app", f"survey_app:{app}"]
         place.run("configure", app, "-", *options, stdin=RULES, storage=False)
         text = place.run("fire", app, "x", *options, storage=False).stdout
-        assert "released t_one#0: finished" in text, number
+        assert "scheduled t_one#0 (now finished)" in text, number
         assert statuses(place, app) == {"t_one#0": "finished", "t_two#0": "finished"}
 
 
@@ -65,7 +65,7 @@ def test_a_key_makes_a_repeat_harmless(place):
     again = place.json("fire", "s", "x", "-p", "a=1", "--key", "k")
     assert (first["duplicate"], again["duplicate"]) == (False, True)
     assert again["number"] == first["number"] == 1
-    assert "nothing was done" in place.run("fire", "s", "x", "-p", "a=1", "--key", "k").stdout
+    assert "nothing was changed" in place.run("fire", "s", "x", "-p", "a=1", "--key", "k").stdout
     error = place.error("fire", "s", "x", "-p", "a=2", "--key", "k", code=1)
     assert error["type"] == "IdempotencyConflictError"
 
@@ -73,7 +73,7 @@ def test_a_key_makes_a_repeat_harmless(place):
 def test_an_unknown_session_is_made(place):
     """Firing into a session that does not exist makes it, keeps the firing, and says that nothing can run yet."""
     text = place.run("fire", "fresh", "x").stdout
-    assert "the session is new, of manager default" in text
+    assert "created the session, with the manager default" in text
     assert "no configuration yet" in text
     assert place.json("show", "fresh")["firings"] == 1
 
@@ -141,22 +141,22 @@ def test_kwargs_have_tuples_sets_and_any_key(place):
     ("given", "words"),
     [
         (["--kwargs", "{"], "not JSON"),
-        (["--kwargs", "[1]"], "an object is needed"),
-        (["--kwargs", '{"a": 1, "a": 2}'], "stands twice"),
+        (["--kwargs", "[1]"], "expected a JSON object"),
+        (["--kwargs", '{"a": 1, "a": 2}'], "appears twice"),
         (["--kwargs", '{"a": Infinity}'], "Infinity is not a number"),
-        (["--kwargs", '{"a": [{"$ref": 1}]}'], "value.a[0]: '$ref' stands for no type"),
-        (["--kwargs", '{"a": {"$datetime": "soon"}}'], "is no datetime"),
-        (["--kwargs", '{"a": {"$decimal": "many"}}'], "is no decimal"),
-        (["--kwargs", '{"a": {"$tuple": "ab"}}'], '"ab" is no tuple: a list is needed'),
-        (["--kwargs", '{"a": {"$tuple": [{"$dat": 1}]}}'], "value.a[0]: '$dat' stands for no type"),
-        (["--kwargs", '{"a": {"$set": [[]]}}'], "is no set: unhashable type"),
-        (["--kwargs", '{"a": {"$dict": [1]}}'], "[1] is no dict"),
-        (["--kwargs", '{"a": {"$timedelta": 5}}'], "is no timedelta"),
+        (["--kwargs", '{"a": [{"$ref": 1}]}'], "value.a[0]: '$ref' is not a type"),
+        (["--kwargs", '{"a": {"$datetime": "soon"}}'], "is not a valid datetime"),
+        (["--kwargs", '{"a": {"$decimal": "many"}}'], "is not a valid decimal"),
+        (["--kwargs", '{"a": {"$tuple": "ab"}}'], '"ab" is not a valid tuple: a list is needed'),
+        (["--kwargs", '{"a": {"$tuple": [{"$dat": 1}]}}'], "value.a[0]: '$dat' is not a type"),
+        (["--kwargs", '{"a": {"$set": [[]]}}'], "is not a valid set: unhashable type"),
+        (["--kwargs", '{"a": {"$dict": [1]}}'], "[1] is not a valid dict"),
+        (["--kwargs", '{"a": {"$timedelta": 5}}'], "is not a valid timedelta"),
         (["--kwargs", '{"a": "\\ud800"}'], "lone surrogate"),
         (["--kwargs", '{"a": 1' + "0" * 30 + "}"], "more than 64 bits"),
         (["-p", "a"], "not of the form key=value"),
         (["-p", "=1"], "not of the form key=value"),
-        (["-p", 'a={"$date": 1}'], "is no date"),
+        (["-p", 'a={"$date": 1}'], "is not a valid date"),
         (["--kwargs-file", "nowhere.json"], "nowhere.json"),
         (["--kwargs", "{}", "--kwargs-file", "-"], "exclude each other"),
         (["--key", "k" * 256], "1 to 255 characters"),

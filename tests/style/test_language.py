@@ -27,7 +27,6 @@ DOCUMENTS = sorted(
 NOT_YET = frozenset(
     {
         "app.py",
-        "cli",
         "demo",
         "fork.py",
         "logs",

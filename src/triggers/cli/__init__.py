@@ -1,8 +1,8 @@
-"""The command line: looks into sessions and acts on them.
+"""The command line: inspects sessions and acts on them.
 
-``front`` is the program and how it fails, ``options`` say where the sessions are, ``values`` are what users
-write; ``look``, ``act`` and ``run`` are the commands, ``documents`` is their output for programs,
-``render`` that for people.
+``program`` defines the program and its exit codes. ``options`` finds the application or the storage.
+``values`` parses what users write. ``read``, ``logs``, ``write`` and ``run`` define the commands.
+``documents`` makes their output for programs, ``render`` their output for people.
 """
 
 from triggers.cli.program import main

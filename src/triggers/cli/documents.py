@@ -1,4 +1,4 @@
-"""Output for programs: every command's document, with the keys that its help and the reference promise."""
+"""Output for programs: the document of each command, with the keys that the reference documents."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from triggers.session import TaskInstance
     from triggers.storages.base import StoredRecord
 
-#: What is stored was measured when it came in.
+#: Stored values were checked against the limits when they were stored.
 _ANY_SIZE: Final = Limits(payload=2**62, nesting=500)
 
 
 def emit(document: Any) -> None:
-    """Print a document on a line of its own."""
+    """Print a document as one line of JSON."""
     click.echo(json.dumps(document))
 
 
 def tagged(value: Any) -> Any:
-    """A value of the application as it is stored: JSON, with objects that stand for other types."""
+    """Return a value of the application as it is stored: JSON, with objects for the types that JSON lacks."""
     return json.loads(encode(value, "the value", _ANY_SIZE))
 
 
 def moment(at: int | datetime | None) -> str | None:
-    """A time in ISO 8601, UTC, from a datetime or microseconds; None for none."""
+    """Format a datetime, or microseconds since the epoch, in ISO 8601, UTC; None if there is no time."""
     if not at:
         return None
     found = at if isinstance(at, datetime) else to_datetime(at)
@@ -43,12 +43,12 @@ def moment(at: int | datetime | None) -> str | None:
 
 
 def level(number: int) -> str | None:
-    """The name of a level; None for none."""
+    """Return the name of a level; None if there is none (0)."""
     return level_name(number) if number else None
 
 
 def session_document(head: Session) -> dict[str, Any]:
-    """A session."""
+    """Return a session as `sessions` lists it; `show` adds its instances."""
     return {
         "uid": head.uid,
         "manager": head.manager,
@@ -63,7 +63,7 @@ def session_document(head: Session) -> dict[str, Any]:
 
 
 def waits_for(instance: Instance, rules: Mapping[str, Rule]) -> tuple[str, ...]:
-    """The triggers that an unstarted instance lacks; none for any other."""
+    """Return the triggers that an unstarted instance lacks; an instance with another status lacks none."""
     rule = rules.get(instance.task)
     if rule is None or instance.status is not Status.UNSTARTED:
         return ()
@@ -71,25 +71,25 @@ def waits_for(instance: Instance, rules: Mapping[str, Rule]) -> tuple[str, ...]:
 
 
 def error_of(instance: Instance) -> dict[str, Any] | None:
-    """What went wrong, the whole tree, as it is stored; None if nothing did."""
+    """Return the complete tree of the exception that failed the instance; None if it has no error."""
     return None if instance.error is None else json.loads(instance.error)
 
 
-def asks_for_review(instance: Instance) -> int:
-    """Highest level of its records that a person should review, 0 for none.
+def unreviewed_level(instance: Instance) -> int:
+    """Return the highest level of the records that need a review, 0 if none does.
 
-    Of an instance that was replayed, skipped or abandoned nobody need review anything.
+    An instance that was replayed, skipped or abandoned needs no review.
     """
     return 0 if instance.status in SETTLED else instance.log_unresolved
 
 
 def parent_of(instance: Instance) -> str | None:
-    """Name of the instance that this one replays."""
+    """Return the name of the instance that this one replays; None if it replays none."""
     return None if instance.parent is None else f"{instance.task}#{instance.parent}"
 
 
 def instance_document(instance: Instance, rules: Mapping[str, Rule]) -> dict[str, Any]:
-    """An instance, as `show` lists it."""
+    """Return an instance as `show` lists it."""
     error = error_of(instance)
     return {
         "name": instance.name,
@@ -111,7 +111,7 @@ def instance_document(instance: Instance, rules: Mapping[str, Rule]) -> dict[str
         "error": error and {"type": error.get("type"), "message": error.get("message")},
         "log": {
             "level": level(instance.log_level),
-            "unresolved": level(asks_for_review(instance)),
+            "unresolved": level(unreviewed_level(instance)),
             "counts": {level_name(number): count for number, count in sorted(instance.log_counts.items())},
             "dropped": instance.log_dropped,
         },
@@ -119,7 +119,7 @@ def instance_document(instance: Instance, rules: Mapping[str, Rule]) -> dict[str
 
 
 def whole_document(instance: TaskInstance, rules: Mapping[str, Rule]) -> dict[str, Any]:
-    """An instance with everything that is kept of it."""
+    """Return an instance with everything that is stored about it, as `show` prints a single one."""
     reviews = [{**review, "at": moment(review["at"])} for review in instance.log_reviews]
     history = [
         {"at": moment(at), "status": status, "remark": remark} for at, status, remark in instance.history
@@ -136,7 +136,7 @@ def whole_document(instance: TaskInstance, rules: Mapping[str, Rule]) -> dict[st
 
 
 def record_document(record: StoredRecord) -> dict[str, Any]:
-    """A record of a log."""
+    """Return a record as `logs` prints it."""
     entry = record.entry
     return {
         "cursor": record.cursor,
@@ -163,7 +163,7 @@ def record_document(record: StoredRecord) -> dict[str, Any]:
 
 
 def problems_document(tasks: int, problems: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """What a check found."""
+    """Return the result of `check`: whether the configuration is valid, and each problem with its path."""
     return {
         "valid": not problems,
         "tasks": tasks,

@@ -1,7 +1,8 @@
-"""Where the sessions are: the options that every command has, and the application that they lead to."""
+"""The options that every command has, and the application or storage that they open."""
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
@@ -16,9 +17,15 @@ from urllib.parse import parse_qsl
 import click
 
 from triggers import Triggers, plugins
-from triggers.cli.render import progress
+from triggers.cli.render import plural, progress
 from triggers.core.values import type_name
-from triggers.exceptions import ManagerMismatchError, StorageError, TriggersError, UnknownSessionError
+from triggers.exceptions import (
+    ManagerMismatchError,
+    StorageError,
+    TriggersError,
+    UnknownInstanceError,
+    UnknownSessionError,
+)
 from triggers.logs.sanitizing.redact import SecretKeys, hide
 from triggers.logs.sanitizing.shapes import message_of
 
@@ -26,15 +33,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from triggers.manager import TriggerManager
-    from triggers.session import SessionView
+    from triggers.session import SessionView, TaskInstance
 
-#: How often a command looks whether what it released has ended, in seconds.
+#: Seconds between two checks whether the instances that a command scheduled have ended.
 PAUSE: Final = 0.02
 
 
 @dataclass(slots=True)
 class Target:
-    """What the common options said, wherever they stood.
+    """The values of the common options, given before or after the command.
 
     Attributes:
         app: ``module:attribute`` of the application, or None.
@@ -48,14 +55,14 @@ class Target:
 
     @contextmanager
     def opened(self, *, creating: bool = False, manager: str | None = None) -> Iterator[Triggers]:
-        """The application, closed at the end; interrupted, it lets go of what it runs.
+        """Open the application, and close it at the end; an interrupt releases its running instances.
 
         Args:
-            creating: whether a file that does not exist is to be made.
+            creating: whether to create a file that does not exist.
             manager: name of the manager that new sessions get.
 
         Raises:
-            click.UsageError: the options lead nowhere.
+            click.UsageError: the options name no application and no storage, or both.
             TriggersError: the storage cannot be opened.
         """
         found = self.open(creating=creating, manager=manager)
@@ -69,22 +76,22 @@ class Target:
             found.close(timeout)
 
     def open(self, *, creating: bool = False, manager: str | None = None) -> Triggers:
-        """The application, for :meth:`opened` or to be closed by the caller."""
+        """Return the application, which the caller closes; :meth:`opened` does that itself."""
         app, storage = self._choice()
         if app is not None:
             if manager is not None:
-                message = "--manager goes with --storage; an application has its own manager"
+                message = "--manager needs --storage: an application has its own manager"
                 raise click.UsageError(message)
             return load_app(app)
         if storage is None:
-            message = "say where the sessions are: --app module:attribute or --storage URL"
+            message = "name the sessions: --app module:attribute or --storage URL"
             raise click.UsageError(message)
         return _open_storage(storage, creating=creating, manager=manager)
 
     def _choice(self) -> tuple[str | None, str | None]:
-        """Application and storage, of which at most one is there."""
+        """Return the application and the storage that were given; at most one of them is not None."""
         if self.app and self.storage:
-            message = "--app and --storage exclude each other: the application knows its storage"
+            message = "--app and --storage exclude each other: the application has its storage"
             raise click.UsageError(message)
         if self.app or self.storage:
             return self.app, self.storage
@@ -93,12 +100,12 @@ class Target:
 
     @property
     def names_app(self) -> bool:
-        """Whether it leads to an application."""
+        """Whether an application was given, by option or environment."""
         return self._choice()[0] is not None
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that every command has; they are gathered in :class:`Where`."""
+    """Give a command the options that every command has; :class:`Target` holds their values."""
 
     def keep(context: click.Context, option: click.Parameter, value: Any) -> None:
         where = context.ensure_object(Target)
@@ -108,24 +115,24 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
     kept: dict[str, Any] = {"expose_value": False, "callback": keep}
     options = (
         click.option("--app", metavar="MODULE:ATTRIBUTE", help="The application's Triggers object.", **kept),
-        click.option("--storage", metavar="URL", help="The storage alone; nothing runs.", **kept),
-        click.option("--json", is_flag=True, help="Output for programs.", **kept),
+        click.option("--storage", metavar="URL", help="Only a storage; no task runs.", **kept),
+        click.option("--json", is_flag=True, help="Print JSON, for programs.", **kept),
     )
     for option in reversed(options):
         command = option(command)
     return command
 
 
-#: Gives a command its :class:`Where`.
+#: Passes the :class:`Target` to a command.
 pass_where = click.make_pass_decorator(Target, ensure=True)
 
 
 def load_app(path: str) -> Triggers:
-    """The application that ``module:attribute`` names, or that a callable of that name returns.
+    """Return the application that ``module:attribute`` names, or that a callable of that name returns.
 
     Raises:
-        click.UsageError: there is nothing of that name, it is something else, or its own code failed.
-        TriggersError: what making it raised.
+        click.UsageError: nothing has that name, it is not an application, or its own code failed.
+        TriggersError: creating the application raised it.
     """
     module, _, attributes = path.partition(":")
     if not (module and attributes):
@@ -157,7 +164,7 @@ def _import(module: str) -> Any:
 
 @contextmanager
 def _own_code(path: str) -> Iterator[None]:
-    """Turn what the application's own code raises into one line that says where."""
+    """Turn an exception of the application's own code into a usage error of one line, with file and line."""
     try:
         yield
     except (click.ClickException, TriggersError, KeyboardInterrupt):
@@ -174,7 +181,7 @@ def _own_code(path: str) -> Iterator[None]:
 def _open_storage(url: str, *, creating: bool, manager: str | None) -> Triggers:
     scheme, _, rest = url.partition(":")
     if scheme == "memory":
-        message = "memory:// lives and dies with the process that opened it: there is nothing in it here"
+        message = "memory:// exists only within one process, so it has no sessions here"
         raise click.UsageError(message)
     kind = {} if manager is None else {"manager": plugins.load(plugins.MANAGERS, manager)}
     try:
@@ -186,7 +193,7 @@ def _open_storage(url: str, *, creating: bool, manager: str | None) -> Triggers:
 
 
 def _must_exist(rest: str) -> None:
-    """Refuse a file that is not there: a slip of the pen must not look like an empty storage."""
+    """Refuse a file that does not exist: a typo must not look like an empty storage."""
     from triggers.storages.sqlite.url import SqliteUrl  # noqa: PLC0415 - help must not load a storage
 
     path = Path(SqliteUrl.parse(f"sqlite:{rest}").path)
@@ -196,7 +203,7 @@ def _must_exist(rest: str) -> None:
 
 
 def _without_credentials(text: str, url: str) -> str:
-    """A message about a URL, of whatever form, as it may be shown."""
+    """Return a message about a URL of any form without the credentials in it."""
     location, _, query = url.partition("?")
     scheme, mark, rest = location.rpartition("://")
     text = text.replace(location, f"{scheme}{mark}{rest.rpartition('@')[2]}")
@@ -206,16 +213,16 @@ def _without_credentials(text: str, url: str) -> str:
 
 
 def own_manager(app: Triggers, uid: str, wanted: str | None) -> TriggerManager:
-    """The manager that a session belongs to; of one that does not exist yet, the application's.
+    """Return the manager that a session belongs to; for a new session, the application's.
 
     Args:
-        app: where the session is.
+        app: the application.
         uid: the session.
         wanted: the name that the manager must have, None for any.
 
     Raises:
-        ManagerMismatchError: it has another one, or one that this process lacks.
-        InvalidNameError: the UID is none.
+        ManagerMismatchError: the session has another manager, or one that this process does not have.
+        InvalidNameError: the UID is not valid.
     """
     fresh = app.session(uid)
     try:
@@ -223,17 +230,17 @@ def own_manager(app: Triggers, uid: str, wanted: str | None) -> TriggerManager:
     except UnknownSessionError:
         return fresh
     if wanted is not None and found.name != fresh.name:
-        message = f"session {uid!r} belongs to manager {found.name!r}, for life, and not to {fresh.name!r}"
+        message = f"session {uid!r} belongs to manager {found.name!r}, not to {fresh.name!r}, and keeps it"
         raise ManagerMismatchError(message)
     return found
 
 
 def existing(app: Triggers, uid: str) -> SessionView:
-    """The session as it is stored.
+    """Return the stored session.
 
     Raises:
-        UnknownSessionError: there is none.
-        InvalidNameError: the UID is none.
+        UnknownSessionError: the session does not exist.
+        InvalidNameError: the UID is not valid.
     """
     view = app.session(uid).storage
     if not view.exists:
@@ -244,22 +251,51 @@ def existing(app: Triggers, uid: str) -> SessionView:
 
 @contextmanager
 def changing(where: Target, uid: str) -> Iterator[tuple[Triggers, TriggerManager]]:
-    """A session that is there, with its own manager.
+    """Open an existing session with its own manager.
 
     Raises:
-        UnknownSessionError: there is none.
-        InvalidNameError: the UID is none.
-        ManagerMismatchError: this process lacks its manager.
+        UnknownSessionError: the session does not exist.
+        InvalidNameError: the UID is not valid.
+        ManagerMismatchError: this process does not have its manager.
     """
     with where.opened() as app:
-        app.session(uid)  # refuses what can be no UID
+        app.session(uid)  # refuses a UID that is not valid
         yield app, app.existing_session(uid)
 
 
+def instance_of(app: Triggers, view: SessionView, name: str) -> TaskInstance:
+    """Return an instance of a session.
+
+    Raises:
+        UnknownInstanceError: there is no such instance; the message names those that the task has.
+    """
+    try:
+        return view[name]
+    except UnknownInstanceError as error:
+        # The example in the message of the core names another task.
+        problem = str(error).partition(";")[0]
+        message = problem + _instances_hint(app, view, name.rpartition("#")[0] or name)
+    raise UnknownInstanceError(message)
+
+
+def _instances_hint(app: Triggers, view: SessionView, task: str) -> str:
+    counter = app.storage.reader.counters(view.uid).get(task)
+    if counter is not None:
+        last = f" to {task}#{counter.created - 1}" if counter.created > 1 else ""
+        return f"; task {task!r} has {plural(counter.created, 'instance')}: {task}#0{last}"
+    return f"; task {task!r} has no instance yet" if task in view.tasks else did_you_mean(view, task)
+
+
+def did_you_mean(view: SessionView, task: str) -> str:
+    """Return a hint with the configured task whose name is most like this one; empty if none is."""
+    close = difflib.get_close_matches(task, view.tasks, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
 def wait(where: Target, app: Triggers) -> None:
-    """Let the runners of this process run what was released."""
+    """Wait until the runners of this process have run what was scheduled."""
     with progress(quiet=where.json) as bar:
-        bar.add_task("running what was released", total=None, left="")
+        bar.add_task("running scheduled instances", total=None, left="")
         settle(app)
 
 
@@ -267,8 +303,8 @@ def settle(app: Triggers, look: Callable[[], None] = lambda: None) -> None:
     """Wait until the runners of this process have nothing left to do.
 
     Args:
-        app: whose runners.
-        look: called now and then meanwhile.
+        app: the application that has the runners.
+        look: called at every check.
     """
     while not app.is_idle():
         look()

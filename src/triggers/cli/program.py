@@ -1,7 +1,8 @@
-"""The program: its commands, and how it ends when something is wrong."""
+"""The program: its commands, its exit codes and its error messages."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -10,9 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from triggers import __version__
-from triggers.cli import logs, run
-from triggers.cli import read as look
-from triggers.cli import write as act
+from triggers.cli import logs, read, run, write
 from triggers.cli.options import common
 from triggers.cli.render import visible
 from triggers.exceptions import (
@@ -28,76 +27,116 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TextIO
 
-#: The thing asked about is not so.
-NOT_SO: Final = 1
-#: Wrong use.
-WRONG_USE: Final = 2
-#: What a shell reports of a program that SIGINT, or SIGPIPE, has ended.
+#: The condition does not hold, or the output cannot be written.
+FAILED: Final = 1
+#: Wrong usage.
+WRONG_USAGE: Final = 2
+#: The exit codes that a shell reports for a program that SIGINT or SIGPIPE has ended.
 INTERRUPTED: Final = 130
-NOBODY_READS: Final = 141
+BROKEN_PIPE: Final = 141
 
-_WRONG_USE = (InvalidNameError, InvalidValueError, PluginError)
+#: What a write fails with if the disk is full or broken. Such an error has no file name.
+_UNWRITABLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
+
+_WRONG_USAGE = (InvalidNameError, InvalidValueError, PluginError)
 
 
 class Program(click.Group):
-    """A group of commands that ends with an exit code and one line, whatever happens in them."""
+    """A group of commands that ends every error with an exit code and one line."""
 
-    def main(  # type: ignore[override]  # it only ever ends the process
+    def main(  # type: ignore[override]  # it always ends the process
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> NoReturn:
         """Run the command that the arguments name, and exit.
 
         Args:
             args: the arguments, by default those of the process.
-            prog_name: how the program is called in its own texts.
-            extra: settings of click's contexts.
+            prog_name: the name of the program in its own texts.
+            extra: settings for the context of click.
         """
-        if "_TRIGGERS_COMPLETE" in os.environ:  # a shell asks for completions
+        if "_TRIGGERS_COMPLETE" in os.environ:  # a shell needs completions
             super().main(args, "triggers", **extra)
         given = list(sys.argv[1:] if args is None else args)
+        _open_closed_streams()
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         sys.exit(self._run(given, prog_name or "triggers", extra))
 
     def _run(self, given: list[str], prog_name: str, extra: dict[str, Any]) -> int:
+        as_json = "--json" in given
+        try:
+            return self._invoke(given, prog_name, extra, as_json=as_json)
+        except BrokenPipeError:
+            _discard(sys.stdout)
+            return BROKEN_PIPE
+        except OSError as error:
+            if error.errno not in _UNWRITABLE or error.filename is not None:
+                raise
+            _discard_unwritten(sys.stdout)
+            message = f"the output could not be written: {error.strerror}"
+            return _fail(click.ClickException(message), "OutputError", FAILED, as_json=as_json)
+
+    def _invoke(self, given: list[str], prog_name: str, extra: dict[str, Any], *, as_json: bool) -> int:
+        code = 0
         try:
             with self.make_context(prog_name, list(given), **extra) as context:
                 self.invoke(context)
-            sys.stdout.flush()
         except click.exceptions.Exit as end:
-            return end.exit_code
+            code = end.exit_code
         except (KeyboardInterrupt, click.Abort):
-            return INTERRUPTED
-        except BrokenPipeError:
-            _read_by_nobody(sys.stdout)
-            return NOBODY_READS
-        except (TriggersError, click.ClickException) as error:
-            return _fail(error, as_json="--json" in given)
-        return 0
+            code = INTERRUPTED
+        except click.ClickException as error:
+            return _fail(error, "UsageError", WRONG_USAGE, as_json=as_json)
+        except TriggersError as error:
+            code = WRONG_USAGE if isinstance(error, _WRONG_USAGE) else FAILED
+            return _fail(error, type(error).__name__, code, as_json=as_json)
+        sys.stdout.flush()
+        return code
 
 
-def _fail(error: TriggersError | click.ClickException, *, as_json: bool) -> int:
-    wrong_use = isinstance(error, (click.ClickException, *_WRONG_USE))
-    message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-    message = hide(message, ())
-    kind = "UsageError" if isinstance(error, click.ClickException) else type(error).__name__
+def _fail(error: TriggersError | click.ClickException, kind: str, code: int, *, as_json: bool) -> int:
+    """Print an error on standard error, as one line or as a document; return the exit code."""
+    message = hide(error.format_message() if isinstance(error, click.ClickException) else str(error), ())
     if as_json:
         document: dict[str, Any] = {"type": kind, "message": message}
         if isinstance(error, ConfigurationError):
             document["problems"] = [{"path": path, "message": text} for path, text in error.problems]
-        click.echo(json.dumps({"error": document}), err=True)
+        text = json.dumps({"error": document})
     else:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "triggers"
         hint = f" (see {command} --help)" if isinstance(error, click.UsageError) else ""
         lines = [visible(line) for line in message.splitlines()] or [kind]
-        click.echo(f"{command}: " + "\n".join(lines) + hint, err=True)
-    return WRONG_USE if wrong_use else NOT_SO
+        text = f"{command}: " + "\n".join(lines) + hint
+    try:
+        click.echo(text, err=True)
+    except OSError:  # the exit code is all that is left
+        _discard(sys.stderr)
+    return code
 
 
-def _read_by_nobody(stream: TextIO) -> None:
-    """Let what is still in the buffer go nowhere, or the interpreter would complain about it at its end."""
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a descriptor is what is needed
+def _open_closed_streams() -> None:
+    """Open the null device for each standard stream that was closed when the process started.
+
+    In this order, each gets its own descriptor. Otherwise the next file that is opened, such as the storage,
+    would get it, and what is written to standard output would go into that file.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - open until the end
+
+
+def _discard_unwritten(stream: TextIO) -> None:
+    """Discard what is in the buffer of the stream if it cannot be written."""
+    try:
+        stream.flush()
+    except OSError:
+        _discard(stream)
+
+
+def _discard(stream: TextIO) -> None:
+    """Discard what is in the buffer; otherwise the interpreter prints an error about it when it ends."""
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a descriptor is needed
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
@@ -106,19 +145,24 @@ def _read_by_nobody(stream: TextIO) -> None:
 @common
 @click.pass_context
 def main(context: click.Context) -> None:
-    """Look into sessions of Triggers and act on them.
+    """Inspect the sessions of Triggers and act on them.
 
     \b
-    Say where they are, before the command or after it:
+    Name the sessions with one of these, before or after the command:
       --app module:attribute     the application (or TRIGGERS_APP)
-      --storage URL              its storage (or TRIGGERS_STORAGE)
+      --storage URL              only its storage (or TRIGGERS_STORAGE)
 
-    Exit codes: 0 done; 1 the thing asked about is not so; 2 wrong use.
+    \b
+    Exit codes:
+      0   success
+      1   the condition does not hold, such as an unknown session, or a
+          status that does not allow the action
+      2   wrong usage
     """  # noqa: D301 - \b keeps click from filling the lines
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)
-        context.exit(WRONG_USE)
+        context.exit(WRONG_USAGE)
 
 
-for _command in (*look.COMMANDS, *logs.COMMANDS, *act.COMMANDS, *run.COMMANDS):
+for _command in (*read.COMMANDS, *logs.COMMANDS, *write.COMMANDS, *run.COMMANDS):
     main.add_command(_command)

@@ -1,8 +1,7 @@
-"""The commands that only read."""
+"""The commands that only read: sessions, show, explain, check and schema."""
 
 from __future__ import annotations
 
-import difflib
 import json
 import shlex
 from dataclasses import asdict
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from triggers.cli import documents, render
-from triggers.cli.options import Target, common, existing, pass_where
+from triggers.cli.options import Target, common, did_you_mean, existing, instance_of, pass_where
 from triggers.cli.values import NotJsonError, parse
 from triggers.core.configuration import check_configuration, json_schema
 from triggers.core.status import RESOLVED, Status
@@ -20,38 +19,38 @@ from triggers.core.values import decode
 from triggers.exceptions import ConfigurationError, UnknownInstanceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from typing import IO
 
     from triggers.core.explain import Explanation
     from triggers.core.rules import Rule
-    from triggers.core.state import Instance, Session
-    from triggers.session import SessionView
+    from triggers.core.state import Counter, Instance, Session
+    from triggers.session import SessionView, TaskInstance
     from triggers.storages.base import Reader
 
 _T = TypeVar("_T")
 _Command = TypeVar("_Command", bound="Callable[..., Any]")
 
-#: Rows that one query reads, unless fewer are asked for.
+#: Rows that one query reads, unless the limit is lower.
 PAGE: Final = 500
 
-#: Statuses in the order in which a person looks at them; the resolved ones together, behind these.
+#: Statuses in the order in which instances are listed; those with a resolved status follow.
 ORDER: Final = (Status.FAILED, Status.RUNNING, Status.SCHEDULED, Status.UNSTARTED)
 
 
 def limit_option(default: int) -> Callable[[_Command], _Command]:
-    """Give a command ``--limit``."""
+    """Return a decorator that gives a command ``--limit``."""
     return click.option(
         "--limit",
         type=click.IntRange(0),
         default=default,
         show_default=True,
-        help="How many at most; 0 is all.",
+        help="How many to print; 0 prints all.",
     )
 
 
 def _cut(found: Iterator[_T], limit: int) -> tuple[list[_T], bool]:
-    """The first ones, and whether there are more."""
+    """Return the first items, and whether more follow."""
     shown = list(islice(found, limit or None))
     return shown, bool(limit) and next(found, None) is not None
 
@@ -61,11 +60,11 @@ def _cut(found: Iterator[_T], limit: int) -> tuple[list[_T], bool]:
 
 @click.command()
 @limit_option(50)
-@click.option("--after", default="", metavar="UID", help="Go on behind this one.")
+@click.option("--after", default="", metavar="UID", help="Begin after this session.")
 @common
 @pass_where
 def sessions(where: Target, limit: int, after: str) -> None:
-    """List sessions, in the order of their UIDs."""
+    """List sessions in the order of their UIDs."""
     with where.opened() as app:
         found = _heads(app.storage.reader, after, min(limit + 1, PAGE) if limit else PAGE)
         if where.json:
@@ -84,11 +83,11 @@ def _heads(reader: Reader, after: str, page_size: int) -> Iterator[Session]:
 
 def _list_sessions(shown: list[Session], *, more: bool) -> None:
     if not shown:
-        render.say("no sessions")
+        render.say("There are no sessions.")
         return
     render.console().print(render.sessions_table(shown))
     if more:
-        render.say(f"There are more: triggers sessions --after {shlex.quote(shown[-1].uid)}")
+        render.say(f"There are more sessions: triggers sessions --after {shlex.quote(shown[-1].uid)}")
 
 
 # -- show -----------------------------------------------------------------------------------------------
@@ -103,23 +102,21 @@ def _list_sessions(shown: list[Session], *, more: bool) -> None:
     "statuses",
     multiple=True,
     type=click.Choice([str(status) for status in Status]),
-    help="Only in it.",
+    metavar="STATUS",
+    help=f"Only instances with this status: {', '.join(Status)}. May be given several times.",
 )
-@click.option("--unresolved-logs", is_flag=True, help="Only instances whose records ask for a review.")
+@click.option("--unresolved-logs", is_flag=True, help="Only instances with records that need a review.")
 @limit_option(50)
 @common
 @pass_where
 def show(where: Target, /, uid: str, instance: str | None, limit: int, **narrow: Any) -> None:
-    """Show a session, or everything about one INSTANCE of it."""
+    """Show a session, or everything about one INSTANCE."""
     with where.opened() as app:
         view = existing(app, uid)
         if instance is not None:
-            _show_instance(where, view, instance)
+            _show_instance(where, view, instance_of(app, view, instance))
         else:
-            reader, head = app.storage.reader, view.head
-            shown, more = _cut(_instances(reader, uid, limit, **narrow), limit)
-            bare = [] if any(narrow.values()) else _without_instance(reader, head)
-            _show_session(where, head, shown, bare, more=more)
+            _show_session(where, app.storage.reader, view, limit, narrow)
 
 
 def _instances(
@@ -131,7 +128,7 @@ def _instances(
     statuses: tuple[str, ...],
     unresolved_logs: bool,
 ) -> Iterator[Instance]:
-    """Those that were asked for, the ones that need somebody first."""
+    """Yield the selected instances, those that need a person first."""
     wanted = frozenset(map(Status, statuses)) or frozenset(Status)
     page_size = min(limit + 1, PAGE) if limit else PAGE
     for group in (*({status} for status in ORDER), RESOLVED):
@@ -148,7 +145,10 @@ def _instances(
 
 
 def _without_instance(reader: Reader, head: Session) -> list[tuple[Rule, tuple[str, ...]]]:
-    """The tasks without any instance, with what they wait for: nothing where all of it came before them."""
+    """Return the tasks without an instance, each with the triggers that it waits for.
+
+    A task that was configured after its triggers had fired waits for none.
+    """
     counters = reader.counters(head.uid)
     rules = [rule for task, rule in head.rules.rules.items() if task not in counters]
     fired = reader.latest(head.uid, {name for rule in rules for name in rule.after.names}) if rules else {}
@@ -156,56 +156,80 @@ def _without_instance(reader: Reader, head: Session) -> list[tuple[Rule, tuple[s
 
 
 def _show_session(
-    where: Target,
-    head: Session,
-    shown: list[Instance],
-    bare: list[tuple[Rule, tuple[str, ...]]],
-    *,
-    more: bool,
+    where: Target, reader: Reader, view: SessionView, limit: int, narrow: dict[str, Any]
 ) -> None:
-    rules = head.rules.rules
+    head = view.head
+    shown, more = _cut(_instances(reader, head.uid, limit, **narrow), limit)
+    bare = [] if any(narrow.values()) else _without_instance(reader, head)
     if where.json:
-        documents.emit(
-            {
-                **documents.session_document(head),
-                "instances": [documents.instance_document(instance, rules) for instance in shown],
-                "more": more,
-                "tasks_without_instance": [
-                    {"task": rule.task, "waits_for": list(lacks), "needs": rule.after.sentence()}
-                    for rule, lacks in bare
-                ],
-            }
-        )
+        documents.emit(_whole_session(head, shown, bare, more=more))
         return
-    facts = [f"open: {render.openness(head)}", render.plural(head.firings, "firing")]
+    _print_head(head)
+    if shown:
+        render.console().print(render.instances_table(shown, head.rules.rules, head.now))
+    else:
+        counters = reader.counters(head.uid)
+        render.say(_none_shown(view, head, counters, narrow["task"]))
+    if more:
+        render.say("There are more instances: --limit 0 shows all; --task and --status select some.")
+    if bare:
+        render.say("")
+        render.console().print(render.bare_table(bare))
+    if any(documents.unreviewed_level(instance) for instance in shown):
+        command = f"triggers logs {shlex.quote(head.uid)} INSTANCE --unresolved"
+        render.say("", f"* has records that need a review: {command}")
+
+
+def _whole_session(
+    head: Session, shown: list[Instance], bare: list[tuple[Rule, tuple[str, ...]]], *, more: bool
+) -> dict[str, Any]:
+    return {
+        **documents.session_document(head),
+        "instances": [documents.instance_document(instance, head.rules.rules) for instance in shown],
+        "more": more,
+        "tasks_without_instance": [
+            {"task": rule.task, "waits_for": list(lacks), "needs": rule.after.sentence()}
+            for rule, lacks in bare
+        ],
+    }
+
+
+def _print_head(head: Session) -> None:
+    facts = [_open_tasks(head), render.plural(head.firings, "firing")]
     facts += [f"manager {render.visible(head.manager)}", f"changed {render.when(head.modified_at)} UTC"]
     render.say(f"Session {render.visible(head.uid)}", ", ".join(facts))
     if head.metadata != "{}":
         render.say(f"metadata {render.pairs(decode(head.metadata))}")
     render.say("")
-    if shown:
-        render.console().print(render.instances_table(shown, rules, head.now))
-    else:
-        render.say("no instances")
-    if more:
-        render.say("There are more instances: --limit 0 shows all, --task and --status fewer.")
-    if bare:
-        render.say("")
-        render.console().print(render.bare_table(bare))
-    if any(documents.asks_for_review(instance) for instance in shown):
-        render.say("", "* has records that nobody has reviewed: triggers logs UID INSTANCE --unresolved")
 
 
-def _show_instance(where: Target, view: SessionView, name: str) -> None:
-    instance, head = view[name], view.head
+def _open_tasks(head: Session) -> str:
+    if head.finalized is not None or not head.rules.rules:
+        return render.openness(head)
+    return f"{render.openness(head)} tasks open"
+
+
+def _none_shown(view: SessionView, head: Session, counters: Mapping[str, Counter], task: str | None) -> str:
+    """Return why no instance is listed: the options select none, or the session has none."""
+    if task is not None and task not in {*head.rules.rules, *counters}:
+        return render.visible(f"The session has no task {task!r}{did_you_mean(view, task)}")
+    total = sum(counter.created for counter in counters.values())
+    if total:
+        return f"No instance matches these options; the session has {render.plural(total, 'instance')}."
+    if head.rules.rules:
+        return "No task has an instance yet."
+    return "The session has no configuration yet, so it has no instances."
+
+
+def _show_instance(where: Target, view: SessionView, instance: TaskInstance) -> None:
+    rules = view.head.rules.rules
     if where.json:
-        documents.emit(documents.whole_document(instance, head.rules.rules))
+        documents.emit(documents.whole_document(instance, rules))
         return
     render.say(f"{render.visible(instance.name)} of session {render.visible(view.uid)}", "")
-    render.console().print(render.details(instance, head.rules.rules, head.now))
+    render.console().print(render.details(instance, rules, view.head.now))
     if instance.error:
-        lines = render.exception_lines(instance.error, traceback=True)
-        render.say("", *lines)
+        render.say("", *render.exception_lines(instance.error, traceback=True))
 
 
 # -- explain --------------------------------------------------------------------------------------------
@@ -217,26 +241,27 @@ def _show_instance(where: Target, view: SessionView, name: str) -> None:
 @common
 @pass_where
 def explain(where: Target, uid: str, task: str) -> None:
-    """Say why a TASK, or one instance of it, has run or has not."""
+    """Explain why a TASK, or one instance of it, has run or has not.
+
+    TASK is the name of a task or of an instance.
+    """
     with where.opened() as app:
         view = existing(app, uid)
         found = view.explain(task)
         if not (found.known or found.counts):
-            raise UnknownInstanceError(_nothing_of_that_name(view, task))
+            raise UnknownInstanceError(_unknown_task(view, task))
     if where.json:
         documents.emit(documents.tagged(_plain(asdict(found))))
     else:
         _print_explanation(uid, found)
 
 
-def _nothing_of_that_name(view: SessionView, task: str) -> str:
-    close = difflib.get_close_matches(task, view.tasks, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"session {view.uid!r} has no task {task!r}{hint}"
+def _unknown_task(view: SessionView, task: str) -> str:
+    return f"session {view.uid!r} has no task {task!r}{did_you_mean(view, task)}"
 
 
 def _plain(value: Any) -> Any:
-    """The same with lists in place of tuples."""
+    """Return the same value with lists instead of tuples."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
@@ -257,7 +282,10 @@ def _print_explanation(uid: str, found: Explanation) -> None:
 @common
 @click.pass_context
 def check(context: click.Context, config: IO[bytes]) -> None:
-    """Print every problem of a configuration; - is standard input."""
+    """Print every problem of a configuration.
+
+    CONFIG is a JSON file; - is standard input.
+    """
     where = context.ensure_object(Target)
     tasks = 0
     problems: tuple[tuple[str, str], ...] = ()

@@ -1,6 +1,6 @@
-"""Output for people: as wide as the terminal, in colour only on one, with nothing that could take it over.
+"""Output for people: as wide as the terminal, colored only on a terminal, with control characters escaped.
 
-Only the functions that draw import rich: it takes long, and completion in a shell does not need it.
+rich is imported only by the functions that use it: it takes long, and completion in a shell does not need it.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ import logging
 import sys
 import unicodedata
 from functools import cache
+from itertools import chain, groupby, repeat
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from triggers.cli.documents import asks_for_review, error_of, parent_of, tagged
+from triggers.cli.documents import error_of, parent_of, tagged, unreviewed_level
 from triggers.core.status import Status
 from triggers.core.values import to_datetime
 from triggers.session import level_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rich.console import Console
     from rich.progress import Progress
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 _HIDDEN: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _REVERSING: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
-#: Longest value that is shown whole, in characters; --json shows all of it.
+#: Characters of a value that are shown; --json shows all of it.
 LONGEST: Final = 300
 
 STYLES: Final = {
@@ -44,7 +46,7 @@ STYLES: Final = {
     Status.FINISHED: "green",
 }
 
-#: Behind a record's level of at least this: its style.
+#: Lowest level → its style, the highest first.
 _LEVEL_STYLES: Final = ((40, "bold red"), (30, "yellow"), (0, ""))
 
 
@@ -53,30 +55,33 @@ def _console_class() -> type[Console]:
     from rich.console import Console  # noqa: PLC0415 - as the module says
 
     class OurConsole(Console):
-        """Leaves it to the program how to end when nobody reads its output."""
+        """A console that leaves it to the program how to end when the reader of its output has ended."""
 
         def on_broken_pipe(self) -> None:
-            """Raise what the program ends with."""
+            """Raise the error for which the program has an exit code."""
             raise BrokenPipeError
 
     return OurConsole
 
 
 def console(*, err: bool = False) -> Console:
-    """Standard output, or standard error, which takes what it is given for text, never for markup."""
+    """Return a console on standard output, or on standard error, that never takes text for markup."""
     file = sys.stderr if err else sys.stdout
     return _console_class()(file=file, markup=False, emoji=False, highlight=False)
 
 
 def say(*lines: str | Text) -> None:
-    """Print lines; what a program wrote is escaped by whoever put it in."""
+    """Print lines; the caller has escaped all texts of the application with :func:`visible`."""
     out = console()
     for line in lines:
         out.print(line, soft_wrap=True)
 
 
 def progress(*, quiet: bool) -> Progress:
-    """A bar on standard error, gone at its end; nothing where that is no terminal, or if `quiet`."""
+    """Return a progress bar on standard error, which is erased at its end.
+
+    Nothing is shown if `quiet`, or if standard error is not a terminal.
+    """
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn  # noqa: PLC0415 - as the module says
 
     shown = console(err=True)
@@ -93,7 +98,7 @@ def progress(*, quiet: bool) -> Progress:
 
 
 def visible(text: str) -> str:
-    """The text with escapes in place of characters that a terminal would obey, or that nobody could see."""
+    """Return the text with control characters, and those that reverse the reading direction, as escapes."""
     if text.isprintable():
         return text
     return "".join(_escaped(character) for character in text)
@@ -106,34 +111,34 @@ def _escaped(character: str) -> str:
 
 
 def listed(words: Iterable[str]) -> str:
-    """Words behind each other."""
+    """Return the words, escaped and separated by commas."""
     return ", ".join(visible(word) for word in words)
 
 
 def plural(count: int, noun: str) -> str:
-    """Such as ``1 firing`` or ``1,200 firings``."""
+    """Return a count with its noun, such as ``1 firing`` or ``1,200 firings``."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def when(at: int) -> str:
-    """A time for people, in UTC, to the second; nothing for none."""
+    """Format a time in UTC, to the second; return an empty string if there is none (0)."""
     return to_datetime(at).strftime("%Y-%m-%d %H:%M:%S") if at else ""
 
 
 def value(anything: Any) -> str:
-    """A value in one line, cut if it is long."""
+    """Return a value in one line, cut after 300 characters."""
     plain = tagged(anything)
     text = visible(plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False))
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text) - LONGEST:,} more characters)"
 
 
 def pairs(mapping: Mapping[str, Any]) -> str:
-    """A mapping as ``key=value key=value``."""
+    """Return a mapping as ``key=value key=value``."""
     return " ".join(f"{value(key)}={value(item)}" for key, item in mapping.items())
 
 
 def headline(error: Mapping[str, Any]) -> str:
-    """An exception in one line: type, message, context, place."""
+    """Return an exception in one line: type, message, context, file and line."""
     message = visible(str(error.get("message") or ""))
     context = f" ({pairs(error['context'])})" if error.get("context") else ""
     place = f" at {visible(error['pathname'])}:{error['lineno']}" if error.get("pathname") else ""
@@ -141,14 +146,14 @@ def headline(error: Mapping[str, Any]) -> str:
 
 
 def status_text(status: Status) -> Text:
-    """A status in its colour."""
+    """Return a status in its color on terminals."""
     from rich.text import Text  # noqa: PLC0415 - as the module says
 
     return Text(status.value, STYLES.get(status, "dim"))
 
 
 def level_text(number: int, *, unresolved: int = 0) -> Text:
-    """A level in its colour; a star marks records that ask for a review."""
+    """Return a level in its color, with a star if a record at `unresolved` needs a review."""
     from rich.text import Text  # noqa: PLC0415 - as the module says
 
     if not number:
@@ -158,13 +163,13 @@ def level_text(number: int, *, unresolved: int = 0) -> Text:
 
 
 def waiting(rule: Rule, lacks: Sequence[str]) -> str:
-    """What lacks, and where not all of that is needed, what is."""
+    """Return the triggers that are missing, with the condition if not all of them are needed."""
     needs = f" (needs {visible(rule.after.sentence())})" if isinstance(rule.after.to_json(), dict) else ""
     return f"waits for {listed(lacks)}{needs}"
 
 
 def why(instance: Instance, rules: Mapping[str, Rule], now: int) -> str:
-    """Why an instance is where it is."""
+    """Return the reason for the status of an instance; empty if the status says it all."""
     parent = parent_of(instance)
     tell = _REASONS.get(instance.status)
     reason = tell(instance, rules.get(instance.task), now) if tell else ""
@@ -179,20 +184,20 @@ def _unstarted(instance: Instance, rule: Rule | None, _now: int) -> str:
 
 def _scheduled(instance: Instance, _rule: Rule | None, now: int) -> str:
     if instance.given_back:
-        return f"given back {plural(instance.given_back, 'time')} by workers that lack its task"
-    return f"due at {when(instance.run_at)}" if instance.run_at > now else "due, waits for a worker"
+        return f"no worker has its task; workers returned it {plural(instance.given_back, 'time')}"
+    return f"due at {when(instance.run_at)} UTC" if instance.run_at > now else "due; waits for a worker"
 
 
 def _running(instance: Instance, _rule: Rule | None, now: int) -> str:
     owner = visible(instance.owner)
     if (instance.lease_until or 0) < now:
-        return f"has lost its worker {owner}; the next sweep rescues it"
+        return f"its worker {owner} was lost; the next sweep recovers it"
     return f"run by {owner}"
 
 
 def _failed(instance: Instance, _rule: Rule | None, _now: int) -> str:
     error = error_of(instance)
-    return f"{error.get('type')}: {value(str(error.get('message') or ''))}" if error else "by hand"
+    return f"{error.get('type')}: {value(str(error.get('message') or ''))}" if error else "failed by hand"
 
 
 def _abandoned(instance: Instance, _rule: Rule | None, _now: int) -> str:
@@ -212,12 +217,12 @@ _REASONS: Final = {
 
 
 def table(*columns: str, right: Sequence[str] = (), folding: Sequence[str] = ()) -> Table:
-    """An empty table.
+    """Return an empty table.
 
     Args:
-        columns: the heads.
-        right: those of numbers.
-        folding: those whose cells go on in the next line where there is no room; the others keep theirs.
+        columns: the headers.
+        right: the columns of numbers, which are aligned to the right.
+        folding: the columns whose cells continue on the next line if the terminal is too narrow.
     """
     from rich import box  # noqa: PLC0415 - as the module says
     from rich.table import Table  # noqa: PLC0415 - as the module says
@@ -236,10 +241,10 @@ def table(*columns: str, right: Sequence[str] = (), folding: Sequence[str] = ())
 
 
 def sessions_table(heads: Iterable[Session]) -> Table:
-    """Sessions, one in a row."""
+    """Return a table with a row for each session."""
     made = table(
         "session",
-        "open",
+        "open tasks",
         "firings",
         "manager",
         "changed (UTC)",
@@ -259,75 +264,89 @@ def sessions_table(heads: Iterable[Session]) -> Table:
 
 
 def openness(head: Session) -> str:
-    """How many of its tasks still have something to do."""
+    """Return how many tasks of the session still have something to do, or that it is finalized."""
     if head.finalized is not None:
         return "finalized"
     return f"{head.pending:,} of {len(head.rules.rules):,}" if head.rules.rules else "no tasks"
 
 
 def instances_table(instances: Iterable[Instance], rules: Mapping[str, Rule], now: int) -> Table:
-    """Instances, one in a row."""
-    made = table("instance", "status", "tries", "log", "why", right=["tries"], folding=["instance", "why"])
+    """Return a table with a row for each instance: status, attempts, log level and reason."""
+    made = table(
+        "instance", "status", "attempts", "log", "reason", right=["attempts"], folding=["instance", "reason"]
+    )
     for instance in instances:
         made.add_row(
             visible(instance.name),
             status_text(instance.status),
             str(instance.attempt),
-            level_text(instance.log_level, unresolved=asks_for_review(instance)),
+            level_text(instance.log_level, unresolved=unreviewed_level(instance)),
             why(instance, rules, now),
         )
     return made
 
 
 def bare_table(bare: Iterable[tuple[Rule, tuple[str, ...]]]) -> Table:
-    """Tasks that have no instance, with what they wait for."""
-    made = table("no instance yet", "why", folding=["no instance yet", "why"])
+    """Return a table of the tasks that have no instance, with what each waits for."""
+    made = table("task without instance", "reason", folding=["task without instance", "reason"])
     for rule, lacks in bare:
-        reason = waiting(rule, lacks) if lacks else "configured after all that it waits for was fired"
+        reason = (
+            waiting(rule, lacks)
+            if lacks
+            else "was configured after its triggers had fired; starts at the next one"
+        )
         made.add_row(visible(rule.task), reason)
     return made
 
 
 def details(instance: TaskInstance, rules: Mapping[str, Rule], now: int) -> Table:
-    """Everything about one instance that a person asks first."""
+    """Return a table of one instance without its error; the first of several rows of a kind has the label."""
     from rich.table import Table  # noqa: PLC0415 - as the module says
 
-    stored = instance.stored
-    rule = rules.get(stored.task)
     made = Table(box=None, show_header=False, pad_edge=False)
     made.add_column(style="bold", no_wrap=True)
     made.add_column(overflow="fold")
-    made.add_row("status", status_text(stored.status))
-    made.add_row("because", why(stored, rules, now))
-    made.add_row("runs", visible(rule.run) if rule else "its task is no longer configured")
-    made.add_row("tries", _tries(stored))
-    for trigger, kwargs in instance.kwargs.items():
-        made.add_row("kwargs", f"{visible(trigger)}: {value(kwargs)}")
-    if instance.result is not None:
-        made.add_row("result", value(dict(instance.result)))
-    if stored.metadata != "{}":
-        made.add_row("metadata", visible(stored.metadata))
-    made.add_row("log", _log(stored))
-    for review in instance.log_reviews:
-        made.add_row("review", _review(review))
-    for at, status, remark in instance.history:
-        made.add_row("history", f"{at:%Y-%m-%d %H:%M:%S.%f} {status} {visible(remark)}".rstrip())
+    for label, group in groupby(_details(instance, rules, now), key=itemgetter(0)):
+        for shown, (_, text) in zip(chain([label], repeat("")), group, strict=False):
+            made.add_row(shown, text)
     return made
 
 
-def _tries(stored: Instance) -> str:
+def _details(instance: TaskInstance, rules: Mapping[str, Rule], now: int) -> Iterator[tuple[str, str | Text]]:
+    stored = instance.stored
+    rule = rules.get(stored.task)
+    yield "status", status_text(stored.status)
+    if reason := why(stored, rules, now):
+        yield "reason", reason
+    yield "run", visible(rule.run) if rule else "the task is no longer configured"
+    yield "attempts", _attempts(stored)
+    for trigger, kwargs in instance.kwargs.items():
+        yield "kwargs", f"{visible(trigger)}: {value(kwargs)}"
+    if instance.result is not None:
+        yield "result", value(dict(instance.result))
+    if stored.metadata != "{}":
+        yield "metadata", visible(stored.metadata)
+    yield "log", _log(stored)
+    for review in instance.log_reviews:
+        yield "reviews", _review(review)
+    for at, status, remark in instance.history:
+        time = at.isoformat(" ", "milliseconds").removesuffix("+00:00")
+        yield "history", f"{time} {status:9} {visible(remark)}".rstrip()
+
+
+def _attempts(stored: Instance) -> str:
     lost = f", {stored.crashes} lost" if stored.crashes else ""
-    return f"{stored.attempt}{lost}" + (f", behind {plural(stored.depth, 'replay')}" if stored.depth else "")
+    return f"{stored.attempt}{lost}" + (f", after {plural(stored.depth, 'replay')}" if stored.depth else "")
 
 
 def _log(stored: Instance) -> str:
     if not stored.log_counts:
-        return "nothing was said"
+        return "no records"
     counts = ", ".join(
         f"{count:,} {level_name(number)}" for number, count in sorted(stored.log_counts.items())
     )
-    dropped = f", {stored.log_dropped:,} of them not kept" if stored.log_dropped else ""
-    return counts + dropped + ("; asks for a review" if asks_for_review(stored) else "")
+    dropped = f", {stored.log_dropped:,} of them not stored" if stored.log_dropped else ""
+    return counts + dropped + ("; needs a review" if unreviewed_level(stored) else "")
 
 
 def _review(review: Mapping[str, Any]) -> str:
@@ -337,7 +356,7 @@ def _review(review: Mapping[str, Any]) -> str:
 
 
 def reviewed(review: Mapping[str, Any]) -> str:
-    """What a review covered, or that it was taken back."""
+    """Return what a review covered, or that it was reopened."""
     if review.get("outcome") == "reopened":
         return "reopened"
     numbers = review.get("records")
@@ -350,7 +369,7 @@ def reviewed(review: Mapping[str, Any]) -> str:
 
 
 def record_lines(record: StoredRecord, *, traceback: bool) -> Iterable[Text]:
-    """A record: a line, then its context and its exception, each line behind a margin."""
+    """Yield the lines of a record: its message, then its context and its exception, indented."""
     from rich.text import Text  # noqa: PLC0415 - as the module says
 
     entry = record.entry
@@ -367,25 +386,35 @@ def record_lines(record: StoredRecord, *, traceback: bool) -> Iterable[Text]:
     if entry.context:
         yield Text(f"    {pairs(entry.context)}")
     if entry.exception:
-        yield from (
-            Text(f"    {line}", "red") for line in exception_lines(entry.exception, traceback=traceback)
-        )
+        yield from exception_lines(entry.exception, traceback=traceback, margin="    ")
 
 
-def exception_lines(error: Mapping[str, Any], *, traceback: bool) -> Iterable[str]:
-    """An exception and what stands behind it, each in a line; or its whole traceback."""
+def exception_lines(error: Mapping[str, Any], *, traceback: bool, margin: str = "") -> Iterator[Text]:
+    """Yield the lines of an exception: each exception of its tree with its context, then the traceback.
+
+    Args:
+        error: the exception as it is stored.
+        traceback: whether the traceback follows; it has no contexts, so it never replaces the tree.
+        margin: the beginning of each line.
+    """
+    from rich.text import Text  # noqa: PLC0415 - as the module says
+
+    yield from (Text(margin + line, "red") for line in _tree_lines(error))
     if traceback and error.get("traceback"):
-        yield from (visible(line) for line in str(error["traceback"]).rstrip("\n").split("\n"))
-        return
+        lines = str(error["traceback"]).rstrip("\n").split("\n")
+        yield from (Text(f"{margin}{visible(line)}") for line in lines)
+
+
+def _tree_lines(error: Mapping[str, Any]) -> Iterable[str]:
     yield headline(error)
     for note in error.get("notes") or ():
         yield f"  {visible(note)}"
-    for word, behind in (
+    for word, earlier in (
         ("caused by", error.get("cause")),
         ("while handling", error.get("context_exception")),
     ):
-        if behind:
-            first, *rest = exception_lines(behind, traceback=False)
+        if earlier:
+            first, *rest = _tree_lines(earlier)
             yield from (f"  {word} {first}", *(f"  {line}" for line in rest))
     for member in error.get("members") or ():
-        yield from (f"  {line}" for line in exception_lines(member, traceback=False))
+        yield from (f"  {line}" for line in _tree_lines(member))

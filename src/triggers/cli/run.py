@@ -1,4 +1,4 @@
-"""The commands that run tasks, or see to it that others do."""
+"""The commands that run tasks, or schedule lost ones for other processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from triggers import Triggers
 
-#: How long a worker that is told to stop waits for what runs, in seconds.
+#: Seconds that a stopping worker waits for running instances.
 STOP_WITHIN: Final = 30.0
 
 
@@ -32,7 +32,10 @@ STOP_WITHIN: Final = 30.0
 @common
 @pass_where
 def sweep(where: Target) -> None:
-    """Rescue what lost its worker; with --app also run what is due, until nothing is."""
+    """Recover instances that lost their worker; with --app, also run due instances.
+
+    With --app, it ends when nothing is due.
+    """
     with where.opened() as app:
         with render.progress(quiet=where.json) as bar:
             report = _sweep(app, bar)
@@ -45,22 +48,28 @@ def sweep(where: Target) -> None:
     render.say(*_sweep_lines(report, runs=app.has_runner))
     render.say(f"left: {backlog.ready:,} ready, {backlog.later:,} due later, {backlog.running:,} running")
     if backlog.ready and not app.has_runner:
-        render.say("Nothing runs here; a process that has the tasks runs them: triggers work --app ...")
+        render.say(
+            "This command ran no task. Run the tasks in a process that has them: triggers work --app ..."
+        )
 
 
 def _sweep_lines(report: SweepReport, *, runs: bool) -> Iterator[str]:
     lost = report.recovered + report.failed
     if lost:
-        ends = f"{report.recovered:,} scheduled again, {report.failed:,} failed, lost too often"
+        ends = f"{report.recovered:,} scheduled again, {report.failed:,} failed after too many losses"
         yield f"{render.plural(lost, 'instance')} had lost the worker: {ends}"
     else:
         yield "no instance had lost its worker"
     if runs:
-        yield "what was due was handed over" if report.dispatched else "nothing was due"
+        yield (
+            f"dispatched {render.plural(report.dispatched, 'due instance')}"
+            if report.dispatched
+            else "nothing was due"
+        )
 
 
 def _sweep(app: Triggers, bar: Progress) -> SweepReport:
-    """Sweep, and let the runners of this process run what was handed over, until nothing is due."""
+    """Sweep until nothing is due; each time, the runners of this process run what was dispatched."""
     job = bar.add_task("sweeping", total=None, left="")
     most = 0
 
@@ -72,7 +81,7 @@ def _sweep(app: Triggers, bar: Progress) -> SweepReport:
         bar.update(job, description="running", total=most, completed=most - left, left=f"{left:,} left")
 
     total = SweepReport()
-    include_recent = True  # also what a process released and died before it dispatched
+    include_recent = True  # also what a process scheduled just before it died
     while True:
         report = app.sweep(include_recent=include_recent)
         include_recent = False
@@ -87,12 +96,12 @@ def _sweep(app: Triggers, bar: Progress) -> SweepReport:
 
 
 class _StopError(BaseException):
-    """A signal to stop has come; its number is the argument."""
+    """A signal to stop was received; its number is the argument."""
 
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """Raise :class:`_StopError` where SIGTERM or SIGINT comes."""
+    """Raise :class:`_StopError` in the main thread when SIGTERM or SIGINT is received."""
 
     def stop(number: int, _: FrameType | None) -> None:
         raise _StopError(number)
@@ -112,23 +121,23 @@ def _signals() -> Iterator[None]:
     default=STOP_WITHIN,
     show_default=True,
     metavar="SECONDS",
-    help="How long what runs may go on after the signal.",
+    help="How long running instances may take to end after the signal.",
 )
 @common
 @pass_where
 def work(where: Target, stop_within: float) -> None:
-    """Run what is due until SIGTERM or Ctrl-C."""
+    """Run due instances until SIGTERM or Ctrl-C."""
     if not where.names_app:
-        message = "work needs the tasks: say --app module:attribute"
+        message = "work needs the tasks: pass --app module:attribute"
         raise click.UsageError(message)
     app = where.open()
     if not app.has_runner:
         app.close()
-        message = "the application has runner=None: nothing would run; give it a runner here"
+        message = "the application has runner=None, so it cannot run tasks; give it a runner in this process"
         raise click.UsageError(message)
     with _signals():
         if not where.json:
-            click.echo("Working. Ctrl-C, or SIGTERM, stops it.", err=True)
+            click.echo("Working. Stop it with Ctrl-C or SIGTERM.", err=True)
         name = signal.Signals(_until_stopped(app, stop_within)).name
     if where.json:
         documents.emit({"signal": name})
@@ -137,7 +146,7 @@ def work(where: Target, stop_within: float) -> None:
 
 
 def _until_stopped(app: Triggers, stop_within: float) -> int:
-    """Work until a signal comes, and stop; returns the signal."""
+    """Work until a signal is received, and stop; return the signal."""
     try:
         app.start()
         while True:
@@ -149,10 +158,10 @@ def _until_stopped(app: Triggers, stop_within: float) -> int:
 
 
 def _close(app: Triggers, timeout: float) -> None:
-    """Close the application; at another signal, at once.
+    """Close the application; a second signal closes it without waiting.
 
-    It is closed by a thread of its own, since Python before 3.13 takes a thread for ended if an exception,
-    such as a signal's, comes while it is joined: what it runs would not be let go.
+    A separate thread closes it. Before Python 3.13, a thread counts as ended if an exception, such as that of
+    a signal, is raised while it is joined; then its running instance would not be released.
     """
     failed: list[TriggersError] = []
 
@@ -177,18 +186,18 @@ def _close(app: Triggers, timeout: float) -> None:
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Gets the files of the demonstration.  [default: triggers-demo]",
+    help="The folder for the files of the demo.  [default: triggers-demo]",
 )
-@click.option("--seed", type=int, default=1996, show_default=True, help="Of everything that is made up.")
+@click.option("--seed", type=int, default=1996, show_default=True, help="The seed of all random choices.")
 @click.option(
     "--workers",
     type=click.IntRange(1, 64),
     default=4,
     show_default=True,
-    help="Threads, or processes of Celery's two workers, that run tasks.",
+    help="How many threads run tasks, or how many processes in two Celery workers.",
 )
 @click.option(
-    "--respondents", type=click.IntRange(1, 944), default=944, show_default=True, help="How many of them."
+    "--respondents", type=click.IntRange(1, 944), default=944, show_default=True, help="How many respondents."
 )
 @click.option(
     "--runner",
@@ -202,22 +211,22 @@ def _close(app: Triggers, timeout: float) -> None:
     default="redis",
     show_default=True,
     metavar="URL",
-    help="Celery's; redis or rabbitmq: a private one.",
+    help="The broker of Celery; redis or rabbitmq starts a private one.",
 )
 @click.option("--kill-workers", is_flag=True, help="Kill a random process of the workers every second.")
 @common
 @pass_where
 def demo(where: Target, /, **options: Any) -> None:
-    """Play a real questionnaire, from page arrivals in no order to scores.
+    """Run a real questionnaire, from page arrivals in random order to scores.
 
-    It may be killed and started again: the counts are the same. With --storage the sessions are kept there;
-    instead of a URL, postgresql and redis stand for private servers, which are there as long as this runs.
+    You can kill it and start it again: the counts are the same. With --storage, the sessions are stored
+    there. Instead of a URL, postgresql or redis starts a private server, which is deleted at the end.
     """
     from triggers.demo.results import OtherSurveyError  # noqa: PLC0415 - nothing else needs the survey
     from triggers.demo.show import show  # noqa: PLC0415
 
     if where.app:
-        message = "the demonstration is an application itself: say --storage, or nothing"
+        message = "the demo is an application itself: omit --app"
         raise click.UsageError(message)
     try:
         show(storage=where.storage, as_json=where.json, **options)

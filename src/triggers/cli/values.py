@@ -1,4 +1,4 @@
-"""What users write: JSON, and the types that it lacks; nothing silently becomes something else."""
+"""Parses what users write: JSON with the types that it lacks. Input is never reinterpreted silently."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 
 class NotJsonError(ValueError):
-    """The text is not JSON, or says two things at once."""
+    """The text is not JSON, or is ambiguous."""
 
 
 def parse(text: str | bytes) -> Any:
-    """Read JSON strictly.
+    """Parse JSON strictly.
 
     Raises:
-        NotJsonError: it is not JSON, a key stands twice in an object, or a number is none.
+        NotJsonError: it is not JSON, a key appears twice in an object, or it has NaN or Infinity.
     """
     try:
         read = text.decode("utf-8-sig") if isinstance(text, bytes) else text
         return json.loads(read, object_pairs_hook=_once, parse_constant=_no_number)
     except RecursionError:
-        message = "nested too deep"
+        message = "the JSON is nested too deep"
     except NotJsonError:
         raise
     except ValueError as error:
@@ -43,32 +43,32 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        message = f"the key {twice!r} stands twice in one object"
+        message = f"the key {twice!r} appears twice in one object"
         raise NotJsonError(message)
     return found
 
 
 def _no_number(name: str) -> None:
-    message = f"{name} is not a number that JSON has"
+    message = f"{name} is not a number in JSON"
     raise NotJsonError(message)
 
 
 def typed(value: Any, what: str) -> Any:
-    """The value with dates and the like in place of the objects that stand for them.
+    """Return the value with each object that stands for another type replaced by a value of that type.
 
     Args:
-        value: of JSON.
-        what: what it is, the beginning of the path in messages.
+        value: parsed JSON.
+        what: the beginning of the path in messages.
 
     Raises:
-        NotJsonError: a key begins with ``$`` and is no type, or what it holds is not of that type.
+        NotJsonError: a key begins with ``$`` and does not name a type, or its value is not of that type.
     """
     _check(value, what)
     text = json.dumps(value, ensure_ascii=False)
     try:
         text.encode()
     except UnicodeEncodeError:
-        message = f"{what}: a text in it has a lone surrogate"
+        message = f"{what}: a text in it has a lone surrogate, which cannot be stored"
         raise NotJsonError(message) from None
     return decode(text)
 
@@ -90,34 +90,34 @@ def _check_type(value: dict[str, Any], key: str, path: str) -> None:
     try:
         decode(json.dumps(value))
     except (ValueError, TypeError, ArithmeticError) as error:
-        message = f"{path}: {json.dumps(value[key])} is no {key.removeprefix('$')}: {error}"
+        message = f"{path}: {json.dumps(value[key])} is not a valid {key.removeprefix('$')}: {error}"
         raise NotJsonError(message) from None
     if not is_tagged(value):
-        message = f"{path}: {key!r} stands for no type; write {'$' + key!r} for a key of that name"
+        message = f"{path}: {key!r} is not a type; write {'$' + key!r} for a key of that name"
         raise NotJsonError(message)
 
 
 def json_object(text: str | bytes, what: str = "value") -> dict[str, Any]:
-    """Read an object of JSON, for an option.
+    """Parse the JSON object of an option.
 
     Raises:
-        click.BadParameter: it is something else.
+        click.BadParameter: it is not a JSON object.
     """
     try:
         found = typed(parse(text), what)
     except NotJsonError as error:
         raise click.BadParameter(str(error)) from None
     if not isinstance(found, dict):
-        message = f'an object is needed, like {{"page": 3}}, not {text!r:.50}'
+        message = f'expected a JSON object such as {{"page": 3}}, not {text!r:.50}'
         raise click.BadParameter(message)
     return found
 
 
 def pair(text: str) -> tuple[str, Any]:
-    """Take ``key=value`` apart; the value is JSON if it reads as JSON, else text.
+    """Split ``key=value``; the value is JSON if it parses as JSON, and text otherwise.
 
     Raises:
-        click.BadParameter: it has no key, or the value is of no type.
+        click.BadParameter: the key is missing, or the value has a type that is not known.
     """
     key, mark, written = text.partition("=")
     if not (mark and key):
@@ -137,21 +137,19 @@ _UNITS: Final = {"w": 7 * 86_400, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
 
 def duration(text: str) -> timedelta:
-    """A span of time, such as ``30d``, ``12h``, ``90m`` or ``1d12h``: weeks, days, hours, minutes, seconds.
+    """Parse a duration of weeks, days, hours, minutes and seconds, such as ``30d``, ``90m`` or ``1d12h``.
 
     Raises:
-        click.BadParameter: it is something else, or too long.
+        click.BadParameter: it is not a duration, or it is too long.
     """
     if not re.fullmatch(r"([0-9]+[wdhms])+", text):
-        message = (
-            f"{text!r:.50} is no duration: write numbers with units, such as 30d, 12h, 90m, 45s or 1d12h"
-        )
+        message = f"{text!r:.50} is not a valid duration: write numbers with units, such as 30d, 90m or 1d12h"
         raise click.BadParameter(message)
     seconds = sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"([0-9]+)([wdhms])", text))
     try:
         return timedelta(seconds=seconds)
     except OverflowError:
-        message = f"{text!r:.50} is too long"
+        message = f"{text!r:.50} is too long a duration"
         raise click.BadParameter(message) from None
 
 
@@ -160,18 +158,20 @@ _Command = TypeVar("_Command", bound="Callable[..., Any]")
 
 def kwargs_options(command: _Command) -> _Command:
     """Give a command ``--kwargs`` and ``--kwargs-file``; see :func:`kwargs_of`."""
-    given = click.option("--kwargs", type=json_object, metavar="JSON", help="An object of JSON.")
+    given = click.option("--kwargs", type=json_object, metavar="JSON", help="The kwargs, as a JSON object.")
     file = click.option(
-        "--kwargs-file", type=click.File("rb"), help="A file with an object of JSON; - is standard input."
+        "--kwargs-file",
+        type=click.File("rb"),
+        help="A file with this object; - is standard input.",
     )
     return given(file(command))
 
 
 def kwargs_of(kwargs: dict[str, Any] | None, kwargs_file: IO[bytes] | None) -> dict[str, Any] | None:
-    """What ``--kwargs`` or ``--kwargs-file`` gave; None if neither was used.
+    """Return the kwargs of ``--kwargs`` or ``--kwargs-file``; None if neither was used.
 
     Raises:
-        click.UsageError: both were, or the file holds something else.
+        click.UsageError: both were used, or the file does not have a JSON object.
     """
     if kwargs is not None and kwargs_file is not None:
         message = "--kwargs and --kwargs-file exclude each other"

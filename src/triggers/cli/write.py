@@ -1,4 +1,4 @@
-"""The commands that change a session, each by one step of the session's own manager."""
+"""The commands that change a session. Each calls one method of the session's own manager."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from triggers.cli import documents, render
-from triggers.cli.options import Target, changing, common, own_manager, pass_where, wait
+from triggers.cli.options import Target, changing, common, instance_of, own_manager, pass_where, wait
 from triggers.cli.values import NotJsonError, json_object, kwargs_of, kwargs_options, pair, parse
 from triggers.exceptions import ConfigurationError
 
@@ -19,19 +19,22 @@ if TYPE_CHECKING:
     from triggers.session import SessionView
 
 manager_option = click.option(
-    "--manager", metavar="NAME", help="The manager of a new session, with --storage."
+    "--manager", metavar="NAME", help="The manager of a new session; needs --storage."
 )
 
 
 @click.command()
 @click.argument("uid")
 @click.argument("config", type=click.File("rb"))
-@click.option("--catch-up", is_flag=True, help="Let new tasks see what was fired before.")
+@click.option("--catch-up", is_flag=True, help="New tasks see the firings of the past.")
 @manager_option
 @common
 @pass_where
 def configure(where: Target, uid: str, config: IO[bytes], *, catch_up: bool, manager: str | None) -> None:
-    """Give a session a configuration, in place of the one that it has; - is standard input."""
+    """Replace the configuration of a session.
+
+    CONFIG is a JSON file; - is standard input.
+    """
     try:
         read = parse(config.read())
     except NotJsonError as error:
@@ -50,9 +53,14 @@ def configure(where: Target, uid: str, config: IO[bytes], *, catch_up: bool, man
 @click.argument("trigger")
 @kwargs_options
 @click.option(
-    "-p", "pairs", type=pair, metavar="KEY=VALUE", multiple=True, help="One key; JSON, or else text."
+    "-p",
+    "pairs",
+    type=pair,
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="One of the kwargs; JSON, or else text.",
 )
-@click.option("--key", help="Names this very occurrence; a repeat does nothing.")
+@click.option("--key", help="Idempotency key: firing again with it changes nothing.")
 @manager_option
 @common
 @pass_where
@@ -67,7 +75,7 @@ def fire(
     key: str | None,
     manager: str | None,
 ) -> None:
-    """Say that something has happened: fire a TRIGGER into a session."""
+    """Fire a TRIGGER in a session, which is created if it does not exist."""
     payload = {**(kwargs_of(kwargs, kwargs_file) or {}), **dict(pairs)}
     with where.opened(creating=True, manager=manager) as app:
         controller = own_manager(app, uid, manager)
@@ -99,26 +107,26 @@ def _fire_lines(
 ) -> Iterator[str]:
     name = render.visible(trigger)
     if result.duplicate:
-        yield f"{name} was fired with that key before, as firing {result.number}: nothing was done"
+        yield f"{name} was fired with this key before (firing {result.number}); nothing was changed"
         return
-    yield f"{name} is firing {result.number}"
+    yield f"{name} was fired (firing {result.number})"
     view = controller.storage
     if fresh:
-        yield f"the session is new, of manager {render.visible(controller.name)}"
+        yield f"created the session, with the manager {render.visible(controller.name)}"
     if not view.tasks:
-        yield "it has no configuration yet, so nothing can run; the firing is kept"
-    yield from (f"released {line}" for line in _states(view, result.scheduled))
+        yield "the session has no configuration yet; the firing is stored and nothing runs"
+    yield from (f"scheduled {line}" for line in _states(view, result.scheduled))
     others = [
         instance for instance in result.created if instance not in {*result.scheduled, *result.abandoned}
     ]
-    yield from (f"created {render.visible(instance)}, which waits for more" for instance in others)
+    yield from (f"created {render.visible(instance)}, which waits for more triggers" for instance in others)
     yield from (f"abandoned {render.visible(instance)}" for instance in result.abandoned)
 
 
 def _states(view: SessionView, names: Iterable[str]) -> Iterator[str]:
-    """Instances with the status that they have by now."""
+    """Yield each instance with its present status."""
     for name in names:
-        yield f"{render.visible(name)}: {view[name].status}"
+        yield f"{render.visible(name)} (now {view[name].status})"
 
 
 @click.command()
@@ -130,15 +138,16 @@ def _states(view: SessionView, names: Iterable[str]) -> Iterator[str]:
 def replay(
     where: Target, uid: str, instance: str, kwargs: dict[str, Any] | None, kwargs_file: IO[bytes] | None
 ) -> None:
-    """Let a failed INSTANCE run again, as a new one.
+    """Run a failed INSTANCE again, as a new instance.
 
-    The kwargs are an object of objects, one for each trigger, in place of all that the instance had.
+    New kwargs are an object with the kwargs of each trigger. They replace all kwargs of the instance.
     """
     replacement = kwargs_of(kwargs, kwargs_file)
     if replacement is not None and not all(isinstance(value, dict) for value in replacement.values()):
-        message = 'the kwargs of a replay are an object for each trigger: {"pageReceived": {"page": 3}}'
+        message = 'a replay needs an object with the kwargs of each trigger: {"pageReceived": {"page": 3}}'
         raise click.UsageError(message)
     with changing(where, uid) as (app, manager):
+        instance_of(app, manager.storage, instance)
         new = manager.replay_failed_instance(instance, replacement)
         wait(where, app)
         if where.json:
@@ -146,22 +155,28 @@ def replay(
             documents.emit({"uid": uid, "replayed": instance, "instance": new.name, "status": status})
         else:
             states = ", ".join(_states(manager.storage, [new.name]))
-            render.say(f"{render.visible(instance)} is replayed as {states}")
+            render.say(f"{render.visible(instance)} was replayed as {states}")
 
 
 @click.command()
 @click.argument("uid")
 @click.argument("instance")
-@click.option("--cascade", is_flag=True, help="Let what waits for its task go on.")
-@click.option("--result", type=json_object, metavar="JSON", help="With this as its result; needs --cascade.")
+@click.option("--cascade", is_flag=True, help="Fire its task, so that the tasks that wait for it continue.")
+@click.option(
+    "--result",
+    type=json_object,
+    metavar="JSON",
+    help="The result of the task; needs --cascade.",
+)
 @common
 @pass_where
 def skip(where: Target, uid: str, instance: str, *, cascade: bool, result: dict[str, Any] | None) -> None:
-    """Give a failed INSTANCE up."""
+    """Skip a failed INSTANCE, so that it is resolved without running again."""
     if result is not None and not cascade:
-        message = "--result goes nowhere without --cascade"
+        message = "--result needs --cascade: without it, nothing receives the result"
         raise click.UsageError(message)
     with changing(where, uid) as (app, manager):
+        instance_of(app, manager.storage, instance)
         skipped = manager.skip_failed_instance(instance, cascade, result)
         wait(where, app)
     if where.json:
@@ -169,7 +184,7 @@ def skip(where: Target, uid: str, instance: str, *, cascade: bool, result: dict[
         documents.emit({"uid": uid, "instance": instance, "status": status, "cascaded": cascade})
     else:
         on = f"; {render.visible(skipped.task)} was fired" if cascade else ""
-        render.say(f"{render.visible(instance)} is skipped{on}")
+        render.say(f"{render.visible(instance)} was skipped{on}")
 
 
 COMMANDS: Final = (configure, fire, replay, skip)
