@@ -263,7 +263,7 @@ def test_a_policy_holds_for_it(make, library):
 @pytest.mark.parametrize("wrong", ["sqlalchemy", [logging.getLogger("x")], [1]])
 def test_what_is_no_list_of_names_is_refused(kit, wrong):
     """A single name would be taken for its letters."""
-    with pytest.raises(TypeError, match="list of names"):
+    with pytest.raises(TypeError, match="list of logger names"):
         kit.log.block(capture=wrong)
-    with pytest.raises(TypeError, match="list of names"):
+    with pytest.raises(TypeError, match="list of logger names"):
         LogSettings(capture=wrong)

@@ -43,7 +43,7 @@ def test_a_pickle_does_not_have_it():
         assert SECRET.encode() not in text
         restored = pickle.loads(text)["key"]  # noqa: S301 - our own
         assert str(restored) == REDACTED
-        with pytest.raises(LookupError, match="fetch it anew"):
+        with pytest.raises(LookupError, match="read the value again"):
             restored.reveal()
 
 

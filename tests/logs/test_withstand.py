@@ -20,8 +20,8 @@ from pydantic import BaseModel, SecretStr
 from triggers import Registry, Triggers, task, with_context
 from triggers.core.values import encode
 from triggers.logs import LogSettings, Sensitive
+from triggers.logs.extra import STANDARD
 from triggers.logs.formatters import ConsoleFormatter, JsonFormatter
-from triggers.logs.logger import STANDARD
 
 SECRET = "hunter22-correct-horse"  # noqa: S105 - what must not be kept
 

@@ -20,7 +20,6 @@ NOT_YET = frozenset(
         "app.py",
         "demo",
         "fork.py",
-        "logs",
         "runners",
         "storages",
         "testing",

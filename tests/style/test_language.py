@@ -29,7 +29,6 @@ NOT_YET = frozenset(
         "app.py",
         "demo",
         "fork.py",
-        "logs",
         "runners",
         "storages",
         "task.py",

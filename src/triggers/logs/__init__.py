@@ -1,7 +1,7 @@
-"""SPEAK: the log of every task instance, complete, bounded, safe, and reviewable.
+"""The log of every task instance: complete, bounded, without secrets, and reviewable.
 
-A block of a task has a logger that is a `logging.Logger`: what it says goes to the application's handlers,
-and is recorded with its context whatever the application's logging is set to.
+A block of a task has a logger that is a `logging.Logger`. Its records go to the application's handlers, and
+are stored with their context regardless of the application's logging configuration.
 """
 
 from triggers.logs.block import LogBlock

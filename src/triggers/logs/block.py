@@ -1,4 +1,4 @@
-"""Blocks of a task that have a logger."""
+"""Blocks of a task, each with a logger and a context of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from triggers.logs.capture import CAPTURER
 from triggers.logs.current import CURRENT, restore
-from triggers.logs.logger import TriggersLogger, is_signal
+from triggers.logs.forwarding import is_signal
+from triggers.logs.logger import TriggersLogger
 from triggers.logs.sink import Scope
 
 if TYPE_CHECKING:
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
 
 
 class LogBlock(AbstractContextManager[TriggersLogger]):
-    """A part of a task whose log has a context of its own; :meth:`InstanceLog.block` makes it.
+    """A part of a task whose log has a context of its own; :meth:`InstanceLog.block` creates it.
 
-    Entering gives the logger; inside another block of the same instance it has that one's context too. An
-    exception that leaves is logged, once however many blocks it leaves, and goes on unchanged: at ERROR, but
-    the framework's own signals (retry, skip) and the cancellation of an asyncio task at INFO.
+    Entering it returns the logger. Inside another block of the same instance, the logger also has that
+    block's context. An exception that leaves the block is logged, once for all the blocks that it leaves, and
+    is raised unchanged. It is logged at ERROR; the signals of the library (retry, skip) and the cancellation
+    of an asyncio task are logged at INFO.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""Ways in for applications that log with structlog or loguru: what they say in a task is kept with it.
+"""Bridges for applications that log with structlog or loguru: their records are stored with the instance.
 
-Each only takes a copy for the log of the instance, which counts as if the block's own logger had been told;
-where else it goes remains the business of the other library's configuration. Outside of a block they do
-nothing. Neither library is imported here.
+A bridge only copies a record into the log of the instance, where it counts like a record of the block's own
+logger. The configuration of the other library decides where else it goes. Outside of a block, a bridge does
+nothing. This module imports neither library.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from triggers.logs.sanitizing.messages import text_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 
-#: What structlog's own processors put into an event, and is no context.
+#: Keys that structlog's own processors add to an event; they are not context.
 _STRUCTLOG_OWN = frozenset(
     {"event", "exc_info", "stack_info", "stack", "exception", "level", "level_number", "log_level"}
     | {"logger", "timestamp", "_record", "_from_structlog", "positional_args"}
@@ -28,15 +28,15 @@ _METHODS = {"exception": logging.ERROR, "fatal": logging.CRITICAL, "warn": loggi
 def structlog_processor(
     logger: Any, method_name: str, event_dict: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Keep an event of structlog in the log of the instance; a processor, to stand before the renderer.
+    """Store an event of structlog in the log of the instance; a processor for the place before the renderer.
 
     ``structlog.configure(processors=[merge_contextvars, structlog_processor, JSONRenderer()])``. The event is
-    the message, what was bound to it is its context, ``exc_info`` its exception. What structlog filters out
-    by level before its processors is not seen.
+    the message, its bound values are the context, ``exc_info`` is the exception. Events that structlog
+    filters out by level never reach its processors, and are not stored.
 
     Args:
-        logger: what structlog has wrapped.
-        method_name: how it was called: ``warning``, ``exception``.
+        logger: the logger that structlog wraps.
+        method_name: the name of the called method: ``warning``, ``exception``.
         event_dict: the event.
 
     Returns:
@@ -57,12 +57,12 @@ def structlog_processor(
 
 
 def loguru_sink(message: Any) -> None:
-    """Keep a message of loguru in the log of the instance: ``logger.add(loguru_sink, format="{message}")``.
+    """Store a message of loguru in the log of the instance: ``logger.add(loguru_sink, format="{message}")``.
 
-    What was bound to it is its context. It needs the code's own thread: not with ``enqueue=True``.
+    Its bound values are the context. It must run in the thread of the code: do not use ``enqueue=True``.
 
     Args:
-        message: as loguru hands it to a sink, with its ``record``.
+        message: as loguru passes it to a sink, with its ``record``.
     """
     current = CURRENT.get()
     if current is not None:
@@ -84,7 +84,7 @@ def _record(
     fields: Mapping[str, Any],
 ) -> logging.LogRecord:
     path, line, function = place
-    # Without its argument: an event of another library is no template.
+    # Without arguments: an event of another library is not a template.
     record = logging.LogRecord(text_of(name), level, path, line, message, (), None, function)
     record.exc_info = exc_info
     record.context = fields

@@ -1,4 +1,4 @@
-"""Which records of an attempt are kept: the first, the latest, and all that somebody should look at."""
+"""Which records of an attempt are stored: the first, the latest, and the important ones."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from triggers.logs.settings import ATTENTION
 if TYPE_CHECKING:
     from triggers.logs.settings import LogSettings
 
-#: A record as it waits: its size, in bytes, and itself.
+#: A waiting record: its size in bytes, and the record.
 Row = tuple[int, LogEntry]
-#: Records after the end of an attempt that are kept, whatever was kept before.
+#: Records after the end of an attempt that are stored, however many were stored before.
 MAX_LATE = 100
 
 
 class RecordBuffer:
-    """Waiting records of one attempt and what they count up to; its owner holds a lock around every call.
+    """Waiting records of one attempt, and their counts by level; the owner holds a lock around every call.
 
-    Of the room, a half belongs to records at WARNING or above. Of the other half, the first half is for the
-    first records, the other for the latest. A record of the first or the important ones can be written as
-    soon as it came; which ones are the latest is only known at the end.
+    Half of the capacity is for important records, those at WARNING or above. A quarter is for the first of
+    the other records, a quarter for the latest. Important and first records can be written at once; the
+    latest ones are only known at the end.
     """
 
     __slots__ = (
         "_bytes",
-        "_first_room",
-        "_important_room",
-        "_late_room",
+        "_first_left",
+        "_important_left",
+        "_late_left",
         "_latest",
         "_latest_bytes",
-        "_latest_room",
+        "_latest_capacity",
         "counts",
         "dropped",
         "ready",
@@ -43,11 +43,11 @@ class RecordBuffer:
     def __init__(self, settings: LogSettings) -> None:
         important = min(settings.max_important, settings.max_records)
         others = settings.max_records - important
-        # Each share is [records, bytes] that may still come.
-        self._important_room = [important, settings.max_bytes // 2]
-        self._first_room = [others - others // 2, settings.max_bytes // 4]
-        self._latest_room = (others // 2, settings.max_bytes // 4)
-        self._late_room = [MAX_LATE, settings.max_bytes // 4]
+        # Each share is [records, bytes] that are left.
+        self._important_left = [important, settings.max_bytes // 2]
+        self._first_left = [others - others // 2, settings.max_bytes // 4]
+        self._latest_capacity = (others // 2, settings.max_bytes // 4)
+        self._late_left = [MAX_LATE, settings.max_bytes // 4]
         self._latest: deque[Row] = deque()
         self._latest_bytes = 0
         #: Rows that may be written now.
@@ -63,17 +63,17 @@ class RecordBuffer:
         return not (self.ready or self._latest or self.counts or self.dropped)
 
     def add(self, entry: LogEntry, size: int, *, late: bool) -> None:
-        """Count a record, and keep it if there is room; `late` means after the end of the attempt.
+        """Count a record, and store it if its share has capacity; `late` means after the end of the attempt.
 
-        One that does not count towards the level is counted under 0, and takes no room from those that
-        somebody should look at.
+        A record that does not count towards the level is counted under level 0, and never as an important
+        one.
         """
         level = entry.level if entry.counts else 0
         self.counts[level] = self.counts.get(level, 0) + 1
-        room = self._late_room if late else self._important_room if level >= ATTENTION else self._first_room
-        if room[0] > 0 and room[1] >= size:
-            room[0] -= 1
-            room[1] -= size
+        left = self._late_left if late else self._important_left if level >= ATTENTION else self._first_left
+        if left[0] > 0 and left[1] >= size:
+            left[0] -= 1
+            left[1] -= size
             if not self.ready:
                 self.ready_since = entry.at
             self.ready.append((size, entry))
@@ -81,13 +81,13 @@ class RecordBuffer:
         elif late:
             self.dropped += 1
         else:
-            if room is self._first_room:
-                # A smaller one that comes later is not one of the first.
-                room[0] = 0
+            if left is self._first_left:
+                # A smaller record that comes later is not among the first.
+                left[0] = 0
             self._add_latest((size, entry))
 
     def _add_latest(self, row: Row) -> None:
-        most, most_bytes = self._latest_room
+        most, most_bytes = self._latest_capacity
         self._latest.append(row)
         self._latest_bytes += row[0]
         while len(self._latest) > most or self._latest_bytes > most_bytes:
@@ -95,7 +95,7 @@ class RecordBuffer:
             self.dropped += 1
 
     def take(self, *, everything: bool) -> tuple[LogBatch, list[Row]]:
-        """Give what is to be written, and forget it; the second part is for :meth:`put_back`."""
+        """Remove and return what must be written; the second part is for :meth:`put_back`."""
         rows = self.ready
         if everything and self._latest:
             rows = sorted([*rows, *self._latest], key=_number)
@@ -106,7 +106,7 @@ class RecordBuffer:
         return batch, rows
 
     def put_back(self, batch: LogBatch, rows: list[Row]) -> None:
-        """Take back what could not be written, in its old place."""
+        """Put back what could not be written, before the records that came since."""
         self.ready = [*rows, *self.ready]
         self.ready_bytes += sum(row[0] for row in rows)
         self.ready_since = self.ready[0][1].at if self.ready else 0

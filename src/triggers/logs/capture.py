@@ -1,4 +1,4 @@
-"""Take what other loggers of the application say within a block into the log of the instance, too."""
+"""Captures the records that other loggers of the application log within a block."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 
 
 class _Capturer(logging.Handler):
-    """Hands each record to the block that the code which logged it runs in, if that block asked for it.
+    """Passes each record to the block in which it was logged, if that block captures its logger.
 
-    There is one for all blocks of the process. It stands at a logger while some block captures that one, and
-    takes no lock, so that a record which is captured while another one is cannot wait for itself.
+    All blocks of the process share one. It is a handler of a logger while a block captures that logger. It
+    takes no lock, so that a record that is logged while another is captured cannot wait for itself.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._wanted: Counter[str] = Counter()
         self._changing = threading.Lock()
-        # A record passes by several times where a logger and one above it are both captured.
+        # A record comes several times if a logger and its parent are both captured.
         self._seen: weakref.WeakSet[logging.LogRecord] = weakref.WeakSet()
         self._busy = threading.local()
 
     def createLock(self) -> None:  # noqa: N802 - the standard library's name
-        """Have none."""
+        """Have no lock, as the class explains."""
         self.lock = None
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Record it, unless it came from recording."""
+        """Capture a record, unless capturing another one has logged it; always return True."""
         if getattr(self._busy, "yes", False):
             return True
         self._busy.yes = True
@@ -56,19 +56,19 @@ class _Capturer(logging.Handler):
                 return False
             self._seen.add(record)
         except TypeError:
-            # A class of the application's own whose records cannot be remembered; then one may be kept twice.
+            # A record class of the application without weak references; such a record may be stored twice.
             return True
         return True
 
     def begin(self, names: Iterable[str]) -> None:
-        """Listen to these loggers; as often as this was asked for, `end` ends it."""
+        """Capture these loggers until `end` was called as often as `begin`."""
         with self._changing:
             for name in names:
                 self._wanted[name] += 1
                 logging.getLogger(name).addHandler(self)
 
     def end(self, names: Iterable[str]) -> None:
-        """Listen to these loggers no longer, unless somebody else wants to."""
+        """Stop capturing these loggers, unless another block captures them."""
         with self._changing:
             for name in names:
                 self._wanted[name] -= 1
@@ -77,7 +77,7 @@ class _Capturer(logging.Handler):
                     logging.getLogger(name).removeHandler(self)
 
     def after_fork(self) -> None:
-        """Have a lock of its own."""
+        """Replace the lock, which the parent process may have held."""
         self._changing = threading.Lock()
 
 

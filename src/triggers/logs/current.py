@@ -1,4 +1,4 @@
-"""The logger of the block that the running code is in, and what applications do with it wherever they are."""
+"""The current logger, that of the block in which code runs, and the functions that use it."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ R = TypeVar("R")
 
 #: The logger of the innermost block; each thread and each asyncio task has its own.
 CURRENT: ContextVar[TriggersLogger | None] = ContextVar("triggers_current_logger", default=None)
-#: Values that are hidden in every log of this process.
+#: Secret values that are hidden in every log of this process.
 PROCESS_SECRETS = Secrets()
 
 
 def restore(token: Token[TriggersLogger | None]) -> None:
-    """Make the logger current again that was so before the token was made, in whatever context this runs."""
+    """Restore the logger that was current before the token was made, even in another context."""
     try:
         CURRENT.reset(token)
     except ValueError:
-        # An asynchronous generator may be closed in another context than it was begun in.
+        # An asynchronous generator may be closed in another context than the one that started it.
         CURRENT.set(None if token.old_value is Token.MISSING else token.old_value)
 
 
 class detached:  # noqa: N801 - used like a function
-    """Run the block outside any logger block: a task that runs inside another must not write to its log.
+    """Run code outside of any block, so that a task that another task runs has a log of its own.
 
-    A class, because contextlib sets attributes of the exceptions that pass, which some exceptions refuse.
+    This is a class because contextlib sets attributes of the exceptions that pass, which some classes refuse.
     """
 
     def __enter__(self) -> None:
@@ -52,21 +52,21 @@ class detached:  # noqa: N801 - used like a function
 
 
 def current_logger(name: str | None = None) -> TriggersLogger:
-    """Return the logger of the block that the calling code runs in, however far below.
+    """Return the logger of the block in which the calling code runs, at any depth of calls.
 
     Args:
-        name: hand the records to this logger of the application instead of the block's; ``__name__`` is what
-            a module of its own would use.
+        name: forward the records to the application's logger of this name instead of the block's; usually
+            ``__name__``.
 
     Returns:
-        Outside of any block, a logger that records nothing and hands everything to the application's logger
-        of that name, of the calling module if none is given.
+        Outside of any block, a logger that stores nothing and forwards everything to the application's logger
+        of that name, by default the name of the calling module.
     """
     logger = CURRENT.get()
     if logger is not None:
         return logger if name is None or name == logger.name else logger.named(name)
     if name is None:
-        name = _module(sys._getframe(1))  # noqa: SLF001 - who calls
+        name = _module(sys._getframe(1))  # noqa: SLF001 - the calling module
     return TriggersLogger(logging.getLogger(name), _outside())
 
 
@@ -83,8 +83,8 @@ class _Outside(Sink):
 
 
 def bind(**context: Any) -> TriggersLogger:
-    """Return the current logger with more context, as its own `bind` does; the block's stays as it is."""
-    logger = CURRENT.get() or current_logger(_module(sys._getframe(1)))  # noqa: SLF001 - who calls
+    """Return the current logger with more context; the logger of the block does not change."""
+    logger = CURRENT.get() or current_logger(_module(sys._getframe(1)))  # noqa: SLF001 - the calling module
     return logger.bind(context)
 
 
@@ -93,10 +93,10 @@ def _module(frame: FrameType) -> str:
 
 
 def propagate(function: Callable[P, R]) -> Callable[P, R]:
-    """Return the function such that the current logger is current inside of it, in whichever thread it runs.
+    """Return a function that runs with the current logger in any thread.
 
-    ``pool.submit(propagate(work), item)``. It may run many times at once, and after the block has ended: its
-    records are then marked late. Coroutine functions stay coroutine functions.
+    Use it as in ``pool.submit(propagate(work), item)``. The function may run many times at once. If it runs
+    after the block has ended, its records are marked late. A coroutine function stays a coroutine function.
     """
     logger = CURRENT.get()
 
@@ -126,11 +126,11 @@ def propagate(function: Callable[P, R]) -> Callable[P, R]:
 def mask_secret(value: str | bytes | Sensitive[str] | Sensitive[bytes]) -> None:
     """Hide this value in every message, context and traceback from now on.
 
-    Inside a block it is hidden in the log of that instance, and forgotten with it; outside, in every log of
-    this process as long as it lives. Values shorter than 4 characters are ignored.
+    Inside a block, it is hidden in the log of that instance. Outside, it is hidden in every log of this
+    process until the process ends. Values shorter than 4 characters are ignored.
 
     Args:
-        value: a password, a token; bytes are taken as UTF-8. A Sensitive is asked for its own.
+        value: a password or token; bytes are decoded as UTF-8; of a Sensitive, its value is hidden.
     """
     logger = CURRENT.get()
     secrets = logger.own_secrets() if logger is not None else None

@@ -1,6 +1,6 @@
-"""Formatters for `logging`: a readable line for people, and JSON lines as three log systems expect them.
+"""Formatters for `logging`: a readable line for people, and JSON lines in the shapes of three log systems.
 
-They format any LogRecord; one of a task brings its context and the identifiers of its instance. In
+They format any LogRecord. That of a task also has its context and the identifiers of its instance. In
 ``logging.config.dictConfig``: ``{"()": "triggers.logs.formatters.JsonFormatter", "shape": "ecs"}``.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from triggers.logs.logger import STANDARD
+from triggers.logs.extra import STANDARD
 from triggers.logs.sanitizing.exceptions import describe
 from triggers.logs.sanitizing.messages import text_of
 from triggers.logs.sanitizing.sanitizer import sanitizer
@@ -24,18 +24,18 @@ from triggers.logs.settings import MAX_DEPTH, LogSettings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-#: Begins each line that belongs to the one before.
+#: The beginning of each continuation line.
 MARGIN = "  | "
-#: Characters of one value on a line for people.
+#: Characters of a value that are shown on a line for people.
 MAX_SHOWN = 200
 #: The attributes that a record of a task has, see :class:`triggers.logs.TriggersLogger`.
 IDENTIFIERS = ("triggers.uid", "triggers.task", "triggers.instance", "triggers.attempt", "triggers.seq")
-#: The version of the Elastic Common Schema that the fields are from.
+#: The version of the Elastic Common Schema that defines the fields.
 ECS_VERSION = "1.6.0"
 
 _SETTINGS = LogSettings()
 _PLENTY = 4 * 1024 * 1024
-#: A context that was made plain for a log keeps to the limits of that log; this is for what came on top.
+#: A sanitized context is within the limits of its log; these limits only stop what was added since.
 _ROOMY = LogSettings(
     max_depth=MAX_DEPTH,
     max_items=_PLENTY,
@@ -51,21 +51,21 @@ Shape = Literal["otel", "ecs", "google"]
 
 @dataclass(slots=True)
 class Facts:
-    """What a LogRecord says, made fit to be written whatever stood on it.
+    """The contents of a LogRecord, sanitized so that they can always be written.
 
     Attributes:
         at: when it was logged.
         level: its number.
         level_name: the name of its level.
-        logger: name of its logger.
-        message: the text.
+        logger: the name of its logger.
+        message: the text with its arguments.
         place: file, line and function of the call.
-        thread: name of the thread.
-        process: number of the process.
-        identifiers: whose record it is; empty outside of tasks.
-        context: that of a record of a task; elsewhere what was given as `extra`.
+        thread: the name of the thread.
+        process: the process id.
+        identifiers: the identifiers of the instance; empty outside of tasks.
+        context: the context of a record of a task; of any other, what was given as `extra`.
         truncated: paths of what was cut in the context.
-        error: type and message of the exception; None if there is none, or it is not to be shown.
+        error: type and message of the exception; None if there is none, or if it must not be shown.
         trace: the traceback and the stack as text.
     """
 
@@ -85,7 +85,7 @@ class Facts:
 
 
 def facts_of(record: logging.LogRecord) -> Facts:
-    """Read a LogRecord of any logger; it is not changed and nothing that stands on it is evaluated twice."""
+    """Read a LogRecord of any logger. It is not changed, and none of its values is evaluated twice."""
     state = record.__dict__
     identifiers = (
         sanitizer(_SETTINGS).context({name: state[name] for name in IDENTIFIERS if name in state}).data
@@ -121,7 +121,7 @@ def facts_of(record: logging.LogRecord) -> Facts:
 def _message(record: logging.LogRecord) -> str:
     try:
         text = record.getMessage()
-    except Exception as problem:  # noqa: BLE001 - arguments that do not fit, or their own code
+    except Exception as problem:  # noqa: BLE001 - wrong arguments, or their own code
         text = f"{text_of(record.msg)} <{type_name(type(problem))} while filling in the arguments>"
     return fit_text(str.__str__(text), _SETTINGS.max_string)[0]
 
@@ -140,9 +140,10 @@ def _exception(record: logging.LogRecord) -> tuple[tuple[str, str] | None, str]:
 
 
 def span_ids() -> tuple[str, str, bool] | None:
-    """Return trace id, span id and whether it is sampled, as OpenTelemetry knows them in this context.
+    """Return trace id, span id and whether the trace is sampled, from the current span of OpenTelemetry.
 
-    None if there is no span, or the application has not imported OpenTelemetry; it is never imported here.
+    None if there is no span, or if the application has not imported OpenTelemetry; this module never imports
+    it.
     """
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None:
@@ -160,15 +161,15 @@ def span_ids() -> tuple[str, str, bool] | None:
 
 
 class ConsoleFormatter(logging.Formatter):
-    """One line for a record: time, level, logger, message, the context as ``key=value``, whose it is.
+    """Formats a record as one line: time, level, logger, message, context as ``key=value``, identifiers.
 
-    Keys of mappings within mappings are joined by dots. Control and format characters, line breaks among
-    them, are escaped wherever they stand, so that no logged text can forge a line, hide a part of one, or
-    command the terminal. A traceback follows on lines of its own, each behind a margin.
+    Keys of nested mappings are joined by dots. Control and format characters, also line breaks, are escaped,
+    so that no logged text can forge a line, hide a part of one, or control the terminal. A traceback follows
+    on continuation lines.
 
     Args:
         identifiers: whether the line of a task ends with instance, session and attempt.
-        max_shown: characters of one value; the rest is cut, visibly.
+        max_shown: characters of a value that are shown; a mark shows that the rest was cut.
     """
 
     def __init__(self, *, identifiers: bool = True, max_shown: int = MAX_SHOWN) -> None:
@@ -177,7 +178,7 @@ class ConsoleFormatter(logging.Formatter):
         self._max_shown = max_shown
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, and those that belong to it."""
+        """Return the line of a record, and its continuation lines."""
         facts = facts_of(record)
         parts = [
             facts.at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -206,7 +207,7 @@ class ConsoleFormatter(logging.Formatter):
 
 
 def escaped(text: str) -> str:
-    r"""Return the text with each character that is not printable as an escape (``\n``, ``\u202e``)."""
+    r"""Return the text with an escape for each character that is not printable (``\n``, ``\u202e``)."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
@@ -221,7 +222,7 @@ def _folded(context: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def _written(value: Any) -> Any:
-    """Write what JSON does not have: moments as ISO 8601, durations in seconds, all else as its text."""
+    """Convert what JSON lacks: times to ISO 8601, durations to seconds, anything else to text."""
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, bytes):
@@ -235,14 +236,14 @@ _encode = json.JSONEncoder(default=_written, separators=(",", ":")).encode
 
 
 class JsonFormatter(logging.Formatter):
-    """One line of JSON for a record, in ASCII, in the shape that a log system reads.
+    """Formats a record as one line of JSON, in ASCII, in the shape that a log system reads.
 
     Args:
         shape: ``otel`` for the data model of OpenTelemetry, ``ecs`` for the Elastic Common Schema,
             ``google`` for structured logging of Google Cloud.
-        fields: what every line says: attributes of the resource (``service.name``) for ``otel``, fields
-            beside the others elsewhere. None of them replaces a field of the record.
-        project: of Google Cloud, for the full name of a trace.
+        fields: further fields of every line: attributes of the resource (``service.name``) for ``otel``,
+            fields of the top level for the others. None of them replaces a field of the record.
+        project: the Google Cloud project, for the full name of a trace.
 
     Raises:
         ValueError: the shape is not one of these.
@@ -264,7 +265,7 @@ class JsonFormatter(logging.Formatter):
         self._project = project
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
+        """Return the record as a line of JSON, without a line break."""
         line = self._make(facts_of(record), self._fields, self._project)
         return _encode(line)
 
@@ -297,7 +298,7 @@ def _otel(facts: Facts, fields: dict[str, Any], _project: str | None) -> dict[st
 
 def _ecs(facts: Facts, fields: dict[str, Any], _project: str | None) -> dict[str, Any]:
     path, number, function = facts.place
-    # The first three in this order, as its specification of logging asks for.
+    # The specification of ECS logging requires these three first, in this order.
     line = {
         "@timestamp": facts.at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "log.level": facts.level_name.lower(),
@@ -363,13 +364,13 @@ def _microseconds(at: datetime) -> int:
 
 
 def severity_number(level: int) -> int:
-    """Return the level as OpenTelemetry counts: TRACE 1, DEBUG 5, INFO 9, WARN 13, ERROR 17, FATAL 21."""
+    """Return the severity number of OpenTelemetry: TRACE 1, DEBUG 5, INFO 9, WARN 13, ERROR 17, FATAL 21."""
     tens = min(max(level, 0) // 10, 5)
     return 1 if tens == 0 else 4 * tens + 1 + min(level - 10 * tens, 3)
 
 
 def severity_name(level: int) -> str:
-    """Return the level as Google Cloud names it."""
+    """Return the level as a severity of Google Cloud, such as ``WARNING``."""
     return next((name for least, name in _SEVERITIES if level >= least), "DEFAULT")
 
 
@@ -377,7 +378,7 @@ _SEVERITIES = (
     (logging.CRITICAL, "CRITICAL"),
     (logging.ERROR, "ERROR"),
     (logging.WARNING, "WARNING"),
-    # Between INFO and WARNING, as applications count a level of their own that is normal but significant.
+    # Between INFO and WARNING: applications use such levels for events that are normal but significant.
     (logging.INFO + 5, "NOTICE"),
     (logging.INFO, "INFO"),
     (1, "DEBUG"),

@@ -1,4 +1,4 @@
-"""The log of one attempt of one task instance: numbers its records, counts their levels, gets them stored."""
+"""The log of one attempt of a task instance: it numbers, counts, buffers and writes the records."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ if TYPE_CHECKING:
 
     from triggers.core.records import LogBatch, LogEntry
 
-#: The first record to reach each of these is written at once: no crash may make a warned instance look clean.
+#: The first record to reach each of these levels is written at once, so that a crash cannot hide a warning.
 STEPS = (logging.WARNING, logging.ERROR, logging.CRITICAL)
 #: Microseconds to wait after a write that failed, doubled each time up to the second figure.
 FIRST_DELAY, LONGEST_DELAY = 500_000, 30_000_000
-#: Seconds that a thread waits for another one that is writing.
-PATIENCE = 2.0
-#: Exceptions that are remembered as logged while they pass through blocks.
+#: Seconds that a thread waits for another thread that is writing.
+WRITE_TIMEOUT = 2.0
+#: Exceptions that are remembered as logged, so that each is logged once for all the blocks that it leaves.
 MAX_SEEN = 8
 
 _DEFAULT_SETTINGS = LogSettings()
 
 
 class InstanceLog(Sink):
-    """What one attempt of a task instance says, from its first record until after its end.
+    """The log of one attempt of a task instance, also for records that come after its end.
 
-    Records gather here; the caller's own logging call writes them when enough of them have gathered, or when
-    one is the first to reach WARNING, ERROR or CRITICAL. There is no thread. The rest is for the commit that
-    ends the instance (:meth:`drain`). A storage that is down or slow never raises into the task: records stay
-    here, within bounds, and the write is tried again later. Safe for threads.
+    Records are buffered. A logging call writes them when the buffer is full enough, or when its record is the
+    first to reach WARNING, ERROR or CRITICAL. There is no thread. The commit that ends the instance writes
+    the rest (:meth:`drain`). A storage that is unavailable or slow never raises into the task: records stay
+    in the buffer, within its limits, and a later call writes them. Safe for threads.
 
     Args:
-        identity: whose log it is.
-        write: stores a batch, durably, or raises; called while no lock is held that another record needs.
-        settings: limits.
-        now: gives the time, in microseconds since the Unix epoch.
-        context: of the manager; every record has it.
-        task_context: of the task, merged over it.
-        logger_name: the application's logger where a block names none; the task's module is the best.
+        identity: the instance and the attempt.
+        write: stores a batch durably, or raises; called without a lock that another record needs.
+        settings: the limits.
+        now: returns the time, in microseconds since the Unix epoch.
+        context: the context of the manager, which every record has.
+        task_context: the context of the task, merged over it.
+        logger_name: the application's logger for blocks that name none, usually the task's module.
     """
 
     __slots__ = (
@@ -117,7 +117,7 @@ class InstanceLog(Sink):
 
     @property
     def current_log_level(self) -> int:
-        """The highest level so far, of records that were kept or left out; NOTSET if there was none."""
+        """The highest level so far, also of records that were dropped; NOTSET before the first record."""
         return self._highest
 
     def block(
@@ -130,16 +130,16 @@ class InstanceLog(Sink):
         capture: Iterable[str] = (),
         capture_counts: bool | None = None,
     ) -> LogBlock:
-        """Make a block with a logger; ``with log.block({"page": 1}) as logger:``.
+        """Create a block with a logger, for ``with log.block({"page": 1}) as logger:``.
 
         Args:
             args: the context, the application's logger, or both, in any order.
-            context: what every record of the block has.
-            logger: the application's logger that records are handed to.
-            name: its name, if it is not at hand; by default the task's module.
-            record_level: in place of the settings' own, for this block.
-            capture: names of other loggers to listen to, besides those of the settings.
-            capture_counts: in place of the settings' own, for this block.
+            context: the context of every record of the block.
+            logger: the application's logger that receives the records.
+            name: the name of that logger; by default, the task's module.
+            record_level: replaces that of the settings for this block.
+            capture: names of other loggers to capture, in addition to those of the settings.
+            capture_counts: replaces that of the settings for this block.
         """
         loggers = [arg for arg in args if isinstance(arg, _LOGGERS)]
         application, layers = _application(logger if logger is not None else next(iter(loggers), None))
@@ -153,13 +153,13 @@ class InstanceLog(Sink):
         return LogBlock(self, application, layers, level_number(least), captures, capture_counts=counts)
 
     def drain(self) -> LogBatch:
-        """Hand over all that was not written yet, for the commit that ends the instance; forget it here.
+        """Remove and return all records that are not written yet, for the commit that ends the instance.
 
-        A second call gives an empty batch, or what came in between. It waits for a write that is under way,
-        since what that one fails to store is handed over too.
+        A second call returns an empty batch, or the records that came in between. A running write is awaited
+        first, because the records that it fails to store are returned, too.
         """
         mine = self._writer == threading.get_ident()
-        waited = not mine and self._writing.acquire(timeout=PATIENCE)
+        waited = not mine and self._writing.acquire(timeout=WRITE_TIMEOUT)
         try:
             with self._lock:
                 return self._buffer.take(everything=True)[0]
@@ -168,10 +168,10 @@ class InstanceLog(Sink):
                 self._writing.release()
 
     def close(self) -> None:
-        """End the attempt: what has not been drained is written, and every later record is late.
+        """End the attempt: write the records that were not drained, and mark every later record as late.
 
-        A late record is written at once; if that fails, it is tried again with the next one. Closing twice
-        changes nothing.
+        A late record is written at once. If that fails, the next one writes both. Closing twice changes
+        nothing.
         """
         with self._lock:
             self.closed = True
@@ -179,33 +179,33 @@ class InstanceLog(Sink):
         self.flush()
 
     def flush(self) -> None:
-        """Write what is ready to be written, unless a write has just failed; it never raises."""
+        """Write the records that can be written, unless a write has just failed; it never raises."""
         with self._lock:
             nothing = self._buffer.is_empty
-        # Asking the time costs a round trip where the clock is a server's.
+        # If the clock is that of a server, reading it is a round trip.
         if not nothing or self._writing.locked():
             self._store(self.now(), urgent=True)
 
-    # What loggers and blocks ask of it.
+    # What loggers and blocks use.
 
     def secrets(self) -> tuple[str, ...]:
-        """Return the values that are hidden in this log."""
+        """Return the secret values that are hidden in this log."""
         return self._secrets.values()
 
     def own_secrets(self) -> Secrets:
-        """Return where :func:`triggers.logs.mask_secret` adds a value."""
+        """Return the secrets of this log, to which :func:`triggers.logs.mask_secret` adds."""
         return self._secrets
 
     def now(self) -> int:
-        """Return the time, in microseconds since the Unix epoch; without a clock, the last one."""
+        """Return the time in microseconds since the Unix epoch; if the clock fails, its last time."""
         try:
             self._at = self._now()
-        except Exception as problem:  # noqa: BLE001 - the clock may be the storage's, and the storage away
-            report_once("the clock of a log failed; the last time that it gave is used", problem)
+        except Exception as problem:  # noqa: BLE001 - it may be the clock of an unavailable storage
+            report_once("the clock of a log failed; its last time is used", problem)
         return self._at
 
     def first_sight(self, exc: BaseException) -> bool:
-        """Whether this very exception has not left a block yet; from now on it has."""
+        """Return whether this exception leaves a block for the first time, and remember it."""
         with self._lock:
             if any(seen is exc for seen in self._seen):
                 return False
@@ -213,15 +213,15 @@ class InstanceLog(Sink):
         return True
 
     def is_writing(self) -> bool:
-        """Whether the calling thread is just writing the records of this log."""
+        """Whether the calling thread is writing the records of this log."""
         return self._writer == threading.get_ident()
 
     def record(self, entry: LogEntry, size: int) -> None:
-        """Number, count and keep a record; write if it is time to.
+        """Number, count and buffer a record; write the buffer if it is full enough.
 
         Args:
-            entry: without its number, which it gets here.
-            size: of it, in bytes, roughly.
+            entry: the record; its number is set here.
+            size: its approximate size, in bytes.
         """
         buffer, level = self._buffer, entry.level if entry.counts else logging.NOTSET
         with self._lock:
@@ -239,7 +239,7 @@ class InstanceLog(Sink):
             told(self.identity, entry)
 
     def after_fork(self) -> None:
-        """Go on in a forked process: what waits is the parent's to write, what comes is written at once."""
+        """Leave what is buffered to the parent process; from now on, each record is written at once."""
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._writer = 0
@@ -250,15 +250,15 @@ class InstanceLog(Sink):
     def _gathered_enough(self, ready: int, at: int) -> bool:
         records, size, interval = self._flush_at
         buffer = self._buffer
-        # A clock that was set back must not keep records waiting.
+        # A clock that was set back must not delay records.
         return ready >= records or buffer.ready_bytes >= size or not 0 <= at - buffer.ready_since < interval
 
     def _store(self, at: int, *, urgent: bool) -> None:
-        """Write what is ready; while another thread writes, only an urgent record waits for it."""
+        """Write what can be written; while another thread writes, only an urgent record waits."""
         me = threading.get_ident()
         if self._writer == me or at < self._retry_at:
             return
-        if not self._writing.acquire(timeout=PATIENCE if urgent else 0.0):
+        if not self._writing.acquire(timeout=WRITE_TIMEOUT if urgent else 0.0):
             return
         try:
             self._writer = me
@@ -280,28 +280,30 @@ class InstanceLog(Sink):
                 self._retry_at = at + self._delay
             if not isinstance(problem, Exception):
                 raise
-            report_once("a log could not be written; it is kept in memory and tried again", problem)
+            report_once(
+                "a log could not be written; its records stay in memory and are written later", problem
+            )
         else:
             self._delay = 0
 
 
-#: Who is told of every record of this process.
+#: Functions that are called for every record of this process.
 _listeners: tuple[Callable[[LogIdentity, LogEntry], None], ...] = ()
 
 
 def listen(told: Callable[[LogIdentity, LogEntry], None]) -> None:
-    """Tell somebody of every record of this process, from now on; the caller's task waits for him."""
+    """Call a function for every record of this process from now on, in the thread that logs it."""
     global _listeners  # noqa: PLW0603 - replaced as a whole, so that no lock is needed to read it
     _listeners = (*_listeners, told)
 
 
 def unlisten(told: Callable[[LogIdentity, LogEntry], None]) -> None:
-    """Tell him no longer."""
+    """Stop calling a function that was passed to :func:`listen`."""
     global _listeners  # noqa: PLW0603 - as above
     _listeners = tuple(other for other in _listeners if other != told)
 
 
-#: Records of a forked process have numbers of their own: beyond this many times its process id.
+#: Records of a forked process are numbered from this many times its process id.
 CHILD_NUMBERS = 1_000_000
 
 
@@ -318,7 +320,7 @@ _LOGGERS = (logging.Logger, logging.LoggerAdapter)
 
 
 def _application(logger: Any) -> tuple[logging.Logger | None, list[Any]]:
-    """Find the application's own logger behind adapters and blocks; adapters bring context."""
+    """Return the application's own logger inside adapters and blocks, and the contexts of the adapters."""
     layers: list[Any] = []
     while isinstance(logger, logging.LoggerAdapter):
         layers.insert(0, logger.extra)

@@ -1,4 +1,4 @@
-"""What a log may keep, and what it must hide: every limit in one place."""
+"""The settings of logs: all limits, and what must be hidden."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from triggers.logs.sanitizing.redact import SECRET_WORDS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-#: A record of this level or above is something that somebody should look at.
+#: The lowest level of important records.
 ATTENTION = logging.WARNING
 
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """How the logs of a manager's instances are recorded; immutable, so one object serves them all.
+    """How the logs of a manager's instances are recorded; immutable, so that all of them share one object.
 
     Attributes:
-        record_level: a record below it is kept only if the application's logger takes it; a number or a
-            name of the standard library's.
-        max_depth: containers within containers, the context itself being the first.
+        record_level: a record below it is stored only if the application's logger is enabled for its level; a
+            number, or the name of a level.
+        max_depth: nesting of containers, including the context itself.
         max_items: items of one container.
         max_nodes: values of one context, containers included.
         max_string: characters of one string, or of a message; bytes of one bytes value.
         max_context: size of one context as JSON, in bytes of UTF-8.
         max_traceback: characters of one traceback, and bytes of all contexts of one exception's tree.
-        max_records: records of one attempt that are kept.
+        max_records: records of one attempt that are stored.
         max_bytes: their size, in bytes.
-        max_important: how many of them may be those at WARNING or above, kept whenever they came; half of
-            the rest goes to the first of the other records, half to the latest of all.
-        flush_records: this many gathered records are written without waiting for the end of the task,
-        flush_bytes: or this many bytes of them,
-        flush_interval: or the first one after they have waited this long.
+        max_important: how many of them may be records at WARNING or above. Half of the rest is for the first
+            of the other records, half for the latest.
+        flush_records: the number of buffered records at which they are written, before the task ends.
+        flush_bytes: the size of the buffered records, in bytes, at which they are written.
+        flush_interval: the age of the buffered records at which the next record writes them.
         redact: whole words of keys whose values are hidden: ``password`` also hides ``db_password2`` and
-            ``dbPassword``; several words must stand together (``api key``); ``=token`` means the whole key.
-        context_policy: what of a context is stored and handed to the application's handlers: ``all`` of it;
-            ``allowed``, which leaves out every key, at any depth, that is not among `allowed_keys`; or
-            ``keys``, which keeps every key but of each value only its type (``<str>``). It holds for the
-            contexts of managers, tasks, blocks, calls and exceptions, not for the text of messages.
-        allowed_keys: the keys that ``context_policy="allowed"`` keeps; a mapping under one of them keeps
-            those of its keys that are allowed too.
+            ``dbPassword``; several words must be adjacent (``api key``); ``=token`` means the whole key.
+        context_policy: which part of a context is stored and passed to the application's handlers: ``all`` of
+            it; ``allowed``, which omits every key, at any depth, that is not in `allowed_keys`; or ``keys``,
+            which keeps all keys but only the type of each value (``<str>``). It applies to the contexts of
+            managers, tasks, blocks, calls and exceptions, not to the text of messages.
+        allowed_keys: the keys that ``context_policy="allowed"`` keeps; a mapping under one of them
+            keeps only its allowed keys.
         capture: names of other loggers of the application (``sqlalchemy.engine``; ``root`` for all) whose
-            records, and those of the loggers below them, are kept with the instance too when they are logged
-            within a block. Only what such a logger emits is kept: its level is its own.
+            records, and those of their child loggers, are stored with the instance when they are logged
+            within a block. The level of such a logger still applies.
         capture_counts: whether captured records count towards the level of the instance.
-        converters: pairs of a type and a function that makes plain data of its values; consulted, for
-            subclasses too, before anything that is known about a type.
-        strict: for tests: what the application's handlers raise, and what goes wrong in preparing a
-            record, is raised into the task. Otherwise it is reported once and the task goes on.
+        converters: pairs of a type and a function that converts its values to plain data; used, also for
+            subclasses, before the built-in conversions.
+        strict: for tests: exceptions of the application's handlers, and exceptions while a record is
+            prepared, are raised into the task. Otherwise each is reported once and the task continues.
     """
 
     record_level: int | str = logging.INFO
@@ -81,7 +81,7 @@ class LogSettings:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name.startswith(("max_", "flush_")) and not value:
-                message = f"LogSettings.{field.name} is {value!r}; it must be more than nothing"
+                message = f"LogSettings.{field.name} is {value!r}; it must be greater than 0"
                 raise ValueError(message)
         if not 0 < self.max_depth <= MAX_DEPTH:
             message = f"LogSettings.max_depth is {self.max_depth}; it must be 1 to {MAX_DEPTH}"
@@ -117,20 +117,20 @@ class LogSettings:
             raise ValueError(message)
 
 
-#: Deeper than this, neither the recorder nor a reader of the stored JSON could recurse safely.
+#: The deepest nesting with which writing and reading the stored JSON can recurse safely.
 MAX_DEPTH = 40
 
 
 @dataclass(frozen=True, slots=True)
 class LogIdentity:
-    """Whose log it is.
+    """The instance and the attempt to which a log belongs.
 
     Attributes:
-        uid: of the session.
-        task: name of the task in the configuration (``t_importSubject``).
-        instance: name of the instance (``t_importSubject#0``).
-        attempt: how many times this instance has been claimed, this time included.
-        fence: the number that only the present holder of the instance has.
+        uid: the session.
+        task: the name of the task in the configuration (``t_importSubject``).
+        instance: the name of the instance (``t_importSubject#0``).
+        attempt: how many times this instance has been claimed, including this time.
+        fence: the fencing token of the claim.
     """
 
     uid: str
@@ -151,19 +151,19 @@ def level_number(level: int | str) -> int:
     number = logging.getLevelNamesMapping().get(level.upper())
     if number is None:
         names = ", ".join(logging.getLevelNamesMapping())
-        message = f"{level!r} is no logging level; use a number or one of {names}"
+        message = f"{level!r} is not a logging level; use a number or one of {names}"
         raise ValueError(message)
     return number
 
 
 def names_of(capture: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of loggers to capture; that of the root logger is empty.
+    """Return the names of loggers to capture, each once; that of the root logger is empty.
 
     Raises:
-        TypeError: it is a single name, which would be taken for its letters, or no names.
+        TypeError: it is a single string, or not a list of strings.
     """
     names = () if isinstance(capture, str) else tuple(capture)
     if isinstance(capture, str) or not all(isinstance(name, str) for name in names):
-        message = f"capture={capture!r} must be a list of names of loggers"
+        message = f"capture={capture!r} must be a list of logger names"
         raise TypeError(message)
     return tuple("" if name == "root" else name for name in dict.fromkeys(names))

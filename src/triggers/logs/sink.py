@@ -1,4 +1,4 @@
-"""Where the records of a logger go."""
+"""Sinks, to which loggers write their records, and the scopes of blocks."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 class Sink:
-    """Where the records of a logger go, and under which rules; this one keeps none, outside of any task.
+    """Receives the records of loggers; this base class, for code outside of any task, stores none.
 
     Attributes:
-        attributes: what every LogRecord is given.
+        attributes: attributes that every LogRecord gets.
         base: the context that every record has.
-        closed: whether the attempt has ended, so that what comes now is late.
-        keeps: whether it takes records.
-        sanitizer: makes what comes in fit to be kept.
-        strict: whether what goes wrong is raised.
+        closed: whether the attempt has ended, so that later records are late.
+        keeps: whether it stores records.
+        sanitizer: sanitizes contexts and texts before they are stored.
+        strict: whether exceptions within logging are raised.
     """
 
     __slots__ = ("attributes", "base", "closed", "keeps", "sanitizer", "strict")
@@ -37,36 +37,36 @@ class Sink:
         self.keeps = False
 
     def secrets(self) -> tuple[str, ...]:
-        """Return the values to hide."""
+        """Return the secret values to hide in all texts."""
         return ()
 
     def own_secrets(self) -> Secrets | None:
-        """Return where values to hide are added; None: nowhere of its own."""
+        """Return the secrets of this sink alone; None if it has none of its own."""
         return None
 
     def now(self) -> int:
-        """Return the time, in microseconds since the Unix epoch."""
+        """Return the time in microseconds since the Unix epoch; 0 if nothing is stored."""
         return 0
 
     def record(self, entry: LogEntry, size: int) -> None:
-        """Take a record and give it its number."""
+        """Store a record and set its number; this class ignores it."""
 
     def first_sight(self, _exc: BaseException) -> bool:
-        """Whether this very exception has not left a block yet; a sink that keeps nothing forgets it."""
+        """Return whether this exception leaves a block for the first time; this class remembers none."""
         return True
 
     def is_writing(self) -> bool:
-        """Whether the calling thread is just writing its records."""
+        """Whether the calling thread is writing the records of this sink."""
         return False
 
 
 class Scope:
-    """One block: how long its loggers' records are in time, and what else of the application it listens to.
+    """The scope of one block: whether it has ended, and which loggers of the application it captures.
 
     Attributes:
-        ended: whether the block has.
-        outer: the block of the same log that it is in.
-        captures: names of other loggers whose records it takes.
+        ended: whether the block has ended, so that later records are late.
+        outer: the enclosing block of the same log.
+        captures: names of other loggers whose records it stores.
         capture_counts: whether those count towards the level of the instance.
     """
 
@@ -82,11 +82,11 @@ class Scope:
 
 
 class CapturedSink(Sink):
-    """Takes records that go their own way through the application into the log of a block.
+    """Stores captured records, which the application's logging handles itself, in the log of a block.
 
     Args:
-        sink: where the records of the block go.
-        counts: whether these count towards the level of the instance, too.
+        sink: the sink of the block.
+        counts: whether captured records count towards the level of the instance.
     """
 
     __slots__ = ("_counts", "_sink")
@@ -98,21 +98,21 @@ class CapturedSink(Sink):
         self._counts = counts
 
     def secrets(self) -> tuple[str, ...]:
-        """Return the values that are hidden in the log."""
+        """Return the secret values of the block's log."""
         return self._sink.secrets()
 
     def now(self) -> int:
-        """Return the time of the log."""
+        """Return the time of the block's log, in microseconds since the Unix epoch."""
         return self._sink.now()
 
     def record(self, entry: LogEntry, size: int) -> None:
-        """Hand a record on, as one that counts or does not."""
+        """Store a record in the block's log, marked as one that counts or does not."""
         entry.counts = self._counts
         self._sink.record(entry, size)
 
 
 def captured_by(scope: Scope | None, name: str) -> Scope | None:
-    """Return the innermost of the nested blocks that captures the logger of this name; None if none does."""
+    """Return the innermost block that captures the logger of this name; None if no block does."""
     while scope is not None:
         if any(not wanted or name == wanted or name.startswith(f"{wanted}.") for wanted in scope.captures):
             return scope

@@ -1,1 +1,1 @@
-"""What a task says, made safe to store: bounded, plain, and without secrets."""
+"""Sanitizes what tasks log: bounded plain data without secrets, which every storage accepts."""

@@ -1,4 +1,4 @@
-"""Turn an exception into data: what it was, what stood behind it, with which context; never its locals."""
+"""Turns an exception into data: its tree of causes and members, with contexts; never local variables."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
     from triggers.logs.settings import LogSettings
 
-#: Exceptions of one tree; those beyond are counted.
+#: Exceptions of one tree; further ones are cut.
 MAX_NODES = 50
-#: Exceptions behind one another.
+#: Length of a chain of causes.
 MAX_CHAIN = 20
-#: Frames of one traceback: half of them the outermost, half the innermost, where it happened.
+#: Frames of one traceback: half of them the outermost, half the innermost.
 MAX_FRAMES = 100
-#: Characters of a message, once the others have used up the room.
+#: Characters of a message, once the others have used up the limit.
 SHORT_MESSAGE = 100
 #: Notes and members of one exception.
 MAX_NOTES = 20
 
-#: Messages of what is not repeated, or too much.
+#: Messages of exceptions that are not repeated, or that exceed a limit.
 ABOVE, LEFT_OUT = "<shown above>", f"{ELLIPSIS}[truncated]"
 CAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"
 CONTEXT = "\nDuring handling of the above exception, another exception occurred:\n\n"
@@ -40,7 +40,7 @@ CONTEXT = "\nDuring handling of the above exception, another exception occurred:
 def exception_record(
     exc: BaseException, settings: LogSettings, secrets: tuple[str, ...] = ()
 ) -> Mapping[str, Any]:
-    """Describe an exception in bounded plain data.
+    """Describe an exception as bounded plain data.
 
     Args:
         exc: any exception, raised or not; it is not changed.
@@ -48,8 +48,8 @@ def exception_record(
         secrets: values to hide in messages, contexts, notes and the traceback.
 
     Returns:
-        The tree that :class:`triggers.core.records.LogEntry` describes; its root has the whole traceback as
-        text, chain and members included, without any local variable. It never raises.
+        The tree that :class:`triggers.core.records.LogEntry` describes; its root has the complete
+        traceback as text, with chain and members, without local variables. It never raises.
     """
     return describe(exc, settings, secrets).record
 
@@ -76,9 +76,9 @@ class Described:
 
     Attributes:
         record: the tree.
-        truncated: paths of what was cut.
-        hidden: whether its text held a secret, so that the exception itself must not go anywhere.
-        size: of all of it, in bytes, roughly.
+        truncated: the paths of what was cut.
+        hidden: whether a text had a secret, so that the exception itself must not be forwarded.
+        size: the approximate size of the tree, in bytes.
     """
 
     record: dict[str, Any]
@@ -88,7 +88,7 @@ class Described:
 
 
 def describe(exc: BaseException, settings: LogSettings, secrets: tuple[str, ...] = ()) -> Described:
-    """Describe an exception as :func:`exception_record` does, and tell what was left out or hidden."""
+    """Describe an exception as :func:`exception_record` does; also return what was cut or hidden."""
     try:
         tree = _Tree(settings, secrets)
         record = tree.node(exc, 0)
@@ -121,7 +121,7 @@ def _bare(name: str, message: str) -> dict[str, Any]:
 
 
 def _middle_cut(text: str, limit: int) -> tuple[str, bool]:
-    """The beginning and the end of a traceback tell most: where it came from and what it was."""
+    """Cut the middle of a traceback: its beginning and its end are the most useful parts."""
     if len(text) <= limit:
         return text, False
     half = limit // 2
@@ -131,7 +131,7 @@ def _middle_cut(text: str, limit: int) -> tuple[str, bool]:
 
 @dataclass(slots=True)
 class _Tree:
-    """One exception with all that stands behind it, each one once."""
+    """One exception with its causes and members; each exception appears once."""
 
     settings: LogSettings
     secrets: tuple[str, ...]
@@ -195,7 +195,7 @@ class _Tree:
         return [self.text(note) for note in notes]
 
     def text(self, text: str) -> str:
-        # All texts together must stay as small as one traceback, or the error could not be stored.
+        # All texts together must be no larger than one traceback, or the error could not be stored.
         limit = self.settings.max_string if self.size < self.settings.max_traceback else SHORT_MESSAGE
         fit, was_cut = fit_text(text, limit, self.secrets)
         self.size += len(fit.encode())
@@ -206,7 +206,7 @@ class _Tree:
         return fit
 
     def lines(self, exc: BaseException, record: dict[str, Any], margin: str = "") -> list[str]:
-        """Write the traceback as Python does, from the cleaned data."""
+        """Format the traceback as Python does, from the sanitized data."""
         if record["message"] in (ABOVE, LEFT_OUT):
             return _indented(
                 f"{record['qualified_type'].removeprefix('builtins.')}: {record['message']}\n", margin
@@ -244,7 +244,7 @@ def _behind(exc: BaseException) -> tuple[BaseException | None, str]:
 
 
 def notes_of(exc: BaseException) -> list[str]:
-    """Return the exception's notes (PEP 678); whatever else stands in their place is left out."""
+    """Return the exception's notes (PEP 678) that are strings; anything else is ignored."""
     try:
         notes = getattr(exc, "__notes__", None)
     except Exception:  # noqa: BLE001 - the class's own code
@@ -257,13 +257,13 @@ def notes_of(exc: BaseException) -> list[str]:
 
 
 def qualified(kind: type) -> str:
-    """Return a type's name with its module, ``builtins.ValueError``."""
+    """Return a type's name with its module, such as ``builtins.ValueError``."""
     name = type_name(kind)
     return name if "." in name else f"builtins.{name}"
 
 
 def place(trace: TracebackType | None) -> tuple[str, int, str]:
-    """Return file, line and function where an exception was raised: the innermost frame."""
+    """Return file, line and function of the innermost frame, which raised the exception."""
     if trace is None:
         return "", 0, ""
     while trace.tb_next is not None:

@@ -1,4 +1,4 @@
-"""Fill the arguments into a message, once, whatever they are."""
+"""Formats a message with its arguments; each argument is converted to text only once."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from triggers.logs.sanitizing.texts import fit_text
 if TYPE_CHECKING:
     from triggers.logs.sanitizing.sanitizer import Sanitizer
 
-#: Arguments that may go to a handler as they are.
+#: Types of arguments that handlers may get unchanged.
 _LEAVES = frozenset({str, int, float, bool, type(None), datetime, date, time, timedelta, Decimal, UUID})
 
 
-#: Message, template, what to send with which arguments, whether it was cut.
+#: Message, template, the message and the arguments for handlers, whether anything was cut.
 Words = tuple[str, str, str, tuple[Any, ...], bool]
 
 
 def text_of(message: object) -> str:
-    """Return the text of a message that is no plain str, as ``str()`` gives it, or a marker."""
+    """Return the text of a message that is not exactly a str, as ``str()`` returns it, or a marker."""
     if isinstance(message, BaseException):
         return message_of(message)
     try:
@@ -33,7 +33,7 @@ def text_of(message: object) -> str:
 
 
 class _Once:
-    """An argument that is asked for its text once, and remembers whether it was by ``%s``."""
+    """An argument that is converted to text only once, and remembers whether that was by ``%s``."""
 
     __slots__ = ("_value", "other", "text")
 
@@ -54,12 +54,12 @@ class _Once:
 def format_message(
     msg: object, args: tuple[Any, ...], sanitizer: Sanitizer, secrets: tuple[str, ...]
 ) -> Words:
-    """Make the text of a record: arguments are filled in as the standard library does, but once.
+    """Format a message as the standard library does, but convert each argument only once.
 
     Returns:
-        The message with its arguments, fit to be kept; the template without them; what a handler may be given
-        to come to the same text, a message and arguments that are plain values; whether anything was cut.
-        Arguments that do not fit are appended to the message, not raised.
+        The message with its arguments, sanitized; the template; a message and plain arguments from which
+        handlers get the same text; whether anything was cut. If the arguments do not match the template, they
+        are appended to the message, and nothing is raised.
     """
     template: str = msg if type(msg) is str else text_of(msg)
     limit = sanitizer.settings.max_string
@@ -81,7 +81,7 @@ def format_message(
                 return message, sanitizer.template(template), template, args, False
             return message, fit_text(template, limit, secrets)[0], message, (), was_cut
         text, send, send_args = _of_objects(template, tuple(sanitizer.argument(arg, secrets) for arg in args))
-    except Exception as problem:  # noqa: BLE001 - a wrong template, or the arguments' own code
+    except Exception as problem:  # noqa: BLE001 - a wrong template, or code of the arguments
         text, send, send_args = _misfit(template, problem, sanitizer.shown(list(args), secrets))
     message, was_cut = fit_text(text, limit, secrets)
     template = fit_text(template, limit, secrets)[0]

@@ -1,4 +1,4 @@
-"""Context that has been made plain: shared by records, copied for whoever may change it."""
+"""Sanitized contexts: records share them, and readers that may change one get a copy."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class SanitizedContext:
-    """Bounded plain data that is never changed again, and so can be shared.
+    """Bounded plain data that never changes, so that it can be shared.
 
     Attributes:
         data: the context.
-        size: of it as JSON, in bytes; at most, not exactly.
-        weight: its size as it probably is, in bytes.
-        nodes: how many values stand in it.
-        flat: whether no value of it is a container.
-        truncated: paths of what was cut.
+        size: an upper bound of its size as JSON, in bytes.
+        weight: an estimate of its size, in bytes.
+        nodes: how many values it has.
+        flat: whether none of its values is a container.
+        truncated: the paths of what was cut.
     """
 
     data: dict[str, Any]
@@ -30,23 +30,23 @@ class SanitizedContext:
     truncated: tuple[str, ...] = ()
 
     def copy(self) -> dict[str, Any]:
-        """Return the data in containers of its own, for a reader who may change them."""
+        """Return a copy of the data, for a reader that may change it."""
         return self.data.copy() if self.flat else copied(self.data)
 
 
-#: The context of who has none.
+#: The empty context.
 NOTHING = SanitizedContext({}, 2, 2, 0, flat=True)
 
 
 def copied(value: Any) -> Any:
-    """Return plain data in containers of its own."""
+    """Return a deep copy of plain data."""
     if type(value) is dict:
         return {key: copied(item) for key, item in value.items()}
     return [copied(item) for item in value] if type(value) is list else value
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one mapping over another: objects are merged at every level, all else is replaced."""
+    """Return one mapping merged over another: mappings are merged at every level, other values replaced."""
     out = dict(under)
     for key, item in over.items():
         before = out.get(key)

@@ -1,4 +1,4 @@
-"""Which parts of a context may be kept and handed on at all: all of it, chosen keys, or no values."""
+"""Context policies: which parts of a context may be stored and forwarded."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 #: See :attr:`triggers.logs.LogSettings.context_policy`.
 ContextPolicy = Literal["all", "allowed", "keys"]
-#: Stands under the key ``…`` of a mapping of which the policy left something out.
+#: The value of the key ``…`` in a mapping from which the policy removed something.
 LEFT_OUT = "[keys left out]"
 
 
 def policy(name: ContextPolicy, allowed: frozenset[str]) -> Callable[[Any], Any] | None:
-    """Return what a policy makes of plain data, in containers of its own; None if it leaves it as it is."""
+    """Return the function that applies a policy to a copy of plain data; None if it changes nothing."""
     if name == "all":
         return None
     return _types if name == "keys" else lambda data: _chosen(data, allowed)
 
 
 def _types(data: Any) -> Any:
-    """Keep what the keys are and how they are nested; of each value, only its type."""
+    """Keep keys and nesting; replace each value by its type."""
     if type(data) is dict:
         return {key: _types(item) for key, item in data.items()}
     if type(data) is list:
@@ -34,7 +34,7 @@ def _types(data: Any) -> Any:
 
 
 def _chosen(data: Any, allowed: frozenset[str]) -> Any:
-    """Keep only allowed keys, of every mapping at any depth."""
+    """Keep only allowed keys in mappings at any depth."""
     if type(data) is list:
         return [_chosen(item, allowed) for item in data]
     if type(data) is not dict:

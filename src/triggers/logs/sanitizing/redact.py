@@ -1,4 +1,4 @@
-"""What must never be stored or forwarded: known by its key, by its value, or by its place in a URL."""
+"""Redacts secrets: values under a secret key, known secret values, and passwords in URLs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: Stands in place of a secret.
+#: Replaces a secret.
 REDACTED = "[redacted]"
 
-#: Words of a key that name a secret. Plurals count too. ``=`` means: only where it is the whole key, since
-#: ``token_count`` and ``auth_method`` are no secrets.
+#: Words of a key that name a secret, also in the plural. ``=`` means: only if it is the whole key, because
+#: ``token_count`` and ``auth_method`` do not name secrets.
 SECRET_WORDS = (
     "password",
     "pass word",
@@ -48,24 +48,24 @@ SECRET_WORDS = (
     "session token",
 )
 
-#: Shorter than this, hiding a value would mangle ordinary words and hide nothing.
+#: Characters of the shortest secret. Hiding a shorter value would only damage ordinary words.
 MIN_SECRET = 4
 
-#: The longest thing that a cut may split; text is searched this far beyond a cut, before it is cut.
+#: Characters of the longest secret in a URL; a text is searched so far beyond a cut before it is cut.
 URL_REACH = 1_400
 
 #: Characters at each end of a key in which its words are looked for.
 KEY_ENDS = 1_024
 
-#: What may stand between two words of a key; an s is a plural.
+#: What may separate two words of a key; an s is a plural.
 _GAP = r"s?[\W_]{0,9}"
 _WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|[^\W\d_A-Za-z]+")
-# One that is hidden already is left alone, so that hiding twice is hiding once.
+# A password that is already redacted is not matched, so that redacting twice changes nothing.
 _URL_PASSWORD = re.compile(rf"(://[^\s/:@]{{0,256}}:)(?!{re.escape(REDACTED)}@)[^\s/]{{1,1024}}(?=@)")
 
 
 class SecretKeys:
-    """Tells by its words whether a key names a secret; remembers its answers.
+    """Decides by its words whether a key names a secret.
 
     Args:
         words: as :attr:`triggers.logs.LogSettings.redact` describes them.
@@ -81,13 +81,13 @@ class SecretKeys:
         self._candidate = re.compile("|".join(_stems([*whole, *parts])) or "(?!)").search
 
     def may_be(self, text: str) -> bool:
-        """Whether a key in this text, of one key or of many, could name a secret; False is certain."""
+        """Whether a key in this text, which may have many keys, could name a secret; False is certain."""
         return self._candidate(text.casefold()) is not None
 
     def __call__(self, key: str) -> bool:
-        """Whether whatever stands under this key is hidden."""
+        """Whether the value of this key is hidden."""
         if len(key) > 2 * KEY_ENDS:
-            # Nobody names a secret in the middle of a key as long as a page.
+            # In a key of more than 2,000 characters, only the ends are searched.
             key = f"{key[:KEY_ENDS]} {key[-KEY_ENDS:]}"
         if not self.may_be(key):
             return False
@@ -96,14 +96,14 @@ class SecretKeys:
 
 
 def _stems(words: Iterable[str]) -> list[str]:
-    """Return patterns of which every secret key has one; nearly no other has, so that new keys are cheap."""
+    """Return patterns that match in every secret key, and in few others, so that new keys are cheap."""
     single = {word.strip().casefold() for word in words} - {""}
     least = [word for word in single if not any(other != word and other in word for other in single)]
     return sorted(_GAP.join(map(re.escape, word.split())) for word in least)
 
 
 def _joined(key: str) -> str:
-    """The words of a key, lower case and singular, between spaces, so that `in` compares whole words."""
+    """Return the words of a key, lower case and singular, between spaces, so that `in` finds whole words."""
     return f" {' '.join(_singular(word.casefold()) for word in _WORD.findall(key))} "
 
 
@@ -112,10 +112,10 @@ def _singular(word: str) -> str:
 
 
 class Secrets:
-    """Known values that must not appear in any text.
+    """Known secret values, which must not appear in any text.
 
     Args:
-        inherited: secrets that hold here too, also those that are added to them later.
+        inherited: secrets that are hidden, too, also those that are added to them later.
     """
 
     __slots__ = ("_inherited", "_lock", "_merged", "_own")
@@ -135,7 +135,7 @@ class Secrets:
             self._own = _longest_first({*self._own, text})
 
     def values(self) -> tuple[str, ...]:
-        """Every value to hide, the longest first; the very same tuple as long as none was added."""
+        """Return every value to hide, the longest first; the same tuple until a value is added."""
         if self._inherited is None:
             return self._own
         others = self._inherited._own  # noqa: SLF001 - the same class
@@ -149,7 +149,7 @@ class Secrets:
 
 
 def _longest_first(values: Iterable[str]) -> tuple[str, ...]:
-    """Where one secret is part of another, the longer must be replaced first or its rest would stay."""
+    """Sort values so that a secret which contains another is replaced first, as a whole."""
     return tuple(sorted(values, key=lambda value: (-len(value), value)))
 
 
@@ -161,5 +161,5 @@ def hide(text: str, secrets: tuple[str, ...]) -> str:
 
 
 def reach(secrets: tuple[str, ...]) -> int:
-    """How many characters beyond a cut must be searched, lest half a secret stays before it."""
+    """Return how many characters beyond a cut must be searched, so that no cut leaves a part of a secret."""
     return max(URL_REACH, len(secrets[0]) if secrets else 0)

@@ -1,7 +1,7 @@
-"""Make bounded plain data of whatever a program hands to its logger, without ever raising or evaluating it.
+"""Turns any value that is logged into bounded plain data, without raising and without running its code.
 
-The result has only the exact types that a storage can keep. What was cut says so where it was cut, and its
-path is listed. Secrets are hidden before anything is cut, so that no cut can leave half of one.
+The result has only the exact types that a storage can store. Each cut is marked where it was made, and its
+path is listed. Secrets are hidden before anything is cut, so that no cut can leave a part of one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from triggers.logs.settings import LogSettings
 
-#: Types of which it is known beforehand that they do not become a mapping.
+#: Types that never become a mapping.
 _NO_MAPPINGS = frozenset({list, tuple, set, frozenset, str})
 #: Templates of messages that are remembered.
 MAX_TEMPLATES = 256
@@ -31,12 +31,12 @@ MAX_TEMPLATES = 256
 
 @lru_cache(maxsize=32)
 def sanitizer(settings: LogSettings) -> Sanitizer:
-    """Return the one sanitiser of these settings."""
+    """Return the sanitizer of these settings, which all logs with them share."""
     return Sanitizer(settings)
 
 
 class Sanitizer:
-    """Makes contexts and texts fit to be kept, under one set of limits; safe for threads."""
+    """Sanitizes contexts and texts under one set of limits; safe for threads."""
 
     def __init__(self, settings: LogSettings) -> None:
         self.settings = settings
@@ -46,11 +46,11 @@ class Sanitizer:
         self._short = min(SHORT, settings.max_string)
 
     def context(self, value: Any, secrets: tuple[str, ...] = ()) -> SanitizedContext:
-        """Make a context of any value.
+        """Turn any value into a context.
 
         Args:
-            value: usually a mapping; what is none stands under the key ``context``.
-            secrets: values to hide wherever they stand.
+            value: usually a mapping; any other value is stored under the key ``context``.
+            secrets: values to hide in all texts.
 
         Returns:
             Bounded plain data that shares no container with `value`. It never raises.
@@ -65,19 +65,19 @@ class Sanitizer:
 
     @staticmethod
     def lost(problem: Exception) -> SanitizedContext:
-        """Return what stands in place of a context that could not be made plain."""
+        """Return the context that replaces one which could not be sanitized."""
         text = f"<could not be recorded: {type_name(type(problem))}>"
         return SanitizedContext({"context": text}, RESERVE, RESERVE, 1, flat=True, truncated=("context",))
 
     def _permitted(self, plain: SanitizedContext, allow: Callable[[Any], Any]) -> SanitizedContext:
         kept = self.refit(allow(plain.data))
-        # The path of a cut tells the names of keys, which may not be allowed.
+        # The path of a cut contains the names of keys, which may not be allowed.
         return replace(kept, truncated=("context",) if plain.truncated or kept.truncated else ())
 
-    def _simple(  # noqa: C901, PLR0911, PLR0912 - one loop without calls: it is what most records cost
+    def _simple(  # noqa: C901, PLR0911, PLR0912 - one loop without calls: most records cost only this
         self, value: dict[Any, Any]
     ) -> SanitizedContext | None:
-        """Take a small flat context as it is; None when there is anything about it to be looked at twice."""
+        """Copy a small flat context; return None if anything about it needs a closer look."""
         if len(value) > self.settings.max_items:
             return None
         out: dict[str, Any] = {}
@@ -116,18 +116,18 @@ class Sanitizer:
         walk = self._walk(secrets)
         data = walk.value({"context": value} if type(value) in _NO_MAPPINGS else value, 0)
         if type(data) is not dict:
-            # Anew, as what is put into a context stands one deeper than that context.
+            # Again, because a value in a context is one level deeper than the context.
             walk = self._walk(secrets)
             data = walk.value({"context": value}, 0)
         return walk.result(data)
 
     def _walk(self, secrets: tuple[str, ...]) -> Walk:
         limits = self.settings
-        room = limits.max_context - RESERVE
-        return Walk(limits, self.keys, secrets, room, limits.max_nodes, limits.max_string)
+        budget = limits.max_context - RESERVE
+        return Walk(limits, self.keys, secrets, budget, limits.max_nodes, limits.max_string)
 
     def fits(self, plain: SanitizedContext) -> bool:
-        """Whether this context, merged of several, keeps to the limits of one."""
+        """Whether this context, merged from several, is within the limits."""
         limits = self.settings
         return (
             plain.size <= limits.max_context
@@ -136,7 +136,7 @@ class Sanitizer:
         )
 
     def merge(self, under: SanitizedContext, over: SanitizedContext) -> SanitizedContext:
-        """Return one context over another; if both together are too large, the one below is cut."""
+        """Return one context merged over another; if both together are too large, the lower one is cut."""
         if not over.data:
             return under if not over.truncated else self._labelled(under, over)
         if not under.data:
@@ -154,8 +154,8 @@ class Sanitizer:
 
     def _squeezed(self, under: SanitizedContext, over: SanitizedContext) -> SanitizedContext:
         limits = self.settings
-        room = limits.max_context - self.measure(over.data) - RESERVE
-        walk = self._second_walk((), room, limits.max_nodes - over.nodes)
+        budget = limits.max_context - self.measure(over.data) - RESERVE
+        walk = self._second_walk((), budget, limits.max_nodes - over.nodes)
         walk.top_items = max(limits.max_items - len(over.data) - 1, 0)
         rest = walk.result(walk.value(under.data, 0))
         data = merged(rest.data, over.data)
@@ -164,40 +164,40 @@ class Sanitizer:
         return SanitizedContext(data, size, size, rest.nodes + over.nodes, flat, truncated[:MAX_CUTS])
 
     def measure(self, data: Any) -> int:
-        """Return the size of plain data as JSON, in bytes; at most, not exactly."""
+        """Return an upper bound of the size of plain data as JSON, in bytes."""
         walk = self._second_walk((), 2**40, 2**40)
         walk.value(data, 0)
-        return 2**40 - walk.room
+        return 2**40 - walk.budget
 
     def again(self, plain: SanitizedContext, secrets: tuple[str, ...]) -> SanitizedContext:
-        """Return the context with values hidden that nobody knew to be secret when it was made."""
+        """Return the context without values that were declared secret after it was made."""
         again = self.refit(plain.data, secrets)
         return replace(again, truncated=plain.truncated + again.truncated)
 
     def refit(self, data: dict[str, Any], secrets: tuple[str, ...] = ()) -> SanitizedContext:
-        """Make plain data fit again; what has its marks of cuts in it is not cut a second time."""
+        """Sanitize plain data again; values that were cut before are not cut a second time."""
         limits = self.settings
         walk = self._second_walk(secrets, limits.max_context - RESERVE, limits.max_nodes)
         return walk.result(walk.value(data, 0))
 
-    def _second_walk(self, secrets: tuple[str, ...], room: int, nodes: int) -> Walk:
-        """A walk over what is plain already, for which only all of it together can be too large."""
-        walk = Walk(self.settings, self.keys, secrets, room, nodes, 2**40)
+    def _second_walk(self, secrets: tuple[str, ...], budget: int, nodes: int) -> Walk:
+        """Return a walk over plain data, of which only the total size can exceed a limit."""
+        walk = Walk(self.settings, self.keys, secrets, budget, nodes, 2**40)
         walk.top_items = walk.max_items = walk.max_key = 2**40
         return walk
 
     def argument(self, value: Any, secrets: tuple[str, ...]) -> Any:
-        """Return an argument of a message: without its secrets if it has any, bounded if it is large."""
+        """Return an argument of a message without secrets, and bounded if it is large."""
         walk = self._walk(secrets)
         plain = walk.value(value, 0)
         return plain if walk.hidden or (walk.cuts and type(plain) in (dict, list)) else value
 
     def shown(self, value: Any, secrets: tuple[str, ...]) -> Any:
-        """Return plain data to be written into a message, which no policy of contexts is about."""
+        """Return plain data for the text of a message, to which no context policy applies."""
         return self._walked({"shown": value}, secrets).data.get("shown")
 
     def template(self, template: str) -> str:
-        """Make a template fit to be kept; it is mostly one that was seen before."""
+        """Return a template, cut if it is too long; recent ones are remembered."""
         known = self._templates.get(template)
         if known is None:
             known = fit_text(template, self.settings.max_string)[0]

@@ -1,4 +1,4 @@
-"""A value that shows itself only to who asks for it by name."""
+"""A wrapper for secret values, which only `reveal` returns."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import Any, Generic, TypeVar
 from triggers.logs.sanitizing.redact import REDACTED
 
 T = TypeVar("T")
-_GONE: Any = object()
+_PICKLED: Any = object()
 
 
 class Sensitive(Generic[T]):
-    """Holds a value that no log may show: ``Sensitive(token)`` is ``[redacted]`` wherever it is written.
+    """Holds a value that no log may show: ``Sensitive(token)`` is written as ``[redacted]``.
 
-    As an argument of a message, anywhere in a context, in an exception, as a key, in ``repr``, ``str`` and
-    every format. A pickle does not have the value either: what comes out of one shows ``[redacted]`` too and
-    cannot reveal anything. A copy is the very same object, and two are equal if they are the same.
+    This holds for arguments of messages, contexts, exceptions, keys, ``repr``, ``str`` and every format. A
+    pickle does not contain the value: an unpickled Sensitive is written as ``[redacted]``, too, and cannot
+    reveal anything. A copy is the same object, and a Sensitive is equal only to itself.
 
-    The value itself is not searched for elsewhere; for that, give it to :func:`triggers.logs.mask_secret`.
+    The value is not searched for in other texts. To hide it there, pass it to
+    :func:`triggers.logs.mask_secret`.
     """
 
     __slots__ = ("_value",)
@@ -26,13 +27,15 @@ class Sensitive(Generic[T]):
         self._value = value
 
     def reveal(self) -> T:
-        """Return the value.
+        """Return the wrapped value.
 
         Raises:
-            LookupError: this one came out of a pickle, which does not have the value.
+            LookupError: this Sensitive was unpickled, and a pickle does not contain the value.
         """
-        if self._value is _GONE:
-            message = "a Sensitive leaves its value behind when pickled; fetch it anew where it is needed"
+        if self._value is _PICKLED:
+            message = (
+                "a pickled Sensitive does not contain its value; read the value again where it is needed"
+            )
             raise LookupError(message)
         return self._value
 
@@ -51,8 +54,8 @@ class Sensitive(Generic[T]):
         return self
 
     def __reduce_ex__(self, _protocol: Any) -> tuple[Any, ...]:
-        return _left_behind, ()
+        return _without_value, ()
 
 
-def _left_behind() -> Sensitive[Any]:
-    return Sensitive(_GONE)
+def _without_value() -> Sensitive[Any]:
+    return Sensitive(_PICKLED)

@@ -1,7 +1,7 @@
-"""What a value of a type that JSON does not have is made of: read from its type, never by asking the object.
+"""Reads values of types that JSON lacks, without running the code of the object.
 
-An object's own ``repr``, ``bool`` or attributes may query a database, raise, or never return. So only what a
-type is known to hold is read, past any override; of an unknown type, its name is all that is recorded.
+The ``repr``, ``bool`` or attributes of an object may query a database, raise, or never return. So only the
+known contents of a type are read, without overridden methods. Of an unknown type, only the name is recorded.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from triggers.logs.sanitizing.redact import REDACTED
 from triggers.logs.sanitizing.sensitive import Sensitive
 from triggers.logs.sanitizing.texts import storable
 
-#: Takes a value and how much of it is of use (items, bytes); gives exact plain data, a Pairs or an Items.
+#: Takes a value and how much of it is needed (items, bytes); returns exact plain data, a Pairs or an Items.
 Shape = Callable[[Any, int], Any]
 
 
 @dataclass(slots=True)
 class Pairs:
-    """What becomes an object of JSON: its keys and values, and how many there are."""
+    """A value that becomes a JSON object: its keys and values, and their number."""
 
     pairs: Iterable[tuple[Any, Any]]
     total: int
@@ -43,14 +43,14 @@ class Pairs:
 
 @dataclass(slots=True)
 class Items:
-    """What becomes an array of JSON: its items, and how many there are."""
+    """A value that becomes a JSON array: its items, and their number."""
 
     items: Iterable[Any]
     total: int
 
 
 def type_name(kind: type) -> str:
-    """Return module and name of a type, whatever its metaclass makes of them."""
+    """Return module and name of a type, without running the code of its metaclass."""
     parts = []
     for attribute in ("__module__", "__qualname__"):
         try:
@@ -62,12 +62,12 @@ def type_name(kind: type) -> str:
 
 
 def marker(value: object) -> str:
-    """Stand in for a value of which nothing but its type may be known."""
+    """Return the text that replaces a value of which only the type may be recorded."""
     return f"<{type_name(type(value))}>"
 
 
 def message_of(exc: BaseException) -> str:
-    """Return the exception's own text, or a marker where it has none to give."""
+    """Return the exception's own text, or a marker if its ``__str__`` raises."""
     try:
         text = str(exc)
     except Exception as problem:  # noqa: BLE001 - the text of an exception is its class's own code
@@ -76,7 +76,7 @@ def message_of(exc: BaseException) -> str:
 
 
 def shape_of(kind: type) -> Shape:
-    """Return how values of this type are read; the same answer for a type each time."""
+    """Return the function that reads values of this type; it is remembered for the type."""
     found = _known.get(kind)
     if found is None:
         found = next((shape for base, shape in _BASES if issubclass(kind, base)), None) or _by_protocol(kind)
@@ -86,7 +86,7 @@ def shape_of(kind: type) -> Shape:
     return found
 
 
-#: Types whose shape is remembered; then it is forgotten, so that types made at run time are not kept alive.
+#: Types that are remembered; then all are forgotten, so that types made at run time are not kept alive.
 MAX_KNOWN = 1_000
 _known: dict[type, Shape] = {}
 
@@ -125,7 +125,7 @@ def _pydantic_names(kind: type) -> list[str] | None:
     return None
 
 
-#: Where each generation of pydantic keeps the fields of a model, and what only a model of it has.
+#: The attribute with the fields of a model in each version of pydantic, and one that only models have.
 _PYDANTIC = (
     ("__pydantic_fields__", "__pydantic_validator__"),
     ("model_fields", "__pydantic_validator__"),
@@ -134,7 +134,7 @@ _PYDANTIC = (
 
 
 class _Stored:
-    """Reads fields where they are stored, past properties and lazy loaders; hidden fields stay hidden."""
+    """Reads fields where they are stored, without properties and lazy loaders; hidden fields stay hidden."""
 
     __slots__ = ("_names", "_slots")
 
@@ -163,7 +163,7 @@ class _Stored:
 
 
 def exact_moment(value: datetime) -> datetime:
-    """Return the same moment as an exact `datetime` whose time zone, if any, is a fixed offset."""
+    """Return the same time as an exact `datetime` whose time zone, if any, is a fixed offset."""
     offset = value.utcoffset()
     parts = (value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond)
     return datetime(*parts, tzinfo=None if offset is None else timezone(offset))
@@ -214,7 +214,7 @@ def _named(what: str) -> Shape:
     return shape
 
 
-#: The first base that a type has tells how its values are read. An Enum may be a str, so it comes first.
+#: The first of these that is a base of a type decides how its values are read. An Enum may be a str.
 _BASES: tuple[tuple[type, Shape], ...] = (
     (Enum, _enum),
     (Sensitive, lambda _value, _limit: REDACTED),
@@ -245,7 +245,7 @@ _BASES: tuple[tuple[type, Shape], ...] = (
     (ModuleType, lambda value, _limit: f"<module {value.__name__}>"),
     (UserString, lambda value, _limit: value.data),
 )
-#: Declared containers of the application's own: reading them is what they are for.
+#: Containers of the application; their methods are called, because reading is their purpose.
 _ABSTRACT: tuple[tuple[type, Shape], ...] = (
     (Mapping, lambda value, _limit: Pairs(value.items(), len(value))),
     (Sequence, lambda value, _limit: Items(value, len(value))),

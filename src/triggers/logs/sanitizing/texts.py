@@ -1,19 +1,19 @@
-"""Make a text fit to be kept: without secrets, of bounded length, of characters that every database takes."""
+"""Sanitizes texts: without secrets, of bounded length, with characters that every database accepts."""
 
 from __future__ import annotations
 
 from triggers.logs.sanitizing.redact import hide, reach
 
-#: Stands for whatever was left out.
+#: Marks what was cut.
 ELLIPSIS = "…"
 
 
 def fit_text(text: str, limit: int, secrets: tuple[str, ...] = ()) -> tuple[str, bool]:
-    """Make an exact str fit to be kept; tell whether it was cut.
+    """Sanitize an exact str; also return whether it was cut.
 
     Args:
-        text: of any length.
-        limit: characters that may stay; the mark of the cut comes on top.
+        text: a text of any length.
+        limit: characters that are kept; the mark of the cut is added to them.
         secrets: values to hide.
     """
     length = len(text)
@@ -23,13 +23,13 @@ def fit_text(text: str, limit: int, secrets: tuple[str, ...] = ()) -> tuple[str,
         return storable(hide(text, secrets)), False
     beyond = reach(secrets)
     seen = hide(text[: limit + beyond], secrets)
-    # The last characters seen may be the first half of a secret.
+    # The last characters may be the first part of a secret.
     kept = storable(seen[: max(len(seen) - beyond, 0) if length > limit + beyond else None][:limit])
     return f"{kept}{ELLIPSIS}[truncated {max(length - limit, 1)} chars]", True
 
 
 def storable(text: str) -> str:
-    """Return the text with whatever a database refuses written out: NUL, and surrogates without a partner."""
+    """Return the text with escapes for what a database refuses: NUL, and lone surrogates."""
     if "\0" in text:
         text = text.replace("\0", "\\x00")
     if not text.isascii():

@@ -1,4 +1,4 @@
-"""Walk over any value whatever, and leave bounded plain data behind."""
+"""Walks over any value and returns bounded plain data."""
 
 from __future__ import annotations
 
@@ -31,39 +31,40 @@ if TYPE_CHECKING:
 
 #: Characters of a key, and of a path in the list of cuts.
 MAX_KEY = 256
-#: Paths that are listed; whoever finds this many knows enough.
+#: Paths of cuts that are listed.
 MAX_CUTS = 20
-#: Integers beyond these are written as text: many a reader of JSON would round them.
+#: Integers outside of these are written as text, because many readers of JSON would round them.
 SMALLEST, LARGEST = -(2**63), 2**64 - 1
-#: Bytes that the mark of a cut takes up.
+#: Bytes of the mark of a cut.
 MARK = 48
-#: Part of the size of a context that is kept for the marks of what was cut.
+#: Bytes of a context that are reserved for the marks of cuts.
 RESERVE = 512
-#: Keys whose verdict, secret or not, is remembered.
+#: Keys for which it is remembered whether they name a secret.
 MAX_KNOWN_KEYS = 4_096
 _DICT_ITEMS: type = type({}.items())
-#: Keys of a dict up to which each is looked at on its own.
+#: Keys of a dict up to which each is examined on its own.
 FEW_KEYS = 4
-#: Times that a value may turn out to be of yet another type (an Enum of Paths), before it is given up.
+#: Times that a value may be converted to another type (an Enum of Paths) before only its type is recorded.
 MAX_TURNS = 4
-#: A control character of a string takes at most this many bytes in JSON.
+#: Bytes of a control character in JSON, at most.
 WIDEST = 6
-#: Characters of a string up to which it is looked at without being searched for cuts.
+#: Characters of a string up to which it is taken without searching for cuts.
 SHORT = 1_024
 
 
 @dataclass(slots=True)
 class Keys:
-    """What is known about keys: which name a secret."""
+    """Decides which keys name a secret, and remembers the answers."""
 
     is_secret: SecretKeys
     known: dict[str, bool] = field(default_factory=dict)
 
 
 class Walk:
-    """One walk over one value, with what is left of its budget."""
+    """One walk over one value, with the rest of its budget of bytes and nodes."""
 
     __slots__ = (
+        "budget",
         "cuts",
         "hidden",
         "is_secret",
@@ -75,7 +76,6 @@ class Walk:
         "nodes",
         "open",
         "path",
-        "room",
         "secrets",
         "start",
         "top_items",
@@ -86,20 +86,20 @@ class Walk:
         limits: LogSettings,
         keys: Keys,
         secrets: tuple[str, ...],
-        room: int,
+        budget: int,
         nodes: int,
         max_string: int,
     ) -> None:
         self.limits = limits
         self.secrets = secrets
-        self.room = room
+        self.budget = budget
         self.nodes = nodes
-        self.start = (room, nodes)
+        self.start = (budget, nodes)
         self.max_string = max_string
         self.max_key = MAX_KEY
         self.max_items = self.top_items = limits.max_items
         self.is_secret = keys.is_secret
-        # A key that was harmless before may hold a value that has been declared secret since.
+        # A key that was harmless before may have become a secret value since.
         self.known_keys = {} if secrets else keys.known
         self.open: set[int] = set()
         self.path: list[str] = []
@@ -107,12 +107,12 @@ class Walk:
         self.hidden = 0
 
     def result(self, data: dict[str, Any]) -> SanitizedContext:
-        """Return the context that was walked, with what it takes up."""
-        room, nodes = self.start
+        """Return the walked data as a context, with its size and its cuts."""
+        budget, nodes = self.start
         flat = not any(type(item) in (dict, list) for item in data.values())
-        size = min(max(room - self.room, 2) + RESERVE, self.limits.max_context)
+        size = min(max(budget - self.budget, 2) + RESERVE, self.limits.max_context)
         return SanitizedContext(
-            data, size, max(room - self.room, 2), nodes - self.nodes, flat, tuple(self.cuts)
+            data, size, max(budget - self.budget, 2), nodes - self.nodes, flat, tuple(self.cuts)
         )
 
     def _cut(self, where: str | None = None) -> None:
@@ -122,18 +122,18 @@ class Walk:
             self.cuts.append(path if len(path) <= MAX_KEY else path[:MAX_KEY] + ELLIPSIS)
 
     def value(self, value: Any, depth: int) -> Any:  # noqa: PLR0911 - one type each, the frequent ones first
-        """Return what is kept of a value that stands this deep."""
+        """Return the plain data of a value at this depth."""
         self.nodes -= 1
         kind = type(value)
         if kind is str:
             return self._string(value)
         if value is None or kind is bool:
-            self.room -= 6
+            self.budget -= 6
             return value
         if kind is int:
             return self._integer(value)
         if kind is float and math.isfinite(value):
-            self.room -= len(float.__repr__(value)) + 1
+            self.budget -= len(float.__repr__(value)) + 1
             return value
         if kind is dict:
             return self._opened(value, self._mapping, value.items(), len(value), depth)
@@ -145,7 +145,7 @@ class Walk:
             return self._string(marker(value))
 
     def _other(self, value: Any, depth: int) -> Any:
-        """Turn a value of any other type into what it is made of."""
+        """Convert a value of any other type to its contents."""
         turned = value
         for _ in range(MAX_TURNS):
             exact = _EXACT.get(type(turned))
@@ -163,7 +163,7 @@ class Walk:
         return self._string(marker(value))
 
     def _within(self, value: Any, turned: Any, depth: int) -> Any:
-        """Walk what a value turned into, so that a converter that goes round in circles is found."""
+        """Walk over a converted value, and detect a converter that returns its own argument again."""
         if id(value) in self.open:
             return self._string("<cycle>")
         self.open.add(id(value))
@@ -192,17 +192,17 @@ class Walk:
             return self._string(fit)
         if kind is bytes:
             return self._binary(fit)
-        self.room -= 60 if kind is not Decimal else 40 + len(str(fit))
+        self.budget -= 60 if kind is not Decimal else 40 + len(str(fit))
         return fit
 
     def _binary(self, value: bytes) -> Any:
-        shape = shape_of(bytes)(value, min(self.limits.max_string, max(self.room // 2, 0)))
+        shape = shape_of(bytes)(value, min(self.limits.max_string, max(self.budget // 2, 0)))
         if type(shape) is str:
             self._cut()
             return self._string(shape)
         if any(secret.encode() in value for secret in self.secrets):
             return self._string(REDACTED)
-        self.room -= 24 + len(value) * 4 // 3
+        self.budget -= 24 + len(value) * 4 // 3
         return shape
 
     def _string(self, text: str) -> str:
@@ -210,22 +210,22 @@ class Walk:
             if not text.isprintable():
                 text = storable(text)
             size = _size(text)
-            if size <= self.room and len(text) <= self.max_string:
-                self.room -= size
+            if size <= self.budget and len(text) <= self.max_string:
+                self.budget -= size
                 return text
         fit, was_cut = fit_text(text, self.max_string, self.secrets)
         size = _size(fit)
-        if size > self.room:
-            fit, was_cut = fit_text(fit, max(self.room // WIDEST, 0), self.secrets)[0], True
+        if size > self.budget:
+            fit, was_cut = fit_text(fit, max(self.budget // WIDEST, 0), self.secrets)[0], True
             size = _size(fit)
         if was_cut:
             self._cut()
-        self.room -= size
+        self.budget -= size
         return fit
 
     def _integer(self, value: int) -> Any:
         if SMALLEST <= value <= LARGEST:
-            self.room -= value.bit_length() // 3 + 4
+            self.budget -= value.bit_length() // 3 + 4
             return value
         bits = value.bit_length()
         return self._string(str(value) if bits <= MAX_KEY * 3 else f"<integer of {bits} bits>")
@@ -244,13 +244,13 @@ class Walk:
         if id(value) in self.open:
             return self._string("<cycle>")
         self.open.add(id(value))
-        self.room -= 3
+        self.budget -= 3
         try:
             return fill(parts, total, depth + 1, self.max_items if depth else self.top_items)
         finally:
             self.open.discard(id(value))
 
-    def _mapping(  # noqa: C901 - one loop without calls, as a thousand values are to take a millisecond
+    def _mapping(  # noqa: C901 - one loop without calls: a thousand values take a millisecond
         self, pairs: Iterable[tuple[Any, Any]], total: int, depth: int, limit: int
     ) -> dict[str, Any]:
         out: dict[str, Any] = {}
@@ -260,7 +260,7 @@ class Walk:
             if total > FEW_KEYS and not self.secrets:
                 self._learn(pairs, limit)
             for key, item in islice(pairs, limit):
-                if self.room <= 0 or self.nodes <= 0:
+                if self.budget <= 0 or self.nodes <= 0:
                     break
                 taken += 1
                 secret = known.get(key) if type(key) is str else None
@@ -269,15 +269,15 @@ class Walk:
                     name, secret = self._key(key)
                 if name in out:
                     name = free_name(name, out)
-                # An identifier needs no escapes; of any other key it must be seen what it takes up.
+                # An identifier needs no escapes; the size of any other key must be measured.
                 need = 4 + (len(name) if name.isascii() and name.isidentifier() else _size(name))
-                if need > self.room:
-                    self.room, taken = 0, taken - 1
+                if need > self.budget:
+                    self.budget, taken = 0, taken - 1
                     break
-                self.room -= need
+                self.budget -= need
                 if secret:
                     self.nodes -= 1
-                    self.room -= 14
+                    self.budget -= 14
                     out[name] = REDACTED
                     self.hidden += 1
                     continue
@@ -287,19 +287,19 @@ class Walk:
         except Exception as problem:  # noqa: BLE001 - iterating a mapping may be its own code
             del path[depth - 1 :]
             out[ELLIPSIS] = self._string(f"<unreadable, {type_name(type(problem))}>")
-            self.room -= 7
+            self.budget -= 7
             self._cut(ELLIPSIS)
         else:
             if taken < total:
                 out[ELLIPSIS] = f"[truncated {total - taken} items]"
-                self.room -= MARK
+                self.budget -= MARK
                 self._cut(ELLIPSIS)
         if "value" in out:
             self._hide_named(out)
         return out
 
     def _learn(self, pairs: Iterable[tuple[Any, Any]], limit: int) -> None:
-        """Look at the new keys of a dict all at once: one search costs little more than the search of one."""
+        """Examine the new keys of a dict together: one search costs little more than that of a single key."""
         if type(pairs) is not _DICT_ITEMS:
             return
         fresh = [key for key, _ in islice(pairs, limit) if type(key) is str and key not in self.known_keys]
@@ -310,13 +310,13 @@ class Walk:
             self.known_keys.update(dict.fromkeys(fresh, False))
 
     def _hide_named(self, out: dict[str, Any]) -> None:
-        """Hide the value of ``{"name": "Authorization", "value": …}``, as recorders of HTTP write headers."""
+        """Hide the value of ``{"name": "Authorization", "value": …}``, a usual form of HTTP headers."""
         for label in ("name", "key", "header"):
             name = out.get(label)
-            # Of a name that was cut nobody can tell what it named.
+            # A name that was cut may have named a secret.
             if type(name) is str and (self.is_secret(name) or f"{ELLIPSIS}[truncated" in name):
                 out["value"] = REDACTED
-                self.room -= 14
+                self.budget -= 14
                 self.hidden += 1
 
     def _sequence(self, items: Iterable[Any], total: int, depth: int, limit: int) -> list[Any]:
@@ -327,12 +327,12 @@ class Walk:
         first = None
         try:
             for item in islice(items, limit):
-                if self.room <= 0 or self.nodes <= 0:
+                if self.budget <= 0 or self.nodes <= 0:
                     break
                 taken += 1
                 if pair and taken == total and self.is_secret(_name(first, out[0])):
                     self.nodes -= 1
-                    self.room -= 14
+                    self.budget -= 14
                     out.append(REDACTED)
                     self.hidden += 1
                     continue
@@ -348,7 +348,7 @@ class Walk:
         else:
             if taken < total:
                 out.append(f"{ELLIPSIS}[truncated {total - taken} items]")
-                self.room -= MARK
+                self.budget -= MARK
                 self._cut(ELLIPSIS)
         return out
 
@@ -390,17 +390,17 @@ _JSON = frozenset({str, bool, int, type(None), dict, list, tuple})
 
 
 def _name(raw: Any, plain: Any) -> str:
-    """Return the first of a pair as the name that it may be, whole if that is possible."""
+    """Return the first item of a pair as a name, uncut if possible."""
     return raw if type(raw) is str else plain if type(plain) is str else _text(raw)
 
 
 def _text(value: Any) -> str:
-    """Return a key that came as bytes (as servers hand on the headers of a request) as text."""
+    """Return a key of type bytes, such as a header of a request, as text."""
     return value[:MAX_KEY].decode("latin-1") if type(value) is bytes else ""
 
 
 def free_name(name: str, taken: Mapping[str, Any]) -> str:
-    """Return the name with the first number that makes it a new one; no colliding key is lost."""
+    """Return the name with the first number that makes it unique, so that no colliding key is lost."""
     number = 2
     while f"{name} ({number})" in taken:
         number += 1
@@ -408,7 +408,7 @@ def free_name(name: str, taken: Mapping[str, Any]) -> str:
 
 
 def _size(text: str) -> int:
-    """Return the bytes that a string takes in JSON, its quotes and a comma included."""
+    """Return the bytes of a string in JSON, including its quotes and a comma."""
     written = encode_basestring(text)
     return 1 + (len(written) if written.isascii() else len(written.encode()))
 
@@ -423,7 +423,7 @@ def _decimal(value: Decimal) -> Any:
     return value if value.is_finite() else f"<{value}>"
 
 
-#: Bytes of memory of a Decimal of some 600 digits.
+#: Bytes of memory of a Decimal with about 600 digits.
 MAX_DECIMAL = 400
 
 
@@ -435,7 +435,7 @@ def _same(value: Any) -> Any:
     return value
 
 
-#: Types that the storage keeps as they are, and what to look at first.
+#: Types that storages store unchanged, and the check of each.
 _EXACT: dict[type, Callable[[Any], Any]] = {
     float: _float,
     Decimal: _decimal,
