@@ -102,7 +102,7 @@ def sessions(played):
 
 
 def test_nothing_is_left_to_do(played):
-    """At the end nothing is scheduled, running or failed, and every complete session is finalised."""
+    """At the end nothing is scheduled, running or failed, and every complete session is finalized."""
     _, counts = played
     assert counts.sessions == RESPONDENTS
     assert counts.finalized == len(COMPLETE)
@@ -195,7 +195,7 @@ def test_embedded_questionnaires_have_no_browser(played, sessions):
 
 
 def test_who_never_completes_is_never_taken_in(sessions):
-    """An incomplete questionnaire waits for its completion, says so, and is not finalised."""
+    """An incomplete questionnaire waits for its completion, says so, and is not finalized."""
     for number in INCOMPLETE:
         assert sessions[number]["t_importSubject#0"].status is Status.UNSTARTED
         assert "questionnaireComplete" in sessions[number].explain("t_importSubject").sentence
@@ -376,7 +376,7 @@ def test_results_of_other_sessions_are_noticed(tmp_path, capsys):
 def test_a_folder_that_cannot_be_is_a_clear_error(tmp_path):
     """A file where the folder should be is a StorageError that names it."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="file cannot be made a folder"):
+    with pytest.raises(StorageError, match="cannot create the folder"):
         show(tmp_path / "file")
 
 

@@ -177,7 +177,7 @@ def test_a_missing_server_says_what_to_install_or_to_name(tmp_path, monkeypatch)
     [
         ({"storage": "oracle"}, "neither a URL nor one of sqlite, postgresql, redis"),
         ({"runner": "celery", "broker": "kafka"}, "neither a URL nor one of redis, rabbitmq"),
-        ({"kill_workers": True}, "goes with --runner celery"),
+        ({"kill_workers": True}, "needs --runner celery"),
         ({"runner": "celery", "storage": "memory://"}, "another storage"),
     ],
 )

@@ -1,6 +1,6 @@
-"""The demonstration: a real questionnaire, from scrambled page arrivals to computed scores.
+"""The demo: a real questionnaire, from page arrivals in random order to computed scores.
 
-It is also an example to read: :mod:`~triggers.demo.study` says what arrives,
-:mod:`~triggers.demo.rules` which task runs when, :mod:`~triggers.demo.tasks` what each does,
-:mod:`~triggers.demo.results` where it leaves what it found, and :mod:`~triggers.demo.main` plays it all.
+It is also an example to read. :mod:`~triggers.demo.study` makes the messages that arrive,
+:mod:`~triggers.demo.rules` defines which task runs when, :mod:`~triggers.demo.tasks` defines the tasks,
+:mod:`~triggers.demo.results` stores their results, and :mod:`~triggers.demo.main` runs everything.
 """

@@ -17,16 +17,16 @@ from celery import Celery, signals
 from triggers.demo.main import application
 from triggers.runners.celery import CeleryRunner
 
-#: The variables of the environment with the URLs: a command line could be read by everybody.
+#: The environment variables with the URLs. Other users could read them in a command line.
 STORAGE: Final = "TRIGGERS_DEMO_STORAGE"
 BROKER: Final = "TRIGGERS_DEMO_BROKER"
 
-#: A queue of its own, for brokers that are also used otherwise.
+#: A separate queue, for brokers that other applications use, too.
 QUEUE: Final = "triggers-demo"
 
 
 def celery_app(broker_url: str) -> Celery:
-    """The Celery application; nothing is connected yet."""
+    """Return the Celery application, which is not connected yet."""
     app = Celery("triggers-demo", broker=broker_url)
     app.conf.update(
         broker_connection_retry_on_startup=True,
@@ -37,9 +37,9 @@ def celery_app(broker_url: str) -> Celery:
 
 
 def main(name: str, processes: str, grace: str) -> None:
-    """Work until killed: also, at once, with the process at the other end of the standard input.
+    """Work until killed, or until the process that holds the other end of standard input has ended.
 
-    The standard output says when it is ready, and nothing else.
+    Standard output gets one line, `ready`, when the worker is ready.
     """
     threading.Thread(target=_end_with_starter, name="demo-lifeline", daemon=True).start()
     signals.worker_ready.connect(_say_ready)
@@ -63,7 +63,7 @@ def _say_ready(**_: object) -> None:
 
 
 def _end_with_starter() -> None:
-    # Not through sys.stdin, which a forked child closes: that would wait for a lock that is held here.
+    # Not through sys.stdin: a forked child closes it, and would wait for a lock that this thread holds.
     while os.read(0, 1):
         pass
     os.killpg(0, signal.SIGKILL)

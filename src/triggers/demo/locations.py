@@ -1,4 +1,4 @@
-"""Where the survey is played: at a URL, or on a private server that its name stands for."""
+"""Opens the storage and the broker of the demo: at a URL, or on a private server that it starts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-#: What can be named instead of a URL. A storage on a server is told to keep what it has said it keeps.
+#: The private servers that can be named instead of a URL. A storage must survive a crash, hence `fsync`.
 STORAGES: Final[Mapping[str, Callable[[], Server]]] = {
     "postgresql": lambda: PostgresServer(fsync=True, private=True),
     "redis": lambda: RedisServer(private=True),
@@ -31,19 +31,19 @@ BROKERS: Final[Mapping[str, Callable[[], Server]]] = {
     "rabbitmq": lambda: RabbitServer(private=True),
 }
 
-#: What a URL, or a name, begins with → the package that is needed, and the extra that brings it.
+#: The beginning of a URL or a name → the package that it needs, and the extra that installs it.
 _PACKAGES: Final = {"postgres": ("psycopg", "postgres"), "redis": ("redis", "redis")}
 
 
 @dataclass(frozen=True, slots=True)
 class RunLocation:
-    """Where a run keeps what it has.
+    """The storage and the files of a run.
 
     Attributes:
-        url: of the storage.
-        results: the file with the survey's own table.
-        shown: the storage, for people: without a password.
-        private: whether all of it is gone at the end.
+        url: the URL of the storage.
+        results: the file with the results of the tasks.
+        shown: the storage as it is shown, without a password.
+        private: whether everything is deleted at the end.
     """
 
     url: str
@@ -54,15 +54,15 @@ class RunLocation:
 
 @contextmanager
 def storage_at(where: str | None, folder: Path) -> Iterator[RunLocation]:
-    """A storage, which is there until the end of the context.
+    """Open a storage until the end of the context.
 
     Args:
         where: a URL; or ``postgresql`` or ``redis`` for a private server; or None, or ``sqlite``, for a file.
-        folder: gets the files; those of a private server are its own, and are gone with it.
+        folder: the folder for the files; a private server has a folder of its own, which is deleted with it.
 
     Raises:
-        PluginError: there is no storage of that name, or its package is not installed.
-        MissingServerError: this machine has no such server.
+        PluginError: no storage has that name, or its package is not installed.
+        MissingServerError: this machine does not have the programs of such a server.
     """
     if where is None or where == "sqlite":
         url = f"sqlite:///{quote((folder / 'survey.db').as_posix())}"
@@ -72,20 +72,20 @@ def storage_at(where: str | None, folder: Path) -> Iterator[RunLocation]:
         yield RunLocation(where, folder / "results.db", without_password(where))
     else:
         with _private("--storage", where, STORAGES, "sqlite") as server:
-            shown = f"a private {server.name} of this run's own"
+            shown = f"a private {server.name} server of this run"
             yield RunLocation(server.url, server.folder / "results.db", shown, private=True)
 
 
 @contextmanager
 def broker_at(where: str) -> Iterator[str]:
-    """The URL of a broker for Celery, which is there until the end of the context.
+    """Open a broker for Celery until the end of the context, and return its URL.
 
     Args:
         where: a URL; or ``redis`` or ``rabbitmq`` for a private server.
 
     Raises:
-        PluginError: there is no broker of that name, or Celery or the broker's package is not installed.
-        MissingServerError: this machine has no such server.
+        PluginError: no broker has that name, or Celery or the broker's package is not installed.
+        MissingServerError: this machine does not have the programs of such a server.
     """
     _require("--runner celery", "celery", "celery")
     if ":" in where:
@@ -97,7 +97,7 @@ def broker_at(where: str) -> Iterator[str]:
 
 
 def without_password(url: str) -> str:
-    """The URL as it may be shown."""
+    """Return the URL with its password replaced by ``***``."""
     password = urlsplit(url).password
     return url.replace(f":{password}@", ":***@") if password else url
 
@@ -115,7 +115,7 @@ def _private(
         server.start()
     except MissingServerError as error:
         server.close()
-        raise MissingServerError(f"{error}; or use one that runs: {option} URL") from None
+        raise MissingServerError(f"{error}; or name a running server: {option} URL") from None
     with server:
         yield server
 

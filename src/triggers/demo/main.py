@@ -1,7 +1,7 @@
-"""Plays the survey: everything arrives, what fails is reviewed, and the end is counted.
+"""Runs the survey: all messages arrive, failed instances are reviewed, and the results are counted.
 
-It may be killed at any moment and started again, and ends with the same counts: each message that arrives
-has a key, so that it counts once, and what is left to do is read from the storage.
+You can kill it at any moment and start it again, and it ends with the same counts. Each message has a key,
+so that it counts once, and the remaining work is read from the storage.
 """
 
 from __future__ import annotations
@@ -32,49 +32,49 @@ if TYPE_CHECKING:
     from triggers.runners.base import Runner
     from triggers.session import TaskInstance
 
-    #: Told what is being done, how much of it is done, and how much there is.
+    #: Called with the current step, how much of it is done, and how much there is in total.
     Progress = Callable[[str, int, int], None]
 
-#: The year of the study.
+#: The default seed: the year of the study.
 SEED = 1996
 
-#: Threads that run tasks.
+#: How many threads run tasks, by default.
 WORKERS = 4
 
-#: How soon the work of a process that was killed is taken up.
+#: After this time, the instances of a killed process are scheduled again.
 LEASE = timedelta(seconds=5)
 
-#: The sweep of a process that was started again begins after this.
+#: The age from which a sweep dispatches a scheduled instance again.
 GRACE = timedelta(seconds=2)
 
 #: The pause between two sweeps.
 SWEEP_INTERVAL = timedelta(seconds=1)
 
-#: By how many years a review is milder than the rule.
+#: The tolerance of a review, in years.
 TOLERANCE = 2
 
-#: The task that fails for some data.
+#: The task that fails for implausible data.
 CHECK = "t_checkSubject"
 
-#: No task here can bring a process down, so its loss never counts against them, however often one kills it.
+#: No task of the demo crashes its process, so that instances never fail because they were lost often.
 CRASHES = 1_000_000
 
-#: Pause between two looks at what is left to do.
+#: The pause between two checks of the remaining work.
 LOOK = timedelta(seconds=0.2)
 
 
 @dataclass(frozen=True, slots=True)
 class DemoCounts:
-    """What there is at the end; the same for the same seed, but for the seconds.
+    """The counts at the end; the same for the same seed, except the seconds.
 
     Attributes:
         sessions: one for each respondent.
-        finalized: sessions that are complete.
-        firings: what the application and the tasks fired, cascades too; a repeat is none.
-        instances: status → instances.
-        warned: instances that said something at WARNING or above.
-        results: rows in the survey's own table, one for each finished instance.
-        tasks: task → status → instances.
+        finalized: sessions that are finalized.
+        firings: firings by the application and by tasks, without repeats.
+        instances: status → number of instances.
+        warned: instances with records at WARNING or above.
+        results: rows in the table of results, one for each finished instance.
+        tasks: task → status → number of instances.
         seconds: how long this run took.
     """
 
@@ -88,7 +88,7 @@ class DemoCounts:
     seconds: float = field(compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """The counts as plain data, one level deep but for the instances."""
+        """Return the counts as plain data, without the counts by task."""
         return {
             "sessions": self.sessions,
             "finalized": self.finalized,
@@ -112,24 +112,24 @@ def run(
     lease: timedelta = LEASE,
     grace: timedelta = GRACE,
 ) -> DemoCounts:
-    """Play the survey to its end, or, where a run was stopped, from there to its end.
+    """Run the survey to its end; a run that was stopped continues.
 
     Args:
-        storage_url: where the sessions are kept.
-        results_path: where the survey's own table is kept.
-        seed: of everything that is made up.
-        workers: threads that run tasks.
-        runner: what runs tasks instead of those threads.
-        respondents: how many of them, from the first.
-        progress: told how it goes; what it raises ends the run.
+        storage_url: the storage of the sessions.
+        results_path: the file with the table of results.
+        seed: the seed of all random choices.
+        workers: how many threads run tasks.
+        runner: a runner to use instead of those threads.
+        respondents: how many respondents, beginning with the first.
+        progress: called with the progress; an exception of it ends the run.
         lease: see :class:`~triggers.app.Triggers`.
         grace: see :class:`~triggers.app.Triggers`.
 
     Returns:
-        What there is at the end; a run that finds everything done changes nothing and returns the same.
+        The counts at the end. If everything was done before, the run changes nothing and returns the same.
 
     Raises:
-        OtherSurveyError: the table holds the results of another seed.
+        OtherSurveyError: the table has the results of another seed.
         StorageError: the storage cannot be used.
     """
     started = time.monotonic()
@@ -149,11 +149,11 @@ def run(
 def application(
     storage_url: str, runner: Runner, *, lease: timedelta = LEASE, grace: timedelta = GRACE
 ) -> Triggers:
-    """The survey's application: the same in each of its processes.
+    """Create the application of the survey, the same in each of its processes.
 
     Args:
-        storage_url: where the sessions are kept.
-        runner: what runs tasks.
+        storage_url: the storage of the sessions.
+        runner: the runner of the tasks.
         lease: see :class:`~triggers.app.Triggers`.
         grace: see :class:`~triggers.app.Triggers`.
 
@@ -179,7 +179,7 @@ def receive(
     rules: Mapping[str, Mapping[str, Any]],
     progress: Progress,
 ) -> None:
-    """Fire everything that arrives, as a survey's server would; a session is configured when it begins."""
+    """Fire all messages, as the server of a survey would; the first one of a session configures it."""
     waiting = {manager.uid: manager for manager in managers}
     begun: dict[str, TriggerManager] = {}
     for done, arrival in enumerate(arriving):
@@ -191,7 +191,7 @@ def receive(
 
 
 def settle(triggers: Triggers, what: str, progress: Progress) -> None:
-    """Wait until nothing is left to run."""
+    """Wait until no instance is due or running, and report the progress."""
     most = 0
     while not triggers.join(LOOK):
         backlog = triggers.storage.reader.backlog()
@@ -203,7 +203,7 @@ def settle(triggers: Triggers, what: str, progress: Progress) -> None:
 
 
 def review(managers: Iterable[TriggerManager], step: Callable[[TriggerManager, TaskInstance], None]) -> None:
-    """Look at everything that failed. What another process of this demo has just settled is left alone."""
+    """Review every failed instance, except those that another process of the demo has just reviewed."""
     for manager in managers:
         for failed in manager.storage.find(statuses={Status.FAILED}):
             with suppress(InvalidStatusError):
@@ -211,7 +211,7 @@ def review(managers: Iterable[TriggerManager], step: Callable[[TriggerManager, T
 
 
 def replay(manager: TriggerManager, failed: TaskInstance) -> None:
-    """Give a check one second chance, with a tolerance; anything else failed for want of disk or the like."""
+    """Replay a failed check once, with a tolerance. Another task failed because of the machine: replay it."""
     if failed.task != CHECK:
         manager.replay_failed_instance(failed)
     elif failed.parent is None:
@@ -219,13 +219,13 @@ def replay(manager: TriggerManager, failed: TaskInstance) -> None:
 
 
 def skip(manager: TriggerManager, failed: TaskInstance) -> None:
-    """Give up a check that failed with the tolerance, too, and let the rest go on."""
+    """Skip a check that failed with the tolerance, too, so that the tasks that wait for it continue."""
     if failed.task == CHECK and failed.parent is not None:
         manager.skip_failed_instance(failed, cascade=True, result={"plausible": False})
 
 
 def count(managers: Iterable[TriggerManager], results: int, started: float) -> DemoCounts:
-    """Read from the storage what there is."""
+    """Count sessions, firings and instances in the storage."""
     finalized = firings = warned = 0
     tasks: dict[str, Counter[str]] = {}
     sessions = [manager.storage for manager in managers]

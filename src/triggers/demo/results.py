@@ -1,4 +1,4 @@
-"""The survey's own table, in a file of its own: what the tasks found, one row for each piece of work."""
+"""The table of results, in a SQLite file of its own: one row for each instance, over all its attempts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _driver = load_driver("auto")
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS result (
-    key        TEXT PRIMARY KEY, -- names the piece of work, over all attempts
+    key        TEXT PRIMARY KEY, -- the idempotency key of the instance
     respondent TEXT NOT NULL,
     task       TEXT NOT NULL,
     found      TEXT NOT NULL     -- JSON
@@ -33,14 +33,14 @@ CREATE TABLE IF NOT EXISTS survey (
 
 
 class OtherSurveyError(TriggersError, ValueError):
-    """The files hold a survey that was made up from another seed."""
+    """The files contain a survey with another seed."""
 
 
 class Results:
-    """The table, on one connection that the threads of a process take turns to use.
+    """The table of results, on one connection that the threads of a process share.
 
     Args:
-        file: where it is; it must have been made by :meth:`prepare` before anything else is done with it.
+        file: the path of the file; call :meth:`prepare` before any other method.
     """
 
     def __init__(self, file: str) -> None:
@@ -49,10 +49,10 @@ class Results:
         self._connection: Any = None
 
     def prepare(self, seed: int) -> None:
-        """Make the table if there is none.
+        """Create the table if it does not exist.
 
         Raises:
-            OtherSurveyError: it holds the results of another seed.
+            OtherSurveyError: it has the results of another seed.
         """
         for statement in _TABLES.split(";"):
             self._run(statement)
@@ -60,22 +60,22 @@ class Results:
         ((known,),) = self._run("SELECT seed FROM survey")
         if known != seed:
             message = (
-                f"{self._file} holds the survey of seed {known}, not {seed}: use that one, or other files"
+                f"{self._file} has the survey with seed {known}, not {seed}: use that seed, or other files"
             )
             raise OtherSurveyError(message)
 
     def put(self, key: str, respondent: str, task: str, found: Mapping[str, Any]) -> None:
-        """Keep what was found; what was kept under the same key is replaced."""
+        """Store the result of a task; a result with the same key is replaced."""
         row = (key, respondent, task, json.dumps(found, sort_keys=True))
         self._run("INSERT OR REPLACE INTO result VALUES (?, ?, ?, ?)", *row)
 
     def rows(self, task: str | None = None) -> list[tuple[str, str, str, dict[str, Any]]]:
-        """Key, respondent, task and what was found, in the order of the keys; of one task or of all."""
+        """Return key, respondent, task and result of each row, ordered by key; of one task or of all."""
         query = "SELECT key, respondent, task, found FROM result WHERE ?1 IS NULL OR task = ?1 ORDER BY key"
         return [(*names, json.loads(found)) for *names, found in self._run(query, task)]
 
     def count(self) -> int:
-        """How many rows there are."""
+        """Return the number of results in the table."""
         ((rows,),) = self._run("SELECT count(*) FROM result")
         return int(rows)
 
@@ -87,10 +87,10 @@ class Results:
             self._connection = None
 
     def _run(self, statement: str, *given: Any) -> list[tuple[Any, ...]]:
-        """Run one statement, which is a transaction of its own.
+        """Run one statement in a transaction of its own.
 
         Raises:
-            StorageError: it could not be run; nothing was changed.
+            StorageError: it failed; nothing was changed.
         """
         with self._lock:
             try:
@@ -105,12 +105,12 @@ class Results:
 
 @cache
 def results_in(file: str) -> Results:
-    """The table in that file, always the same object in one process."""
+    """Return the table in that file; a process has one object for each file."""
     return Results(file)
 
 
 def _connect(file: str) -> Any:
     connection = _driver.connect(file, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
-    if is_safe(_driver.sqlite_version_info):  # others can damage a file in this mode
+    if is_safe(_driver.sqlite_version_info):  # other versions can damage a file in this mode
         connection.execute("PRAGMA journal_mode = WAL")
     return connection

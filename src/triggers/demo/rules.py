@@ -1,4 +1,4 @@
-"""The rules of the survey: which task runs when. Every respondent's session has the same ones."""
+"""The rules of the survey: which task runs when. Every session has the same rules."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ if TYPE_CHECKING:
 
 
 def survey_rules(results: Path) -> dict[str, dict[str, Any]]:
-    """The configuration of a respondent's session.
+    """Return the configuration of a session.
 
     Args:
-        results: the file that the tasks leave their results in.
+        results: the file in which the tasks store their results.
     """
     kept = {"results": {"file": str(results)}}
     return {

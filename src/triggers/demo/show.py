@@ -1,4 +1,4 @@
-"""Shows the survey on a terminal: a bar while it goes on, a table at the end, and how to look into it."""
+"""Shows the survey on a terminal: progress bars, a table at the end, and commands to inspect it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from triggers.demo.locations import RunLocation
     from triggers.demo.workers import Workers
 
-#: Where the files go unless told otherwise, below the current folder.
+#: The default folder of the files, in the current folder.
 FOLDER = "triggers-demo"
 
 
@@ -46,29 +46,29 @@ def show(
     respondents: int = RESPONDENTS,
     as_json: bool = False,
 ) -> main.DemoCounts:
-    """Play the survey before somebody's eyes; see :func:`triggers.demo.main.run`.
+    """Run the survey and show it on the terminal; see :func:`triggers.demo.main.run`.
 
-    The last line on standard output is one JSON object with the counts. The bars go to standard error.
+    The last line on standard output is a JSON object with the counts. The progress bars go to standard error.
 
     Args:
-        folder: gets ``results.db``, ``survey.db`` unless another storage is named, and the logs of Celery's
-            workers; made if it is not there. None for ``triggers-demo``, with the names of a storage and of a
-            runner that are not the usual ones, below the current folder.
+        folder: the folder for ``results.db``, for ``survey.db`` unless another storage is named, and for the
+            logs of Celery's workers; it is created if necessary. None means ``triggers-demo`` in the current
+            folder; if storage or runner is not the default, the name of the folder contains it.
         storage: see :func:`triggers.demo.locations.storage_at`.
-        runner: threads of this process, or Celery's workers, which are started for that.
-        broker: Celery's; see :func:`triggers.demo.locations.broker_at`.
-        kill_workers: whether a random process of the workers is killed, again and again.
-        seed: of everything that is made up.
-        workers: threads, or processes of Celery's workers, that run tasks.
-        respondents: how many of them, from the first.
-        as_json: print that one line and nothing else.
+        runner: threads of this process, or Celery workers that the demo starts.
+        broker: the broker of Celery; see :func:`triggers.demo.locations.broker_at`.
+        kill_workers: whether to kill a random process of the workers about every second.
+        seed: the seed of all random choices.
+        workers: how many threads, or processes of the Celery workers, run tasks.
+        respondents: how many respondents, beginning with the first.
+        as_json: whether to print only the JSON object.
 
     Raises:
-        OtherSurveyError: the folder holds the results of another seed.
+        OtherSurveyError: the folder has the results of another seed.
         StorageError: the folder or the storage cannot be used.
-        PluginError: something is named that is not there, or not installed, or that does not go together.
-        MissingServerError: this machine has no such server.
-        WorkersError: Celery's workers cannot work.
+        PluginError: a storage or broker is unknown or not installed, or the options contradict each other.
+        MissingServerError: this machine does not have the programs of such a server.
+        WorkersError: the Celery workers end by themselves.
     """
     folder = _made(folder or _folder(storage, runner))
     out, err = Console(quiet=as_json, highlight=False), Console(stderr=True, quiet=as_json)
@@ -93,13 +93,13 @@ def show(
     killed = {}
     if crew and kill_workers:
         killed = {"killed": crew.killed}
-        say(f"{crew.killed} processes of the workers were killed meanwhile.")
-    print(json.dumps(counts.to_json() | killed))  # noqa: T201 - the line for programs, which no terminal's width may break
+        say(f"{crew.killed} worker processes were killed during the run.")
+    print(json.dumps(counts.to_json() | killed))  # noqa: T201 - a line for programs, which rich would wrap
     return counts
 
 
 def _folder(storage: str | None, runner: str) -> Path:
-    """Where the files go unless told otherwise: runs that cannot go on with one another do not meet."""
+    """Return the default folder: runs that cannot continue each other have different folders."""
     kinds = [(storage or "sqlite").partition(":")[0], runner]
     return Path("-".join([FOLDER, *(kind for kind in kinds if kind not in {"sqlite", "threads"})]))
 
@@ -108,16 +108,16 @@ def _made(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        message = f"{folder} cannot be made a folder: {error.strerror}"
+        message = f"cannot create the folder {folder}: {error.strerror}"
         raise StorageError(message) from error
     return folder
 
 
 def _beginning(place: RunLocation, respondents: int) -> str:
     promise = (
-        "Whoever runs the tasks may be killed: the counts will be the same."
+        "You can kill the processes that run the tasks: the counts will be the same."
         if place.private
-        else "Stop this, kill -9 it, start it again: the counts will be the same."
+        else "You can kill -9 this program and start it again: the counts will be the same."
     )
     return (
         f"{respondents} respondents of the American National Election Study of 1996, each a session in "
@@ -129,17 +129,17 @@ def _beginning(place: RunLocation, respondents: int) -> str:
 def _crew(
     place: RunLocation, runner: str, broker: str, folder: Path, *, processes: int, kill: bool
 ) -> Iterator[Workers | None]:
-    """Celery's workers, and logs in files; None, and only the tasks quiet, where threads run the tasks."""
+    """Start the Celery workers, with logs in files; return None if threads run the tasks."""
     if runner == "threads":
         if kill:
-            raise PluginError("there are no workers to be killed: --kill-workers goes with --runner celery")
+            raise PluginError("--kill-workers needs --runner celery: threads cannot be killed")
         with _logging_to(logging.NullHandler(), "triggers.demo.tasks"):
             yield None
         return
     if place.url.startswith("memory:"):
-        raise PluginError("memory:// is there for one process alone: --runner celery needs another storage")
+        raise PluginError("memory:// exists only within one process: --runner celery needs another storage")
     with broker_at(broker) as broker_url:
-        from triggers.demo.workers import Workers  # noqa: PLC0415 - Celery may be missing, but for this
+        from triggers.demo.workers import Workers  # noqa: PLC0415 - only this needs Celery
 
         log = logging.FileHandler(folder / "demo.log", delay=True)
         crew = Workers(place.url, broker_url, folder / "workers.log", processes=processes, kill=kill)
@@ -149,7 +149,7 @@ def _crew(
 
 @contextmanager
 def _logging_to(handler: logging.Handler, name: str) -> Iterator[None]:
-    """Keep a logger off the terminal; what the tasks say is recorded with their instances all the same."""
+    """Keep the records of a logger off the terminal; they are still stored with their instances."""
     logger = logging.getLogger(name)
     before, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
@@ -163,7 +163,7 @@ def _logging_to(handler: logging.Handler, name: str) -> Iterator[None]:
 
 @contextmanager
 def _bars(console: Console) -> Iterator[main.Progress]:
-    """One bar for each thing that is done, in the order in which they begin."""
+    """Show a progress bar for each step, in the order in which the steps begin."""
     columns = (TextColumn("{task.description:>9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     bars: dict[str, TaskID] = {}
     with Progress(*columns, console=console) as shown:
@@ -177,9 +177,9 @@ def _bars(console: Console) -> Iterator[main.Progress]:
 
 
 def _table(counts: main.DemoCounts) -> Table:
-    """Tasks by status; statuses that none is in are left out."""
+    """Return a table of tasks by status, without the statuses that no instance has."""
     statuses = [status.value for status in Status if counts.instances[status.value]]
-    caption = f"{counts.sessions} sessions, {counts.finalized} of them finalised"
+    caption = f"{counts.sessions} sessions, {counts.finalized} of them finalized"
     table = Table("task", *statuses, caption=caption)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -191,9 +191,9 @@ def _table(counts: main.DemoCounts) -> Table:
 
 
 def _finding(results_path: Path, counts: main.DemoCounts) -> str:
-    """What the scores say."""
+    """Return a summary of the scores in one sentence."""
     if counts.results != counts.instances["finished"]:
-        return f"{results_path} does not belong to these sessions: remove both and begin anew."
+        return f"{results_path} does not belong to these sessions: delete both and start again."
     results = results_in(str(results_path.resolve()))
     try:
         verdicts = [found["agrees"] for *_, found in results.rows("t_score")]
@@ -208,7 +208,7 @@ def _finding(results_path: Path, counts: main.DemoCounts) -> str:
 
 
 def _program() -> str:
-    """What to type for the command line: its path, where it was called so and its name alone is not found."""
+    """Return the name of the program, or its path if it was called by a path that is not on PATH."""
     called = Path(sys.argv[0])
     if called.name != "triggers" or shutil.which("triggers") is not None:
         return "triggers"
@@ -217,11 +217,11 @@ def _program() -> str:
 
 
 def _ways_in(place: RunLocation, folder: Path, seed: int, respondents: int) -> str:
-    """Commands worth a try, about respondents of whom there is something to tell."""
+    """Return commands to try, about respondents whose sessions are interesting."""
     if place.private:
         return (
-            f"It was {place.shown}, and is gone with all that was in it. To look into the sessions "
-            "afterwards, name a storage that stays: --storage URL"
+            f"The storage was {place.shown} and has been deleted with all its sessions. To inspect "
+            "the sessions afterwards, use a storage of your own: --storage URL"
         )
     subjects = dict(enumerate(read_answers()[:respondents], start=1))
     complete = [number for number in subjects if not is_incomplete(number, seed)]
@@ -240,5 +240,5 @@ def _ways_in(place: RunLocation, folder: Path, seed: int, respondents: int) -> s
     ]
     program = shlex.quote(_program())
     commands = "\n".join(f"  {program} {line} --storage {shlex.quote(place.shown)}" for line in lines)
-    kept = f"What the tasks found is in {place.results}. To begin anew, remove {folder}."
-    return f"Look into it:\n{commands}\n{kept}"
+    kept = f"The results of the tasks are in {place.results}. To start again, delete {folder}."
+    return f"To inspect the sessions:\n{commands}\n{kept}"

@@ -1,7 +1,7 @@
-"""The American National Election Study of 1996, and how its answers come to arrive page by page.
+"""The American National Election Study of 1996, and the messages with its answers, page by page.
 
-The answers are real; how they arrive is made up from a seed. What one respondent does depends on the
-seed and the respondent alone, so that a run with more respondents continues one with fewer.
+The answers are real; the order of the messages is random, from a seed. It depends only on the seed and the
+respondent, so that a run with more respondents continues one with fewer.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ INCOMPLETE_IN = 10
 #: One respondent in so many answers inside a mobile application.
 EMBEDDED_IN = 5
 
-#: Part of the pages that arrive twice.
+#: Fraction of the pages that arrive twice.
 REPEATED = 0.15
 
 _BROWSERS = ("Netscape Navigator 3.0", "Internet Explorer 3.0", "Lynx 2.6")
@@ -44,10 +44,10 @@ class Arrival:
     """One message that reaches the survey's server.
 
     Attributes:
-        uid: of the session that it belongs to.
-        trigger: what it fires.
-        key: names this very message, however often it arrives.
-        kwargs: what it says.
+        uid: the session to which it belongs.
+        trigger: the trigger that it fires.
+        key: the idempotency key, the same each time the message arrives.
+        kwargs: its contents.
     """
 
     uid: str
@@ -57,12 +57,12 @@ class Arrival:
 
 
 def uid_of(number: int) -> str:
-    """The session of a respondent, who are counted from 1."""
+    """Return the UID of a respondent's session; respondents are numbered from 1."""
     return f"respondent-{number:03}"
 
 
 def read_answers() -> list[dict[str, int]]:
-    """Variable → answer, for each respondent in the order of the study."""
+    """Return variable → answer for each respondent, in the order of the study."""
     lines = files("triggers.demo").joinpath("anes96.tsv").read_text("ascii").splitlines()
     return [
         {name: int(value) for name, value in row.items()} for row in csv.DictReader(lines, delimiter="\t")
@@ -80,13 +80,13 @@ def is_embedded(number: int, seed: int) -> bool:
 
 
 def arrivals_of(number: int, answers: Mapping[str, int], seed: int) -> list[Arrival]:
-    """What one respondent's questionnaire sends, in the order in which it arrives.
+    """Return the messages of one respondent's questionnaire, in the order in which they arrive.
 
-    The pages come in any order, some of them twice, and the message that the questionnaire is complete may
-    overtake them. The first page to arrive is announced as such, too. That the questionnaire is embedded is
-    always known first, as it is with a server that sees this in the address of the very first request.
+    The pages arrive in any order, some of them twice, and the message that the questionnaire is complete may
+    arrive before them. The first page is also announced by a message of its own. That the questionnaire is
+    embedded always arrives first, because a server sees this in the address of the first request.
     """
-    dice = Random(f"{seed}/{number}")  # noqa: S311 - a seeded shuffle is no secret
+    dice = Random(f"{seed}/{number}")  # noqa: S311 - a seeded shuffle needs no cryptography
     uid, embedded = uid_of(number), is_embedded(number, seed)
     sent = [
         Arrival(uid, "pageReceived", f"page-{page}", _page(page, answers, None if embedded else dice))
@@ -107,28 +107,28 @@ def arrivals_of(number: int, answers: Mapping[str, int], seed: int) -> list[Arri
 
 
 def arrivals(respondents: int, seed: int) -> list[Arrival]:
-    """All that arrives, shuffled across the respondents; each one's own order is kept.
+    """Return all messages, shuffled across the respondents; the order of each respondent is kept.
 
     Args:
-        respondents: how many of them, from the first; at most :data:`RESPONDENTS`.
-        seed: of everything that is made up.
+        respondents: how many respondents, beginning with the first; at most :data:`RESPONDENTS`.
+        seed: the seed of all random choices.
     """
     lines = [
         arrivals_of(number, answers, seed)
         for number, answers in enumerate(read_answers()[:respondents], start=1)
     ]
     turns = [line for line, sent in enumerate(lines) for _ in sent]
-    Random(f"{seed}/turns").shuffle(turns)  # noqa: S311 - a seeded shuffle is no secret
+    Random(f"{seed}/turns").shuffle(turns)  # noqa: S311 - a seeded shuffle needs no cryptography
     queues = [iter(sent) for sent in lines]
     return [next(queues[line]) for line in turns]
 
 
 def _page(page: str, answers: Mapping[str, int], dice: Random | None) -> dict[str, Any]:
-    """What arrives with a page; browsers say what they are, the mobile application does not."""
+    """Return the contents of a page's message; only browsers, which have `dice`, name themselves."""
     sent: dict[str, Any] = {"page": page, "answers": {name: answers[name] for name in PAGES[page]}}
     return sent if dice is None else sent | {"browser": dice.choice(_BROWSERS)}
 
 
 def _is_chosen(number: int, one_in: int, seed: str) -> bool:
     group, place = divmod(number - 1, one_in)
-    return Random(f"{seed}/{group}").randrange(one_in) == place  # noqa: S311 - a seeded choice is no secret
+    return Random(f"{seed}/{group}").randrange(one_in) == place  # noqa: S311 - a seeded choice needs no cryptography

@@ -1,4 +1,4 @@
-"""The tasks of the survey. Each may run more than once, and leaves the same behind as if it had run once."""
+"""The tasks of the survey. Each may run more than once, with the same result as if it had run once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ survey = Registry()
 
 
 class ImportSubject(TriggerTask):
-    """Takes the respondent in, after the first page and completion: who never completes is never taken in."""
+    """Imports the respondent, after the first page and the completion of the questionnaire."""
 
     name = "survey.ImportSubject"
     registry = survey
@@ -30,7 +30,7 @@ class ImportSubject(TriggerTask):
 
 
 class ImportResponses(TriggerTask):
-    """Takes one page in, and says so by a trigger of the page's own."""
+    """Imports one page, and fires a trigger named after that page."""
 
     name = "survey.ImportResponses"
     registry = survey
@@ -47,12 +47,12 @@ class ImportResponses(TriggerTask):
 
 @task(name="survey.ImportBrowser", registry=survey)
 def import_browser(context: TaskContext) -> None:
-    """Notes which browser sent the first page."""
+    """Stores which browser sent the first page."""
     keep(context, {"browser": context.trigger_kwargs["pageReceived"]["browser"]})
 
 
 class CheckSubject(TriggerTask):
-    """Refuses an education that the respondent is too young for; a replay may bring a tolerance."""
+    """Fails if the respondent is too young for the education; a replay may add a tolerance."""
 
     name = "survey.CheckSubject"
     registry = survey
@@ -71,7 +71,7 @@ class CheckSubject(TriggerTask):
 
 
 class Score(TriggerTask):
-    """Compares opinion and vote, when all five pages are in and the subject was checked."""
+    """Compares opinion and vote, after all five pages were imported and the subject was checked."""
 
     name = "survey.Score"
     registry = survey
@@ -90,6 +90,6 @@ class Score(TriggerTask):
 
 
 def keep(context: TaskContext, values: Mapping[str, Any]) -> None:
-    """Leave what a run found in the survey's table, in the one row of this piece of work."""
+    """Store the result of an instance in its row of the table of results."""
     results = results_in(context.trigger_kwargs["results"]["file"])
     results.put(context.idempotency_key, context.manager.uid, context.task_instance.task, values)

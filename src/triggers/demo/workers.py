@@ -1,4 +1,4 @@
-"""Celery's workers as processes of their own: started, started again, and killed if that is wanted."""
+"""Celery workers as separate processes: starts them, restarts them, and kills them if requested."""
 
 from __future__ import annotations
 
@@ -25,41 +25,40 @@ if TYPE_CHECKING:
 
     from triggers.demo.main import Progress
 
-#: Workers, each with processes of its own that run tasks.
+#: How many workers there are; each has child processes that run tasks.
 WORKERS = 2
 
-#: Pause between two looks at whether all workers are there, in seconds.
+#: Seconds between two checks of the workers.
 LOOK = 0.1
 
-#: Pause between two kills, in seconds, on average.
+#: Average number of seconds between two kills.
 KILL_PAUSE = 1.0
 
-#: How long a message may take until the sweep repeats it: in the queue it may have to wait.
+#: The age from which a sweep dispatches a scheduled instance again: its message may wait in the queue.
 GRACE = timedelta(seconds=10)
 GRACE_AMONG_KILLS = timedelta(seconds=5)
 
-#: When so often a worker has ended by itself before it was ready, something is the matter.
+#: If so many workers have ended by themselves before they were ready, the run fails.
 ENDS = 3
 
 
 class WorkersError(TriggersError, RuntimeError):
-    """The workers end by themselves; the message has the end of what they printed."""
+    """The workers end by themselves; the message has the last lines of their output."""
 
 
 class Workers:
-    """The workers, as a context manager. They end with it, and with this process, however that ends.
+    """The workers, as a context manager. They end with it, and with this process in any case.
 
     Args:
-        storage_url: where the sessions are kept.
-        broker_url: of Celery's broker.
-        log: the file that what they print is added to.
-        processes: how many processes run tasks, of all the workers together.
-        kill: whether to kill a random one of all the processes whenever all workers have been ready for
-            about a second.
+        storage_url: the storage of the sessions.
+        broker_url: the broker of Celery.
+        log: the file to which their output is appended.
+        processes: how many processes run tasks, in all workers together.
+        kill: whether to kill a random process each time that all workers have been ready for about a second.
 
     Attributes:
-        runner: hands over to them.
-        grace: how long a hand-over to them has until it is repeated.
+        runner: dispatches instances to them.
+        grace: the age from which a sweep dispatches a scheduled instance again.
         killed: how many processes were killed so far.
     """
 
@@ -90,7 +89,7 @@ class Workers:
             worker.end()
 
     def watched(self, progress: Progress) -> Progress:
-        """The same progress, which raises :class:`WorkersError` if they end by themselves."""
+        """Return a progress function that also raises :class:`WorkersError` if workers end by themselves."""
 
         def watched(what: str, done: int, total: int) -> None:
             self._check()
@@ -101,31 +100,32 @@ class Workers:
     def _check(self) -> None:
         if self._ends >= ENDS:
             said = self._log.read_text("utf-8", "replace").strip().splitlines()[-10:]
-            raise WorkersError("\n".join([f"the Celery workers end by themselves; {self._log} says:", *said]))
+            problem = f"the Celery workers end by themselves; the end of {self._log}:"
+            raise WorkersError("\n".join([problem, *said]))
 
     def _begin(self, number: int) -> _Worker:
         command = [sys.executable, "-m", "triggers.demo.celery_worker", f"demo{number}", str(self._each)]
         return _Worker([*command, str(self.grace.total_seconds())], self._log, self._environment)
 
     def _keep(self) -> None:
-        """In a thread: start the workers that have ended again, and kill, for the first time at once."""
+        """In a thread: restart workers that have ended, and kill processes, the first one at once."""
         kill_at = 0.0
         while not self._over.wait(LOOK):
             for number, worker in enumerate(self._workers):
                 if worker.has_ended and self._ends < ENDS:
-                    self._ends += worker.gave_up
+                    self._ends += worker.failed_to_start
                     worker.end()
                     self._workers[number] = self._begin(number)
             if not all(worker.is_ready for worker in self._workers):
-                kill_at = kill_at and _soon()  # on a slow machine, none ever would be ready otherwise
+                kill_at = kill_at and _soon()  # otherwise, on a slow machine, no worker would ever be ready
             elif self._kill and time.monotonic() >= kill_at:
                 self._kill_one()
                 kill_at = _soon()
 
     def _kill_one(self) -> None:
-        everybody = [pid for worker in self._workers for pid in family(worker.process.pid)]
+        processes = [pid for worker in self._workers for pid in family(worker.process.pid)]
         with suppress(ProcessLookupError):
-            os.kill(random.choice(everybody), signal.SIGKILL)  # noqa: S311 - no secret
+            os.kill(random.choice(processes), signal.SIGKILL)  # noqa: S311 - no secret
             self.killed += 1
 
 
@@ -134,7 +134,7 @@ def _soon() -> float:
 
 
 class _Worker:
-    """One worker: its main process, which leads a group of its own."""
+    """One worker: its main process, which leads a process group."""
 
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         with log.open("ab") as file:
@@ -150,7 +150,7 @@ class _Worker:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it has said that it is ready."""
+        """Whether the worker has printed that it is ready."""
         output = self.process.stdout
         if not self._ready and output is not None and select.select([output], [], [], 0)[0]:
             self._ready = bool(os.read(output.fileno(), 64))
@@ -158,16 +158,16 @@ class _Worker:
 
     @property
     def has_ended(self) -> bool:
-        """Whether its main process has ended."""
+        """Whether the main process has ended, in any way."""
         return self.process.poll() is not None
 
     @property
-    def gave_up(self) -> bool:
-        """Whether it has ended by itself before it was ready."""
+    def failed_to_start(self) -> bool:
+        """Whether the worker has ended by itself before it was ready."""
         return self.has_ended and self.process.returncode != -signal.SIGKILL and not self.is_ready
 
     def end(self) -> None:
-        """End what is left of it; killing does no harm, as the demo shows."""
+        """Kill all processes of the worker that are left; the tasks that they run are recovered."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.communicate()
