@@ -1,6 +1,6 @@
-"""Fixtures for pytest, which imports this module at every start, whatever the tests are about.
+"""Fixtures for pytest, which imports this module at every start, also for tests of other packages.
 
-So it is outside the package, and imports that when a test asks for a fixture.
+So it is outside of the package, and imports the package only when a test uses a fixture.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def triggers_clock() -> VirtualClock:
-    """A clock that stands still until it is told otherwise; that of `triggers_harness`."""
+    """The virtual clock of `triggers_harness`, which only moves when a test moves it."""
     from triggers.testing.clock import VirtualClock  # noqa: PLC0415 - as the module says
 
     return VirtualClock()
@@ -27,7 +27,7 @@ def triggers_clock() -> VirtualClock:
 
 @pytest.fixture
 def triggers_faults() -> Faults:
-    """Where the process of `triggers_harness` is to die: nowhere, until it is told."""
+    """The faults of `triggers_harness`: none, until a test adds one."""
     from triggers.testing.faults import Faults  # noqa: PLC0415 - as the module says
 
     return Faults()
@@ -35,7 +35,7 @@ def triggers_faults() -> Faults:
 
 @pytest.fixture
 def triggers_harness_options() -> Mapping[str, Any]:
-    """Options of `triggers_harness`; define a fixture of this name to give it a registry, a manager."""
+    """Options of `triggers_harness`; override this fixture to pass a registry or a manager."""
     return {}
 
 

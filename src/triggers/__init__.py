@@ -1,6 +1,6 @@
-"""Work done exactly when a set of things has happened.
+"""Runs tasks when a combination of events has happened.
 
-The front door: everything that an application needs, and no code. Tasks and their context are in
+This module exports what applications need, and has no code of its own. Tasks and their context are defined in
 :mod:`triggers.task`, errors in :mod:`triggers.exceptions`.
 """
 
@@ -25,7 +25,7 @@ from triggers.session import SessionView, TaskInstance
 from triggers.task import Registry, TaskContext, TriggerTask, task
 from triggers.worker.sweep import SweepReport
 
-#: The version of the distribution, too: pyproject.toml reads it from here.
+#: The version of the package; pyproject.toml reads it from here.
 __version__ = "3.0.0a1"
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""``python -m triggers`` is the command line."""
+"""Runs the command line for ``python -m triggers``."""
 
 from triggers.cli import main
 

@@ -2,7 +2,7 @@
 
 ``program`` defines the program and its exit codes. ``options`` finds the application or the storage.
 ``values`` parses what users write. ``read``, ``logs``, ``write`` and ``run`` define the commands.
-``documents`` makes their output for programs, ``render`` their output for people.
+``documents`` makes their output for programs; ``render`` and ``records`` make their output for people.
 """
 
 from triggers.cli.program import main

@@ -13,6 +13,7 @@ import click
 from triggers.cli import documents, render
 from triggers.cli.options import Target, changing, common, existing, instance_of, pass_where, wait
 from triggers.cli.read import PAGE, limit_option
+from triggers.cli.records import record_lines
 from triggers.cli.values import duration
 
 if TYPE_CHECKING:
@@ -87,7 +88,10 @@ def logs(
     interval: float,
     **query: Any,
 ) -> None:
-    """Print the log of a session, or of one INSTANCE, with contexts and exceptions."""
+    """Print the log of a session, or of one INSTANCE.
+
+    Each record has its context and its exception.
+    """
     query["unresolved"] = query["unresolved"] or None
     show = _show_json if where.json else _show_lines(traceback=traceback)
     with where.opened() as app:
@@ -116,7 +120,7 @@ def _show_json(record: StoredRecord) -> None:
 
 
 def _show_lines(*, traceback: bool) -> Callable[[StoredRecord], None]:
-    return lambda record: render.say(*render.record_lines(record, traceback=traceback))
+    return lambda record: render.say(*record_lines(record, traceback=traceback))
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +210,10 @@ def resolve_logs(
     reason: str | None,
     **chosen: Any,
 ) -> None:
-    """Record that a person has reviewed the log of an INSTANCE, or every record of a kind."""
+    """Record that a person has reviewed a log.
+
+    Either that of an INSTANCE, or every record of a kind (--fingerprint).
+    """
     audit = {"by": by, "reason": reason}
     _check_scope(uid, instance, fingerprint, all_sessions=all_sessions, **chosen)
     if fingerprint is not None and uid is None:
@@ -336,7 +343,10 @@ def purge(
     max_level: int,
     dry_run: bool,
 ) -> None:
-    """Delete old records of every session, except those that still need a review."""
+    """Delete old records of every session.
+
+    A record that needs a review and has none is never deleted.
+    """
     if logs_older_than is None and contexts_older_than is None:
         message = "name what to delete: --logs-older-than AGE, --contexts-older-than AGE, or both"
         raise click.UsageError(message)

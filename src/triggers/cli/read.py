@@ -12,6 +12,7 @@ import click
 
 from triggers.cli import documents, render
 from triggers.cli.options import Target, common, did_you_mean, existing, instance_of, pass_where
+from triggers.cli.records import exception_lines
 from triggers.cli.values import NotJsonError, parse
 from triggers.core.configuration import check_configuration, json_schema
 from triggers.core.status import RESOLVED, Status
@@ -229,7 +230,7 @@ def _show_instance(where: Target, view: SessionView, instance: TaskInstance) -> 
     render.say(f"{render.visible(instance.name)} of session {render.visible(view.uid)}", "")
     render.console().print(render.details(instance, rules, view.head.now))
     if instance.error:
-        render.say("", *render.exception_lines(instance.error, traceback=True))
+        render.say("", *exception_lines(instance.error, traceback=True))
 
 
 # -- explain --------------------------------------------------------------------------------------------
@@ -241,7 +242,7 @@ def _show_instance(where: Target, view: SessionView, instance: TaskInstance) -> 
 @common
 @pass_where
 def explain(where: Target, uid: str, task: str) -> None:
-    """Explain why a TASK, or one instance of it, has run or has not.
+    """Explain why a TASK has run or has not.
 
     TASK is the name of a task or of an instance.
     """

@@ -6,7 +6,6 @@ rich is imported only by the functions that use it: it takes long, and completio
 from __future__ import annotations
 
 import json
-import logging
 import sys
 import unicodedata
 from functools import cache
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from triggers.core.rules import Rule
     from triggers.core.state import Instance, Session
     from triggers.session import TaskInstance
-    from triggers.storages.base import StoredRecord
 
 _HIDDEN: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _REVERSING: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -135,14 +133,6 @@ def value(anything: Any) -> str:
 def pairs(mapping: Mapping[str, Any]) -> str:
     """Return a mapping as ``key=value key=value``."""
     return " ".join(f"{value(key)}={value(item)}" for key, item in mapping.items())
-
-
-def headline(error: Mapping[str, Any]) -> str:
-    """Return an exception in one line: type, message, context, file and line."""
-    message = visible(str(error.get("message") or ""))
-    context = f" ({pairs(error['context'])})" if error.get("context") else ""
-    place = f" at {visible(error['pathname'])}:{error['lineno']}" if error.get("pathname") else ""
-    return f"{error.get('type')}: {message}{context}{place}"
 
 
 def status_text(status: Status) -> Text:
@@ -363,58 +353,3 @@ def reviewed(review: Mapping[str, Any]) -> str:
     if numbers is None:
         return f"reviewed through record {review['through']}"
     return f"reviewed in {'record' if len(numbers) == 1 else 'records'} {value(numbers).strip('[]')}"
-
-
-# -- logs -----------------------------------------------------------------------------------------------
-
-
-def record_lines(record: StoredRecord, *, traceback: bool) -> Iterable[Text]:
-    """Yield the lines of a record: its message, then its context and its exception, indented."""
-    from rich.text import Text  # noqa: PLC0415 - as the module says
-
-    entry = record.entry
-    first, *more = entry.message.split("\n")
-    marks = "" if entry.counts else " (captured)"
-    marks += " (reviewed)" if record.resolved and entry.counts else ""
-    marks += " (late)" if entry.late else ""
-    marks += f" kind {record.fingerprint}" if entry.level >= logging.WARNING and not record.resolved else ""
-    line = Text(to_datetime(entry.at).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + " ", "dim")
-    line.append_text(level_text(entry.level))
-    line.append(f" {visible(record.task)}#{record.instance} [{record.number}] ", "bold")
-    yield line.append(visible(first)).append(marks, "dim")
-    yield from (Text(f"  | {visible(rest)}") for rest in more)
-    if entry.context:
-        yield Text(f"    {pairs(entry.context)}")
-    if entry.exception:
-        yield from exception_lines(entry.exception, traceback=traceback, margin="    ")
-
-
-def exception_lines(error: Mapping[str, Any], *, traceback: bool, margin: str = "") -> Iterator[Text]:
-    """Yield the lines of an exception: each exception of its tree with its context, then the traceback.
-
-    Args:
-        error: the exception as it is stored.
-        traceback: whether the traceback follows; it has no contexts, so it never replaces the tree.
-        margin: the beginning of each line.
-    """
-    from rich.text import Text  # noqa: PLC0415 - as the module says
-
-    yield from (Text(margin + line, "red") for line in _tree_lines(error))
-    if traceback and error.get("traceback"):
-        lines = str(error["traceback"]).rstrip("\n").split("\n")
-        yield from (Text(f"{margin}{visible(line)}") for line in lines)
-
-
-def _tree_lines(error: Mapping[str, Any]) -> Iterable[str]:
-    yield headline(error)
-    for note in error.get("notes") or ():
-        yield f"  {visible(note)}"
-    for word, earlier in (
-        ("caused by", error.get("cause")),
-        ("while handling", error.get("context_exception")),
-    ):
-        if earlier:
-            first, *rest = _tree_lines(earlier)
-            yield from (f"  {word} {first}", *(f"  {line}" for line in rest))
-    for member in error.get("members") or ():
-        yield from (f"  {line}" for line in _tree_lines(member))

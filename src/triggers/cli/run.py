@@ -32,9 +32,9 @@ STOP_WITHIN: Final = 30.0
 @common
 @pass_where
 def sweep(where: Target) -> None:
-    """Recover instances that lost their worker; with --app, also run due instances.
+    """Recover instances that lost their worker.
 
-    With --app, it ends when nothing is due.
+    With --app, it also runs due instances, and ends when nothing is due.
     """
     with where.opened() as app:
         with render.progress(quiet=where.json) as bar:
@@ -217,10 +217,11 @@ def _close(app: Triggers, timeout: float) -> None:
 @common
 @pass_where
 def demo(where: Target, /, **options: Any) -> None:
-    """Run a real questionnaire, from page arrivals in random order to scores.
+    """Run a demo: a real questionnaire, from pages to scores.
 
-    You can kill it and start it again: the counts are the same. With --storage, the sessions are stored
-    there. Instead of a URL, postgresql or redis starts a private server, which is deleted at the end.
+    The pages arrive in random order. You can kill it and start it again: the counts are the same. With
+    --storage, the sessions are stored there. Instead of a URL, postgresql or redis starts a private server,
+    which is deleted at the end.
     """
     from triggers.demo.results import OtherSurveyError  # noqa: PLC0415 - nothing else needs the survey
     from triggers.demo.show import show  # noqa: PLC0415

@@ -75,7 +75,10 @@ def fire(
     key: str | None,
     manager: str | None,
 ) -> None:
-    """Fire a TRIGGER in a session, which is created if it does not exist."""
+    """Fire a TRIGGER in a session.
+
+    A session that does not exist is created.
+    """
     payload = {**(kwargs_of(kwargs, kwargs_file) or {}), **dict(pairs)}
     with where.opened(creating=True, manager=manager) as app:
         controller = own_manager(app, uid, manager)
@@ -171,7 +174,10 @@ def replay(
 @common
 @pass_where
 def skip(where: Target, uid: str, instance: str, *, cascade: bool, result: dict[str, Any] | None) -> None:
-    """Skip a failed INSTANCE, so that it is resolved without running again."""
+    """Skip a failed INSTANCE.
+
+    It is resolved without running again.
+    """
     if result is not None and not cascade:
         message = "--result needs --cascade: without it, nothing receives the result"
         raise click.UsageError(message)
