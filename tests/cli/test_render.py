@@ -11,6 +11,7 @@ from datetime import timedelta
 import pytest
 
 from triggers import Registry, task, with_context
+from triggers.cli.records import record_lines
 from triggers.core import decisions
 
 RULES = {"t": {"after": ["x"], "run": "survey.rare"}}
@@ -115,6 +116,18 @@ def test_a_captured_record_is_marked(place):
     first, *_ = place.run("logs", "s").stdout.splitlines()
     assert first.endswith("Too slow (captured)")
     assert place.json("show", "s", "t#0")["log"]["level"] == "INFO"
+
+
+def test_only_what_is_less_important_is_dim(played):
+    """On a terminal, time and kind of a record are dim; its level and its message are not."""
+    with played.open(runner=None) as app:
+        (record,) = app.session("respondent-17").storage.logs("t_bad#0")
+    line, *_ = record_lines(record, traceback=False)
+    assert not line.style
+    dim = "".join(line.plain[span.start : span.end] for span in line.spans if span.style == "dim")
+    assert dim.endswith(f" kind {record.fingerprint}")
+    assert "ERROR" not in dim
+    assert "spam" not in dim
 
 
 def test_a_long_value_is_cut_for_people_only(place):

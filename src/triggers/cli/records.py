@@ -26,7 +26,7 @@ def record_lines(record: StoredRecord, *, traceback: bool) -> Iterable[Text]:
     marks += " (reviewed)" if record.resolved and entry.counts else ""
     marks += " (late)" if entry.late else ""
     marks += f" kind {record.fingerprint}" if entry.level >= logging.WARNING and not record.resolved else ""
-    line = Text(to_datetime(entry.at).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + " ", "dim")
+    line = Text().append(to_datetime(entry.at).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + " ", "dim")
     line.append_text(level_text(entry.level))
     line.append(f" {visible(record.task)}#{record.instance} [{record.number}] ", "bold")
     yield line.append(visible(first)).append(marks, "dim")
