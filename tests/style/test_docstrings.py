@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 NOT_YET = frozenset(
     {
         "app.py",
-        "demo",
         "fork.py",
         "runners",
         "storages",

@@ -27,7 +27,6 @@ DOCUMENTS = sorted(
 NOT_YET = frozenset(
     {
         "app.py",
-        "demo",
         "fork.py",
         "runners",
         "storages",

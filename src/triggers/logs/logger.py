@@ -392,7 +392,7 @@ def _level_of(record: logging.LogRecord) -> int:
     """The level of a record that anybody may have made; of one that has none, WARNING."""
     try:
         return min(max(int(record.levelno), logging.NOTSET), MAX_LEVEL)
-    except Exception:  # noqa: BLE001 - what stands there may be any object
+    except Exception:  # noqa: BLE001 - the level may be any object
         return logging.WARNING
 
 
