@@ -9,6 +9,7 @@ import sys
 PARTS = (
     "firing",
     "growth",
+    "cycle",
     "gate",
     "running",
     "memory",

@@ -9,7 +9,7 @@ import pytest
 from tests.storages.postgres_sandbox import connect, in_schema
 from triggers.storages.postgres import PostgresStorage
 from triggers.storages.postgres.statements import texts
-from triggers.storages.postgres.storage import IN_INDEX_ORDER
+from triggers.storages.postgres.storage import SETTINGS
 from triggers.testing.conformance.fixtures import SURVEY
 from triggers.testing.conformance.steps import SECOND, Steps
 
@@ -35,7 +35,7 @@ class Plans:
         self.connection.execute(f"PREPARE manners AS {self.texts['session_settings']}")
         self.connection.execute("EXECUTE manners ('0', '0', '0', 'force_generic_plan', false)")
 
-    def of(self, name, *given, settings=(), options=""):
+    def of(self, name, *given, options=""):
         """The lines of the plan; with values for its parameters, or NULLs."""
         if name not in self._prepared:
             self.connection.execute(f"PREPARE {name}_plan AS {self.texts[name]}")
@@ -43,7 +43,7 @@ class Plans:
         count = max(map(int, re.findall(r"\$(\d+)", self.texts[name])), default=0)
         values = ", ".join(map(str, given or ("NULL",) * count))
         with self.connection.transaction():
-            for setting, _ in settings:
+            for setting, _ in SETTINGS.get(name, ()):
                 self.connection.execute(self.texts[setting])
             call = f"EXECUTE {name}_plan ({values})" if values else f"EXECUTE {name}_plan"
             return [row[0] for row in self.connection.execute(f"EXPLAIN ({options or 'COSTS off'}) {call}")]
@@ -60,7 +60,7 @@ def plans(postgres_url):
 @pytest.mark.parametrize("name", sorted(set(texts("s")) - SMALL - UTILITY))
 def test_no_statement_reads_a_whole_table(plans, name):
     """Every statement finds its rows through an index, even where nothing is known of the tables yet."""
-    found = plans.of(name, settings=IN_INDEX_ORDER if name in {"due", "expired", "purge_find"} else ())
+    found = plans.of(name)
     assert not [line for line in found if "Seq Scan" in line]
 
 
@@ -107,18 +107,8 @@ def test_a_sweep_among_a_million_sessions_costs_what_it_takes(crowds, analyzed):
         if analyzed:
             for table in ("sessions", "instances"):
                 plans.connection.execute(in_schema(url, f"ANALYZE {{schema}}.{table}"))
-        due = plans.of(
-            "due",
-            0,
-            50,
-            GRACE,
-            16,
-            settings=IN_INDEX_ORDER,
-            options="ANALYZE, BUFFERS, COSTS off, TIMING off",
-        )
-        lost = plans.of(
-            "expired", 50, settings=IN_INDEX_ORDER, options="ANALYZE, BUFFERS, COSTS off, TIMING off"
-        )
+        due = plans.of("due", 0, 50, GRACE, 16, options="ANALYZE, BUFFERS, COSTS off, TIMING off")
+        lost = plans.of("expired", 50, options="ANALYZE, BUFFERS, COSTS off, TIMING off")
         for found, index in ((due, "instances_due"), (lost, "instances_leased")):
             assert [line for line in found if f"Index Scan using {index}" in line], found
             assert not [line for line in found if "Seq Scan" in line or "Bitmap" in line], found

@@ -148,9 +148,7 @@ def _body(changes: Changes, ref: int) -> Iterator[Step]:
         yield "instance_take", _triggered_values(taken)
     for moved, guard in changes.transitioned:
         yield "instance_move", _transitioned_values(moved, guard.status.value, guard.fence, guard.lease_until)
-    for name, entries in (("waiting_delete", changes.gained), ("waiting_insert", changes.lacks)):
-        for instance, triggers in entries:
-            yield name, (ref, instance.task, instance.number, sorted(triggers))
+    yield from _waiting(changes, ref)
     for task, counter in changes.counters.items():
         yield "counter_upsert", (ref, task, counter.created, counter.unresolved)
     # Last, so that others wait for this lock only until the end of the transaction.
@@ -158,6 +156,14 @@ def _body(changes: Changes, ref: int) -> Iterator[Step]:
         yield "log_lock", (ref,)
     for record in changes.logs:
         yield "log_insert", record_to_row(ref, record)
+
+
+def _waiting(changes: Changes, ref: int) -> Iterator[Step]:
+    for instance, triggers in changes.gained:
+        for trigger in sorted(triggers):
+            yield "waiting_delete", (ref, instance.task, instance.number, trigger)
+    for instance, triggers in changes.lacks:
+        yield "waiting_insert", (ref, instance.task, instance.number, sorted(triggers))
 
 
 # -- a slice ---------------------------------------------------------------------------------------------

@@ -3,6 +3,9 @@
 -- Lists of columns, such as `{instance_columns}`, and the numbers of named parameters, such as `:session`, are filled
 -- in from triggers.core.columns. `{session_ref}` is the id of a session: $1, or found by the UID $1. `{session}` is
 -- always found by the UID $1.
+-- Rows that a list or other rows name are fetched one by one: LATERAL (… OFFSET 0) leaves the planner no other way. A
+-- join would let it read all rows of a session. It does so when the tables have no statistics, or when it uses a plan
+-- that it made while they were empty.
 
 -- name: begin
 -- The level does not depend on the server's defaults.
@@ -127,7 +130,9 @@ WHERE id = $7
 UPDATE {schema}.sessions SET rules = (SELECT id FROM {schema}.rule_sets WHERE digest = $1) WHERE id = $2
 
 -- name: rules
-SELECT id, body FROM {schema}.rule_sets WHERE id = ANY($1::bigint[])
+SELECT rule_sets.id, rule_sets.body FROM unnest($1::bigint[]) AS wanted (id), LATERAL (
+    SELECT id, body FROM {schema}.rule_sets WHERE id = wanted.id OFFSET 0
+) AS rule_sets
 
 -- name: rules_insert
 -- Store a rule set unless it is stored already.
@@ -140,8 +145,10 @@ FROM {schema}.firings WHERE session = {session_ref} AND trigger = $2 AND key = $
 
 -- name: names
 -- The counters of tasks and the latest firings of triggers.
-SELECT name, created, unresolved, latest, depth FROM {schema}.names
-WHERE session = {session_ref} AND name = ANY($2::text[])
+SELECT names.* FROM unnest($2::text[]) AS wanted (name), LATERAL (
+    SELECT name, created, unresolved, latest, depth FROM {schema}.names
+    WHERE session = {session_ref} AND name = wanted.name OFFSET 0
+) AS names
 
 -- name: counters_all
 SELECT name, created, unresolved FROM {schema}.names WHERE session = {session_ref} AND created > 0
@@ -156,7 +163,10 @@ ON CONFLICT (session, name) DO UPDATE SET latest = excluded.latest, depth = excl
 
 -- name: waiting
 -- The unstarted instances that lack a trigger. Only a transaction that holds the lock of the session changes them.
-SELECT {instance_columns} FROM {schema}.waiting JOIN {schema}.instances USING (session, task, number)
+SELECT {instance_columns} FROM {schema}.waiting, LATERAL (
+    SELECT * FROM {schema}.instances
+    WHERE session = {session_ref} AND task = waiting.task AND number = waiting.number OFFSET 0
+) AS instances
 WHERE waiting.session = {session_ref} AND waiting.trigger = $2 ORDER BY waiting.task, waiting.number
 
 -- name: waiting_insert
@@ -164,7 +174,8 @@ INSERT INTO {schema}.waiting (session, task, number, trigger) SELECT $1, $2, $3,
 ON CONFLICT DO NOTHING
 
 -- name: waiting_delete
-DELETE FROM {schema}.waiting WHERE session = $1 AND task = $2 AND number = $3 AND trigger = ANY($4::text[])
+-- One trigger at a time: with a list, the planner may look for it among all that the session waits for.
+DELETE FROM {schema}.waiting WHERE session = $1 AND task = $2 AND number = $3 AND trigger = $4
 
 -- name: history
 -- Every firing of some triggers, without payloads, for tasks that catch up.
@@ -174,8 +185,9 @@ WHERE session = {session_ref} AND trigger = ANY($2::text[]) ORDER BY number
 -- name: payloads
 -- The payloads of the firings that an instance has taken. The instance is locked by instance_locked.
 SELECT firings.number, firings.kwargs
-FROM {schema}.instances, json_each_text(instances.taken::json) AS took
-    JOIN {schema}.firings ON firings.session = {session_ref} AND firings.number = took.value::bigint
+FROM {schema}.instances, json_each_text(instances.taken::json) AS took, LATERAL (
+    SELECT number, kwargs FROM {schema}.firings WHERE session = {session_ref} AND number = took.value::bigint OFFSET 0
+) AS firings
 WHERE instances.session = {session_ref} AND instances.task = $2 AND instances.number = $3
 
 -- name: firing_insert
@@ -188,8 +200,10 @@ WHERE session = {session_ref} AND task = $2 AND number = $3 FOR NO KEY UPDATE
 
 -- name: unstarted
 -- Every unstarted instance of some tasks, for a decision about new rules.
-SELECT {instance_columns} FROM {schema}.instances
-WHERE session = {session_ref} AND status = 'unstarted' AND task = ANY($2::text[]) ORDER BY created_at, task, number
+SELECT {instance_columns} FROM unnest($2::text[]) AS wanted (task), LATERAL (
+    SELECT * FROM {schema}.instances WHERE session = {session_ref} AND task = wanted.task AND status = 'unstarted' OFFSET 0
+) AS instances
+ORDER BY created_at, task, number
 
 -- name: instance_insert
 INSERT INTO {schema}.instances (session, {columns}) VALUES (:ref, {values})
@@ -217,15 +231,18 @@ WHERE session = {session_ref} AND log_unresolved > 0 AND log_unresolved >= $2 AN
 -- name: renew
 -- Heartbeats. Each is valid only if the fence is that of the claim. The rows are locked in a fixed order, so that two
 -- heartbeats never wait for each other.
-WITH held AS MATERIALIZED (
-    SELECT instances.session, instances.task, instances.number, beat.uid, beat.fence
-    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS beat (uid, task, number, fence)
-        JOIN {schema}.sessions ON sessions.uid = beat.uid
-        JOIN {schema}.instances ON instances.session = sessions.id AND instances.task = beat.task
-            AND instances.number = beat.number
-    WHERE instances.status = 'running' AND instances.fence = beat.fence
-    ORDER BY instances.session, instances.task, instances.number
-    FOR NO KEY UPDATE OF instances
+WITH beats AS MATERIALIZED (
+    SELECT sessions.id AS session, beat.*
+    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS beat (uid, task, number, fence), LATERAL (
+        SELECT id FROM {schema}.sessions WHERE uid = beat.uid OFFSET 0
+    ) AS sessions
+    ORDER BY sessions.id, beat.task, beat.number
+), held AS MATERIALIZED (
+    SELECT beats.* FROM beats, LATERAL (
+        SELECT status, fence FROM {schema}.instances
+        WHERE session = beats.session AND task = beats.task AND number = beats.number OFFSET 0 FOR NO KEY UPDATE
+    ) AS instances
+    WHERE instances.status = 'running' AND instances.fence = beats.fence
 )
 UPDATE {schema}.instances SET lease_until = (SELECT {schema}.clock()) + $5::bigint FROM held
 WHERE instances.session = held.session AND instances.task = held.task AND instances.number = held.number
@@ -266,8 +283,8 @@ SELECT
 -- name: next_at
 -- The first entries of the two small indexes.
 SELECT least(
-    (SELECT min(dispatch_after) FROM {schema}.instances WHERE status = 'scheduled'),
-    (SELECT min(lease_until) FROM {schema}.instances WHERE status = 'running'))
+    (SELECT dispatch_after FROM {schema}.instances WHERE status = 'scheduled' ORDER BY dispatch_after LIMIT 1),
+    (SELECT lease_until FROM {schema}.instances WHERE status = 'running' ORDER BY lease_until LIMIT 1))
 
 -- name: instance
 SELECT {instance_columns} FROM {schema}.instances WHERE session = {session} AND task = $2 AND number = $3
@@ -297,14 +314,19 @@ SELECT {firing_columns} FROM {schema}.firings
 WHERE session = {session} AND number > $2 ORDER BY number LIMIT $3
 
 -- name: firings_numbered
-SELECT {firing_columns} FROM {schema}.firings
-WHERE session = {session} AND number = ANY($2::bigint[]) ORDER BY number
+SELECT {firing_columns} FROM unnest($2::bigint[]) AS wanted (number), LATERAL (
+    SELECT * FROM {schema}.firings WHERE session = {session} AND number = wanted.number OFFSET 0
+) AS firings
+ORDER BY number
 
 -- name: latest
 -- The latest firings of some triggers.
 SELECT {firing_columns}
-FROM {schema}.names JOIN {schema}.firings ON firings.session = names.session AND firings.number = names.latest
-WHERE names.session = {session} AND names.name = ANY($2::text[])
+FROM unnest($2::text[]) AS wanted (name), LATERAL (
+    SELECT session, latest FROM {schema}.names WHERE session = {session} AND name = wanted.name OFFSET 0
+) AS names, LATERAL (
+    SELECT * FROM {schema}.firings WHERE session = names.session AND number = names.latest OFFSET 0
+) AS firings
 
 -- name: log_lock
 -- Records of one session are committed in the order of their ids: only one transaction at a time stores some.
@@ -321,8 +343,10 @@ WHERE session = {session_ref} AND task = $2 AND instance = $3 AND counts AND num
 
 -- name: logs
 -- A page of records, the first or (DESC) the last ones. A parameter that is NULL does not filter.
-SELECT {log_columns} FROM {schema}.logs JOIN {schema}.instances
-    ON instances.session = logs.session AND instances.task = logs.task AND instances.number = logs.instance
+SELECT {log_columns} FROM {schema}.logs, LATERAL (
+    SELECT * FROM {schema}.instances
+    WHERE session = logs.session AND task = logs.task AND number = logs.instance OFFSET 0
+) AS instances
 WHERE logs.session = {session} AND logs.id > $2 AND logs.level >= $3
   AND ($4::text = '' OR position(lower($4::text COLLATE "C") IN lower(logs.message COLLATE "C")) > 0)
   AND ($5::boolean IS NULL OR {open} = $5::boolean)
@@ -331,8 +355,10 @@ ORDER BY logs.id {order} LIMIT $7
 
 -- name: logs_of_instance
 -- The same for one instance, whose records have ids in the order of their numbers.
-SELECT {log_columns} FROM {schema}.logs JOIN {schema}.instances
-    ON instances.session = logs.session AND instances.task = logs.task AND instances.number = logs.instance
+SELECT {log_columns} FROM {schema}.logs, LATERAL (
+    SELECT * FROM {schema}.instances
+    WHERE session = logs.session AND task = logs.task AND number = logs.instance OFFSET 0
+) AS instances
 WHERE logs.session = {session} AND logs.id > $2 AND logs.level >= $3
   AND ($4::text = '' OR position(lower($4::text COLLATE "C") IN lower(logs.message COLLATE "C")) > 0)
   AND ($5::boolean IS NULL OR {open} = $5::boolean)
@@ -342,15 +368,19 @@ ORDER BY logs.number {order} LIMIT $7
 
 -- name: purge_find
 -- A batch of records that may be deleted.
-SELECT logs.id FROM {schema}.logs JOIN {schema}.instances
-    ON instances.session = logs.session AND instances.task = logs.task AND instances.number = logs.instance
+SELECT logs.id FROM {schema}.logs, LATERAL (
+    SELECT * FROM {schema}.instances
+    WHERE session = logs.session AND task = logs.task AND number = logs.instance OFFSET 0
+) AS instances
 WHERE logs.id > $5 AND {purgeable}
 ORDER BY logs.id LIMIT $6
 
 -- name: purge_check
 -- Those of the given records that may still be deleted, with their instances locked against reviews.
-SELECT logs.id, logs.exception FROM {schema}.logs JOIN {schema}.instances
-    ON instances.session = logs.session AND instances.task = logs.task AND instances.number = logs.instance
+SELECT logs.id, logs.exception FROM {schema}.logs, LATERAL (
+    SELECT * FROM {schema}.instances
+    WHERE session = logs.session AND task = logs.task AND number = logs.instance OFFSET 0
+) AS instances
 WHERE logs.id = ANY($5::bigint[]) AND {purgeable}
 ORDER BY instances.session, instances.task, instances.number FOR NO KEY UPDATE OF instances
 

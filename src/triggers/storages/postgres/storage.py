@@ -70,10 +70,27 @@ IDLE_PART: Final = 1 / 3
 #: The shortest time after which the server ends a statement or an idle transaction, in seconds.
 SHORTEST: Final = 1.0
 
-#: Settings for queries that read an index in its order and stop early, and for those that can read a whole
-#: table.
-IN_INDEX_ORDER: Final[tuple[Step, ...]] = (("index_order", ()),)
-SEARCH: Final[tuple[Step, ...]] = (("index_order", ()), ("no_statement_timeout", ()))
+_IN_INDEX_ORDER: Final = (
+    "sessions",
+    "instances",
+    "instances_flagged",
+    "firings",
+    "logs",
+    "logs_latest",
+    "logs_of_instance",
+    "logs_of_instance_latest",
+    "renew",
+    "due",
+    "expired",
+    "next_at",
+)
+
+#: Statement → its settings: for a statement that reads an index in its order and stops early, and for one that
+#: can read a whole table.
+SETTINGS: Final[dict[str, tuple[Step, ...]]] = {
+    **dict.fromkeys(_IN_INDEX_ORDER, (("index_order", ()),)),
+    "purge_find": (("index_order", ()), ("no_statement_timeout", ())),
+}
 
 
 class PostgresStorage:
@@ -207,13 +224,13 @@ class PostgresStorage:
     def due(self, limit: int, *, grace: int, include_recent: bool = False) -> list[ReadyInstance]:
         """Take instances to dispatch, those that have waited longest first."""
         horizon = MAX_PAUSE * grace if include_recent else 0
-        found = self._ask("due", horizon, limit, grace, MAX_PAUSE, before=IN_INDEX_ORDER)
+        found = self._ask("due", horizon, limit, grace, MAX_PAUSE)
         every = self._decisions.rules(self._run, [row[0] for row in found])
         return [ReadyInstance.by(rules, *row[1:]) for rules, row in zip(every, found, strict=True)]
 
     def expired(self, limit: int) -> list[Expired]:
         """Running instances whose lease has expired."""
-        return [Expired(*row) for row in self._ask("expired", limit, before=IN_INDEX_ORDER)]
+        return [Expired(*row) for row in self._ask("expired", limit)]
 
     def purge_logs(self, purge: Purge, *, after: int = 0, limit: int = 500) -> Purged:
         """Delete a batch of old records, or only their contexts.
@@ -222,7 +239,7 @@ class PostgresStorage:
         because a review can have been reopened meanwhile.
         """
         rule = (purge.before, purge.max_level, purge.threshold, purge.contexts_only)
-        found = [row[0] for row in self._ask("purge_find", *rule, after, limit, before=SEARCH)]
+        found = [row[0] for row in self._ask("purge_find", *rule, after, limit)]
         following = found[-1] if len(found) == limit else None
         if purge.dry_run or not found:
             return Purged(len(found), following)
@@ -275,7 +292,7 @@ class PostgresStorage:
         if numbers is None:
             found = self._ask("firings", uid, after, limit)
         else:
-            found = self._ask("firings_numbered", uid, list(numbers))
+            found = self._ask("firings_numbered", uid, list(set(numbers)))
         return [rows.firing_from_row(row) for row in found]
 
     def latest(self, uid: str, triggers: Collection[str]) -> dict[str, Firing]:
@@ -313,12 +330,13 @@ class PostgresStorage:
 
     # -- connections --------------------------------------------------------------------------------------
 
-    def _ask(self, name: str, *given: Any, before: tuple[Step, ...] = ()) -> list[Row]:
-        """Run one statement in a transaction of its own, after these settings."""
+    def _ask(self, name: str, *given: Any) -> list[Row]:
+        """Run one statement, which is a transaction of its own, with its settings."""
+        settings = SETTINGS.get(name, ())
 
         def once(wire: PipelineConnection, until: float) -> list[Row]:
-            steps = [*self._session_settings(wire), *before, (name, given)]
-            return wire(steps, None if before is SEARCH else until)[-1]
+            steps = [*self._session_settings(wire), *settings, (name, given)]
+            return wire(steps, None if ("no_statement_timeout", ()) in settings else until)[-1]
 
         return self._pool.with_retries(once)
 

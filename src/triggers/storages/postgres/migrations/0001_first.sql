@@ -162,5 +162,6 @@ CREATE TABLE {schema}.logs (
     late boolean NOT NULL,
     counts boolean NOT NULL
 );
-CREATE UNIQUE INDEX logs_number ON {schema}.logs (session, task, instance, number);
+-- In this order: of two indexes that seem equal, as they do while the table is empty, the planner takes the later one.
 CREATE INDEX logs_session ON {schema}.logs (session, id);
+CREATE UNIQUE INDEX logs_number ON {schema}.logs (session, task, instance, number);
