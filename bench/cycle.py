@@ -101,7 +101,7 @@ def _session(url: str, size: int, *, is_analyzed: bool | None) -> Callable[[], N
 def _grow(triggers: Triggers, manager: TriggerManager, size: int) -> None:
     def many(session: Session) -> DecisionRun:
         work = UnitOfWork(session, manager.policy)
-        work.learn((yield work.need("pageReceived")))
+        work.absorb((yield work.need_for("pageReceived")))
         for _ in range(BATCH):
             work.fire(Firing(0, "pageReceived", '{"page":0}', 0))
         return work.done()

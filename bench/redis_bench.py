@@ -207,7 +207,7 @@ def _grown(url: str, uid: str, trigger: str, size: int) -> Callable[[], None]:
 
     def many(session: Session) -> DecisionRun:
         work = UnitOfWork(session, manager.policy)
-        work.learn((yield work.need(trigger)))
+        work.absorb((yield work.need_for(trigger)))
         for _ in range(BATCH):
             work.fire(Firing(0, trigger, '{"page":0}', 0))
         return work.done()

@@ -15,6 +15,11 @@ from triggers.testing.conformance.steps import Steps
 #: Counts over the two small indexes of what is open; the only statement that walks through an index.
 COUNTING = {"backlog"}
 
+#: How single rows are found.
+FIRING = "SEARCH firings USING PRIMARY KEY (session=? AND number=?)"
+INSTANCE = "(session=? AND task=? AND number=?)"
+BY_ID = "SEARCH instances USING INTEGER PRIMARY KEY (rowid=?)"
+
 
 @pytest.fixture(params=["auto", "sqlite3"])
 def storage(request, tmp_path):
@@ -46,6 +51,59 @@ def test_no_statement_reads_a_whole_table(storage, name):
         assert all("USING" in step for step in scans)
     else:
         assert scans == []
+
+
+#: The rows of a big session, of which one statement wants a few.
+BIG = """
+INSERT INTO rule_sets VALUES (1, 'digest', '{}');
+INSERT INTO sessions VALUES (1, 'big', 1, 'default', 0, 0, NULL, '{}', 1, 1);
+INSERT INTO firings SELECT 1, value, 'trigger ' || value, '{}', value, 0, '', 'key ' || value, '' FROM n;
+INSERT INTO names SELECT 1, 'trigger ' || value, value, 1, value, 0 FROM n;
+INSERT INTO instances (id, session, task, number, status, created_at, modified_at, log_unresolved,
+        root, depth, retries, cascade_depth, taken, vetoes, history)
+    SELECT value, 1, 'task ' || (value % 100), value / 100, 'unstarted', 1, 1, value % 2, 0, 0, 0, 0, '{}', '[]', '' FROM n;
+INSERT INTO waiting SELECT 1, 'trigger ' || (value % 100), value FROM n;
+INSERT INTO logs SELECT value, 1, value, 1, 1, 1, 1, value, 20, '', '', '', '{}', NULL, '', 1, '', '', '', 0, 1 FROM n;
+"""
+
+
+def fill(storage):
+    """Let there be a big session."""
+    n = "WITH RECURSIVE n (value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n WHERE value < 20000) "
+    with storage._file.transaction() as run:
+        for statement in filter(str.strip, BIG.split(";")):
+            run(n + statement if "FROM n" in statement else statement)
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("names", ["SEARCH names USING PRIMARY KEY (session=? AND name=?)"]),
+        ("latest", ["SEARCH names USING PRIMARY KEY (session=? AND name=?)", FIRING]),
+        ("payloads", [FIRING]),
+        ("firings_numbered", [FIRING]),
+        ("keyed", ["SEARCH firings USING INDEX firings_key (session=? AND trigger=? AND key=?)"]),
+        ("unstarted", ["SEARCH instances USING INDEX instances_name (session=? AND task=?)"]),
+        ("instance", [f"SEARCH instances USING INDEX instances_name {INSTANCE}"]),
+        ("flagged", ["SEARCH instances USING INDEX instances_flagged (session=? AND log_unresolved>?)"]),
+        ("waiting", ["SEARCH waiting USING PRIMARY KEY (session=? AND trigger=?)", BY_ID]),
+        ("waiting_delete", ["SEARCH waiting USING PRIMARY KEY (session=? AND trigger=? AND instance=?)"]),
+        ("log_level", ["SEARCH logs USING INDEX logs_number (instance=? AND number>?)"]),
+        ("purge_check", ["SEARCH logs USING INTEGER PRIMARY KEY (rowid=?)", BY_ID]),
+    ],
+)
+def test_a_list_is_looked_up_by_the_whole_key(storage, name, steps, analyzed):
+    """Also in a big session, whether ANALYZE was run in the file or not."""
+    if analyzed:
+        fill(storage)
+        with storage._file.transaction() as run:
+            run("ANALYZE")
+    again = SqliteStorage(storage._file.url)
+    with again._file.reading() as run:
+        found = plan(run, SQL[name])
+    again.close()
+    assert [step for step in found if step.startswith("SEARCH")] == steps
 
 
 @pytest.mark.parametrize(

@@ -85,8 +85,8 @@ _IN_INDEX_ORDER: Final = (
     "next_at",
 )
 
-#: Statement → its settings: for a statement that reads an index in its order and stops early, and for one that
-#: can read a whole table.
+#: Statement → its settings: for a statement that reads an index in its order and stops early, and for one
+#: that can read a whole table.
 SETTINGS: Final[dict[str, tuple[Step, ...]]] = {
     **dict.fromkeys(_IN_INDEX_ORDER, (("index_order", ()),)),
     "purge_find": (("index_order", ()), ("no_statement_timeout", ())),

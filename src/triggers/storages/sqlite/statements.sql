@@ -37,7 +37,7 @@ SELECT id FROM rule_sets WHERE digest = ?
 -- name: keyed
 -- The firing that used an idempotency key before.
 SELECT {firing_columns}
-FROM firings WHERE session = ? AND trigger = ? AND key = ?
+FROM firings INDEXED BY firings_key WHERE session = ? AND trigger = ? AND key = ?
 
 -- name: names
 -- The counters of tasks and the latest firings of triggers.
@@ -96,7 +96,7 @@ SELECT {instance_columns} FROM instances WHERE session = ? AND task = ? AND numb
 
 -- name: unstarted
 -- Every unstarted instance of some tasks, for a decision about new rules.
-SELECT {instance_columns} FROM instances
+SELECT {instance_columns} FROM instances INDEXED BY instances_name
 WHERE session = ? AND status = 'unstarted' AND task IN (SELECT value FROM json_each(?)) ORDER BY id
 
 -- name: instance_insert
