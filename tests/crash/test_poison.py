@@ -345,7 +345,7 @@ def test_a_fork_in_the_middle_of_anything_leaves_no_lock_behind(world, act):
         assert app.join(60)
         acts = {
             "close": lambda: app.close(timeout=5),
-            "expect": app._expect,
+            "schedule_sweep": app._schedule_sweep,
             "run": lambda: (manager.fire("go", {"id": "2"}), app.start(), app.join(60), app.close()),
         }
         pool = next(iter(app._runners.values()))

@@ -33,7 +33,7 @@ from triggers.exceptions import (
     ManagerMismatchError,
     UnknownTaskError,
 )
-from triggers.heartbeat import Heartbeat
+from triggers.worker.heartbeat import Heartbeat
 from triggers.runners.inline import InlineRunner
 from triggers.storages.memory import MemoryStorage
 from triggers.storages.sqlite import SqliteStorage

@@ -16,6 +16,7 @@ SUFFIXES = {".py", ".sql", ".lua"}
 LONGER = {
     "src/triggers/core/values.py": "The codec of values: what is stored as what, in one place.",
     "src/triggers/testing/conformance/runners.py": "One suite: the promises of runners, in the order of their contract.",
+    "src/triggers/logs/logger.py": "One class: every method of `logging.Logger` that records.",
     "src/triggers/app.py": "To split: how an instance is routed to its runner can be a module of its own.",
     "src/triggers/worker/executor.py": "To split: the executor, and the attempt that it runs.",
     "src/triggers/logs/sanitizing/walk.py": "One recursive walk over any value, with a case for each kind of container.",
