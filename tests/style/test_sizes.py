@@ -44,7 +44,7 @@ LONGER = {
     "tests/runners/test_celery_runner.py": "To split by behavior: registering, sending, running eagerly.",
     "tests/scenarios/test_joined.py": "The same scenarios for every kind of connection.",
     "tests/scenarios/test_reviews.py": "To split: reviews, purges, and storages that are unavailable.",
-    "tests/scenarios/test_task_face.py": "To split by behavior: results, signals, kwargs, leases.",
+    "tests/scenarios/test_task_outcomes.py": "To split by behavior: results, signals, kwargs, leases.",
     "tests/simulation/world.py": "One simulated world: its clock, its processes, its scheduler.",
     "tests/storages/test_postgres_commits.py": "To split: round trips, and answers that get lost.",
     "tests/storages/test_redis_outages.py": "To split by the kind of outage.",
