@@ -27,7 +27,8 @@ PYTHON = $(shell for name in python3 python3.14 python3.13 python3.12 python3.11
 	&& { echo "$$name"; break; }; done)
 
 # The tests that run all of the core in one process: coverage does not measure other processes.
-DECIDE := tests/core tests/storages/test_memory.py tests/testing/test_harness.py tests/scenarios/test_reviews.py tests/scenarios/test_task_face.py
+DECIDE := tests/core tests/storages/test_memory.py tests/testing/test_harness.py \
+	tests/scenarios/test_reviews.py tests/scenarios/test_managers.py $(wildcard tests/scenarios/test_task_*.py)
 
 # The development environment contains the servers and Celery.
 demo: $(if $(STORAGE)$(RUNNER),$(DEV),$(RUNS))

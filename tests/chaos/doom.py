@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from tests.crash.world import Journal
 
 
-def _services(*steps: str) -> tuple[str, ...]:
+def _around(*steps: str) -> tuple[str, ...]:
     return tuple(f"{when} {step}" for step in steps for when in ("before", "after"))
 
 
-_FIRING: Final = _services("commit of configure", "commit of fire")
-_SWEEPING: Final = _services("expired", "commit of recover", "due")
-_RUNNING: Final = _services(
+_FIRING: Final = _around("commit of configure", "commit of fire")
+_SWEEPING: Final = _around("expired", "commit of recover", "due")
+_RUNNING: Final = _around(
     "commit of claim", "renew", "commit of keep_logs", "commit of finish", "commit of fail"
 )
-_REVIEWING: Final = _services("commit of replay", "commit of skip")
+_REVIEWING: Final = _around("commit of replay", "commit of skip")
 
 #: Role → the points at which its processes die.
 POINTS: Final[Mapping[str, tuple[str, ...]]] = {

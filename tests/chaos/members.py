@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.chaos.queue import Queue
-    from tests.crash.world import Fire
+    from tests.invariants import Fire
     from triggers import Triggers
     from triggers.runners.base import Runner, RunnerHost
     from triggers.storages.base import ReadyInstance

@@ -35,14 +35,14 @@ class Tricky(Producer):  # type: ignore[misc]
 
     def publish(self, body: Any, **options: Any) -> Any:
         """Publish a message, as fate has it."""
-        (commit_outcome,) = self.dice.choices([*FATES], [*FATES.values()])
-        if commit_outcome == "late":
+        (fate,) = self.dice.choices([*FATES], [*FATES.values()])
+        if fate == "late":
             self.late.append((body, options))
             if len(self.late) >= LATE:
                 while self.late:
                     held, how = self.late.pop()
                     super().publish(held, **how)
-        for _ in range({"once": 1, "twice": 2}.get(commit_outcome, 0)):
+        for _ in range({"once": 1, "twice": 2}.get(fate, 0)):
             super().publish(body, **options)
 
 

@@ -17,7 +17,8 @@ from tests.chaos.queue import Queue
 from tests.conftest import with_empty_database
 from tests.crash.checker import check
 from tests.crash.processes import begin, end, in_child
-from tests.crash.world import CONFIGURATION, Fire, World, wait_for
+from tests.crash.world import CONFIGURATION, World, wait_for
+from tests.invariants import Fire
 from triggers.core.decisions import rescue
 from triggers.runners.threads import ThreadsRunner
 from triggers.testing.conformance.steps import Steps

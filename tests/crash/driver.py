@@ -28,7 +28,7 @@ from triggers.runners.threads import ThreadsRunner
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.crash.world import Fire
+    from tests.invariants import Fire
     from triggers import Triggers
 
 #: How long a claim lasts, in seconds.

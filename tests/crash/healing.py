@@ -9,7 +9,8 @@ from tests.crash.world import CONFIGURATION, review
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tests.crash.world import Fire, World
+    from tests.crash.world import World
+    from tests.invariants import Fire
     from triggers import Triggers
 
 #: When the virtual time of these tests begins, in microseconds.

@@ -7,7 +7,8 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tests.crash.world import CONFIGURATION, Fire, World, plan
+from tests.crash.world import CONFIGURATION, World, plan
+from tests.invariants import Fire
 from triggers import FinalizingTriggerManager
 from triggers.core.decisions import AttemptReport, RetryTerms
 from triggers.core.names import split_instance_name
@@ -311,7 +312,7 @@ STEPS: dict[str, Step] = {
         _expired("t_subject#0", crash_budget=1), lambda scene: scene.app.sweep(), planned=False
     ),
     "refuse a ghost": Step(_replaced, _ghost, lost=2),
-    "hand over": Step(_then(Scene.fire_all, lambda scene: scene.clock.advance(31)), _dispatch),
+    "dispatch": Step(_then(Scene.fire_all, lambda scene: scene.clock.advance(31)), _dispatch),
     "run a task": Step(Scene.fire_all, lambda scene: scene.app.run(scene.uid, "t_subject", 0)),
 }
 

@@ -23,7 +23,7 @@ from tests.crash.steps import POLICY, STEPS, Scene
 from tests.crash.test_points import killed_everywhere
 from tests.crash.world import World
 from triggers.core import decisions
-from triggers.core.decisions.unit_of_work import RunnerHost
+from triggers.core.decisions.unit_of_work import UnitOfWork
 from triggers.core.exchange import Decision
 from triggers.core.state import Firing
 from triggers.core.status import Status
@@ -213,7 +213,7 @@ def a_result_cannot_be_stored(world: World) -> list[str]:
 
 def no_fence() -> None:
     """Who ends an instance is not asked for the fence of its claim."""
-    put(RunnerHost, "is_held", lambda _, instance, __: instance.status is Status.RUNNING)
+    put(UnitOfWork, "is_held", lambda _, instance, __: instance.status is Status.RUNNING)
     unguarded = re.sub(r"AND fence = (\?\d+)", r"AND \1 IS NOT NULL", SQL["instance_move"])
     assert unguarded != SQL["instance_move"]
     SQL["instance_move"] = unguarded
@@ -221,17 +221,17 @@ def no_fence() -> None:
 
 def cascade_apart() -> None:
     """An instance is finished in one commit, and its cascade fired in a second one."""
-    cascade = RunnerHost.cascade
+    cascade = UnitOfWork.cascade
 
     def finish(steps: Steps, attempt, result):
-        put(RunnerHost, "cascade", lambda *_: None)
+        put(UnitOfWork, "cascade", lambda *_: None)
         changes = steps.commit(decisions.finish(steps.policy, attempt, "{}"))
-        put(RunnerHost, "cascade", cascade)
+        put(UnitOfWork, "cascade", cascade)
 
         def fire_it(session):
-            work = RunnerHost(session, steps.policy)
-            instance = yield from work.one(attempt.task, attempt.number, cascade=True)
-            work.keep(instance)
+            work = UnitOfWork(session, steps.policy)
+            instance = yield from work.load_instance(attempt.task, attempt.number, cascade=True)
+            work.save_whole(instance)
             work.cascade(instance, json.dumps(result))
             return work.done()
 
@@ -311,12 +311,12 @@ def recover_without_fence_check() -> None:
 
     def recover(policy, task, number, *_):
         def begin(session):
-            work = RunnerHost(session, policy, head=False)
-            instance = yield from work.one(task, number)
+            work = UnitOfWork(session, policy, head=False)
+            instance = yield from work.load_instance(task, number)
             instance.crashes += 1
-            work.keep(instance)
+            work.save_whole(instance)
             instance.fence += 1
-            work.move(instance, Status.SCHEDULED, "lease lost by somebody")
+            work.transition(instance, Status.SCHEDULED, "lease lost by somebody")
             instance.run_at = instance.dispatch_after = session.now + 1
             return work.done()
 
@@ -349,8 +349,8 @@ def finish_before_validate() -> None:
 
     def finish(policy, attempt, result, rules):
         def begin(session):
-            work = RunnerHost(session, policy)
-            instance = yield from work.one(attempt.task, attempt.number, cascade=True)
+            work = UnitOfWork(session, policy)
+            instance = yield from work.load_instance(attempt.task, attempt.number, cascade=True)
             work.end(instance, Status.FINISHED, attempt)
             with contextlib.suppress(InvalidValueError):
                 work.cascade(instance, encode(result, "result"))
@@ -388,7 +388,7 @@ MUTANTS = [
         killed_at("fire, which completes joins"),
         r"after COMMIT: .* is still scheduled",
     ),
-    Mutant(delete_outbox_on_publish, killed_at("hand over"), r"after COMMIT: .* is still scheduled"),
+    Mutant(delete_outbox_on_publish, killed_at("dispatch"), r"after COMMIT: .* is still scheduled"),
     Mutant(
         no_dedupe,
         killed_at("fire, which makes an instance"),

@@ -11,10 +11,10 @@ import json
 import logging
 import os
 import time
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from tests.invariants import FINALIZING, Fire
 from triggers import FinalizingTriggerManager, Triggers, plugins
 from triggers.core.status import Status
 from triggers.exceptions import InvalidStatusError, StorageError, UnknownInstanceError, with_context
@@ -40,7 +40,7 @@ CONFIGURATION: dict[str, dict[str, Any]] = {
     "t_score": {"after": ["t_subject", "t_flaky", "t_failing"], "run": "plain"},
     "t_notes": {"after": ["note"], "andEvery": "note", "run": "plain"},
     "t_known": {"after": ["subjectKnown"], "run": "plain"},
-    "t_last": {"after": ["sessionFinalized"], "run": "plain"},
+    "t_last": {"after": [FINALIZING], "run": "plain"},
 }
 
 PAGES = 3
@@ -71,21 +71,6 @@ class Journal:
         if not self._path.exists():
             return []
         return [json.loads(line) for line in self._path.read_text("utf-8").splitlines()]
-
-
-@dataclass(frozen=True, slots=True)
-class Fire:
-    """Something that happens in a session."""
-
-    uid: str
-    trigger: str
-    identity: str
-    key: str | None
-
-    @property
-    def kwargs(self) -> dict[str, Any]:
-        """What there is to say about it: it names the occurrence, so that one without a key can be found, too."""
-        return {"id": self.identity}
 
 
 def plan(uid: str, *, notes: int = 1) -> list[Fire]:

@@ -12,8 +12,8 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 from tests.history.clients import CONFIGURATION
+from tests.invariants import differences, snapshot
 from triggers.core.values import decode
-from triggers.testing.conformance.machine import shown
 from triggers.testing.conformance.model import FAILED, FINISHED, RUNNING, SCHEDULED, UNSTARTED, Model
 from triggers.testing.conformance.steps import Steps
 
@@ -75,11 +75,9 @@ def replayed(calls: Iterable[Call], steps: Steps) -> list[str]:
         expected = _answer(model, call)
         if expected != call.result:
             problems.append(f"{call} should have been answered {expected}")
-    found, expected = _comparable(shown(steps)), _comparable(model.snapshot())
     return problems + [
-        f"{steps.uid}: {part} is {found[part]}, should be {expected[part]}"
-        for part in expected
-        if found[part] != expected[part]
+        f"{steps.uid}: {part} is {found}, should be {wanted}"
+        for part, (found, wanted) in differences(snapshot(steps), snapshot(model)).items()
     ]
 
 
@@ -102,12 +100,6 @@ def _answer(model: Model, call: Call) -> Any:
 
 def _scheduled(model: Model) -> list[str]:
     return sorted(name for step in model.last_step for name in step.scheduled)
-
-
-def _comparable(snapshot: dict[str, Any]) -> dict[str, Any]:
-    for instance in snapshot["instances"].values():
-        instance["error"] = instance["status"] == FAILED
-    return snapshot
 
 
 # -- numbers and real time --------------------------------------------------------------------------------------

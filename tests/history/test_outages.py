@@ -25,7 +25,7 @@ BUSY = 0.05
 RULES = {"t_work": {"after": ["go"], "run": "work"}, "t_next": {"after": ["t_work"], "run": "plain"}}
 
 
-class RunnerHost:
+class Work:
     """A task that begins, tells so, and goes on when it is told to."""
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ def test_while_another_process_holds_the_lock_a_firing_is_refused_and_nothing_ch
 def test_the_end_of_a_run_waits_for_the_lock_and_is_stored_once(path, locker, monkeypatch):
     """While its lease is trusted, the end of a run is tried again until the lock is free, with all that it said."""
     monkeypatch.setattr(execution, "LOG_PATIENCE", BUSY)
-    work = RunnerHost()
+    work = Work()
     with listening() as heard, application(path, work) as triggers:
         manager = triggers.session("one")
         manager.fire("go")
@@ -121,7 +121,7 @@ def test_the_end_of_a_run_waits_for_the_lock_and_is_stored_once(path, locker, mo
 def test_a_lock_that_outlasts_the_lease_costs_a_run_and_nothing_else(path, locker, monkeypatch):
     """Its lease gone, the end is given up; the sweep survives, and once the lock is free has the work done again."""
     monkeypatch.setattr(execution, "LOG_PATIENCE", BUSY)
-    work = RunnerHost()
+    work = Work()
     with listening() as heard, application(path, work, lease=timedelta(seconds=0.5)) as triggers:
         manager = triggers.session("one")
         manager.fire("go")
@@ -144,7 +144,7 @@ def test_a_lock_that_outlasts_the_lease_costs_a_run_and_nothing_else(path, locke
 
 def test_an_application_that_begins_while_the_file_is_locked_does_its_work_later(path, locker):
     """It starts, its sweep survives, a claim says that the file is busy; once the lock is free it does what is due."""
-    work = RunnerHost()
+    work = Work()
     work.go_on.set()
     with Triggers(f"sqlite:///{path}", runner=None) as elsewhere:
         elsewhere.session("one").fire("go")
@@ -176,7 +176,7 @@ def small(request, tmp_path):
 
 def test_a_disk_that_fills_up_in_the_middle_loses_nothing_that_was_acknowledged(small: SmallDisk | SmallFile):
     """Firings are refused until there is room; what was acknowledged is stored once, and all of it is done in the end."""
-    work = RunnerHost()
+    work = Work()
     storage = SqliteStorage(f"sqlite:///{small.path}?synchronous=normal", driver=small.driver())
     acknowledged: dict[str, int] = {}
     settings = {
@@ -239,7 +239,7 @@ def test_a_file_that_is_damaged_while_it_is_used_says_so(path):
     content[middle] = b"\xa5" * len(content[middle])
     path.write_bytes(content)
     damaged = r"a\.db is damaged or no SQLite file .*: restore it from a copy"
-    with listening() as heard, application(path, RunnerHost()) as triggers:
+    with listening() as heard, application(path, Work()) as triggers:
         heard.wait("a sweep failed; the next one tries again")
         with pytest.raises(StorageCorruptError, match=damaged):
             triggers.session("one").fire("said")

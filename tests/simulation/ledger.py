@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
+from tests.invariants import FINALIZING, differences, snapshot
 from triggers.core.status import Status
 from triggers.core.values import decode
-from triggers.testing.conformance.machine import REFUSALS, shown
+from triggers.testing.conformance.machine import REFUSALS
 from triggers.testing.conformance.model import RUNNING, SCHEDULED, Model
 from triggers.testing.conformance.steps import Steps
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
     from triggers.core.exchange import Changes
     from triggers.storages.base import Lease, Storage
-
-#: What a session of these simulations fires at its end.
-FINALIZING = "sessionFinalized"
 
 
 class Ledger:
@@ -71,10 +69,9 @@ class Ledger:
         """Compare every session, as it is stored, with its model; returns what is stored."""
         stored = {}
         for uid, model in self.models.items():
-            stored[uid] = _comparable(shown(Steps(storage, uid)))
-            expected = _comparable(model.snapshot())
-            for part, wanted in expected.items():
-                assert stored[uid][part] == wanted, f"session {uid}: {part}"
+            stored[uid] = snapshot(Steps(storage, uid))
+            for part, (found, wanted) in differences(stored[uid], snapshot(model)).items():
+                assert found == wanted, f"session {uid}: {part}"
         return stored
 
     # -- the application -------------------------------------------------------------------------------------
@@ -185,10 +182,3 @@ def _check_effects(model: Model, changes: Changes) -> None:
             instance.name for instance in touched if instance.status is status and instance.parent is None
         }
         assert found == {name for each in step for name in getattr(each, wanted)}
-
-
-def _comparable(snapshot: dict[str, Any]) -> dict[str, Any]:
-    """A snapshot without the words of the errors."""
-    for instance in snapshot["instances"].values():
-        instance["error"] = instance["status"] == "failed"
-    return snapshot

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from tests.invariants import FINALIZING
 from triggers.task import Registry, task
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def configuration(dice: random.Random) -> dict[str, Any]:
             rule["unless"] = _condition(dice, names)
         rules[f"t_{number}"] = rule
     if dice.random() < 0.3:
-        rules["t_last"] = {"after": ["sessionFinalized"], "run": "works"}
+        rules["t_last"] = {"after": [FINALIZING], "run": "works"}
     return rules
 
 

@@ -18,7 +18,7 @@ import pytest
 from tests.simulation.ending import check
 from tests.simulation.world import Ground, World
 from triggers.core import decisions
-from triggers.core.decisions.unit_of_work import RunnerHost
+from triggers.core.decisions.unit_of_work import UnitOfWork
 from triggers.core.status import Status
 from triggers.storages.memory import MemoryStorage
 from triggers.storages.sqlite import SqliteStorage
@@ -183,12 +183,12 @@ def _without_cascade(work, instance, result):
 
 
 MUTANTS = {
-    "no fence": lambda patch: patch.setattr(RunnerHost, "is_held", _without_fence),
-    "no cascade": lambda patch: patch.setattr(RunnerHost, "cascade", _without_cascade),
+    "no fence": lambda patch: patch.setattr(UnitOfWork, "is_held", _without_fence),
+    "no cascade": lambda patch: patch.setattr(UnitOfWork, "cascade", _without_cascade),
     "no keys": lambda patch: patch.setattr(MemoryStorage, "commit", _without_keys(MemoryStorage.commit)),
     "no sweep": lambda patch: patch.setattr(Sweep, "once", lambda sweep, include_recent=False: None),
-    "no hand-over by the sweep": lambda patch: patch.setattr(
-        Sweep, "_hand_over", lambda sweep, include_recent: 0
+    "no dispatch by the sweep": lambda patch: patch.setattr(
+        Sweep, "_dispatch", lambda sweep, include_recent: 0
     ),
     "recovery of what is not late": lambda patch: patch.setattr(
         decisions, "recover", _eager(decisions.recover)
@@ -213,14 +213,14 @@ def _eager(recover):
 
     def recover_anyway(policy, task, number, fence, lost):
         def begin(session):
-            work = RunnerHost(session, policy, head=False)
-            instance = yield from work.one(task, number)
+            work = UnitOfWork(session, policy, head=False)
+            instance = yield from work.load_instance(task, number)
             if instance.status is not Status.RUNNING:
                 return work.refuse("it does not run")
             instance.crashes += 1
-            work.keep(instance)
+            work.save_whole(instance)
             instance.fence = max(instance.fence, fence) + 1
-            work.move(instance, Status.SCHEDULED, "lease lost")
+            work.transition(instance, Status.SCHEDULED, "lease lost")
             instance.run_at = instance.dispatch_after = session.now
             return work.done()
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.simulation.ending import Fire
+from tests.invariants import Fire
 from tests.simulation.ledger import Ledger
 from tests.simulation.process import INTERLEAVED, Life
-from tests.simulation.tasks import configuration, make_registry
+from tests.simulation.tasks import TRIGGERS, configuration, make_registry
 from triggers.core.status import Status
 from triggers.exceptions import (
     IdempotencyConflictError,
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 PROCESSES = 3
 SESSIONS = ("one", "two")
-TRIGGERS = ("a", "b", "c", "d")
 
 #: Actions of the scheduler before everything is brought to rest.
 ACTIONS = 280
@@ -123,6 +122,8 @@ class World:
         self.starts: Counter[tuple[str, str, int]] = Counter()
         self.fires = self._plan()
         self.waiting = list(self.fires)
+        self.acknowledged: defaultdict[Fire, list[int]] = defaultdict(list)
+        self.tries: Counter[Fire] = Counter()
         self._ground = ground
         self._births = 0
         self._depth = 0
@@ -235,12 +236,12 @@ class World:
             return None
         fire = self.dice.choice(self.waiting)
         self.send(life, fire)
-        return f"{life.name} {fire.what} as {fire.numbers[-1]}"
+        return f"{life.name} {fire.identity} as {self.acknowledged[fire][-1]}"
 
     def send(self, life: Life, fire: Fire) -> None:
         """Fire it; what is not known to be stored is tried again only where it has a key."""
-        fire.tries += 1
-        known = bool(fire.numbers)
+        self.tries[fire] += 1
+        known = bool(self.acknowledged[fire])
         if fire.key is None:
             self.waiting.remove(fire)
         try:
@@ -248,16 +249,16 @@ class World:
         except StorageBusyError:
             if fire.key is None:
                 self.waiting.append(fire)
-                fire.tries -= 1
+                self.tries[fire] -= 1
             raise
         assert done.duplicate or not known, f"{fire} was stored once more"
-        fire.numbers.append(done.number)
+        self.acknowledged[fire].append(done.number)
         if fire in self.waiting and self.dice.random() < 0.7:
             self.waiting.remove(fire)
 
     def forge(self) -> str | None:
         """A key is used again for something else."""
-        life, known = self._any(), [fire for fire in self.fires if fire.key and fire.numbers]
+        life, known = self._any(), [fire for fire in self.fires if fire.key and self.acknowledged[fire]]
         if life is None or not known:
             return None
         fire = self.dice.choice(known)
@@ -299,7 +300,7 @@ class World:
     def sweep(self) -> str | None:
         """A process sweeps."""
         life = self._any()
-        return life and f"{life.name} {life.triggers.sweep(everything=self.dice.random() < 0.2)}"
+        return life and f"{life.name} {life.triggers.sweep(include_recent=self.dice.random() < 0.2)}"
 
     def pull(self) -> str | None:
         """A process with nothing to do asks for work."""
@@ -409,7 +410,7 @@ class World:
 
     # -- at rest -----------------------------------------------------------------------------------------------
 
-    def pause_sweeping(self) -> None:
+    def rest(self) -> None:
         """Let everything that lives go on until there is nothing left to do.
 
         Raises:
@@ -420,7 +421,7 @@ class World:
             life.paused = False
         life = self._start()
         for _ in range(ROUNDS):
-            for fire in [fire for fire in self.waiting if fire.key or not fire.tries]:
+            for fire in [fire for fire in self.waiting if fire.key or not self.tries[fire]]:
                 self.send(life, fire)
             self.waiting = []
             life.triggers.sweep()

@@ -28,7 +28,7 @@ from triggers.storages.sqlite import SqliteStorage
 from triggers.storages.sqlite.file import (
     APPLICATION_ID,
     NETWORK_FILE_SYSTEMS,
-    _check_file_system,
+    check_file_system,
 )
 from triggers.storages.sqlite.url import SqliteUrl, is_safe, load_driver
 from triggers.testing.conformance.fixtures import SURVEY, at_once
@@ -554,10 +554,10 @@ def test_network_file_systems_are_refused(tmp_path, path, kind):
     mounts = tmp_path / "mounts"
     mounts.write_text(MOUNTS)
     if kind is None:
-        assert _check_file_system(path, str(mounts)) is None
+        assert check_file_system(path, str(mounts)) is None
         return
     with pytest.raises(StorageError, match=rf"a network file system \({kind}\).*use a local disk"):
-        _check_file_system(path, str(mounts))
+        check_file_system(path, str(mounts))
     assert kind in NETWORK_FILE_SYSTEMS
 
 
@@ -569,12 +569,12 @@ def test_a_link_to_a_network_file_system_is_followed(tmp_path):
     mounts = tmp_path / "mounts"
     mounts.write_text(f"/dev/vda / ext4 rw 0 0\nserver:/far {far} nfs rw 0 0\n")
     with pytest.raises(StorageError, match="network"):
-        _check_file_system(str(tmp_path / "near" / "survey.db"), str(mounts))
+        check_file_system(str(tmp_path / "near" / "survey.db"), str(mounts))
 
 
 def test_a_system_that_lists_no_mounts_is_trusted(tmp_path):
     """Where nothing can be known nothing is refused."""
-    assert _check_file_system("/var/lib/survey.db", str(tmp_path / "nothing")) is None
+    assert check_file_system("/var/lib/survey.db", str(tmp_path / "nothing")) is None
 
 
 # -- URLs -----------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import pytest
 import triggers
 
 PACKAGE = Path(triggers.__file__).parent
+TESTS = Path(__file__).parents[1]
 
 
 def sources(package: Path) -> dict[str, tuple[str, str]]:
@@ -103,3 +104,21 @@ def test_a_package_that_is_imported_is_not_its_modules():
     }
     assert import_graph(modules) == {"pack": {"pack.a"}, "pack.a": {"pack.b"}, "pack.b": set()}
     assert cycle_in(import_graph(modules)) == []
+
+
+def private_imports(source: str) -> list[str]:
+    """The names with a leading underscore that a module imports from the library."""
+    return [
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "triggers"
+        for alias in node.names
+        if alias.name.startswith("_") and not alias.name.startswith("__")
+    ]
+
+
+def test_no_test_imports_a_private_name():
+    """A test of a private function would have to change with the code. Tests check behavior."""
+    found = {path.name: private_imports(path.read_text("utf-8")) for path in TESTS.rglob("*.py")}
+    assert {name: names for name, names in found.items() if names} == {}
+    assert private_imports("from triggers.a import b, _c, __version__") == ["triggers.a._c"]

@@ -33,7 +33,6 @@ LONGER = {
     "src/triggers/testing/servers/proxy.py": "One proxy with the ways in which a network fails.",
     "tests/chaos/campaign.py": "One program: the storm, from the first process to its report.",
     "tests/core/test_configuration.py": "A test for each problem that a configuration can have.",
-    "tests/crash/checker.py": "To split: it shares a base with the checkers of the other kill tests.",
     "tests/crash/test_mutants.py": "A mutant for each safeguard of the protocol.",
     "tests/crash/test_poison.py": "To split: tasks that kill their process, and processes that are stopped.",
     "tests/demo/test_demo.py": "One scenario, the questionnaire, seen from all sides.",
@@ -44,13 +43,11 @@ LONGER = {
     "tests/runners/test_celery_runner.py": "To split by behavior: registering, sending, running eagerly.",
     "tests/scenarios/test_joined.py": "The same scenarios for every kind of connection.",
     "tests/scenarios/test_reviews.py": "To split: reviews, purges, and storages that are unavailable.",
-    "tests/scenarios/test_task_outcomes.py": "To split by behavior: results, signals, kwargs, leases.",
     "tests/simulation/world.py": "One simulated world: its clock, its processes, its scheduler.",
     "tests/storages/test_postgres_commits.py": "To split: round trips, and answers that get lost.",
     "tests/storages/test_redis_outages.py": "To split by the kind of outage.",
     "tests/storages/test_sqlite_file.py": "To split: several processes, full disks, files of other programs.",
     "tests/testing/test_faults.py": "A test for each kind of fault that can be injected.",
-    "tests/testing/test_model.py": "To split by rule: the expected values of the reference model.",
 }
 
 SIZES = {

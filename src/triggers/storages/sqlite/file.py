@@ -110,7 +110,7 @@ class SqliteFile:
             StorageError: it cannot be used; the file is as it was.
         """
         try:
-            _check_file_system(self.path)
+            check_file_system(self.path)
             _create(self.path)
         except OSError as error:
             message = f"{self.path[:MAX_SHOWN]} cannot be opened: {error.strerror}"
@@ -409,7 +409,7 @@ SMALLEST_FILE: Final = 512
 _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 
 
-def _check_file_system(path: str, mounts: str = "/proc/self/mounts") -> None:
+def check_file_system(path: str, mounts: str = "/proc/self/mounts") -> None:
     """Refuse a network file system, as far as the system tells (Linux does).
 
     Raises:
