@@ -1,6 +1,7 @@
-"""Fixtures for pytest, which imports this module at every start, also for tests of other packages.
+"""Fixtures for pytest.
 
-So it is outside of the package, and imports the package only when a test uses a fixture.
+pytest imports this module at every start, so it is outside the package, and imports the package only when a
+test uses a fixture.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def triggers_clock() -> VirtualClock:
-    """The virtual clock of `triggers_harness`, which only moves when a test moves it."""
+    """The virtual clock of `triggers_harness`, which changes only when a test moves it."""
     from triggers.testing.clock import VirtualClock  # noqa: PLC0415 - as the module says
 
     return VirtualClock()
@@ -35,7 +36,7 @@ def triggers_faults() -> Faults:
 
 @pytest.fixture
 def triggers_harness_options() -> Mapping[str, Any]:
-    """Options of `triggers_harness`; override this fixture to pass a registry or a manager."""
+    """Options of `triggers_harness`. Override this fixture to set a registry, a manager and so on."""
     return {}
 
 
@@ -43,7 +44,7 @@ def triggers_harness_options() -> Mapping[str, Any]:
 def triggers_harness(
     triggers_clock: VirtualClock, triggers_faults: Faults, triggers_harness_options: Mapping[str, Any]
 ) -> Iterator[TriggersHarness]:
-    """A :class:`~triggers.testing.TriggersHarness`, closed after the test."""
+    """A :class:`~triggers.testing.TriggersHarness`, which is closed after the test."""
     from triggers.testing.harness import TriggersHarness  # noqa: PLC0415 - as the module says
 
     options = {"clock": triggers_clock, "faults": triggers_faults, **triggers_harness_options}

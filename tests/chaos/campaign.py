@@ -327,14 +327,11 @@ class Campaign:
 
     def servers(self) -> Iterator[int]:
         """Processes that are not to be killed."""
-        keepers = [self.storage, self.broker]
-        for server in keepers:
-            if server and server._process:
-                yield from family(server._process._keeper.pid)
-                if isinstance(server, RabbitServer) and server._mapper:
-                    yield from family(server._mapper._keeper.pid)
+        for server in (self.storage, self.broker):
+            if server:
+                yield from server.processes
         if self.network:
-            yield self.network._pid
+            yield self.network.pid
 
     def finish(self) -> None:
         """Let all be done that is left."""

@@ -25,7 +25,7 @@ class Network:
 
     def __init__(self, target: str) -> None:
         self._here, there = socket.socketpair()
-        self._pid = begin(lambda: _serve(target, self._here, there))
+        self.pid = begin(lambda: _serve(target, self._here, there))
         self._owner = os.getpid()
         there.close()
         self._answers = self._here.makefile("r")
@@ -66,7 +66,7 @@ class Network:
             self._here.shutdown(socket.SHUT_RDWR)  # those who were forked meanwhile have it, too
             self._answers.close()
             self._here.close()
-            end(self._pid)
+            end(self.pid)
 
     def _ask(self, what: str, *given: Any) -> Any:
         self._here.sendall(json.dumps([what, *given]).encode() + b"\n")

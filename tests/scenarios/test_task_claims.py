@@ -150,7 +150,7 @@ def test_a_status_set_by_hand_shuts_the_worker_out(tasks, session, check):
 # -- processes that differ -----------------------------------------------------------------------------------
 
 
-def test_a_worker_without_the_task_gives_it_back(tasks):
+def test_a_worker_without_the_task_returns_the_instance(tasks):
     """It is offered again with growing pauses, no crash is counted, and it runs once a worker has the task."""
     with TriggersHarness(registry=tasks, complete_registry=False) as harness:
         session = harness.session("s")

@@ -21,7 +21,6 @@ NOT_YET = frozenset(
         "fork.py",
         "runners",
         "storages",
-        "testing",
         "worker",
     }
 )

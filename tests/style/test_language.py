@@ -31,7 +31,6 @@ NOT_YET = frozenset(
         "runners",
         "storages",
         "task.py",
-        "testing",
         "worker",
     }
 )

@@ -75,7 +75,7 @@ def test_each_status_has_its_assertion(check, status):
             continue
         with pytest.raises(AssertionError) as failed:
             holds(name)
-        assert f"{name} of session 'respondent-17' is {there}, and should be {status}" in str(failed.value)
+        assert f"{name} of session 'respondent-17' is {there}, but should be {status}" in str(failed.value)
 
 
 def test_a_running_instance_is_running():
@@ -128,14 +128,17 @@ def test_a_failure_has_a_type(check, kind):
 def test_a_failure_of_another_type_is_another_failure(check):
     """Another type, a base class, too, or another message is an error that says what was found."""
     with pytest.raises(
-        AssertionError, match=r"failed with builtins.ValueError, and should have with builtins.Exception"
+        AssertionError,
+        match=r"failed with builtins.ValueError, but should have failed with builtins.Exception",
     ):
         check.assert_instance_failed("t_fail#0", Exception)
     with pytest.raises(
-        AssertionError, match=r"failed with builtins.ValueError, and should have with LookupError"
+        AssertionError, match=r"failed with builtins.ValueError, but should have failed with LookupError"
     ):
         check.assert_instance_failed("t_fail#0", "LookupError")
-    with pytest.raises(AssertionError, match=r"(?s)'Response data failed spam check.'.*not found:\n  'ham'"):
+    with pytest.raises(
+        AssertionError, match=r"(?s)'Response data failed spam check.'.*does not match\n  'ham'"
+    ):
         check.assert_instance_failed("t_fail#0", match="ham")
 
 
@@ -185,7 +188,7 @@ def test_long_logs_are_cut():
         session.update_configuration({"t_x": {"after": ["begun"], "run": "chat"}})
         session.fire("begun")
         story = harness.check("s").describe("t_x#0")
-    assert "log: 230 records, the last 50 of them" in story
+    assert "log: 230 records, of which the last 50 are shown" in story
     assert "word 229." in story
     assert "word 180." in story
     assert "word 179." not in story
@@ -195,7 +198,7 @@ def test_an_instance_that_is_not_there(check):
     """A missing instance is found missing; where it should be there, the message explains its task and lists the rest."""
     check.assert_instance_missing("t_after_fail#0")
     with pytest.raises(
-        AssertionError, match="t_fail#0 of session 'respondent-17' is failed, and should not be there"
+        AssertionError, match="t_fail#0 of session 'respondent-17' is failed, but should not exist"
     ):
         check.assert_instance_missing("t_fail#0")
     with pytest.raises(AssertionError) as failed:
@@ -210,7 +213,7 @@ def test_an_instance_that_is_not_there(check):
 
 def test_an_empty_session_is_said_to_be_empty():
     """In a session without instances the message says that there are none."""
-    with TriggersHarness() as harness, pytest.raises(AssertionError, match="no instances at all"):
+    with TriggersHarness() as harness, pytest.raises(AssertionError, match="the session has no instances"):
         harness.check("nobody").assert_instance_finished("t_x#0")
 
 
@@ -221,24 +224,24 @@ def test_unresolved_tasks(check):
         check.assert_unresolved_tasks(["t_wait", "t_skip", "t_nobody"])
     message = str(failed.value)
     assert (
-        "unresolved tasks of session 'respondent-17' are\n  t_after_fail, t_fail, t_retry, t_wait\nand should be"
+        "unresolved tasks of session 'respondent-17' are\n  t_after_fail, t_fail, t_retry, t_wait\nbut should be"
         in message
     )
     assert "why: t_fail has 1 failed instance" in message
     assert "why: t_skip has 1 skipped instance" in message
-    assert "t_nobody is no task of this session" in message
+    assert "t_nobody is not a task of this session" in message
     assert "t_wait#0 waits" not in message
 
 
 def test_unresolved_instances(check):
-    """The unresolved instances are compared in any order; a difference is shown with the story of each."""
+    """The unresolved instances are compared in any order; a difference is shown with the description of each."""
     check.assert_unresolved_instances(["t_wait#0", "t_fail#0", "t_retry#1"])
     with pytest.raises(AssertionError) as failed:
         check.assert_unresolved_instances(["t_wait#0", "t_warn#0", "t_warn#7"])
     message = str(failed.value)
     assert "t_fail#0:\n  status: failed" in message
     assert "t_warn#0:\n  status: finished" in message
-    assert "there is no t_warn#7" in message
+    assert "t_warn#7 does not exist" in message
     assert "t_wait#0:" not in message
 
 
@@ -246,7 +249,7 @@ def test_unresolved_logs(check, session):
     """Instances with records that ask for a review are compared; a difference is shown with their logs."""
     check.assert_unresolved_logs(["t_fail#0", "t_warn#0"])
     check.assert_unresolved_logs(["t_fail#0"], min_level=40)
-    with pytest.raises(AssertionError, match=r"(?s)from WARNING on of .*and should be\n  none") as failed:
+    with pytest.raises(AssertionError, match=r"(?s)at WARNING or above of .*but should be\n  none") as failed:
         check.assert_no_unresolved_logs()
     assert "Something is odd." in str(failed.value)
     session.mark_instance_logs_resolved("t_warn#0")
@@ -255,10 +258,10 @@ def test_unresolved_logs(check, session):
 
 
 def test_finalising(check, session):
-    """A session that is not finalised is said to be so with what holds it up; one that is, shortly."""
+    """A failure says that the session is not finalized and why, or that it is."""
     check.assert_not_finalized()
     with pytest.raises(
-        AssertionError, match=r"(?s)is not finalised, and should be\n.*t_wait#0 waits for never"
+        AssertionError, match=r"(?s)is not finalized, but should be\n.*t_wait#0 waits for never"
     ):
         check.assert_finalized()
     with TriggersHarness(manager=FinalizingTriggerManager) as harness:
@@ -266,7 +269,7 @@ def test_finalising(check, session):
         done.update_configuration({"t_x": {"after": ["begun"], "run": "triggers.testing.PassThrough"}})
         done.fire("begun")
         harness.check(done).assert_finalized()
-        with pytest.raises(AssertionError, match="is finalised, and should not be"):
+        with pytest.raises(AssertionError, match="is finalized, but should not be"):
             harness.check(done).assert_not_finalized()
 
 

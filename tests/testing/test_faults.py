@@ -152,7 +152,7 @@ def test_the_dead_stay_dead():
             harness.triggers.sweep,
             lambda: harness.triggers.storage.reader,
         ):
-            with pytest.raises(InjectedCrash, match="dead since 'before commit of claim'"):
+            with pytest.raises(InjectedCrash, match="the process died at 'before commit of claim'"):
                 call()
         reached = len(faults.reached)
         harness.restart()
@@ -346,8 +346,8 @@ def hint(number):
 
 def test_hints_have_their_fate():
     """A hint is delivered, lost, repeated, or held back until it is asked for, the latest first."""
-    fates = ["deliver", "drop", "twice", "late", "late"]
-    runner = FaultyRunner(heard := Heard(), lambda due: fates[due.number])
+    deliveries = ["deliver", "drop", "twice", "late", "late"]
+    runner = FaultyRunner(heard := Heard(), lambda due: deliveries[due.number])
     runner.start(None)
     for number in range(5):
         runner.submit(hint(number))
@@ -361,16 +361,16 @@ def test_hints_have_their_fate():
 
 
 def test_chance_is_seeded():
-    """The same seed gives the same fates, in about the parts asked for; parts of more than a whole are refused."""
-    fates, again = (by_chance(7, drop=0.5, late=0.25) for _ in range(2))
-    drawn = [fates(hint(n)) for n in range(1_000)]
+    """The same seed makes the same choices, in about the given fractions; fractions above 1 in all are refused."""
+    chosen, again = (by_chance(7, drop=0.5, late=0.25) for _ in range(2))
+    drawn = [chosen(hint(n)) for n in range(1_000)]
     assert drawn == [again(hint(n)) for n in range(1_000)]
     counted = collections.Counter(drawn)
     assert set(counted) == {"drop", "late", "deliver"}
     assert 400 < counted["drop"] < 600
-    with pytest.raises(ValueError, match="one whole"):
+    with pytest.raises(ValueError, match="must be fractions"):
         by_chance(1, drop=0.9, twice=0.2)
-    with pytest.raises(ValueError, match="one whole"):
+    with pytest.raises(ValueError, match="must be fractions"):
         by_chance(1, drop=-0.1)
 
 

@@ -49,5 +49,5 @@ def test_each_order_is_a_list_of_its_own():
 
 def test_a_sample_needs_an_order():
     """A sample of nothing would prove nothing."""
-    with pytest.raises(ValueError, match="at least 1 order, not 0"):
+    with pytest.raises(ValueError, match="sample must be at least 1, not 0"):
         next(orders([1, 2], sample=0))

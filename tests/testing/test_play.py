@@ -60,7 +60,7 @@ def test_the_first_difference_of_order_is_reported():
     assert (difference.order, difference.crash, difference.number) == (("b", "a"), None, 0)
     assert difference.expected["instances"] == {"t_x": [("finished", {"took": ["a"]}, None)]}
     message = str(difference)
-    assert message.startswith("the order b, a, without a crash ends otherwise (- expected, + found):")
+    assert message.startswith("the order b, a, without a crash ends in another state (- expected, + found):")
     assert "-  'instances': {'t_x': [('finished', {'took': ['a']}, None)]}," in message
     assert "+  'instances': {'t_x': [('finished', {'took': ['b']}, None)]}," in message
 
@@ -80,7 +80,7 @@ def test_the_first_difference_of_a_crash_is_reported():
     with pytest.raises(PlayDifference) as found:
         play(configuration, ["a"], registry=tasks, snapshot=sent)
     assert found.value.crash == "before commit of finish"
-    assert "with a crash at point 5, 'before commit of finish', ends otherwise" in str(found.value)
+    assert "with a crash at point 5, 'before commit of finish', ends in another state" in str(found.value)
     letters.clear()
     once = play(configuration, ["a"], registry=tasks, snapshot=lambda manager: sorted(set(sent(manager))))
     assert once.crashes == once.points.total() == 10
@@ -184,7 +184,7 @@ def test_a_run_that_does_not_end_is_reported():
         == 2
     )
     with pytest.raises(
-        AssertionError, match="still to be done:\nsession 'play': t_x has 1 scheduled instance"
+        AssertionError, match="still scheduled or running:\nsession 'play': t_x has 1 scheduled instance"
     ) as found:
         play(configuration, ["a", "b"], storage=lambda clock, _: Forgetful(clock=clock))
     assert found.value.__notes__ == ["in the order a, b, crashed at 'after commit of fire'"]

@@ -125,7 +125,7 @@ def test_a_failure_points_at_the_test(run):
     result.stdout.fnmatch_lines(
         [
             '>       triggers_harness.check("s").assert_instance_finished("t_x#0")',
-            "E       AssertionError: t_x#0 of session 's' is failed, and should be finished",
+            "E       AssertionError: t_x#0 of session 's' is failed, but should be finished",
             "E         error: FailingError: This task always fails.",
             "test_a_failure_points_at_the_test.py:5: AssertionError",
         ]
@@ -157,7 +157,7 @@ def test_the_tests_on_the_how_to_page_pass(run):
     """The page's blocks are a test module: the tests in it, which the page only defines, pass."""
     text = (ROOT / "docs" / "how-to" / "test-your-tasks.md").read_text("utf-8")
     blocks = [block.split("\n```", 1)[0] for block in text.split("```python\n")[1:]]
-    some = "test_the_subject or test_what_is_handed_over_runs or test_a_decision_that_raises_changes_nothing"
+    some = "test_the_subject or test_a_submitted_instance_runs or test_a_decision_that_raises_changes_nothing"
     outcomes = run("\n\n".join(blocks), "-k", some).parseoutcomes()
     assert outcomes.keys() == {"passed", "deselected"}
     assert outcomes["passed"] == 3

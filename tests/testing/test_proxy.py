@@ -267,12 +267,12 @@ def test_a_url_leads_through_the_proxy(url, through):
 
 def test_a_target_that_is_no_url_gives_none(proxy):
     """Asked for a URL, a proxy whose target has none says what to use."""
-    with pytest.raises(ValueError, match="use its address"):
+    with pytest.raises(ValueError, match="use the proxy's address"):
         _ = proxy.url
 
 
 @pytest.mark.parametrize(("pattern", "times"), [(b"", 1), (b"x", 0)])
 def test_an_order_that_means_nothing_is_refused(proxy, pattern, times):
     """Nothing to wait for, or no times, is a mistake."""
-    with pytest.raises(ValueError, match="at least one byte, at least once"):
+    with pytest.raises(ValueError, match="must not be empty and times must be at least 1"):
         proxy.cut_after(pattern, times)

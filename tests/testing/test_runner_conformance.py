@@ -13,7 +13,7 @@ import pytest
 from triggers.runners.threads import ThreadsRunner
 from triggers.testing.conformance import runners as runner_conformance
 
-runner_conformance.PATIENCE = PATIENCE_OF_TEST
+runner_conformance.TIMEOUT = TIMEOUT_OF_TEST
 runner_conformance.MANY = 24
 
 
@@ -70,7 +70,7 @@ def failing(pytester):
     """Runs the suite on a runner of that kind and returns the names of the tests that fail."""
 
     def failing(kind, wanted, timeout):
-        pytester.makepyfile(SUITE.replace("KIND", kind).replace("PATIENCE_OF_TEST", str(timeout)))
+        pytester.makepyfile(SUITE.replace("KIND", kind).replace("TIMEOUT_OF_TEST", str(timeout)))
         result = pytester.runpytest("-p", "no:cacheprovider", "-p", "no:xdist", "-rf", "-q", "-k", wanted)
         outcomes = result.parseoutcomes()
         assert outcomes.get("errors", 0) == 0
@@ -85,11 +85,11 @@ def failing(pytester):
     ("kind", "broken"),
     [
         ("Blocking", "test_submit_returns_at_once"),
-        ("Forgetful", "test_everything_runs_in_the_end"),
+        ("Forgetful", "test_more_instances_than_hints_run"),
         ("Hasty", "test_close_waits_for_what_runs"),
         ("Undead", "test_nothing_runs_after_close"),
         ("Childless", "test_a_forked_process_has_a_runner"),
-        ("Stubborn", "test_close_gives_up_in_time"),
+        ("Stubborn", "test_close_returns_after_its_timeout"),
     ],
 )
 def test_a_broken_promise_is_seen(failing, kind, broken):

@@ -1,9 +1,9 @@
-"""Everything that the tests of an application need, and of a storage or runner that somebody else wrote.
+"""Tools to test an application that uses Triggers, or a storage or runner of your own.
 
-The suites for storages and runners, and the strategies for Hypothesis, are in modules of their own
-(:mod:`triggers.testing.conformance`, :mod:`triggers.testing.conformance.runners`,
-:mod:`triggers.testing.conformance.strategies`), since they need pytest and Hypothesis. What is here needs
-neither.
+Nothing in this module needs a test framework. The conformance suites for storages and runners, and the
+strategies for Hypothesis, need pytest and Hypothesis, so they are separate modules:
+:mod:`triggers.testing.conformance`, :mod:`triggers.testing.conformance.runners` and
+:mod:`triggers.testing.conformance.strategies`.
 """
 
 from triggers.testing.assertions import SessionAssertions

@@ -1,7 +1,7 @@
-"""Assertions about a session, whose failure says why.
+"""Assertions about a session. A failure says why.
 
-They work on any session in any storage, and need no test framework: each raises :class:`AssertionError`
-with the story of the instance.
+They work on any session in any storage, and need no test framework. An assertion that fails raises
+:class:`AssertionError` with everything that is stored about the instance.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ if TYPE_CHECKING:
 
     from triggers.manager import TriggerManager
 
-#: Records of an instance that a message shows: the latest ones.
+#: How many records of an instance a message shows at most: the latest ones.
 SHOWN_RECORDS: Final = 50
 
-#: Instances that a message lists.
+#: How many instances a message lists at most.
 SHOWN_INSTANCES: Final = 50
 
 _ANYTHING: Final[Any] = object()
 
 
 class SessionAssertions:
-    """Assertions about one session; each call looks at what is stored then.
+    """Assertions about one session. Each call reads what is stored at that time.
 
-    An assertion about an instance returns that instance. One that fails shows what is stored of it: its
-    status and history, why it waits, its error with context and traceback, and its log.
+    An assertion about an instance returns the instance. If the assertion fails, its message shows what is
+    stored about the instance: its status and history, why it waits, its error with context and traceback, and
+    its log.
 
     Args:
-        session: its manager, or its view (``manager.storage``).
+        session: the manager of the session, or its view (``manager.storage``).
     """
 
     def __init__(self, session: TriggerManager | SessionView) -> None:
@@ -48,23 +49,24 @@ class SessionAssertions:
     def __repr__(self) -> str:
         return f"<SessionAssertions about {self.view.uid!r}>"
 
-    # -- the statuses -----------------------------------------------------------------------------------
+    # -- statuses ---------------------------------------------------------------------------------------
 
     def assert_instance_finished(
         self, name: str, expected_result: Mapping[str, Any] | None = _ANYTHING
     ) -> TaskInstance:
-        """The instance has finished.
+        """Assert that the instance has finished.
 
         Args:
-            name: of the instance.
-            expected_result: what it returned; None and ``{}`` are the same. Unless given, anything will do.
+            name: the name of the instance.
+            expected_result: the result to compare with; None and ``{}`` are the same. Without it, any result
+                passes.
         """
         __tracebackhide__ = True
         instance = self._in_status(name, Status.FINISHED)
         if expected_result is not _ANYTHING and (instance.result or {}) != (expected_result or {}):
             self._fail(
                 f"{name} of session {self.view.uid!r} has finished with\n{_data(instance.result)}\n"
-                f"and should have finished with\n{_data(expected_result)}",
+                f"but should have finished with\n{_data(expected_result)}",
                 instance,
             )
         return instance
@@ -72,13 +74,13 @@ class SessionAssertions:
     def assert_instance_failed(
         self, name: str, exception_type: type[BaseException] | str | None = None, match: str | None = None
     ) -> TaskInstance:
-        """The instance has failed.
+        """Assert that the instance has failed.
 
         Args:
-            name: of the instance.
-            exception_type: the very type that was raised, not one of its bases: the type, its name, or its
-                qualified name (``package.module.Name``).
-            match: a regular expression to be found in the exception's message.
+            name: the name of the instance.
+            exception_type: the exact type that was raised, not one of its base classes: the type, its name,
+                or its qualified name (``package.module.Name``).
+            match: a regular expression that is searched for in the exception's message.
         """
         __tracebackhide__ = True
         instance = self._in_status(name, Status.FAILED)
@@ -87,110 +89,111 @@ class SessionAssertions:
             wanted = exception_type if isinstance(exception_type, str) else _qualified(exception_type)
             found = error.get("qualified_type", "no exception")
             self._fail(
-                f"{name} of session {self.view.uid!r} has failed with {found}, and should have with {wanted}",
+                f"{name} of session {self.view.uid!r} has failed with {found}, "
+                f"but should have failed with {wanted}",
                 instance,
             )
         if match is not None and not re.search(match, error.get("message", "")):
             self._fail(
                 f"{name} of session {self.view.uid!r} has failed with the message\n"
                 f"  {error.get('message', '')!r}\n"
-                f"in which this is not found:\n  {match!r}",
+                f"which does not match\n  {match!r}",
                 instance,
             )
         return instance
 
     def assert_instance_skipped(self, name: str) -> TaskInstance:
-        """The instance was skipped, by its task or by hand."""
+        """Assert that the instance was skipped, by its task or by a person."""
         __tracebackhide__ = True
         return self._in_status(name, Status.SKIPPED)
 
     def assert_instance_replayed(self, name: str) -> TaskInstance:
-        """The instance failed and another one took its place."""
+        """Assert that the instance failed and was replaced by a new one."""
         __tracebackhide__ = True
         return self._in_status(name, Status.REPLAYED)
 
     def assert_instance_abandoned(self, name: str) -> TaskInstance:
-        """The instance was stopped by its `unless`."""
+        """Assert that the `unless` of its task stopped the instance before it started."""
         __tracebackhide__ = True
         return self._in_status(name, Status.ABANDONED)
 
     def assert_instance_unstarted(self, name: str) -> TaskInstance:
-        """The instance waits for triggers."""
+        """Assert that the instance still waits for triggers."""
         __tracebackhide__ = True
         return self._in_status(name, Status.UNSTARTED)
 
     def assert_instance_scheduled(self, name: str) -> TaskInstance:
-        """The instance is ready to run, now or after a cooldown, and no worker has it."""
+        """Assert that the instance may run, now or after a cooldown, and that no worker has claimed it."""
         __tracebackhide__ = True
         return self._in_status(name, Status.SCHEDULED)
 
     def assert_instance_running(self, name: str) -> TaskInstance:
-        """A worker has the instance."""
+        """Assert that a worker has claimed the instance and has not ended it yet."""
         __tracebackhide__ = True
         return self._in_status(name, Status.RUNNING)
 
     def assert_instance_missing(self, name: str) -> None:
-        """There is no such instance."""
+        """Assert that the session has no instance of that name."""
         __tracebackhide__ = True
         instance = self._find(name)
         if instance is not None:
             self._fail(
-                f"{name} of session {self.view.uid!r} is {instance.status}, and should not be there", instance
+                f"{name} of session {self.view.uid!r} is {instance.status}, but should not exist", instance
             )
 
     # -- the session ------------------------------------------------------------------------------------
 
     def assert_unresolved_tasks(self, expected: Iterable[str]) -> None:
-        """These tasks, and no others, have no instance yet or one that is not resolved; in any order."""
+        """Assert that exactly these tasks, in any order, have no instance yet or one that is not resolved."""
         __tracebackhide__ = True
         found = {rule.task for rule in self.view.get_unresolved_tasks()}
         self._compare("unresolved tasks", found, set(expected), self._explained)
 
     def assert_unresolved_instances(self, expected: Iterable[str]) -> None:
-        """These instances, and no others, are unstarted, scheduled, running or failed; in any order."""
+        """Assert that exactly these instances, in any order, are unstarted, scheduled, running or failed."""
         __tracebackhide__ = True
         found = {instance.name: instance for instance in self.view.get_unresolved_instances()}
-        self._compare("unresolved instances", set(found), set(expected), partial(self._told, found))
+        self._compare("unresolved instances", set(found), set(expected), partial(self._described, found))
 
     def assert_unresolved_logs(self, expected: Iterable[str], min_level: int = logging.WARNING) -> None:
-        """These instances, and no others, have records that no review covers; in any order.
+        """Assert that exactly these instances, in any order, have records that no review covers.
 
         Instances that were replayed or skipped do not count.
         """
         __tracebackhide__ = True
         unresolved = self.view.get_instances_with_unresolved_logs(min_level)
         found = {instance.name: instance for instance in unresolved}
-        what = f"instances with unresolved records from {level_name(min_level)} on"
-        self._compare(what, set(found), set(expected), partial(self._told, found))
+        what = f"instances with unresolved records at {level_name(min_level)} or above"
+        self._compare(what, set(found), set(expected), partial(self._described, found))
 
     def assert_no_unresolved_logs(self, min_level: int = logging.WARNING) -> None:
-        """No instance has records at or above the level that no review covers."""
+        """Assert that every record at or above the level is covered by a review."""
         __tracebackhide__ = True
         self.assert_unresolved_logs([], min_level)
 
     def assert_finalized(self) -> None:
-        """The finalising trigger has fired."""
+        """Assert that the session is finalized: its finalizing trigger has fired."""
         __tracebackhide__ = True
         if not self.view.finalized:
             open_tasks = [rule.task for rule in self.view.get_unresolved_tasks()]
             told = self._explained(open_tasks)
-            self._fail("\n".join([f"session {self.view.uid!r} is not finalised, and should be", *told]))
+            self._fail("\n".join([f"session {self.view.uid!r} is not finalized, but should be", *told]))
 
     def assert_not_finalized(self) -> None:
-        """The finalising trigger has not fired."""
+        """Assert that the finalizing trigger of the session has not fired yet."""
         __tracebackhide__ = True
         if self.view.finalized:
-            self._fail(f"session {self.view.uid!r} is finalised, and should not be")
+            self._fail(f"session {self.view.uid!r} is finalized, but should not be")
 
-    # -- what is said -----------------------------------------------------------------------------------
+    # -- messages ---------------------------------------------------------------------------------------
 
     def describe(self, name: str) -> str:
-        """What is stored of an instance, for a person.
+        """Return what is stored about an instance, as readable text.
 
         Raises:
-            UnknownInstanceError: there is none of that name.
+            UnknownInstanceError: the session has no instance of that name.
         """
-        return "\n".join(_story(self.view, self.view[name]))
+        return "\n".join(_description(self.view, self.view[name]))
 
     def _in_status(self, name: str, status: Status) -> TaskInstance:
         __tracebackhide__ = True
@@ -199,7 +202,7 @@ class SessionAssertions:
             self._fail_missing(name, status)
         if instance.status is not status:
             found = f"{name} of session {self.view.uid!r} is {instance.status}"
-            self._fail(f"{found}, and should be {status}", instance)
+            self._fail(f"{found}, but should be {status}", instance)
         return instance
 
     def _fail_missing(self, name: str, status: Status) -> NoReturn:
@@ -222,7 +225,7 @@ class SessionAssertions:
         if found == expected:
             return
         lines = [
-            f"{what} of session {self.view.uid!r} are\n  {_names(found)}\nand should be\n  {_names(expected)}"
+            f"{what} of session {self.view.uid!r} are\n  {_names(found)}\nbut should be\n  {_names(expected)}"
         ]
         lines += tell(sorted(found ^ expected))
         self._fail("\n".join(lines))
@@ -230,17 +233,17 @@ class SessionAssertions:
     def _explained(self, tasks: Collection[str]) -> Iterator[str]:
         known = self.view.tasks
         for task in tasks:
-            yield self._why(task) if task in known else f"  {task} is no task of this session"
+            yield self._why(task) if task in known else f"  {task} is not a task of this session"
 
     def _why(self, name: str) -> str:
         return f"  why: {self.view.explain(name).sentence}"
 
-    def _told(self, found: Mapping[str, TaskInstance], names: Collection[str]) -> Iterator[str]:
-        """The story of each instance, as it was found, or as it is now."""
+    def _described(self, found: Mapping[str, TaskInstance], names: Collection[str]) -> Iterator[str]:
+        """The description of each instance, as it was found, or as it is now."""
         for name in names:
             instance = found.get(name) or self._find(name)
-            story = instance and "\n".join(_story(self.view, instance))
-            yield f"{name}:\n{story}" if story else f"  there is no {name}"
+            description = instance and "\n".join(_description(self.view, instance))
+            yield f"{name}:\n{description}" if description else f"  {name} does not exist"
 
     def _find(self, name: str) -> TaskInstance | None:
         try:
@@ -250,14 +253,14 @@ class SessionAssertions:
 
     def _fail(self, message: str, instance: TaskInstance | None = None) -> NoReturn:
         __tracebackhide__ = True
-        story = _story(self.view, instance) if instance is not None else ()
-        raise AssertionError("\n".join([message, *story]))
+        description = _description(self.view, instance) if instance is not None else ()
+        raise AssertionError("\n".join([message, *description]))
 
 
-# -- the story of an instance ---------------------------------------------------------------------------
+# -- the description of an instance ---------------------------------------------------------------------
 
 
-def _story(view: SessionView, instance: TaskInstance) -> Iterator[str]:
+def _description(view: SessionView, instance: TaskInstance) -> Iterator[str]:
     yield f"  status: {instance.status}, attempt {instance.attempt}" + (
         f", {_count(instance.crashes, 'crash', 'crashes')}" if instance.crashes else ""
     )
@@ -287,7 +290,7 @@ def _log(view: SessionView, instance: TaskInstance) -> Iterator[str]:
         yield "  log: nothing"
         return
     yield f"  log: {_count(count, 'record', 'records')}" + (
-        f", the last {SHOWN_RECORDS} of them" if count > SHOWN_RECORDS else ""
+        f", of which the last {SHOWN_RECORDS} are shown" if count > SHOWN_RECORDS else ""
     )
     for record in view.logs(instance, limit=SHOWN_RECORDS, latest=True):
         entry = record.entry
@@ -301,7 +304,7 @@ def _listed(view: SessionView) -> Iterator[str]:
         f"{instance.name} is {instance.status}"
         for instance, _ in zip(view, range(SHOWN_INSTANCES), strict=False)
     ]
-    yield from stored or ["it has no instances at all"]
+    yield from stored or ["the session has no instances"]
 
 
 def _count(number: int, one: str, more: str) -> str:

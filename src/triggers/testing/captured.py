@@ -1,4 +1,4 @@
-"""What tasks say while a test looks on."""
+"""Capture the log records of tasks in a test."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ if TYPE_CHECKING:
 
 
 class CapturedLogs(Sequence["LogEntry"]):
-    """The records of every task of this process, in the order in which they came; it grows while it is open.
+    """The records of every task of this process, in the order in which they were logged.
 
-    It has those too that a storage would leave out for want of room.
+    The sequence grows until its block ends. It also has the records that a storage would drop because an
+    instance has too many.
     """
 
     def __init__(self) -> None:
         self._records: list[tuple[LogIdentity, LogEntry]] = []
 
     def add(self, identity: LogIdentity, entry: LogEntry) -> None:
-        """Take a record."""
+        """Append a record of this instance."""
         self._records.append((identity, entry))
 
     @overload
@@ -44,7 +45,7 @@ class CapturedLogs(Sequence["LogEntry"]):
         return "\n".join([f"<{len(lines)} records", *lines, ">"])
 
     def of(self, instance: str, uid: str | None = None) -> list[LogEntry]:
-        """Return the records of one instance, of every session unless a UID is given."""
+        """Return the records of one instance, in every session or in the one with this UID."""
         return [
             entry
             for who, entry in self._records
@@ -53,7 +54,7 @@ class CapturedLogs(Sequence["LogEntry"]):
 
     @property
     def messages(self) -> list[str]:
-        """The texts."""
+        """The formatted messages of all records, in their order."""
         return [entry.message for entry in self]
 
     def at_least(self, level: int) -> list[LogEntry]:
@@ -63,10 +64,10 @@ class CapturedLogs(Sequence["LogEntry"]):
 
 @contextmanager
 def captured_logs() -> Iterator[CapturedLogs]:
-    """Collect what every task of this process says within the block, on whichever thread it runs.
+    """Collect the records that tasks of this process log within the block, on any thread.
 
-    ``with captured_logs() as logs: manager.fire("begun")``, then ``logs.messages``. Records still go where
-    they go without it. Blocks may be nested: each collects all.
+    ``with captured_logs() as logs: manager.fire("begun")``, then ``logs.messages``. The records are also
+    stored and handled as usual. Blocks may be nested; each collects all records.
     """
     captured = CapturedLogs()
     listen(captured.add)

@@ -1,4 +1,4 @@
-"""A clock that stands still until a test moves it."""
+"""A clock that a test moves."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Final
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-#: What a virtual clock shows at first.
+#: The time that a virtual clock shows at first.
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class VirtualClock:
-    """A clock for storages, in microseconds since the Unix epoch, UTC; safe to use from any thread.
+    """A clock for storages that changes only when a test moves it. It is safe to use from any thread.
 
     Args:
-        start: what it shows until it is moved, aware.
+        start: the time that it shows until it is moved; an aware datetime.
     """
 
     def __init__(self, start: datetime = START) -> None:
@@ -27,16 +27,16 @@ class VirtualClock:
         return f"VirtualClock({self.time.isoformat()})"
 
     def __call__(self) -> int:
-        """The time, in microseconds since the Unix epoch."""
+        """Return the time in microseconds since the Unix epoch."""
         with self._lock:
             return self._now
 
     @property
     def time(self) -> datetime:
-        """The time, aware, UTC."""
+        """The time as an aware datetime in UTC."""
         return _EPOCH + timedelta(microseconds=self())
 
     def advance(self, duration: timedelta) -> None:
-        """Move it; by a negative duration it is set back, as clocks sometimes are."""
+        """Move the clock forward, or back if the duration is negative, as happens to real clocks."""
         with self._lock:
             self._now += duration // timedelta(microseconds=1)

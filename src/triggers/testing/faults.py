@@ -1,8 +1,8 @@
-"""Let a process die, and its hints get lost, at a chosen point.
+"""Let a process die at a chosen point, or lose its hints.
 
-Nothing in the library is switched for that: what lies around it is wrapped. :class:`Faults` counts the
-points that a process passes on its way through :class:`FaultyStorage`, :class:`FaultyDriver` and
-:class:`FaultyRunner`, and dies at the one that a test has chosen.
+The library has no switches for this. Instead, its storage, SQLite driver or runner is wrapped in a
+:class:`FaultyStorage`, :class:`FaultyDriver` or :class:`FaultyRunner`. The wrappers tell a :class:`Faults`
+each point that the process passes, and the process dies at the point that a test has chosen.
 """
 
 from __future__ import annotations
@@ -23,42 +23,42 @@ if TYPE_CHECKING:
     from triggers.runners.base import Runner, RunnerHost
     from triggers.storages.base import Expired, Lease, Purge, Purged, Reader, ReadyInstance, Storage
 
-    Fate = Literal["deliver", "drop", "twice", "late"]
+    Delivery = Literal["deliver", "drop", "twice", "late"]
 
 _T = TypeVar("_T")
 
-#: So much of a statement names its points.
+#: How many characters of a statement the names of its points have.
 STATEMENT: Final = 60
 
 
 class InjectedCrash(BaseException):
-    """The process is dead, as far as the code under test can tell; no error, so nothing handles it as one."""
+    """The simulated death of the process. It is not an `Exception`, so no handler of errors catches it."""
 
 
 def crash(point: str) -> NoReturn:
-    """Die in this process: raise :class:`InjectedCrash`."""
+    """Simulate the death of the process: raise :class:`InjectedCrash`."""
     raise InjectedCrash(point)
 
 
-def kill_process(point: str) -> NoReturn:  # noqa: ARG001 - whoever is killed does not say where
-    """Die for real: the process gets SIGKILL, so that nothing of it can clean up."""
+def kill_process(point: str) -> NoReturn:  # noqa: ARG001 - a process that is killed cannot report where
+    """Kill the process with SIGKILL, so that nothing in it can clean up."""
     os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
     threading.Event().wait()  # another thread may take the signal first
     raise AssertionError  # pragma: no cover
 
 
 class Faults:
-    """The points that a process passes, and where it dies. Safe for threads.
+    """The points that a process passes, and the one at which it dies. Safe to use from any thread.
 
-    Points have names such as ``before commit of finish`` and ``after commit of claim``. Once dead, whatever
-    touches something wrapped raises :class:`InjectedCrash`, until :meth:`revive`.
+    Points have names such as ``before commit of finish`` and ``after commit of claim``. After the process has
+    died, every use of a wrapped object raises :class:`InjectedCrash`, until :meth:`revive` is called.
 
     Args:
-        die: what dying is; :func:`crash` or :func:`kill_process`.
+        die: how the process dies: :func:`crash` or :func:`kill_process`.
 
     Attributes:
-        reached: the points that were passed, in order, the one at which it died included.
-        dead: the point at which it died, or "".
+        reached: the points that were passed, in order, including the one at which the process died.
+        dead: the point at which the process died, or "" if it is alive.
     """
 
     def __init__(self, die: Callable[[str], NoReturn] = crash) -> None:
@@ -74,28 +74,34 @@ class Faults:
         return f"<Faults: {len(self.reached)} points reached, {state}>"
 
     def die_at(self, point: str | int, hit: int = 1) -> None:
-        """Die at a point that is still to come; a second call replaces the first.
+        """Let the process die at a future point. A second call replaces the first.
 
         Args:
-            point: the beginning of its name; or its number, 1 being the next one to be reached.
-            hit: for a name, at which of the points with it, 1 being the next.
+            point: the beginning of the name of the point, or its number, where 1 is the next point.
+            hit: if `point` is a name, which of the points with this name; 1 is the next one.
         """
         with self._lock:
             self._wanted = "" if isinstance(point, int) else point
             self._left = point if isinstance(point, int) else hit
 
     def revive(self) -> None:
-        """Live again, as after a restart; nothing is to be died at until :meth:`die_at`."""
+        """Make the process alive again, as after a restart.
+
+        It does not die again unless :meth:`die_at` is called.
+        """
         with self._lock:
             self.dead, self._wanted = "", None
 
     def check(self) -> None:
-        """Raise :class:`InjectedCrash` if dead."""
+        """Raise :class:`InjectedCrash` if the process has died."""
         if self.dead:
-            raise InjectedCrash(f"dead since {self.dead!r}")
+            raise InjectedCrash(f"the process died at {self.dead!r}")
 
     def reach(self, point: str) -> None:
-        """Pass a point, or die there; a wrapper of your own may call this for points of its own."""
+        """Record that the process has reached a point, or let it die there.
+
+        A wrapper of your own may call this with points of its own.
+        """
         with self._lock:
             self.check()
             self.reached.append(point)
@@ -109,11 +115,11 @@ class Faults:
 
 
 class FaultyStorage:
-    """A storage whose process may die before and after everything that writes.
+    """A storage whose process may die before and after each call that writes.
 
     Args:
-        storage: any storage.
-        faults: where to die.
+        storage: the storage that is wrapped; any storage.
+        faults: decides at which point the process dies.
     """
 
     def __init__(self, storage: Storage, faults: Faults) -> None:
@@ -125,16 +131,19 @@ class FaultyStorage:
 
     @property
     def reader(self) -> Reader:
-        """The storage's own."""
+        """The reader of the wrapped storage. It raises :class:`InjectedCrash` after the process has died."""
         self._faults.check()
         return self._storage.reader
 
     def now(self) -> int:
-        """The storage's time."""
+        """Return the time of the wrapped storage, in microseconds."""
         return self._storage.now()
 
     def commit(self, uid: str, decision: Decision, timeout: float | None = None) -> Changes:
-        """Commit; the points are named after the decision: fire, claim, finish, fail, and so on."""
+        """Commit a decision.
+
+        The points are named after it: ``fire``, ``claim``, ``finish``, ``fail`` and so on.
+        """
         self._faults.check()
 
         def watched(session: Session) -> DecisionRun:
@@ -146,33 +155,33 @@ class FaultyStorage:
         return changes
 
     def renew(self, leases: Collection[Lease], lease: int) -> set[Lease]:
-        """Renew claims."""
-        return self._services("renew", lambda: self._storage.renew(leases, lease))
+        """Renew claims, with a point before and after."""
+        return self._around("renew", lambda: self._storage.renew(leases, lease))
 
     def due(self, limit: int, *, grace: int, include_recent: bool = False) -> list[ReadyInstance]:
-        """Take what is due; dying after it loses the hints."""
-        return self._services(
+        """Take due instances. If the process dies after that, their hints are lost."""
+        return self._around(
             "due", lambda: self._storage.due(limit, grace=grace, include_recent=include_recent)
         )
 
     def expired(self, limit: int) -> list[Expired]:
-        """The claims that ran out."""
-        return self._services("expired", lambda: self._storage.expired(limit))
+        """Return the claims whose lease has expired."""
+        return self._around("expired", lambda: self._storage.expired(limit))
 
     def purge_logs(self, purge: Purge, *, after: int = 0, limit: int = 500) -> Purged:
-        """Remove old records; dying after it loses the answer."""
-        return self._services("purge_logs", lambda: self._storage.purge_logs(purge, after=after, limit=limit))
+        """Remove old records. If the process dies after that, the answer is lost."""
+        return self._around("purge_logs", lambda: self._storage.purge_logs(purge, after=after, limit=limit))
 
     def joined(self, connection: Any) -> FaultyStorage:
-        """A view that takes part in an open transaction, and dies at the same points."""
+        """Return a storage that joins an open transaction, with the same points."""
         self._faults.check()
         return FaultyStorage(self._storage.joined(connection), self._faults)
 
     def close(self) -> None:
-        """Let go of the connections; the dead do that, too."""
+        """Close the wrapped storage, also after the process has died."""
         self._storage.close()
 
-    def _services(self, what: str, call: Callable[[], _T]) -> _T:
+    def _around(self, what: str, call: Callable[[], _T]) -> _T:
         self._faults.reach(f"before {what}")
         answer = call()
         self._faults.reach(f"after {what}")
@@ -180,14 +189,14 @@ class FaultyStorage:
 
 
 class FaultyDriver:
-    """A SQLite module whose process may die before and after every statement, commits among them.
+    """A SQLite module whose process may die before and after every statement, including commits.
 
-    Give it to a :class:`~triggers.storages.sqlite.SqliteStorage` as its `driver`. A process that dies has its
-    connection closed, and what was not committed is gone, as the system would have it.
+    Give it to a :class:`~triggers.storages.sqlite.SqliteStorage` as its `driver`. When the process dies, its
+    connection is closed and uncommitted changes are lost, as the operating system would do it.
 
     Args:
-        driver: a module of the form of :mod:`sqlite3`.
-        faults: where to die.
+        driver: a module with the interface of :mod:`sqlite3`.
+        faults: decides at which point the process dies.
     """
 
     def __init__(self, driver: Any, faults: Faults) -> None:
@@ -198,34 +207,34 @@ class FaultyDriver:
         return getattr(self._driver, name)
 
     def connect(self, *args: Any, **kwargs: Any) -> FaultyConnection:
-        """Open a connection."""
+        """Open a connection whose statements are points."""
         self._faults.check()
         return FaultyConnection(self._driver.connect(*args, **kwargs), self._faults)
 
 
 class FaultyConnection:
-    """A connection of a :class:`FaultyDriver`; made by its `connect`."""
+    """A connection of a :class:`FaultyDriver`, which its `connect` returns."""
 
     def __init__(self, connection: Any, faults: Faults) -> None:
         self._connection = connection
         self._faults = faults
 
     def execute(self, statement: str, given: Any = ()) -> Any:
-        """Run a statement."""
-        return self._services(statement, lambda: self._connection.execute(statement, given))
+        """Run a statement, with a point before and after."""
+        return self._around(statement, lambda: self._connection.execute(statement, given))
 
     def executemany(self, statement: str, given: Iterable[Any]) -> Any:
-        """Run a statement for each row; before each row is a point, too."""
+        """Run a statement for each row, with a point before each row as well."""
         rows = self._watched(statement, given)
-        return self._services(statement, lambda: self._connection.executemany(statement, rows))
+        return self._around(statement, lambda: self._connection.executemany(statement, rows))
 
     @property
     def in_transaction(self) -> bool:
-        """Whether a transaction is open; with the process, it has ended."""
+        """Whether a transaction is open. It ends when the process dies."""
         return not self._faults.dead and bool(self._connection.in_transaction)
 
     def close(self) -> None:
-        """Close it; the dead do that, too."""
+        """Close the connection, also after the process has died."""
         self._connection.close()
 
     def _watched(self, statement: str, given: Iterable[Any]) -> Iterator[Any]:
@@ -233,7 +242,7 @@ class FaultyConnection:
             self._faults.reach(f"before a row of {_short(statement)}")
             yield row
 
-    def _services(self, statement: str, call: Callable[[], Any]) -> Any:
+    def _around(self, statement: str, call: Callable[[], Any]) -> Any:
         try:
             self._faults.reach(f"before {_short(statement)}")
             answer = call()
@@ -245,74 +254,79 @@ class FaultyConnection:
 
 
 class FaultyRunner:
-    """A runner whose hints get lost, come twice, or come late.
+    """A runner whose hints get lost, arrive twice, or arrive late.
 
     Args:
-        runner: the runner that gets the hints that are left.
-        fate: decides for each hint; see :func:`by_chance`.
-        faults: where to die: before and after each hint.
+        runner: the runner that is wrapped.
+        delivery: decides how each hint is delivered; see :func:`by_chance`.
+        faults: decides at which point the process dies: before or after a hint.
     """
 
     def __init__(
         self,
         runner: Runner,
-        commit_outcome: Callable[[ReadyInstance], Fate] = lambda _: "deliver",
+        delivery: Callable[[ReadyInstance], Delivery] = lambda _: "deliver",
         faults: Faults | None = None,
     ) -> None:
         self._runner = runner
-        self._fate = commit_outcome
+        self._delivery = delivery
         self._faults = faults or Faults()
         self._late: deque[ReadyInstance] = deque()
 
     def start(self, work: RunnerHost) -> None:
-        """Learn what to call."""
+        """Start the wrapped runner, which may then claim and run instances."""
         self._runner.start(work)
 
     def submit(self, due: ReadyInstance) -> None:
-        """Do with the hint what its fate is."""
+        """Submit the hint to the wrapped runner as often as its delivery says."""
         self._faults.reach("before submit")
-        commit_outcome = self._fate(due)
-        if commit_outcome == "late":
+        delivery = self._delivery(due)
+        if delivery == "late":
             self._late.append(due)
-        for _ in range({"deliver": 1, "twice": 2}.get(commit_outcome, 0)):
+        for _ in range({"deliver": 1, "twice": 2}.get(delivery, 0)):
             self._runner.submit(due)
         self._faults.reach("after submit")
 
     def deliver_late(self) -> int:
-        """Deliver the hints that were held back, the latest first; returns how many."""
+        """Submit the hints that are held back, the latest first. Return how many they were."""
         held = len(self._late)
         for _ in range(held):
             self._runner.submit(self._late.pop())
         return held
 
     def is_idle(self) -> bool:
-        """Whether the runner is; hints that are held back do not count."""
+        """Return whether the wrapped runner is idle. Hints that are held back do not count."""
         return self._runner.is_idle()
 
     def close(self, timeout: float | None) -> bool:
-        """Close the runner; hints that are held back are lost."""
+        """Close the wrapped runner. Hints that are held back are lost."""
         self._late.clear()
         return self._runner.close(timeout)
 
 
 def by_chance(
     seed: int, *, drop: float = 0, twice: float = 0, late: float = 0
-) -> Callable[[ReadyInstance], Fate]:
-    """Give each hint a fate by chance, the same for the same seed and order of hints.
+) -> Callable[[ReadyInstance], Delivery]:
+    """Choose how each hint is delivered at random. The same seed makes the same choices in the same order.
 
     Args:
-        seed: decides.
-        drop: the part of the hints that get lost, 0 to 1.
-        twice: the part that come twice.
-        late: the part that are held back.
+        seed: the seed of the random choices.
+        drop: the fraction of hints that get lost, from 0 to 1.
+        twice: the fraction that arrive twice.
+        late: the fraction that are held back until :meth:`FaultyRunner.deliver_late`.
+
+    Raises:
+        ValueError: a fraction is negative, or their sum is greater than 1.
     """
     if min(drop, twice, late) < 0 or drop + twice + late > 1:
-        message = f"drop={drop}, twice={twice} and late={late} are parts of one whole"
+        message = (
+            f"drop={drop}, twice={twice} and late={late} must be fractions from 0 to 1 whose sum is at most 1"
+        )
         raise ValueError(message)
-    dice = random.Random(seed)  # noqa: S311 - a test's dice, no secret
+    dice = random.Random(seed)  # noqa: S311 - random choices of a test, not a secret
     weights = (drop, twice, late, 1 - drop - twice - late)
-    fates: tuple[Fate, ...] = ("drop", "twice", "late", "deliver")
-    return lambda _: dice.choices(fates, weights)[0]
+    deliveries: tuple[Delivery, ...] = ("drop", "twice", "late", "deliver")
+    return lambda _: dice.choices(deliveries, weights)[0]
 
 
 def _short(statement: str) -> str:

@@ -1,4 +1,4 @@
-"""A whole application for a test: one thread, a clock that stands still, nothing left behind."""
+"""A whole application for a test, in one thread, with a virtual clock."""
 
 from __future__ import annotations
 
@@ -27,35 +27,36 @@ if TYPE_CHECKING:
     from triggers.task import Registry
     from triggers.testing.faults import Faults
 
-#: How far :meth:`TriggersHarness.run_until_idle` looks, unless told otherwise.
+#: How much time :meth:`TriggersHarness.run_until_idle` lets pass by default, at most.
 HORIZON: Final = timedelta(days=30)
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class TriggersHarness:
-    """An application that runs everything inside of the call that fires, on a virtual clock.
+    """An application that runs every task within the call that fires its trigger, on a virtual clock.
 
-    Every runner is inline, whatever `using` says, and sweeps happen where :meth:`advance` says so, never in
-    the background. A context manager; :meth:`close` ends it, too.
+    Every runner is inline, whatever `using` says. Sweeps happen in :meth:`advance` and
+    :meth:`run_until_idle`, never in the background. Use the harness as a context manager, or call
+    :meth:`close`.
 
     Args:
-        registry: the application's tasks; the ready-made ones are known besides.
+        registry: the application's tasks. The ready-made tasks are available as well.
         manager: the class of its managers.
-        managers: further classes that sessions may belong to.
-        runners: names of runners that `using` may give and that are not installed.
+        managers: more manager classes that sessions may belong to.
+        runners: more names that `using` may contain, of runners that are not installed here.
         storage: makes the storage, given the clock; in memory by default.
         clock: the clock; a new one by default.
-        faults: where the process is to die; nowhere by default.
-        strict_logs: whether what goes wrong in logging, in a handler of the application say, is raised into
-            the task instead of being reported and passed over.
-        settings: further settings of :class:`~triggers.Triggers`. An unknown `run` is refused when it is
-            configured, unless ``complete_registry=False`` is among them.
+        faults: decides at which point the process dies; by default it does not.
+        strict_logs: whether an error in logging, for example in a handler of the application, is raised in
+            the task. An application reports such an error and continues.
+        settings: more settings of :class:`~triggers.Triggers`. A configuration with an unknown `run` is an
+            error, unless ``complete_registry=False`` is one of the settings.
 
     Attributes:
-        clock: the clock; moving it by itself lets time pass without anybody looking.
-        triggers: the application, another one after a :meth:`restart`.
-        faults: where the process is to die, or None.
+        clock: the clock. If you move it directly, time passes without a sweep.
+        triggers: the application; a new one after :meth:`restart`.
+        faults: decides at which point the process dies, or None.
     """
 
     def __init__(
@@ -102,39 +103,41 @@ class TriggersHarness:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # -- what a test does -------------------------------------------------------------------------------
+    # -- steps of a test --------------------------------------------------------------------------------
 
     def session(self, uid: str) -> TriggerManager:
-        """The manager of a session, see :meth:`triggers.Triggers.session`."""
+        """Return the manager of a session; see :meth:`triggers.Triggers.session`."""
         return self.triggers.session(uid)
 
     def check(self, session: TriggerManager | SessionView | str) -> SessionAssertions:
-        """Assertions about a session, given its manager, its view or its UID."""
+        """Return assertions about a session, given its manager, its view or its UID."""
         return SessionAssertions(self.session(session) if isinstance(session, str) else session)
 
     def stand_in(
         self, run: str, *, result: Mapping[str, Any] | None = None, error: BaseException | None = None
     ) -> None:
-        """Let something else run in the place of a task, from now on; the given registry stays as it is.
+        """Replace a task in this harness from now on. The registry of the application does not change.
 
         Args:
-            run: name of the task, as a configuration's `run` has it; it need not exist.
-            result: what is returned.
-            error: what is raised instead.
+            run: the name of the task, as in the `run` of a configuration. The task does not have to exist.
+            result: the result that the replacement returns.
+            error: an error that it raises instead.
         """
         self._tasks.replace(StandIn(run, result, error))
 
     def advance(self, duration: timedelta) -> None:
-        """Let time pass, stopping at each moment at which something is due: retries, lost leases, lost hints.
+        """Let time pass, and sweep at each moment at which a retry, an expired lease or a lost hint is due.
 
-        Inside of a task it is as if the process had been paused for so long: its claims run out, others take
-        them, and `lease_lost` tells.
+        Within a task, the effect is that of a process that was paused for this duration: its claims expire,
+        others claim the instances, and `lease_lost` becomes true.
 
         Raises:
             ValueError: the duration is negative.
         """
         if duration < timedelta():
-            message = f"time passes forwards, not by {duration}; to set the clock back, use clock.advance"
+            message = (
+                f"the duration must not be negative: {duration}; to set the clock back, use clock.advance"
+            )
             raise ValueError(message)
         until = self.clock() + duration // _MICROSECOND
         self.triggers.sweep()
@@ -144,43 +147,49 @@ class TriggersHarness:
         self._beat()
 
     def run_until_idle(self, horizon: timedelta = HORIZON) -> timedelta:
-        """Let time pass until nothing is scheduled or running any more.
+        """Let time pass until no instance is scheduled or running.
 
         Args:
-            horizon: how much time at most.
+            horizon: how much time may pass at most.
 
         Returns:
             How much time has passed.
 
         Raises:
-            AssertionError: something is still to be done beyond the horizon; the message says what.
+            AssertionError: an instance is still scheduled or running after the horizon; the message says
+                which.
         """
         begin = self.clock()
         self.triggers.sweep()
         self._sweep_until(begin + horizon // _MICROSECOND)
         self._beat()
         if left := self._unfinished():
-            raise AssertionError("\n".join([f"after {horizon} there is still to be done:", *left]))
+            raise AssertionError(
+                "\n".join([f"after {horizon} these instances are still scheduled or running:", *left])
+            )
         return (self.clock() - begin) * _MICROSECOND
 
     def restart(self) -> None:
-        """Start the application anew on what is stored, as after a crash; get managers anew, too."""
+        """Close the application and start a new one on the same storage, as after a crash.
+
+        Get new managers from :meth:`session`: the old ones belong to the application that was closed.
+        """
         self.triggers.close()
         if self.faults is not None:
             self.faults.revive()
         self.triggers = self._start()
 
     def close(self) -> None:
-        """End the application; a second call does nothing."""
+        """Close the application. A second call does nothing."""
         self.triggers.close()
 
     # -- time -------------------------------------------------------------------------------------------
 
     def _sweep_until(self, until: int) -> None:
-        """Sweep at each moment, from now on, at which something is due."""
+        """Sweep at each moment until then at which something is due."""
         due, stuck = self._next_at(), None
         while due is not None and due <= until and due != stuck:
-            # A lease that ends at a moment has run out one microsecond later.
+            # A lease that ends at a moment is expired one microsecond later.
             for moment in (due, min(due + 1, until)):
                 self._move_to(moment)
                 self.triggers.sweep()
@@ -195,8 +204,8 @@ class TriggersHarness:
         self.clock.advance(max(moment - self.clock(), 0) * _MICROSECOND)
 
     def _beat(self) -> None:
-        """Inside of a task: a heartbeat, as when a process goes on after a pause."""
-        heart = self.triggers._executor.heartbeat  # noqa: SLF001 - its thread goes by the system's clock
+        """Send a heartbeat for the running tasks, as a process does that continues after a pause."""
+        heart = self.triggers._executor.heartbeat  # noqa: SLF001 - its thread uses the system's clock
         heart.beat(heart.held)
 
     def _unfinished(self) -> list[str]:
@@ -209,7 +218,7 @@ class TriggersHarness:
 
 
 def _strict(kind: type[TriggerManager]) -> type[TriggerManager]:
-    """The same manager, under the same name, with strict logs."""
+    """A subclass of the manager with the same name and strict logs."""
     body = {
         "__doc__": kind.__doc__,
         "__module__": kind.__module__,

@@ -1,7 +1,7 @@
-"""Every order of a set of firings, or a fair sample where there are too many.
+"""Every order of a list of firings, or a random sample if there are too many.
 
-The promises about order ("for ``after`` alone, it doesn't matter") are tested by playing the same firings in
-all orders and comparing the ends.
+A test of the promises about order (for a task with `after` alone, the order does not matter) fires the same
+triggers in all orders and compares the results.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ T = TypeVar("T")
 
 
 def orders(firings: Iterable[T], sample: int | None = None, seed: int = 0) -> Iterator[list[T]]:
-    """Yield the orders of some firings, each once, as lists of their own, the given order first.
+    """Yield each order of the firings once, as a new list, starting with the given order.
 
-    Firings count as different by their position, equal ones too: n of them have n! orders.
+    Equal firings count as different: n firings have n! orders.
 
     Args:
-        firings: what to put in order; anything at all, never looked into.
-        sample: at most so many orders: the given one, and others chosen by chance. None means all of them.
-        seed: decides the choice; the same number of firings, sample and seed give the same orders again.
+        firings: the objects to put in order, of any type.
+        sample: how many orders to yield at most: the given one, and others chosen at random. None means all
+            of them.
+        seed: the seed of the choice. The same number of firings, sample and seed yield the same orders.
 
     Raises:
-        ValueError: the sample is smaller than 1; raised at the first order asked for.
+        ValueError: the sample is smaller than 1. The error is raised when the first order is requested.
     """
     if sample is not None and sample < 1:
-        raise ValueError(f"a sample needs at least 1 order, not {sample}")
+        raise ValueError(f"sample must be at least 1, not {sample}")
     given = list(firings)
     total = math.factorial(len(given))
     ranks: Iterable[int] = range(total) if sample is None or sample >= total else _ranks(total, sample, seed)
@@ -39,11 +40,11 @@ def orders(firings: Iterable[T], sample: int | None = None, seed: int = 0) -> It
 
 
 def _ranks(total: int, sample: int, seed: int) -> list[int]:
-    """So many different numbers below the total, 0 first.
+    """Different numbers below the total, as many as the sample, 0 first.
 
-    Drawing again what was drawn before stays rare, since either the chosen or the others are drawn.
+    The smaller set is drawn, the chosen numbers or the others, so that few draws repeat an earlier one.
     """
-    chance = random.Random(seed)  # noqa: S311 - a sample to test with, no secret
+    chance = random.Random(seed)  # noqa: S311 - a sample for a test, not a secret
     wanted = sample - 1
     rare = min(wanted, total - 1 - wanted)
     drawn: dict[int, None] = {}

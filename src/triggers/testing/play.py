@@ -1,4 +1,4 @@
-"""Play the same firings in every order, with a crash at every point, and compare the ends."""
+"""Play the same firings in every order, with a crash at every point, and compare the final states."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
     Firing = str | tuple[str, Mapping[str, Any]] | tuple[str, Mapping[str, Any], str]
 
-#: The session that is played.
+#: The UID of the session that is played.
 UID: Final = "play"
 
 
 class PlayDifference(AssertionError):  # noqa: N818 - a finding
-    """Two ends that should be the same differ.
+    """Two final states that should be the same differ.
 
     Attributes:
         order: the triggers, in the order in which they were fired.
-        crash: the point at which the process died, None where only the order was another.
-        number: which of the points of that run it was, from 1; 0 without a crash.
-        expected: the end that it was compared with.
-        found: the end.
+        crash: the point at which the process died, or None if only the order was different.
+        number: the number of that point in the run, from 1; 0 without a crash.
+        expected: the final state of the first run.
+        found: the final state of this run.
     """
 
     def __init__(
@@ -53,18 +53,18 @@ class PlayDifference(AssertionError):  # noqa: N818 - a finding
         lines = ndiff(pformat(expected, width=100).splitlines(), pformat(found, width=100).splitlines())
         listed = "\n".join(line for line in lines if not line.startswith("?"))
         super().__init__(
-            f"the order {', '.join(order)}, {when} ends otherwise (- expected, + found):\n{listed}"
+            f"the order {', '.join(order)}, {when} ends in another state (- expected, + found):\n{listed}"
         )
 
 
 @dataclass(slots=True)
 class PlayReport:
-    """What was played.
+    """The number of runs that were played.
 
     Attributes:
-        orders: how many orders.
-        crashes: how many runs with a crash.
-        points: the points at which the process died → how often.
+        orders: the number of orders.
+        crashes: the number of runs with a crash.
+        points: each point at which the process died → how often it died there.
     """
 
     orders: int = 0
@@ -73,9 +73,10 @@ class PlayReport:
 
 
 def end_state(manager: TriggerManager) -> dict[str, Any]:
-    """What a play compares by default: status, result and error of each task's instances, however numbered.
+    """Return the final state that :func:`play` compares by default.
 
-    Also which tasks are not resolved, and whether the session is finalised.
+    It contains the status, result and error of the instances of each task, without their numbers; which tasks
+    are not resolved; and whether the session is finalized.
     """
     view = manager.storage
     tasks: dict[str, list[Any]] = {task: [] for task in view.tasks}
@@ -103,36 +104,36 @@ def play(
     same: Callable[[Any, Any], bool] | None = None,
     storage: Callable[[VirtualClock, Faults], Storage] | None = None,
 ) -> PlayReport:
-    """Fire in every order into a new session, and in each with a crash at every point; compare the ends.
+    """Fire the triggers in every order, each with a crash at every point, and compare the final states.
 
-    Each firing has an idempotency key, its own or one by its place in `firings`; after a crash the
-    application is started again, and the firing that it interrupted is fired once more with the same key.
-    Then time passes until nothing is left to be done.
+    Each run has a new session. Each firing has an idempotency key: its own, or one made from its position in
+    `firings`. After a crash the application is restarted, and the firing that the crash interrupted is
+    repeated with the same key. Then time passes until no instance is scheduled or running.
 
     Args:
-        configuration: of the session; it is configured before the first firing, and no crash hits that.
-        firings: a trigger's name, or (name, kwargs), or (name, kwargs, key).
-        registry: the tasks; the ready-made ones are known besides.
-        manager: the session's manager.
-        sample: at most so many orders, the given one among them; None for all.
-        crashes: at most so many crash points of each order; None for all, 0 for none.
-        seed: decides which orders and crash points.
-        orders_differ: whether different orders may end differently, as with `unless`; then only runs of the
-            same order are compared, and after a crash everything comes to rest before the next firing, so
-            that nothing overtakes anything.
-        snapshot: gives what is compared, at the end of each run.
+        configuration: the rules of the session. No crash happens while they are stored.
+        firings: each is the name of a trigger, (name, kwargs), or (name, kwargs, key).
+        registry: the tasks. The ready-made tasks are available as well.
+        manager: the class of the session's manager.
+        sample: the number of orders at most, including the given one; None for all.
+        crashes: the number of crash points in each order at most; None for all, 0 for none.
+        seed: the seed for the choice of orders and crash points.
+        orders_differ: whether different orders may lead to different final states, as with `unless`. Then
+            only runs of the same order are compared, and after a crash all instances run before the next
+            firing, so that the order does not change.
+        snapshot: returns the state that is compared, at the end of each run.
         same: compares two snapshots; equality by default.
-        storage: makes an empty storage for one run, given its clock and its faults, which it may use for
-            points of its own; in memory by default. The points of every commit are there in any case.
+        storage: makes an empty storage for one run, given its clock and its faults, in case it has points of
+            its own; in memory by default. The points of commits exist with every storage.
 
     Raises:
-        PlayDifference: at the first difference.
-        AssertionError: a run did not come to an end; a note says in which order and after which crash.
+        PlayDifference: the first difference between two final states.
+        AssertionError: a run did not end; a note says in which order, and after which crash.
     """
     given = [_keyed(place, firing) for place, firing in enumerate(firings)]
     made = storage or (lambda clock, _: MemoryStorage(clock=clock))
     stage = _Stage(configuration, registry, manager, snapshot, made, rests=orders_differ)
-    dice = random.Random(seed)  # noqa: S311 - a sample to test with, no secret
+    dice = random.Random(seed)  # noqa: S311 - a sample for a test, not a secret
     alike = same or (lambda one, other: bool(one == other))
     report = PlayReport()
     expected = None
@@ -168,7 +169,7 @@ def _chosen(points: int, at_most: int | None, dice: random.Random) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """What is the same in every run."""
+    """The settings that are the same in every run."""
 
     configuration: Mapping[str, Mapping[str, Any]]
     registry: Registry
@@ -180,10 +181,10 @@ class _Stage:
     def run(
         self, order: Sequence[tuple[str, Mapping[str, Any], str]], crash_at: int
     ) -> tuple[Any, list[str], str]:
-        """One run, with a crash at the point of that number, 0 for none.
+        """Play one run, with a crash at the point of that number; 0 for none.
 
         Returns:
-            The end, the points reached, and the point at which it crashed.
+            The final state, the points that were reached, and the point of the crash or "".
         """
         faults, crashed = Faults(), ""
         with TriggersHarness(
@@ -211,7 +212,7 @@ class _Stage:
             return self.snapshot(harness.session(UID)), reached, crashed
 
     def survive(self, harness: TriggersHarness, step: Callable[[], object]) -> str:
-        """Do a step; after a crash, of which a run has one, do it again. Returns where it crashed, or ""."""
+        """Do a step, and repeat it if the process crashes. Return the point of the crash, or ""."""
         try:
             step()
         except InjectedCrash as crash:

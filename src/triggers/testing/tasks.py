@@ -1,7 +1,7 @@
-"""Ready-made tasks, for tests of what surrounds tasks.
+"""Ready-made tasks, for tests of configurations and managers.
 
-They are in a registry of their own, so an application's registry stays as it is; :func:`ready_made` puts both
-together, which is what a harness does.
+They have a registry of their own, so the registry of the application does not change. :func:`ready_made`
+combines the two; a harness does this for you.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from triggers.task import registry as default_registry
 if TYPE_CHECKING:
     from triggers.task import TaskContext
 
-#: Where the ready-made tasks are registered.
+#: The registry of the ready-made tasks.
 READY_MADE: Final = Registry()
 
 
 class FailingError(Exception):
-    """What :class:`Failing` raises."""
+    """The error that :class:`Failing` raises."""
 
 
 class PassThrough(TriggerTask):
-    """Returns its trigger kwargs."""
+    """Return the trigger kwargs as the result."""
 
     name = "triggers.testing.PassThrough"
     registry = READY_MADE
@@ -36,7 +36,7 @@ class PassThrough(TriggerTask):
 
 
 class Failing(TriggerTask):
-    """Raises :class:`FailingError`, with the ``message`` that ``withParams`` gives for ``failing``."""
+    """Raise :class:`FailingError`, with the ``message`` that ``withParams`` has for ``failing``."""
 
     name = "triggers.testing.Failing"
     registry = READY_MADE
@@ -46,10 +46,11 @@ class Failing(TriggerTask):
 
 
 class SelfRetrying(TriggerTask):
-    """Asks to run again.
+    """Request a retry.
 
-    ``withParams`` may give for ``retrying``: ``times``, after which it returns its trigger kwargs, and
-    ``cooldown`` in seconds. Without ``times`` it asks until its `max_retries` are used up.
+    ``withParams`` may have for ``retrying``: ``times``, the number of retries after which the task returns
+    its trigger kwargs, and ``cooldown`` in seconds. Without ``times`` it requests retries until `max_retries`
+    is reached.
     """
 
     name = "triggers.testing.SelfRetrying"
@@ -63,7 +64,7 @@ class SelfRetrying(TriggerTask):
 
 
 class SelfSkipping(TriggerTask):
-    """Asks to be skipped, with what ``withParams`` gives for ``skipping`` as metadata."""
+    """Request to be skipped, with what ``withParams`` has for ``skipping`` as metadata."""
 
     name = "triggers.testing.SelfSkipping"
     registry = READY_MADE
@@ -78,12 +79,12 @@ def _given(context: TaskContext, name: str) -> Mapping[str, Any]:
 
 
 class StandIn(TriggerTask):
-    """Returns a result, or raises an error, in the place of another task.
+    """A replacement for another task, which returns a result or raises an error.
 
     Args:
-        name: whose place it takes.
-        result: what it returns.
-        error: what it raises instead.
+        name: the name of the task that it replaces.
+        result: the result that it returns.
+        error: the error that it raises instead.
     """
 
     def __init__(self, name: str, result: Mapping[str, Any] | None, error: BaseException | None) -> None:
@@ -91,32 +92,32 @@ class StandIn(TriggerTask):
         self._result = result
         self._error = error
 
-    def run(self, context: TaskContext) -> Mapping[str, Any] | None:  # noqa: ARG002 - it does not look at it
-        """Return the result or raise the error."""
+    def run(self, context: TaskContext) -> Mapping[str, Any] | None:  # noqa: ARG002 - it does not depend on its context
+        """Return the given result or raise the given error."""
         if self._error is not None:
             raise self._error
         return self._result
 
 
 class LayeredRegistry(Registry):
-    """A registry on top of others: it knows all that they know, and they do not know what it gets.
+    """A registry on top of others. It has all their tasks; tasks that are added to it are not added to them.
 
     Args:
-        below: the others; the first of them that knows a name counts.
+        below: the other registries. If several have a task of the same name, the first one counts.
     """
 
     def __init__(self, *below: Registry) -> None:
         super().__init__()
-        layers = (other._tasks for other in below)  # noqa: SLF001 - a registry looks into others of its kind
+        layers = (other._tasks for other in below)  # noqa: SLF001 - a registry may read other registries
         self._tasks = ChainMap({}, *layers)  # type: ignore[assignment]  # a view, where the others have a dict
         for other in below:
             other.watch(self._tell)
 
     def replace(self, task: TriggerTask) -> None:
-        """Put a task in the place of whichever has its name."""
+        """Register a task, and replace the one that has the same name."""
         self._tasks[task.name] = task
 
 
 def ready_made(registry: Registry = default_registry) -> LayeredRegistry:
-    """A registry with all tasks of the given one and the ready-made ones."""
+    """Return a registry with all tasks of the given registry and the ready-made tasks."""
     return LayeredRegistry(registry, READY_MADE)

@@ -1,10 +1,12 @@
-"""The suite that every storage must pass: ours, and yours.
+"""The conformance suite for storages: the storages of the library pass it, and yours must pass it too.
 
-Write a class whose name begins with ``Test``, and give it the one fixture that the suite asks for::
+Write a class whose name begins with ``Test``, and give it the one fixture that the suite needs::
+
+    import itertools
 
     import pytest
     from triggers.testing.conformance import StorageConformance
-    from triggers.testing.conformance.sandbox import Place
+    from triggers.testing.conformance.sandbox import StorageSandbox
 
 
     class TestMyStorage(StorageConformance):
@@ -14,16 +16,17 @@ Write a class whose name begins with ``Test``, and give it the one fixture that 
 
             def make():
                 path = tmp_path / f"{next(numbers)}.db"
-                return Place(lambda clock: MyStorage(path, clock=clock))
+                return StorageSandbox(lambda clock: MyStorage(path, clock=clock))
 
             return make
 
-The fixture gives a function, since some tests need many fresh places. A storage with a clock of its own
-gives a subclass of :class:`~triggers.testing.conformance.sandbox.StorageSandbox` whose `advance` moves that
-clock.
+The fixture returns a function, because some tests need many empty sandboxes. If your storage has a clock of
+its own, return a subclass of :class:`~triggers.testing.conformance.sandbox.StorageSandbox` whose `advance`
+moves that clock.
 
-What the tests prove are the numbered promises of :mod:`triggers.storages.base`; each names its own. How hard
-Hypothesis looks is decided by its active profile. The suite needs pytest and Hypothesis.
+The tests check the numbered promises of :mod:`triggers.storages.base`. The docstring of each test names the
+promise. The active Hypothesis profile decides how many examples are tried. The suite needs pytest and
+Hypothesis.
 """
 
 from __future__ import annotations
@@ -39,4 +42,4 @@ __all__ = ["StorageConformance"]
 
 
 class StorageConformance(Commits, Claims, Reads, Logs, Reviews, Purges, Values):
-    """Every promise, as tests. A subclass supplies the fixture `make_place`."""
+    """A test for every promise of a storage. A subclass supplies the fixture `make_place`."""

@@ -1,5 +1,5 @@
-# ruff: noqa: E501, S101, PLR2004 - as in tests: sentences stand on one line, tests assert, numbers are what the test says
-"""Commits: atomic, one after the other, guarded; and what a session keeps from one to the next."""
+# ruff: noqa: E501, S101, PLR2004 - as in tests: docstrings have one line, assert is used, numbers are expected values
+"""Commits: they are atomic, serialized and guarded; and what a session keeps between them."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
 
 class Commits(StorageFixtures):
-    """Promises 1 to 4 and 8."""
+    """Tests of promises 1 to 4 and 8: commits, keys, rules, sessions and finalizing."""
 
-    def test_what_a_decision_is_expected_to_need_is_only_a_guess(self, steps: Steps) -> None:
-        """Promise 2: whether the guess is right, wrong, empty or none, a decision sees what it asks for."""
+    def test_a_prefetch_is_only_a_guess(self, steps: Steps) -> None:
+        """Promise 2: a decision gets what it needs, whether its prefetch is right, wrong, empty or None."""
         steps.configure(SURVEY)
         steps.fire("first", {"n": 0})
         rules = steps.head.rules
@@ -63,7 +63,7 @@ class Commits(StorageFixtures):
     # -- atomic --------------------------------------------------------------------------------------------
 
     def test_a_decision_that_raises_changes_nothing(self, steps: Steps) -> None:
-        """Promises 1 and 8: a decision that raises after it has seen its slice leaves everything as it was."""
+        """Promises 1 and 8: if a decision raises after it has received its slice, nothing is stored."""
         steps.configure(SURVEY)
         before = shown(steps)
 
@@ -77,8 +77,8 @@ class Commits(StorageFixtures):
         assert shown(steps) == before
         assert steps.fire("first").fired[0].number == 1
 
-    def test_a_decision_that_raises_makes_no_session(self, steps: Steps, storage: Storage) -> None:
-        """Promise 1: a session whose first decision raised does not exist."""
+    def test_a_decision_that_raises_creates_no_session(self, steps: Steps, storage: Storage) -> None:
+        """Promise 1: if the first decision of a session raises, the session does not exist."""
 
         def begin(_: Session) -> DecisionRun:
             yield Need()
@@ -89,8 +89,8 @@ class Commits(StorageFixtures):
         assert storage.reader.session(steps.uid) is None
         assert storage.reader.sessions() == []
 
-    def test_changes_are_stored_whole_or_not_at_all(self, steps: Steps, storage: Storage) -> None:
-        """Promise 1: where the last of many changes cannot be stored, none of them is."""
+    def test_all_changes_are_stored_or_none(self, steps: Steps, storage: Storage) -> None:
+        """Promise 1: if the last of many changes cannot be stored, none of them is."""
         steps.configure(SURVEY)
         before = shown(steps)
 
@@ -107,22 +107,22 @@ class Commits(StorageFixtures):
         assert storage.due(10, grace=SECOND, include_recent=True) == []
         assert len(steps.fire("first").created) == 2
 
-    def test_a_decision_that_stores_no_head_makes_no_session(self, steps: Steps, storage: Storage) -> None:
-        """Promise 1: a claim in a session that does not exist finds nothing and makes nothing."""
+    def test_a_decision_that_stores_no_head_creates_no_session(self, steps: Steps, storage: Storage) -> None:
+        """Promise 1: a claim in a session that does not exist finds nothing and creates nothing."""
         assert steps.claim("t_subject#0").claimed is None
         assert steps.look(Need(tasks=None, waiting=("a",), instances=(("a", 0),))).instances == []
         assert storage.reader.session(steps.uid) is None
 
-    def test_ends_in_a_session_that_does_not_exist_are_refused(self, steps: Steps) -> None:
-        """Promise 8: what needs a session says so where there is none."""
+    def test_a_session_that_does_not_exist_is_an_error(self, steps: Steps) -> None:
+        """Promise 8: a decision that needs a session raises an error if the session does not exist."""
         with pytest.raises(UnknownSessionError, match="no session 'session'"):
             steps.skip("t_subject#0")
 
-    # -- one after the other -------------------------------------------------------------------------------
+    # -- serialized ---------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("firers", [2, 3, 8])
-    def test_a_join_is_made_exactly_once(self, place: StorageSandbox, firers: int) -> None:
-        """Promise 2: when all triggers of a task fire at once, from different handles, one instance is made."""
+    def test_a_join_creates_exactly_one_instance(self, place: StorageSandbox, firers: int) -> None:
+        """Promise 2: if all triggers of a task fire at once, from different handles, one instance is created."""
         names = [f"part{number}" for number in range(firers)]
         rules = {"t_join": {"after": names, "run": "join"}}
         handles = [place.open() for _ in names]
@@ -134,7 +134,7 @@ class Commits(StorageFixtures):
             assert hands[0]["t_join#0"].taken.keys() == set(names)
 
     def test_firing_numbers_have_no_gaps(self, place: StorageSandbox) -> None:
-        """Promise 2: firings of eight threads over three handles get the numbers 1, 2, 3 … each once."""
+        """Promise 2: firings of eight threads over three handles get the numbers 1, 2, 3 and so on, each once."""
         handles = [place.open() for _ in range(3)]
         hands = [Steps(handles[thread % 3], "hot") for thread in range(8)]
 
@@ -143,15 +143,15 @@ class Commits(StorageFixtures):
 
         numbers = at_once([many(hand, thread) for thread, hand in enumerate(hands)])
         assert sorted(number for own in numbers for number in own) == list(range(1, 121))
-        assert all(own == sorted(own) for own in numbers), "what one thread fires stays in its order"
+        assert all(own == sorted(own) for own in numbers), "the firings of one thread keep their order"
         assert [firing.number for firing in hands[0].firings()] == list(range(1, 121))
         said = {
             (decode(firing.kwargs)["thread"], decode(firing.kwargs)["n"]) for firing in hands[0].firings()
         }
         assert len(said) == 120
 
-    def test_every_firing_of_andevery_makes_one_instance_whoever_fires(self, place: StorageSandbox) -> None:
-        """Promise 2: firings at once make as many instances, numbered without gaps, each with its own kwargs."""
+    def test_every_firing_of_andevery_creates_one_instance(self, place: StorageSandbox) -> None:
+        """Promise 2: concurrent firings create one instance each, numbered without gaps, with its own kwargs."""
         hands = [Steps(place.open(), "hot") for _ in range(4)]
         hands[0].configure({"t_page": {"andEvery": "page", "run": "page"}})
 
@@ -164,19 +164,21 @@ class Commits(StorageFixtures):
         seen = {kwargs["page"]["which"] for kwargs in hands[0].kwargs_of(instances)}
         assert seen == set(range(40))
 
-    def test_one_session_is_made_whoever_fires_first(self, place: StorageSandbox, storage: Storage) -> None:
-        """Promise 2: eight first firings at once make one session with eight firings."""
+    def test_concurrent_first_firings_create_one_session(
+        self, place: StorageSandbox, storage: Storage
+    ) -> None:
+        """Promise 2: eight concurrent first firings create one session with eight firings."""
         hands = [Steps(place.open(), "new") for _ in range(8)]
         at_once([_firing(hand, "page") for hand in hands])
         assert [session.uid for session in storage.reader.sessions()] == ["new"]
         assert hands[0].head.firings == 8
 
-    # -- exclusive or not ----------------------------------------------------------------------------------
+    # -- exclusive runs ------------------------------------------------------------------------------------
 
-    def test_a_run_that_needs_the_session_is_made_again_exclusively(
+    def test_a_run_that_needs_the_session_is_repeated_exclusively(
         self, steps: Steps, place: StorageSandbox
     ) -> None:
-        """Promise 2: the second run gets a head and a slice of its own, and sees what came before it."""
+        """Promise 2: the second run gets its own head and slice, and sees everything that was committed before it."""
         steps.configure({"t_page": {"andEvery": "page", "run": "page"}})
         steps.fire("page")
         other = Steps(place.open(), steps.uid)
@@ -202,7 +204,7 @@ class Commits(StorageFixtures):
         assert steps.head.metadata == "{}"
 
     def test_asking_for_the_session_in_an_exclusive_run_is_an_error(self, steps: Steps) -> None:
-        """Promise 2: it names the decision, changes nothing, and leaves the storage usable."""
+        """Promise 2: the error names the decision. Nothing is changed, and the storage can still be used."""
         steps.configure(SURVEY)
         before = shown(steps)
 
@@ -218,12 +220,12 @@ class Commits(StorageFixtures):
         assert steps.fire("first").fired[0].number == 1
 
     @pytest.mark.parametrize("asks", [True, False])
-    def test_runs_that_turn_out_to_need_the_session_lose_nothing(
+    def test_no_firing_of_a_run_that_needs_the_session_is_lost(
         self,
         place: StorageSandbox,
-        asks: bool,  # noqa: FBT001 - a test's parameter
+        asks: bool,  # noqa: FBT001 - a parameter of a test
     ) -> None:
-        """Promise 2: whether they ask for it or just change it, firings of eight threads at once all count."""
+        """Promise 2: firings of eight threads at once all count, whether their runs ask for the session or just change it."""
         hands = [Steps(place.open(), "hot") for _ in range(8)]
         hands[0].configure({"t_page": {"andEvery": "page", "run": "page"}})
         fire = decisions.fire(hands[0].policy, Firing(0, "page", "{}", 0))
@@ -244,10 +246,8 @@ class Commits(StorageFixtures):
         assert hands[0].head.firings == 160
         assert [instance.number for instance in hands[0].instances()] == list(range(160))
 
-    def test_a_decision_that_asks_for_nothing_is_made_all_the_same(
-        self, steps: Steps, storage: Storage
-    ) -> None:
-        """Promise 1: its changes are stored, also where something was loaded for it in vain."""
+    def test_a_decision_that_needs_nothing_is_stored(self, steps: Steps, storage: Storage) -> None:
+        """Promise 1: the changes of a decision without needs are stored, with and without a prefetch."""
 
         def begin(session: Session) -> DecisionRun:
             yield from ()
@@ -261,8 +261,8 @@ class Commits(StorageFixtures):
 
     # -- guards --------------------------------------------------------------------------------------------
 
-    def test_a_decision_is_made_anew_where_its_guard_no_longer_holds(self, steps: Steps) -> None:
-        """Promise 4: changes under an old fence are not applied; the decision sees the session again."""
+    def test_a_decision_whose_guard_does_not_hold_is_repeated(self, steps: Steps) -> None:
+        """Promise 4: changes with an old fence are not applied. The decision runs again with the stored session."""
         steps.fire("page")
         steps.configure({"t_page": {"andEvery": "page", "run": "page"}})
         steps.fire("page")
@@ -278,14 +278,12 @@ class Commits(StorageFixtures):
             return changes
 
         steps.commit(Decision("test", begin))
-        assert tries == [2, 2], (
-            "the second try saw what was stored, not what the first one had meant to store"
-        )
+        assert tries == [2, 2], "the second run gets the stored session, not the changes of the first one"
         assert steps.statuses() == {"t_page#0": "finished"}
         assert [firing.trigger for firing in steps.firings()] == ["page", "page", "t_page"]
 
-    def test_a_decision_whose_guard_never_holds_comes_to_an_end(self, steps: Steps) -> None:
-        """Promise 8: after many tries in vain it is an error, and nothing has changed."""
+    def test_a_decision_whose_guard_never_holds_is_an_error(self, steps: Steps) -> None:
+        """Promise 8: after many runs an error is raised, and nothing has changed."""
         steps.configure({"t_page": {"andEvery": "page", "run": "page"}})
         steps.fire("page")
         before = steps["t_page#0"]
@@ -305,7 +303,7 @@ class Commits(StorageFixtures):
         "wrong", [Guard(Status.SCHEDULED, 1), Guard(Status.RUNNING, 0), Guard(Status.RUNNING, 1, 5)]
     )
     def test_status_fence_and_lease_are_all_guarded(self, steps: Steps, wrong: Guard) -> None:
-        """Promise 4: a guard with another status, fence or lease than is stored does not hold."""
+        """Promise 4: a guard with another status, fence or lease than the stored one does not hold."""
         steps.configure({"t_page": {"andEvery": "page", "run": "page"}})
         steps.fire("page")
         steps.start("t_page#0")
@@ -323,7 +321,7 @@ class Commits(StorageFixtures):
         assert steps["t_page#0"].owner == "worker"
 
     def test_an_instance_takes_triggers_only_while_it_is_unstarted(self, steps: Steps) -> None:
-        """Promise 4: a trigger given to an instance that has started in the meantime is decided anew."""
+        """Promise 4: if an instance has started in the meantime, the decision that gives it a trigger is repeated."""
         steps.configure({"t_page": {"after": ["page"], "run": "page"}})
         steps.fire("page")
         tries = []
@@ -341,8 +339,8 @@ class Commits(StorageFixtures):
 
     # -- idempotency keys ----------------------------------------------------------------------------------
 
-    def test_a_repeat_with_its_key_is_a_no_op(self, steps: Steps) -> None:
-        """Promise 2: the same trigger and key again is told the first firing, and changes nothing."""
+    def test_a_repeated_firing_with_its_key_changes_nothing(self, steps: Steps) -> None:
+        """Promise 2: a firing with the trigger and key of an earlier one returns the earlier firing, and changes nothing."""
         steps.configure(SURVEY)
         first = steps.fire("first", {"b": 1, "a": [2]}, key="k")
         before = shown(steps)
@@ -351,7 +349,7 @@ class Commits(StorageFixtures):
         assert shown(steps) == before
 
     def test_a_key_with_other_kwargs_is_a_conflict(self, steps: Steps) -> None:
-        """Promise 8: a key that was used with other kwargs is refused, and nothing changes."""
+        """Promise 8: a key that was used with other kwargs is an error, and nothing changes."""
         steps.fire("first", {"a": 1}, key="k")
         before = shown(steps)
         for other in ({"a": 2}, {"a": True}, {"a": 1.0}, {}):
@@ -359,8 +357,8 @@ class Commits(StorageFixtures):
                 steps.fire("first", other, key="k")
         assert shown(steps) == before
 
-    def test_a_key_counts_for_its_session_and_trigger_alone(self, storage: Storage) -> None:
-        """Promise 2: another trigger, and another session, may use the same key."""
+    def test_a_key_belongs_to_one_session_and_trigger(self, storage: Storage) -> None:
+        """Promise 2: another trigger or another session may use the same key."""
         for uid in ("one", "two"):
             for trigger in ("a", "b"):
                 assert (
@@ -368,8 +366,8 @@ class Commits(StorageFixtures):
                 )
         assert [firing.key for firing in Steps(storage, "one").firings()] == ["k", "k"]
 
-    def test_one_key_is_recorded_once_whoever_fires_it(self, place: StorageSandbox) -> None:
-        """Promise 2: of eight firings at once with one key, one is recorded, and all are told its number."""
+    def test_concurrent_firings_with_one_key_are_recorded_once(self, place: StorageSandbox) -> None:
+        """Promise 2: of eight concurrent firings with one key, one is recorded, and all return its number."""
         hands = [Steps(place.open(), "session") for _ in range(8)]
         answers = at_once([_firing(hand, "paid", key="order 7") for hand in hands])
         assert sum(answer.duplicate_of is None for answer in answers) == 1
@@ -378,8 +376,8 @@ class Commits(StorageFixtures):
 
     # -- rules ---------------------------------------------------------------------------------------------
 
-    def test_sessions_that_share_rules_do_not_share_anything_else(self, storage: Storage) -> None:
-        """Promise 6: a rule set that two sessions have in common stays as it is when one of them gets another."""
+    def test_sessions_that_share_rules_are_independent(self, storage: Storage) -> None:
+        """Promise 6: if two sessions have the same rule set and one of them changes it, the other keeps it."""
         one, two = Steps(storage, "one"), Steps(storage, "two")
         one.configure(SURVEY)
         two.configure(SURVEY)
@@ -391,8 +389,8 @@ class Commits(StorageFixtures):
         assert one.statuses() == {"t_other#0": "scheduled"}
         assert two.statuses() == {"t_browser#0": "scheduled", "t_subject#0": "unstarted"}
 
-    def test_rules_come_back_as_they_went_in(self, steps: Steps) -> None:
-        """Promise 6: conditions, parameters, runners and custom directives are read back from any handle."""
+    def test_rules_are_read_as_they_were_stored(self, steps: Steps) -> None:
+        """Promise 6: conditions, parameters, runners and custom directives are read as they were stored."""
         written = {
             "t": {
                 "after": {"any": ["a", {"all": ["b", "c"]}]},
@@ -401,7 +399,7 @@ class Commits(StorageFixtures):
                 "run": "run",
                 "using": "threads",
                 "withParams": {"api": {"timeout": 5, "nested": {"list": [1, None]}}},
-                "colour": {"deep": [1.5, None, "\N{PILE OF POO}"]},
+                "color": {"deep": [1.5, None, "\N{PILE OF POO}"]},
             }
         }
         stored = steps.configure(written).session.rules
@@ -409,11 +407,11 @@ class Commits(StorageFixtures):
         assert rule == stored.rules["t"]
         assert (rule.run, rule.using, rule.and_every) == ("run", "threads", "a")
         assert rule.with_params == written["t"]["withParams"]
-        assert rule.extras == {"colour": written["t"]["colour"]}
+        assert rule.extras == {"color": written["t"]["color"]}
         assert steps.head.rules.digest == stored.digest
 
-    def test_new_rules_decide_the_unstarted_instances_again(self, steps: Steps) -> None:
-        """Promise 1: a change of rules, the instances that it starts and the index change together."""
+    def test_new_rules_apply_to_unstarted_instances(self, steps: Steps) -> None:
+        """Promise 1: the rules, the instances that they schedule, and the index change in one commit."""
         steps.configure(SURVEY)
         steps.fire("first")
         assert steps.waiting("complete") == {"t_subject#0"}
@@ -421,8 +419,8 @@ class Commits(StorageFixtures):
         assert steps.statuses()["t_subject#0"] == "scheduled"
         assert steps.waiting("complete") == set()
 
-    def test_removed_tasks_wait_for_nothing_until_they_are_back(self, steps: Steps) -> None:
-        """Promise 1: the instances of a removed task are touched by no firing, and by those after its return."""
+    def test_instances_of_a_removed_task_wait_for_nothing(self, steps: Steps) -> None:
+        """Promise 1: no firing changes the instances of a removed task. If the task is added again, later firings do."""
         steps.configure(SURVEY)
         steps.fire("first")
         steps.configure({"t_browser": SURVEY["t_browser"]})
@@ -435,7 +433,7 @@ class Commits(StorageFixtures):
         assert steps.statuses()["t_subject#0"] == "scheduled"
 
     def test_added_tasks_catch_up_on_request(self, steps: Steps) -> None:
-        """Promise 2: a catch-up decides from every firing there was, in their order, each with its own kwargs."""
+        """Promise 2: a catch-up applies every past firing to the added task, in order, each with its own kwargs."""
         for n in range(3):
             steps.fire("page", {"n": n})
         steps.configure({"t_page": {"andEvery": "page", "run": "page"}}, catch_up=True)
@@ -447,12 +445,12 @@ class Commits(StorageFixtures):
     def test_another_handle_sees_everything(
         self, place: StorageSandbox, steps: Steps, storage: Storage
     ) -> None:
-        """Promise 3: what one handle has stored, another one opened later shows, and goes on from there."""
+        """Promise 3: a handle that is opened later shows everything that another one has stored, and can continue from there."""
         steps.configure(SURVEY)
         steps.fire("first", {"page": 1}, key="k")
         steps.fire("complete")
         attempt = steps.start("t_subject#0")
-        steps.keep_logs(attempt, batch(entry("Half way.")))
+        steps.keep_logs(attempt, batch(entry("Half done.")))
         steps.finish(attempt, {"subject": 17})
         steps.describe({"customer": "c"})
         other = Steps(place.open(), steps.uid)
@@ -464,8 +462,8 @@ class Commits(StorageFixtures):
         assert steps.statuses()["t_page#0"] == "scheduled"
         assert steps.kwargs("t_page#0") == {"t_subject": {"subject": 17}, "page": {"page": 2}}
 
-    def test_a_session_belongs_to_the_manager_that_made_it(self, storage: Storage) -> None:
-        """Promise 8: another manager may not change it, and it is as it was."""
+    def test_a_session_belongs_to_the_manager_that_created_it(self, storage: Storage) -> None:
+        """Promise 8: a change by another manager is an error, and the session does not change."""
         mine = Steps(storage, "session", Policy(manager="mine"))
         mine.fire("first")
         other = Steps(storage, "session", Policy(manager="another"))
@@ -476,7 +474,7 @@ class Commits(StorageFixtures):
     def test_times_are_those_of_the_storage(
         self, place: StorageSandbox, steps: Steps, storage: Storage
     ) -> None:
-        """Promise 7: firings, instances and the session carry the storage's time."""
+        """Promise 7: the times of firings, instances and sessions are those of the storage's clock."""
         steps.configure(SURVEY)
         made = storage.now()
         place.advance(timedelta(hours=1))
@@ -489,8 +487,8 @@ class Commits(StorageFixtures):
         assert instance.dispatch_after == now + steps.policy.grace
         assert steps.firings()[0].at == now
 
-    def test_metadata_is_added_to(self, steps: Steps) -> None:
-        """Promise 6: keys are added to the metadata of sessions and instances, and come back as they went in."""
+    def test_metadata_is_merged(self, steps: Steps) -> None:
+        """Promise 6: keys are added to the metadata of sessions and instances, and read as they were stored."""
         steps.configure(SURVEY)
         steps.fire("first")
         steps.describe({"a": 1, "b": timedelta(days=1)})
@@ -498,10 +496,10 @@ class Commits(StorageFixtures):
         steps.add_metadata("t_subject#0", {"note": "\N{PILE OF POO}"})
         assert decode(steps.head.metadata) == {"a": [2], "b": timedelta(days=1)}
         assert decode(steps["t_subject#0"].metadata) == {"note": "\N{PILE OF POO}"}
-        assert steps.waiting("complete") == {"t_subject#0"}, "who waits still waits"
+        assert steps.waiting("complete") == {"t_subject#0"}, "the instance still waits"
 
-    def test_sessions_do_not_touch_each_other(self, storage: Storage) -> None:
-        """Promise 2: the same names in another session are other triggers, tasks and instances."""
+    def test_sessions_are_independent(self, storage: Storage) -> None:
+        """Promise 2: triggers, tasks and instances of another session are different, even with the same names."""
         one, two = Steps(storage, "one"), Steps(storage, "two")
         for steps in (one, two):
             steps.configure(SURVEY)
@@ -512,10 +510,10 @@ class Commits(StorageFixtures):
         assert two.kwargs("t_subject#0") == {"first": {"uid": "two"}}
         assert (one.head.firings, two.head.firings) == (3, 1)
 
-    # -- finalising ------------------------------------------------------------------------------------------
+    # -- finalizing ------------------------------------------------------------------------------------------
 
-    def test_a_session_finalises_with_the_end_of_its_last_task_and_once(self, storage: Storage) -> None:
-        """Promise 1: the finalising trigger is fired in the commit that completes the session, once."""
+    def test_a_session_is_finalized_by_the_end_of_its_last_task_and_once(self, storage: Storage) -> None:
+        """Promise 1: the finalizing trigger is fired in the commit that completes the session, and only once."""
         steps = Steps(storage, "session", Policy(finalizing=Finalizing("over")))
         steps.configure({"t_a": {"after": ["a"], "run": "a"}, "t_mail": {"after": ["over"], "run": "mail"}})
         assert steps.fire("a").session.finalized is None
@@ -527,8 +525,8 @@ class Commits(StorageFixtures):
         assert steps.head.finalized == 3
         assert [firing.trigger for firing in steps.firings()].count("over") == 1
 
-    def test_it_finalises_once_whichever_end_is_last(self, place: StorageSandbox) -> None:
-        """Promise 2: four last ends at once complete the session exactly once."""
+    def test_concurrent_last_ends_finalize_a_session_once(self, place: StorageSandbox) -> None:
+        """Promise 2: four concurrent ends of the last tasks complete the session exactly once."""
         policy = Policy(finalizing=Finalizing("over"))
         hands = [Steps(place.open(), "session", policy) for _ in range(4)]
         hands[0].configure({f"t_{n}": {"after": ["a"], "run": "a"} for n in range(4)})
@@ -538,8 +536,8 @@ class Commits(StorageFixtures):
         assert [firing.trigger for firing in hands[0].firings()].count("over") == 1
         assert hands[0].head.pending == 0
 
-    def test_unresolved_records_hold_the_end_back(self, storage: Storage) -> None:
-        """Promise 1: with a highest level, a session ends only once a person has reviewed what is above it."""
+    def test_unresolved_records_delay_finalizing(self, storage: Storage) -> None:
+        """Promise 1: with `max_level`, a session is finalized only after a person has reviewed the records at or above it."""
         steps = Steps(storage, "session", Policy(finalizing=Finalizing("over", max_level=40)))
         steps.configure({"t_a": {"after": ["a"], "run": "a"}, "t_b": {"after": ["a"], "run": "b"}})
         steps.fire("a")
@@ -551,8 +549,8 @@ class Commits(StorageFixtures):
         assert [firing.trigger for firing in changes.fired] == ["over"]
         assert steps.head.finalized == 4
 
-    def test_records_of_the_last_end_hold_it_back_too(self, storage: Storage) -> None:
-        """Promise 1: what the completing attempt itself has said counts, and what is below the level does not."""
+    def test_records_of_the_last_attempt_delay_finalizing(self, storage: Storage) -> None:
+        """Promise 1: records that come with the last end count, and records below the level do not."""
         steps = Steps(storage, "session", Policy(finalizing=Finalizing("over", max_level=40)))
         steps.configure({"t_a": {"andEvery": "a", "run": "a"}})
         steps.fire("a")

@@ -1,4 +1,4 @@
-"""What the parts of the suite share: fixtures, names that try to break out, threads that start at once."""
+"""What the parts of the suite share: fixtures, hostile names, and threads that start at the same moment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Names that are data, whatever they look like; no two of them are the same name.
+#: Names that look like code, patterns or one another. A storage must treat each of them as a name of its own.
 NAMES: Final = (
     "uid",
     "UID",
@@ -107,7 +107,7 @@ NAMES: Final = (
     "\N{PILE OF POO}" * 255,
 )
 
-#: A rule set that shows most of the language, small.
+#: A small rule set that uses most of the rule language.
 SURVEY: Final[dict[str, Any]] = {
     "t_subject": {"after": ["first", "complete"], "run": "survey.Subject"},
     "t_page": {"after": ["t_subject"], "andEvery": "page", "run": "survey.Page"},
@@ -116,23 +116,23 @@ SURVEY: Final[dict[str, Any]] = {
 
 
 class StorageFixtures:
-    """Where the data is kept: what a subclass supplies, and what follows from it."""
+    """The fixture that a subclass supplies, and the fixtures that are made from it."""
 
     @pytest.fixture
     def make_place(self) -> Iterator[Callable[[], StorageSandbox]]:
-        """Gives a function that makes fresh, empty places; a subclass overrides this fixture."""
+        """Return a function that makes empty sandboxes. A subclass overrides this fixture."""
         raise NotImplementedError
 
     @pytest.fixture
     def place(self, make_place: Callable[[], StorageSandbox]) -> Iterator[StorageSandbox]:
-        """One place for the test."""
+        """An empty sandbox for one test, which is closed after it."""
         place = make_place()
         yield place
         place.close()
 
     @pytest.fixture
     def storage(self, place: StorageSandbox) -> Storage:
-        """A handle on it."""
+        """A handle on the storage in the sandbox."""
         return place.open()
 
     @pytest.fixture
@@ -142,10 +142,10 @@ class StorageFixtures:
 
 
 def at_once(jobs: Sequence[Callable[[], T]]) -> list[T]:
-    """Do the jobs in a thread each, all begun at the same moment; returns what they returned, in their order.
+    """Run each job in a thread of its own, all started at the same moment. Return their results in order.
 
     Raises:
-        Exception: the first that a job raised.
+        Exception: the first exception that a job raised.
     """
     barrier = threading.Barrier(len(jobs))
 
@@ -158,21 +158,21 @@ def at_once(jobs: Sequence[Callable[[], T]]) -> list[T]:
 
 
 def entry(message: str = "Said.", *, level: int = 30, seq: int = 1, **context: Any) -> LogEntry:
-    """A record."""
+    """Make a log record with these fields and plausible others."""
     return LogEntry(
         seq, 1_700_000_000_000_000, level, "survey", message, "Said.", context, None, "survey.py", 7, "f"
     )
 
 
 def batch(*entries: LogEntry, dropped: int = 0, counts: dict[int, int] | None = None) -> LogBatch:
-    """A batch of these records, counted, or with other counts."""
+    """Make a batch of these records, with the counts of their levels unless others are given."""
     levels = [each.level for each in entries]
     counted = {level: levels.count(level) for level in levels} if counts is None else counts
     return LogBatch(list(entries), counted, dropped)
 
 
 def start_pages(steps: Steps, count: int) -> None:
-    """Configure the session, and let the instances t_page#0, t_page#1 and so on run, so many of them."""
+    """Configure the session and start `count` instances: t_page#0, t_page#1 and so on."""
     steps.configure({"t_page": {"andEvery": "page", "run": "page"}})
     for n in range(count):
         steps.fire("page")
@@ -180,10 +180,10 @@ def start_pages(steps: Steps, count: int) -> None:
 
 
 def page_attempt(number: int) -> AttemptReport:
-    """The first attempt of the instance of that number, as :func:`start_pages` starts it."""
+    """Return the first attempt of instance `number`, as :func:`start_pages` starts it."""
     return AttemptReport("t_page", number, fence=1, attempt=1)
 
 
 def entries(storage: Storage, steps: Steps) -> list[LogEntry]:
-    """What the session's log has."""
+    """Return the entries of the session's log, in their order."""
     return [record.entry for record in storage.reader.logs(steps.uid)]

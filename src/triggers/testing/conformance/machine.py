@@ -1,9 +1,10 @@
-# ruff: noqa: S101 - it is a test: it asserts
-"""A storage and the reference model, side by side through any sequence of steps.
+# ruff: noqa: S101 - a test uses assert
+"""Compare a storage with the reference model after each step of any sequence.
 
-:class:`SessionMachine` is a Hypothesis state machine. Each of its rules does one step on a session in a
-storage, through the law, and the same step on a :class:`~triggers.testing.conformance.model.Model`; after
-each of them both must show the same, down to which instance a next firing would touch.
+:class:`SessionMachine` is a Hypothesis state machine. Each of its rules takes one step on a session in a
+storage, through the decisions of the core, and the same step on a
+:class:`~triggers.testing.conformance.model.Model`. After each step both must show the same state, including
+which instances the next firing would change.
 """
 
 from __future__ import annotations
@@ -44,13 +45,13 @@ if TYPE_CHECKING:
     from triggers.core.state import Instance
     from triggers.testing.conformance.sandbox import StorageSandbox
 
-#: Idempotency keys; few, so that they are used again.
+#: Idempotency keys. There are only a few, so that they are used again.
 KEYS: Final = ("k1", "k2")
 
-#: The pause before the sweep hands an instance over again.
+#: The pause before the sweep dispatches an instance again.
 GRACE: Final = 30 * SECOND
 
-#: Errors of the law and of the model that mean the same.
+#: Error of the model → the error of the library that means the same.
 REFUSALS: Final = {
     ModelConflict: IdempotencyConflictError,
     ModelStatusError: InvalidStatusError,
@@ -63,13 +64,13 @@ _WHICH: Final = st.integers(0, 1_000)
 
 
 class SessionMachine(RuleBasedStateMachine):
-    """Drives a storage and the model with the same steps.
+    """A state machine that takes the same steps on a storage and on the model.
 
-    A subclass supplies the storage by :meth:`make_place`.
+    A subclass supplies the storage with :meth:`make_place`.
     """
 
     def make_place(self) -> StorageSandbox:
-        """Fresh, empty room for one run of the machine."""
+        """Return an empty sandbox for one run of the machine."""
         raise NotImplementedError
 
     def __init__(self) -> None:
@@ -83,7 +84,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.given_back: dict[str, int] = {}
 
     def teardown(self) -> None:
-        """Close what was opened."""
+        """Close the sandbox after the last step of a run."""
         self.place.close()
 
     @initialize(
@@ -92,7 +93,7 @@ class SessionMachine(RuleBasedStateMachine):
         keyed=st.booleans(),
     )
     def begin(self, finalizing: str | None, configuration: dict[str, Any], *, keyed: bool) -> None:
-        """A session begins by its rules, or by a firing."""
+        """A session begins with its configuration or with a firing."""
         policy = Policy(grace=GRACE, finalizing=Finalizing(finalizing) if finalizing else None)
         self.steps = Steps(self.steps.storage, "session", policy)
         self.model = Model(finalizing, now=self.steps.storage.now())
@@ -104,7 +105,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(firing=strategies.firings(keys=KEYS))
     def fire(self, firing: tuple[str, dict[str, Any], str | None]) -> None:
-        """A trigger fires, at times with a key that was used before."""
+        """A trigger fires, sometimes with a key that was used before."""
         trigger, kwargs, key = firing
         expected, changes = self.both(
             lambda: self.model.fire(trigger, kwargs, key), lambda: self.steps.fire(trigger, kwargs, key)
@@ -122,7 +123,7 @@ class SessionMachine(RuleBasedStateMachine):
         keep=st.booleans(),
     )
     def configure(self, configuration: dict[str, Any], *, catch_up: bool, keep: bool = False) -> None:
-        """The rules change: all of them, or some while the others stay."""
+        """The rules of all tasks are replaced, or those of some tasks while the others stay."""
         if keep:
             configuration = {**self.model.configuration, **configuration}
         self.model.configure(configuration, catch_up=catch_up)
@@ -131,11 +132,11 @@ class SessionMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.configuration)
     @rule(which=_WHICH)
     def remove_task(self, which: int) -> None:
-        """A task is taken out of the rules."""
+        """A task is no longer part of the configuration."""
         tasks = sorted(self.model.configuration)
-        gone = tasks[which % len(tasks)]
+        removed = tasks[which % len(tasks)]
         self.configure(
-            {task: rule for task, rule in self.model.configuration.items() if task != gone}, catch_up=False
+            {task: rule for task, rule in self.model.configuration.items() if task != removed}, catch_up=False
         )
 
     @precondition(lambda self: self.model.instances)
@@ -163,7 +164,7 @@ class SessionMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.instances)
     @rule(which=_WHICH)
     def schedule_by_hand(self, which: int) -> None:
-        """A person schedules an instance: one that runs is taken from its worker."""
+        """A person schedules an instance. If it was running, its worker loses the claim."""
         instance = self.pick(which, UNSTARTED)
         if instance.status not in (UNSTARTED, RUNNING):
             with pytest.raises(InvalidStatusError):
@@ -192,16 +193,16 @@ class SessionMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.running())
     @rule(which=_WHICH, own=st.booleans())
     def claim_again(self, which: int, *, own: bool) -> None:
-        """A claim whose answer was lost is repeated, or another worker tries: nothing changes."""
+        """A claim whose answer was lost is repeated, or another worker tries to claim. Nothing changes."""
         running = self.running()
         instance = running[which % len(running)]
-        changes = self.steps.claim(instance.name, self.owners[instance.name] if own else "a late one")
+        changes = self.steps.claim(instance.name, self.owners[instance.name] if own else "another")
         assert (changes.claimed is not None) == own
 
     @precondition(lambda self: self.model.instances)
     @rule(which=_WHICH)
     def give_back(self, which: int) -> None:
-        """A worker that lacks the task gives the instance back: it pauses longer each time."""
+        """A worker without the task returns the instance, which pauses longer each time."""
         instance = self.pick(which, SCHEDULED)
         changes = self.steps.claim(instance.name, able=False)
         assert changes.claimed is None
@@ -213,7 +214,7 @@ class SessionMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.attempts)
     @rule()
     def renew(self) -> None:
-        """A heartbeat for every attempt there ever was says which of them are lost."""
+        """A heartbeat for all attempts so far returns those that have lost their claim."""
         lost = self.steps.renew(*self.attempts)
         held = {attempt for attempt in map(_frozen, self.attempts) if self.holds(attempt)}
         assert lost == {self.steps.held(attempt) for attempt in self.attempts if _frozen(attempt) not in held}
@@ -223,7 +224,7 @@ class SessionMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.attempts)
     @rule(which=_WHICH, result=_RESULTS)
     def finish(self, which: int, result: dict[str, Any]) -> None:
-        """An attempt returns, a ghost perhaps."""
+        """An attempt returns a result, even if it is stale."""
         attempt, name = self.attempt(which)
         done = self.model.finish(name, attempt.fence, result)
         changes = self.steps.finish(attempt, result)
@@ -234,7 +235,7 @@ class SessionMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.attempts)
     @rule(which=_WHICH)
     def fail(self, which: int) -> None:
-        """An attempt raises, a ghost's perhaps."""
+        """An attempt raises an error, even if it is stale."""
         attempt, name = self.attempt(which)
         done = self.model.fail(name, attempt.fence, "boom")
         assert bool(self.steps.fail(attempt, "boom").refused) != done
@@ -247,7 +248,7 @@ class SessionMachine(RuleBasedStateMachine):
         kwargs=st.none() | st.fixed_dictionaries({"a": st.just({"n": 8})}),
     )
     def retry(self, which: int, cooldown: int, limit: int, kwargs: dict[str, Any] | None) -> None:
-        """An attempt asks to run again later, more often than it may perhaps."""
+        """An attempt requests a retry, sometimes beyond its limit."""
         attempt, name = self.attempt(which)
         successor = self.model.retry(name, attempt.fence, cooldown, limit, kwargs)
         payload = None if kwargs is None else encode(kwargs, "kwargs")
@@ -259,7 +260,7 @@ class SessionMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.attempts)
     @rule(which=_WHICH)
     def skip_running(self, which: int) -> None:
-        """An attempt asks to be skipped."""
+        """An attempt requests to be skipped."""
         attempt, name = self.attempt(which)
         done = self.model.skip_running(name, attempt.fence)
         assert bool(self.steps.skip_running(attempt).refused) != done
@@ -267,7 +268,7 @@ class SessionMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.attempts)
     @rule(which=_WHICH)
     def release(self, which: int) -> None:
-        """A worker that stops lets an attempt go."""
+        """A worker that stops releases an attempt."""
         attempt, name = self.attempt(which)
         done = self.model.release(name, attempt.fence)
         assert bool(self.steps.release(attempt).refused) != done
@@ -276,13 +277,13 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(pause=_PAUSES)
     def advance(self, pause: int) -> None:
-        """Time passes."""
+        """The clocks of the storage and the model advance."""
         self.place.advance(timedelta(microseconds=pause))
         self.model.advance(pause)
 
     @rule()
     def recover(self) -> None:
-        """The sweep finds exactly the claims that ran out, and recovers them."""
+        """The sweep finds exactly the claims that have expired, and recovers them."""
         found = self.steps.storage.expired(1_000)
         running = {instance.name: instance for instance in self.running()}
         late = {name for name in running if self.leases[name] < self.model.now}
@@ -292,20 +293,20 @@ class SessionMachine(RuleBasedStateMachine):
             assert not self.steps.recover(name, each.fence).refused
             assert self.model.expire(name)
             assert self.steps.recover(name, each.fence).refused, (
-                "a second sweep that saw the same comes too late"
+                "a second sweep that found the same claim is too late"
             )
 
     @precondition(lambda self: self.model.instances)
     @rule(which=_WHICH)
     def recover_too_early(self, which: int) -> None:
-        """A claim that has not run out is not taken away."""
+        """A claim that has not expired cannot be recovered."""
         instance = self.pick(which, RUNNING)
         if instance.status != RUNNING or self.leases[instance.name] >= self.model.now:
             assert self.steps.recover(instance.name, instance.fence).refused
 
     @rule()
     def dispatch(self) -> None:
-        """The sweep takes all that is due, also what was handed over just now."""
+        """The sweep returns all due instances, including those that were just dispatched."""
         found = self.steps.storage.due(1_000, grace=GRACE, include_recent=True)
         due = [each for each in self.model.instances.values() if each.status == SCHEDULED]
         assert {f"{each.task}#{each.number}" for each in found} == {
@@ -315,29 +316,29 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule()
     def reopen(self) -> None:
-        """Another handle is opened, and the others are closed."""
+        """A new handle is opened, and the old one is closed."""
         storage = self.place.open()
         self.steps.storage.close()
         self.steps = Steps(storage, self.steps.uid, self.steps.policy)
 
-    # -- both show the same ------------------------------------------------------------------------------
+    # -- comparisons -------------------------------------------------------------------------------------
 
     @invariant()
-    def the_same_is_shown(self) -> None:
-        """What the storage shows is what the model shows."""
+    def storage_and_model_agree(self) -> None:
+        """The storage shows the same session as the model."""
         if self.steps.storage.reader.session(self.steps.uid) is not None:
             assert shown(self.steps) == _comparable(self.model)
 
     @invariant()
     def the_index_is_exact(self) -> None:
-        """A firing would touch exactly the unstarted instances that lack its trigger."""
+        """A firing would change exactly the unstarted instances that lack its trigger."""
         for trigger in (*strategies.TRIGGERS, *strategies.TASKS):
             lacking = {each.name for each in self.model.instances.values() if self.lacks(each, trigger)}
-            assert self.steps.waiting(trigger) == lacking, f"for {trigger}"
+            assert self.steps.waiting(trigger) == lacking, f"the instances that wait for {trigger}"
 
     @invariant()
     def the_counts_are_exact(self) -> None:
-        """Counters and backlog say how many instances there are."""
+        """The counters and the backlog agree with the instances."""
         counters = self.steps.storage.reader.counters(self.steps.uid)
         instances = self.model.instances.values()
         tasks = {each.task for each in instances}
@@ -351,10 +352,10 @@ class SessionMachine(RuleBasedStateMachine):
         backlog = self.steps.storage.reader.backlog()
         assert backlog[:3] == (len(ready), scheduled - len(ready), len(self.running()))
 
-    # -- how -----------------------------------------------------------------------------------------------
+    # -- choices -------------------------------------------------------------------------------------------
 
     def both(self, model: Callable[[], Any], storage: Callable[[], Any]) -> tuple[Any, Any]:
-        """Do a step on both; where the model refuses it, the storage must, too: then both give None."""
+        """Take a step on both. If the model refuses it, the storage must too; then return (None, None)."""
         try:
             expected = model()
         except tuple(REFUSALS) as error:
@@ -364,7 +365,7 @@ class SessionMachine(RuleBasedStateMachine):
         return expected, storage()
 
     def check_effects(self, changes: Changes) -> None:
-        """The step made, scheduled and abandoned the instances that the model says."""
+        """Assert that the step created, scheduled and abandoned the same instances as the model."""
         step = self.model.last_step
         assert [made.name for made in changes.created] == [
             name for each in step for name in each.created
@@ -377,31 +378,31 @@ class SessionMachine(RuleBasedStateMachine):
         assert abandoned == {name for each in step for name in each.abandoned}
 
     def pick(self, which: int, status: str) -> ModelInstance:
-        """An instance: three times of four one in that status, if there is any."""
+        """Choose an instance; in three of four cases one in that status, if there is one."""
         every = list(self.model.instances.values())
-        liked = [instance for instance in every if instance.status == status]
-        chosen = liked if liked and which % 4 else every
+        preferred = [instance for instance in every if instance.status == status]
+        chosen = preferred if preferred and which % 4 else every
         return chosen[which // 4 % len(chosen)]
 
     def attempt(self, which: int) -> tuple[AttemptReport, str]:
-        """An attempt and the name of its instance: three times of four one that still holds it."""
+        """Choose an attempt and the name of its instance; in three of four cases it still holds the claim."""
         holding = [attempt for attempt in self.attempts if self.holds(_frozen(attempt))]
         chosen = holding if holding and which % 4 else self.attempts
         attempt = chosen[which // 4 % len(chosen)]
         return attempt, f"{attempt.task}#{attempt.number}"
 
     def running(self) -> list[ModelInstance]:
-        """The instances that run."""
+        """Return the running instances of the model."""
         return [instance for instance in self.model.instances.values() if instance.status == RUNNING]
 
     def holds(self, attempt: tuple[str, int, int]) -> bool:
-        """Whether the attempt still holds its instance."""
+        """Return whether the attempt still holds its instance."""
         task, number, fence = attempt
         instance = self.model.instances[f"{task}#{number}"]
         return instance.status == RUNNING and instance.fence == fence
 
     def lacks(self, instance: ModelInstance, trigger: str) -> bool:
-        """Whether the instance would take the trigger."""
+        """Return whether the instance would take the trigger."""
         wanted = self.model.configuration.get(instance.task)
         if instance.status != UNSTARTED or wanted is None:
             return False
@@ -411,13 +412,13 @@ class SessionMachine(RuleBasedStateMachine):
 
 
 def shown(steps: Steps) -> dict[str, Any]:
-    """What a storage shows of a session, as :meth:`.Model.snapshot` words it."""
+    """Return what a storage shows of a session, in the form of :meth:`.Model.snapshot`."""
     instances = steps.instances(page=7)
     firings = {firing.number: firing for firing in steps.firings(page=7)}
     head = steps.head
     counters = steps.storage.reader.counters(steps.uid)
     resolved = {task for task, counter in counters.items() if counter.is_resolved}
-    assert head.firings == len(firings), "the head knows how many firings there are"
+    assert head.firings == len(firings), "the head counts the firings"
     return {
         "firings": [(each.number, each.trigger, decode(each.kwargs), each.key) for each in firings.values()],
         "instances": {
@@ -456,7 +457,7 @@ def _as_dict(instance: Instance, kwargs: dict[str, Any], fired: dict[int, Any]) 
 
 
 def _comparable(model: Model) -> dict[str, Any]:
-    """The model's snapshot with its word for a lost worker in ours."""
+    """The snapshot of the model, with the error that the machine stores for a lost worker."""
     snapshot = model.snapshot()
     for instance in snapshot["instances"].values():
         if instance["error"] == "WorkerLost":

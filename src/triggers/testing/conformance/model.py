@@ -1,14 +1,14 @@
-"""The reference model: the law of a session in plain dicts and lists, to be compared with the real thing.
+"""The reference model: a session in plain dicts and lists, to compare the library with.
 
-It decides what a firing does by looking at the whole session, as slowly as that is, and shares no code with
-the rest of the library: a mistake would have to be made twice, in two ways, to go unseen. Nothing in it
-waits, stores, locks or runs anything. A test drives a :class:`Model` and a storage with the same steps and
-compares what both show after each of them.
+The model decides what a firing does by reading the whole session, which is slow. It shares no code with the
+rest of the library, so a mistake goes unnoticed only if it is made twice, in two ways. It does not wait,
+store, lock or run anything. A test takes the same steps on a :class:`Model` and on a storage, and compares
+the two after each step.
 
-A configuration is the JSON-able dictionary that an application gives to a session, and is taken to be valid.
-Times are integers: microseconds since the Unix epoch, UTC. They move only by :meth:`Model.advance`.
+A configuration is the JSON-able dictionary that an application gives to a session. It must be valid. Times
+are integers: microseconds since the Unix epoch, UTC. They change only by :meth:`Model.advance`.
 
-Only the standard library is imported here; a test keeps it so.
+This module imports only the standard library; a test checks that.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ UNSTARTED, SCHEDULED, RUNNING = "unstarted", "scheduled", "running"
 FINISHED, FAILED, SKIPPED = "finished", "failed", "skipped"
 REPLAYED, ABANDONED = "replayed", "abandoned"
 
-#: The statuses of instances that need no more attention, and that no step ever changes again.
+#: The statuses of resolved instances, which no step changes any more.
 RESOLVED = frozenset({FINISHED, SKIPPED, REPLAYED, ABANDONED})
 
-#: One second, in the unit of every time in this module.
+#: One second, in microseconds.
 SECOND = 1_000_000
 
 
-class ModelConflict(ValueError):  # noqa: N818 - the word for it
-    """A firing came again under its idempotency key, with other kwargs. Nothing changed."""
+class ModelConflict(ValueError):  # noqa: N818 - the usual word
+    """A firing was repeated with its idempotency key and other kwargs. Nothing changed."""
 
 
 class ModelStatusError(ValueError):
-    """What was asked for needs a failed instance, and this one is not. Nothing changed."""
+    """The step needs a failed instance, and this one has another status. Nothing changed."""
 
 
-class ModelUnknownTask(ValueError):  # noqa: N818 - the word for it
-    """The instance's task is no longer in the configuration, so it can't be replayed. Nothing changed."""
+class ModelUnknownTask(ValueError):  # noqa: N818 - the usual word
+    """The task is no longer configured, so the instance can't be replayed. Nothing changed."""
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class ModelFiring:
     """One occurrence of a trigger.
 
     ``number`` counts from 1 in the session. ``cause`` is the name of the instance whose finish or skip
-    cascaded, ``"finalizing"`` for the trigger that completes a session, None for what the application fired.
+    cascaded, ``"finalizing"`` for the trigger that completes a session, or None if the application fired.
     """
 
     number: int
@@ -64,18 +64,19 @@ class ModelInstance:
 
     Attributes:
         name: ``task#number``; numbers count from 0 in each task.
-        kwargs: trigger → the kwargs that the instance saw, or exactly the replacement of a replay.
-        taken: trigger → number of the firing that the instance saw, for triggers named in ``after``.
-        vetoes: the triggers named in ``unless`` that the instance saw.
-        parent: name of the instance that this one replays.
-        root: name of the oldest ancestor with the same kwargs: the instance itself if it replays none, or if
-            its kwargs were replaced.
-        depth: number of ancestors.
-        retries: how many retries, asked for by the task itself, led here without a replay by hand in between.
-        fence: goes up whenever the right to report on the instance is given or taken away.
+        kwargs: trigger → the kwargs that the instance received, or exactly the replacement kwargs of a
+            replay.
+        taken: trigger → the number of the firing that the instance received, for triggers in ``after``.
+        vetoes: the triggers in ``unless`` that the instance received.
+        parent: the name of the instance that this one replays.
+        root: the name of the oldest ancestor with the same kwargs: the instance itself if it replays none, or
+            if its kwargs were replaced.
+        depth: the number of ancestors.
+        retries: the number of retries, requested by the task, since the last replay by a person.
+        fence: a number that increases whenever a claim begins or is lost.
         attempt: how often the instance was claimed.
-        crashes: how often it was lost while running.
-        run_at: the time from which it can be claimed, None while it was never scheduled.
+        crashes: how often its worker was lost.
+        run_at: the time from which the instance can be claimed; None if it was never scheduled.
     """
 
     name: str
@@ -99,10 +100,10 @@ class ModelInstance:
 
 @dataclass(frozen=True, slots=True)
 class ModelFireResult:
-    """What one firing did, the firings that follow from it in the same step apart.
+    """What one firing did, without the firings that follow from it in the same step.
 
-    Names are sorted by task and number. ``finalized`` tells whether the session has been finalised at the end
-    of the step.
+    Names are sorted by task and number. ``finalized`` is true if the session is finalized at the end of the
+    step.
     """
 
     number: int
@@ -114,14 +115,14 @@ class ModelFireResult:
 
 
 def names_in(condition: Any) -> set[str]:
-    """The names of all triggers that a condition mentions, at any depth."""
+    """Return the names of all triggers in a condition, at any depth."""
     if isinstance(condition, str):
         return {condition}
     return {name for part in parts_of(condition) for name in names_in(part)}
 
 
 def parts_of(condition: Any) -> list[Any]:
-    """The members of a condition, each once: a trigger named twice is still one trigger."""
+    """Return the members of a condition, each once: a trigger that is named twice counts once."""
     if isinstance(condition, Mapping):
         members = next(condition[word] for word in ("all", "any", "of") if word in condition)
     else:
@@ -134,7 +135,7 @@ def parts_of(condition: Any) -> list[Any]:
 
 
 def holds(condition: Any, seen: Collection[str]) -> bool:
-    """Whether a condition is met by these triggers. A list is short for ``{"all": list}``."""
+    """Return whether these triggers meet a condition. A list is short for ``{"all": list}``."""
     if isinstance(condition, str):
         return condition in seen
     met = [holds(part, seen) for part in parts_of(condition)]
@@ -146,29 +147,29 @@ def holds(condition: Any, seen: Collection[str]) -> bool:
 
 
 def awaited(rule: Mapping[str, Any]) -> set[str]:
-    """The triggers whose kwargs a rule's instances collect: those of ``after``, and ``andEvery``."""
+    """Return the triggers whose kwargs instances of a rule collect: ``after`` and ``andEvery``."""
     every = rule.get("andEvery")
     return names_in(rule.get("after", [])) | ({every} if every is not None else set())
 
 
 def vetoing(rule: Mapping[str, Any]) -> set[str]:
-    """The triggers that count towards ``unless``."""
+    """Return the triggers in ``unless``."""
     return names_in(rule.get("unless", []))
 
 
 def can_schedule(rule: Mapping[str, Any], seen: Collection[str]) -> bool:
-    """Whether ``after``, and ``andEvery`` with it, are met."""
+    """Return whether ``after`` and ``andEvery`` are both met."""
     every = rule.get("andEvery")
     return holds(rule.get("after", []), seen) and (every is None or every in seen)
 
 
 def can_abandon(rule: Mapping[str, Any], seen: Collection[str]) -> bool:
-    """Whether ``unless`` is met. One that names nothing never is."""
+    """Return whether ``unless`` is met. An empty one never is."""
     return bool(vetoing(rule)) and holds(rule["unless"], seen)
 
 
 def canonical(value: Any) -> Any:
-    """A form of a value that is equal for the same data only, where Python says ``1 == True == 1.0``."""
+    """Return a form of a value that is equal only for the same data; in Python, ``1 == True == 1.0``."""
     if isinstance(value, Mapping):
         return "mapping", {canonical(key): canonical(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -181,24 +182,24 @@ def canonical(value: Any) -> Any:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values are the same data; the order of a mapping's keys is no data."""
+    """Return whether two values are the same data. The order of the keys of a mapping does not matter."""
     return bool(canonical(one) == canonical(other))
 
 
 class Model:
-    """One session, whole and in memory.
+    """One session in memory.
 
-    Every public method is one atomic step: it does all that it says, or raises and changes nothing. A step on
-    behalf of an executing process takes the fence that its claim returned; with any other fence, or on an
-    instance that isn't running, it changes nothing and says so by its falsy result.
+    Every public method is one atomic step: it either completes, or raises and changes nothing. A step of a
+    worker takes the fence that its claim returned. With another fence, or if the instance isn't running, the
+    step changes nothing and returns a falsy result.
 
     Attributes:
-        now: the session's clock, in microseconds.
+        now: the clock of the session, in microseconds.
         configuration: task name → rule, as last given to :meth:`configure`.
-        firings: everything that was ever fired, in order.
+        firings: all firings, in order.
         instances: name → instance, in the order in which they were created.
-        finalized: whether the finalizing trigger was fired by the session itself.
-        last_step: one result per firing of the latest step that could fire anything, in order.
+        finalized: whether the session itself has fired the finalizing trigger.
+        last_step: one result for each firing of the last step that could fire a trigger, in order.
     """
 
     def __init__(
@@ -208,13 +209,15 @@ class Model:
         crash_backoff: Iterable[int] = (SECOND, 10 * SECOND, 60 * SECOND),
         now: int = 0,
     ) -> None:
-        """Start an empty session without configuration.
+        """Create an empty session without a configuration.
 
         Args:
-            finalizing_trigger: fired once, when the last task that doesn't wait for it is resolved.
-            max_crashes: the crash that makes an instance fail, counted from 1.
-            crash_backoff: microseconds to wait after the first, second, … crash; the last holds for the rest.
-            now: the clock to begin with, in microseconds.
+            finalizing_trigger: a trigger that is fired once, when the last task that doesn't wait for it is
+                resolved.
+            max_crashes: at this number of crashes an instance fails.
+            crash_backoff: microseconds to wait after the first, second, … crash; the last value also applies
+                to later crashes.
+            now: the clock at the beginning, in microseconds.
         """
         self.finalizing_trigger = finalizing_trigger
         self.max_crashes = max_crashes
@@ -226,15 +229,16 @@ class Model:
         self.finalized = False
         self.last_step: list[ModelFireResult] = []
 
-    # -- what the application does ---------------------------------------------------------------------------
+    # -- steps of the application ----------------------------------------------------------------------------
 
     def configure(self, configuration: Mapping[str, Any], *, catch_up: bool = False) -> None:
         """Replace the configuration.
 
-        Unstarted instances are decided anew by the new rules, with what they have; nothing past is given to
-        them. Instances of removed tasks stay as they are. Added tasks see no past firing, or all of them with
-        ``catch_up``, in their order, as if the tasks had been there from the start; not those that have
-        instances from an earlier configuration, which would take the same firings twice.
+        The new rules apply to unstarted instances, with the triggers that they have. Past firings are not
+        given to them. Instances of removed tasks do not change. Added tasks receive no past firing, or with
+        ``catch_up`` all of them in order, as if the tasks had been configured from the start. An added task
+        that has instances from an earlier configuration is excluded, because it would receive the same
+        firings twice.
         """
         added = [task for task in configuration if task not in self.configuration]
         fresh = [task for task in added if not self.instances_of(task)]
@@ -250,10 +254,10 @@ class Model:
     def fire(
         self, trigger: str, kwargs: Mapping[str, Any] | None = None, key: str | None = None
     ) -> ModelFireResult:
-        """Fire a trigger; with a key that it was fired with before, only report that firing's number.
+        """Fire a trigger. If it was fired with this key before, only return the number of that firing.
 
         Raises:
-            ModelConflict: the earlier firing under this key had other kwargs.
+            ModelConflict: the earlier firing with this key had other kwargs.
         """
         for firing in self.firings:
             if key is not None and (firing.trigger, firing.key) == (trigger, key):
@@ -267,7 +271,7 @@ class Model:
         return self.last_step[0]
 
     def replay(self, name: str, replacement_kwargs: Mapping[str, Any] | None = None) -> str:
-        """Give a failed instance another run, as a new instance that is due now; return its name.
+        """Run a failed instance again, as a new instance that is due now. Return its name.
 
         Raises:
             ModelStatusError: the instance isn't failed.
@@ -279,7 +283,7 @@ class Model:
         return self._replay(old, replacement_kwargs, retries=0, run_at=self.now)
 
     def skip(self, name: str, *, cascade: bool = False, result: Mapping[str, Any] | None = None) -> None:
-        """Give up a failed instance; on request cascade all the same, with a simulated result as kwargs.
+        """Skip a failed instance. With ``cascade``, fire the name of its task with the result as kwargs.
 
         Raises:
             ModelStatusError: the instance isn't failed.
@@ -291,10 +295,10 @@ class Model:
             self._record(instance.task, result, cause=name)
         self._finalize_if_complete()
 
-    # -- what an executing process does ----------------------------------------------------------------------
+    # -- steps of a worker ----------------------------------------------------------------------------------
 
     def claim(self, name: str) -> int | None:
-        """Start a scheduled instance that is due; return its new fence, or None if it can't be claimed."""
+        """Start a scheduled instance that is due. Return its new fence, or None if it can't be claimed."""
         instance = self.instances[name]
         if instance.status != SCHEDULED or instance.run_at is None or instance.run_at > self.now:
             return None
@@ -304,7 +308,7 @@ class Model:
         return instance.fence
 
     def finish(self, name: str, fence: int, result: Mapping[str, Any] | None = None) -> bool:
-        """Record success and, in the same step, fire the task's name with the result as kwargs."""
+        """Record success and, in the same step, fire the name of the task with the result as kwargs."""
         instance = self._running(name, fence)
         if instance is None:
             return False
@@ -316,7 +320,7 @@ class Model:
         return True
 
     def fail(self, name: str, fence: int, error: Any) -> bool:
-        """Record failure. Nothing cascades."""
+        """Record that the attempt failed. Nothing cascades."""
         instance = self._running(name, fence)
         if instance is None:
             return False
@@ -332,12 +336,12 @@ class Model:
         max_retries: int,
         replacement_kwargs: Mapping[str, Any] | None = None,
     ) -> str | None:
-        """Fail and be replayed after a cooldown (microseconds), as the task itself asks for.
+        """Fail, and run again as a new instance after a cooldown in microseconds, as the task requests.
 
         Returns:
-            The name of the new instance; None if the fence is stale; the instance's own name if it stays
-            failed, because ``max_retries`` retries in a row led to it (its error is then
-            ``"MaxRetriesExceeded"``), or because its task is no longer configured.
+            The name of the new instance, or None if the fence is stale. If the instance stays failed, its own
+            name: this was the last of ``max_retries`` retries in a row (its error is then
+            ``"MaxRetriesExceeded"``), or its task is no longer configured.
         """
         instance = self._running(name, fence)
         if instance is None:
@@ -352,7 +356,7 @@ class Model:
         return self._replay(instance, replacement_kwargs, retries=instance.retries + 1, run_at=run_at)
 
     def skip_running(self, name: str, fence: int) -> bool:
-        """Record that the task itself asked to be skipped. Nothing cascades."""
+        """Record that the task requested to be skipped. Nothing cascades."""
         instance = self._running(name, fence)
         if instance is None:
             return False
@@ -362,7 +366,10 @@ class Model:
         return True
 
     def release(self, name: str, fence: int, delay: int = 0) -> bool:
-        """Give a running instance back, due after a delay (microseconds). No crash is counted."""
+        """Release a running instance, which is due again after a delay in microseconds.
+
+        No crash is counted.
+        """
         instance = self._running(name, fence)
         if instance is None:
             return False
@@ -371,21 +378,25 @@ class Model:
         instance.run_at = self.now + delay
         return True
 
-    # -- what time does --------------------------------------------------------------------------------------
+    # -- time ------------------------------------------------------------------------------------------------
 
     def advance(self, microseconds: int) -> None:
-        """Move the clock forward."""
+        """Move the clock forward by this number of microseconds.
+
+        Raises:
+            ValueError: the number is negative.
+        """
         if microseconds < 0:
             raise ValueError(f"the clock can't go back by {-microseconds} µs")
         self.now += microseconds
 
     def expire(self, name: str, *, fail_at_once: bool = False) -> bool:
-        """Count a crash of a running instance, whose lease ran out, and schedule it again with back-off.
+        """Count a crash of a running instance whose lease has expired, and schedule it again after a pause.
 
-        At ``max_crashes`` crashes, or at the first one with ``fail_at_once``, it fails instead.
+        At ``max_crashes`` crashes, or at the first one with ``fail_at_once``, the instance fails instead.
 
         Returns:
-            False, and nothing changed, if the instance isn't running.
+            False if the instance isn't running; then nothing has changed.
         """
         instance = self.instances[name]
         if instance.status != RUNNING:
@@ -401,22 +412,22 @@ class Model:
             instance.run_at = self.now + backoff
         return True
 
-    # -- what can be seen ------------------------------------------------------------------------------------
+    # -- reading ---------------------------------------------------------------------------------------------
 
     def instances_of(self, task: str) -> list[ModelInstance]:
-        """The task's instances in the order of their numbers, also when it is no longer configured."""
+        """Return the instances of a task in the order of their numbers, whether or not it is configured."""
         return [instance for instance in self.instances.values() if instance.task == task]
 
     def unresolved_tasks(self) -> list[str]:
-        """The configured tasks that have no instance yet, or one that isn't resolved; sorted."""
+        """Return the configured tasks that have no instance yet or one that isn't resolved, sorted."""
         return sorted(task for task in self.configuration if not self._is_resolved(task))
 
     def unresolved_instances(self) -> list[str]:
-        """The names of the instances that aren't resolved, sorted by task and number."""
+        """Return the names of the instances that aren't resolved, sorted by task and number."""
         return _sorted_names(each for each in self.instances.values() if each.status not in RESOLVED)
 
     def waiting_for_finalizing(self) -> set[str]:
-        """The configured tasks that await the finalizing trigger, directly or through others that do."""
+        """Return the configured tasks that wait for the finalizing trigger, directly or through others."""
         exempt: set[str] = set()
         while True:
             late = exempt | {self.finalizing_trigger}
@@ -426,7 +437,7 @@ class Model:
             exempt = found
 
     def snapshot(self) -> dict[str, Any]:
-        """All that can be compared, as plain data that later steps leave alone.
+        """Return everything that can be compared, as plain data that later steps do not change.
 
         Returns:
             ``firings``: ``(number, trigger, kwargs, key)`` in order; ``instances``: name → the fields of
@@ -440,7 +451,7 @@ class Model:
             "finalized": self.finalized,
         }
 
-    # -- the law ---------------------------------------------------------------------------------------------
+    # -- deciding --------------------------------------------------------------------------------------------
 
     def _record(
         self, trigger: str, kwargs: Mapping[str, Any] | None, key: str | None = None, cause: str | None = None
@@ -451,7 +462,7 @@ class Model:
         self.last_step.append(self._apply(firing, list(self.configuration)))
 
     def _apply(self, firing: ModelFiring, tasks: Iterable[str]) -> ModelFireResult:
-        """Show a firing to these tasks, and decide every instance that it touches."""
+        """Give a firing to these tasks, and decide every instance that receives it."""
         created: list[ModelInstance] = []
         touched: list[ModelInstance] = []
         for task in tasks:
@@ -474,7 +485,7 @@ class Model:
         )
 
     def _give_kwargs(self, instance: ModelInstance, firing: ModelFiring) -> bool:
-        """The first firing that an unstarted instance sees of a trigger stays with it."""
+        """An unstarted instance keeps the first firing of each trigger that it receives."""
         if instance.status != UNSTARTED or firing.trigger in instance.taken:
             return False
         if firing.trigger not in awaited(self.configuration[instance.task]):
@@ -492,9 +503,9 @@ class Model:
         return True
 
     def _create(self, task: str, firing: ModelFiring) -> ModelInstance:
-        """A new instance starts with the latest firing, up to this one, of each trigger that its rule names.
+        """A new instance begins with the latest firing, up to this one, of each trigger in its rule.
 
-        During a catch-up there are firings after this one, which the instance will see later.
+        During a catch-up there are firings after this one, which the instance receives later.
         """
         number = len(self.instances_of(task))
         name = f"{task}#{number}"
@@ -506,7 +517,10 @@ class Model:
         return instance
 
     def _decide(self, instance: ModelInstance) -> None:
-        """Abandoning wins over scheduling. Only unstarted instances of configured tasks are ever decided."""
+        """Decide whether an instance is scheduled or abandoned; if both are possible, it is abandoned.
+
+        Only unstarted instances of configured tasks are decided.
+        """
         rule = self.configuration.get(instance.task)
         if instance.status != UNSTARTED or rule is None:
             return
@@ -546,7 +560,10 @@ class Model:
         return bool(instances) and all(each.status in RESOLVED for each in instances)
 
     def _finalize_if_complete(self) -> None:
-        """The last act of a step that can complete the session; it happens once in a session's life."""
+        """Fire the finalizing trigger if the session is complete.
+
+        It is the end of each step that can complete it.
+        """
         if self.finalizing_trigger is not None and not self.finalized:
             needed = set(self.configuration) - self.waiting_for_finalizing()
             if needed and all(self._is_resolved(task) for task in needed):

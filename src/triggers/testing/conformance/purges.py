@@ -1,5 +1,5 @@
-# ruff: noqa: E501, S101, PLR2004 - as in tests: sentences stand on one line, tests assert, numbers are what the test says
-"""Purges: what is old may go, and what asks for a review never does."""
+# ruff: noqa: E501, S101, PLR2004 - as in tests: docstrings have one line, assert is used, numbers are expected values
+"""Purges: old records are removed, except those that need a review."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from triggers.storages.base import Storage, StoredRecord
     from triggers.testing.conformance.sandbox import StorageSandbox
 
-#: When the records of these tests were said, unless it matters.
+#: The time of the records in these tests, unless it matters.
 SAID = entry().at
 
-#: Every record may go, of whatever level, that no longer asks for a review.
+#: Removes records of every level, except those that need a review.
 EVERYTHING = Purge(SAID + 1, max_level=100, threshold=30, contexts_only=False, dry_run=False)
 CONTEXTS = EVERYTHING._replace(contexts_only=True)
 
@@ -34,10 +34,10 @@ ME = {"by": "a person", "reason": "seen"}
 
 
 class Purges(StorageFixtures):
-    """What is old may go; what asks for a review never does."""
+    """Tests of promise 6 for purges: old records are removed, except those that need a review."""
 
-    def test_what_is_old_goes(self, steps: Steps, storage: Storage) -> None:
-        """Promise 6: only what was said before the time, up to the level; counts and levels stay as they were."""
+    def test_old_records_are_removed(self, steps: Steps, storage: Storage) -> None:
+        """Promise 6: only records before the time and up to the level are removed. Counts and levels do not change."""
         start_pages(steps, 1)
         ages = [replace(entry(str(n), level=n), at=SAID + n) for n in (10, 20, 25, 20)]
         steps.keep_logs(page_attempt(0), batch(*ages))
@@ -50,8 +50,8 @@ class Purges(StorageFixtures):
         assert _texts(storage, steps) == ["25"]
         assert steps["t_page#0"] == before
 
-    def test_what_asks_for_a_review_stays(self, steps: Steps, storage: Storage) -> None:
-        """Promise 6: whether below the mark or chosen, what was reviewed goes, and nothing else from the threshold on."""
+    def test_records_that_need_a_review_are_kept(self, steps: Steps, storage: Storage) -> None:
+        """Promise 6: at or above the threshold only reviewed records are removed, whether a review covered all up to a record or chosen ones."""
         start_pages(steps, 1)
         steps.keep_logs(page_attempt(0), batch(*(entry(str(n), level=n) for n in (30, 31, 20, 40, 50))))
         steps.resolve_logs("t_page#0", ME, through=1)
@@ -66,19 +66,21 @@ class Purges(StorageFixtures):
         assert storage.purge_logs(EVERYTHING).taken == 2
         assert storage.reader.logs(steps.uid) == []
 
-    def test_a_lower_threshold_of_the_sessions_own_counts(self, storage: Storage) -> None:
-        """Promise 6: an instance asks for a review as its own manager says, whatever the purge takes for usual."""
+    def test_the_threshold_of_the_session_counts(self, storage: Storage) -> None:
+        """Promise 6: whether a record needs a review depends on the threshold of its own manager, not on that of the purge."""
         strict = Steps(storage, "strict", replace(Steps(storage).policy, threshold=20))
         easy = Steps(storage, "easy", replace(strict.policy, threshold=40))
         for steps in (strict, easy):
             start_pages(steps, 1)
-        strict.keep_logs(page_attempt(0), batch(entry("asks", level=20), entry("small talk", level=10)))
-        easy.keep_logs(page_attempt(0), batch(entry("asks for nothing", level=30)))
+        strict.keep_logs(page_attempt(0), batch(entry("open", level=20), entry("debug", level=10)))
+        easy.keep_logs(page_attempt(0), batch(entry("below", level=30)))
         assert storage.purge_logs(EVERYTHING).taken == 2
-        assert (_texts(storage, strict), _texts(storage, easy)) == (["asks"], [])
+        assert (_texts(storage, strict), _texts(storage, easy)) == (["open"], [])
 
-    def test_what_nobody_need_review_goes(self, steps: Steps, storage: Storage) -> None:
-        """Promise 6: what was replayed or skipped holds nothing; what failed, finished or runs does."""
+    def test_records_of_replayed_and_skipped_instances_are_removed(
+        self, steps: Steps, storage: Storage
+    ) -> None:
+        """Promise 6: records of instances that were replayed or skipped need no review; those of failed, finished and running instances do."""
         start_pages(steps, 6)
         for n in range(6):
             steps.keep_logs(page_attempt(n), batch(entry(str(n), level=40)))
@@ -93,16 +95,16 @@ class Purges(StorageFixtures):
         assert storage.purge_logs(EVERYTHING).taken == 3
         assert _texts(storage, steps) == ["3", "4", "5"]
 
-    def test_what_does_not_count_goes(self, steps: Steps, storage: Storage) -> None:
-        """Promise 6: whatever its level, beside records that ask for a review."""
+    def test_records_that_do_not_count_are_removed(self, steps: Steps, storage: Storage) -> None:
+        """Promise 6: a record that does not count is removed at any level, and records that need a review are kept."""
         start_pages(steps, 1)
-        said = [replace(entry("captured", level=50), counts=False), entry("asks")]
+        said = [replace(entry("captured", level=50), counts=False), entry("open")]
         steps.keep_logs(page_attempt(0), batch(*said, counts={30: 1}))
         assert storage.purge_logs(EVERYTHING).taken == 1
-        assert _texts(storage, steps) == ["asks"]
+        assert _texts(storage, steps) == ["open"]
 
-    def test_contexts_may_go_before_messages(self, steps: Steps, storage: Storage) -> None:
-        """Promise 6: that of the record and those of its exception, causes and members; all else stays as it was."""
+    def test_contexts_can_be_removed_before_messages(self, steps: Steps, storage: Storage) -> None:
+        """Promise 6: the contexts of records and of their exceptions, causes and members are removed, and nothing else."""
         start_pages(steps, 1)
         kept = entry("kept", level=20, page=7)
         cause = {"type": "K", "message": "k", "context": {"a": 1}, "notes": ['"context": x'], "members": []}
@@ -121,17 +123,17 @@ class Purges(StorageFixtures):
             replace(bare, exception={**inner, "cause": less}),
             bare,
         ]
-        assert storage.purge_logs(CONTEXTS).taken == 0, "there are none left"
+        assert storage.purge_logs(CONTEXTS).taken == 0, "no contexts are left"
 
-    def test_contexts_of_what_asks_for_a_review_stay(self, steps: Steps, storage: Storage) -> None:
-        """Promise 6: who is to review a record needs its context."""
+    def test_contexts_of_records_that_need_a_review_are_kept(self, steps: Steps, storage: Storage) -> None:
+        """Promise 6: a person who reviews a record needs its context."""
         start_pages(steps, 1)
-        steps.keep_logs(page_attempt(0), batch(entry("asks", page=1), entry("talks", level=20, page=2)))
+        steps.keep_logs(page_attempt(0), batch(entry("open", page=1), entry("debug", level=20, page=2)))
         assert storage.purge_logs(CONTEXTS).taken == 1
         assert [dict(each.context) for each in entries(storage, steps)] == [{"page": 1}, {}]
 
-    def test_a_purge_without_harm_only_counts(self, steps: Steps, storage: Storage) -> None:
-        """Promise 1: the same number as the purge that follows, and nothing has changed."""
+    def test_a_dry_run_only_counts(self, steps: Steps, storage: Storage) -> None:
+        """Promise 1: a dry run returns how many records the purge would change, and changes nothing."""
         start_pages(steps, 1)
         steps.keep_logs(page_attempt(0), batch(*(entry(level=20, n=n) for n in range(5))))
         before = storage.reader.logs(steps.uid)
@@ -139,8 +141,8 @@ class Purges(StorageFixtures):
             assert storage.purge_logs(purge._replace(dry_run=True)) == (5, None)
         assert storage.reader.logs(steps.uid) == before
 
-    def test_a_purge_goes_by_batches_over_all_sessions(self, storage: Storage) -> None:
-        """Promise 5: each takes up to its limit, and says where the next one begins; each record is taken once."""
+    def test_a_purge_covers_all_sessions_in_batches(self, storage: Storage) -> None:
+        """Promise 5: each call handles up to its limit of records and returns where the next call begins. Each record is handled once."""
         for uid in ("one", "two", "three"):
             steps = Steps(storage, uid)
             start_pages(steps, 1)
@@ -158,8 +160,8 @@ class Purges(StorageFixtures):
         for uid in ("one", "two", "three"):
             assert [each.level for each in storage.reader.logs(uid)] == [30]
 
-    def test_whoever_follows_misses_nothing(self, place: StorageSandbox) -> None:
-        """Promise 6: while others write, and purge behind, each record is seen once, in the order of the cursors."""
+    def test_a_reader_that_follows_a_log_misses_nothing(self, place: StorageSandbox) -> None:
+        """Promise 6: while others write and purge, a reader gets each record once, in the order of the cursors."""
         first, second, reading = place.open(), place.open(), place.open()
         start_pages(Steps(first), 2)
         running = [0, 1]
@@ -187,8 +189,8 @@ class Purges(StorageFixtures):
         assert [each.cursor for each in seen] == sorted({each.cursor for each in seen})
         assert {each.level for each in reading.reader.logs("session", limit=1_000)} == {30}
 
-    def test_a_cursor_outlives_what_it_names(self, steps: Steps, storage: Storage) -> None:
-        """Promise 6: whoever follows a log misses nothing and sees nothing twice, also where all of it was purged."""
+    def test_a_cursor_outlives_its_record(self, steps: Steps, storage: Storage) -> None:
+        """Promise 6: a reader that follows a log misses nothing and gets nothing twice, even if the whole log was purged."""
         start_pages(steps, 1)
         steps.keep_logs(page_attempt(0), batch(*(entry(str(n), level=20) for n in range(3))))
         middle = storage.reader.logs(steps.uid)[1].cursor
@@ -199,7 +201,7 @@ class Purges(StorageFixtures):
             assert [each.message for each in storage.reader.logs(steps.uid, after=cursor)] == ["next"]
         (record,) = storage.reader.logs(steps.uid)
         assert record.cursor > last
-        assert record.number == 4, "numbers of an instance go on, too"
+        assert record.number == 4, "the numbers of an instance continue as well"
 
 
 def _texts(storage: Storage, steps: Steps) -> list[str]:

@@ -1,4 +1,4 @@
-# ruff: noqa: E501, S101, PLR2004 - as in tests: sentences stand on one line, tests assert, numbers are what the test says
+# ruff: noqa: E501, S101, PLR2004 - as in tests: docstrings have one line, assert is used, numbers are expected values
 """Reads: pages, filters and order; and the log of a session."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from triggers.storages.base import Reader, Storage, StoredRecord
     from triggers.testing.conformance.sandbox import StorageSandbox
 
-#: Twelve instances of one task, so that #10 stands after #9, and some of others.
+#: With this configuration a task gets twelve instances, so that #10 must come after #9, and other tasks get one each.
 MANY: dict[str, Any] = {
     "t_page": {"andEvery": "page", "run": "page"},
     "t_Page": {"andEvery": "other", "run": "page"},
@@ -30,7 +30,7 @@ MANY: dict[str, Any] = {
 
 
 class Reads(StorageFixtures):
-    """Promise 6, and that every read that can be long is paged."""
+    """Tests of promise 6 for reads. Every read that can be long is paged."""
 
     @pytest.fixture
     def many(self, steps: Steps) -> Steps:
@@ -48,7 +48,7 @@ class Reads(StorageFixtures):
         return steps
 
     def test_a_session_that_does_not_exist_reads_as_empty(self, storage: Storage) -> None:
-        """Promise 6: every read of an unknown session finds nothing, and makes nothing."""
+        """Promise 6: every read of an unknown session returns nothing, and creates nothing."""
         reader = storage.reader
         assert reader.sessions() == []
         assert reader.session("x") is None
@@ -64,7 +64,7 @@ class Reads(StorageFixtures):
         assert reader.sessions() == []
 
     def test_sessions_are_paged_in_the_order_of_their_uids(self, storage: Storage) -> None:
-        """Promise 6: by code point, whatever the case or language; each page goes on where the last one ended."""
+        """Promise 6: UIDs are ordered by code point, regardless of case and language. Each page continues where the last one ended."""
         for uid in NAMES:
             Steps(storage, uid).fire("a")
         found: list[str] = []
@@ -73,8 +73,8 @@ class Reads(StorageFixtures):
             found += [session.uid for session in page]
         assert found == sorted(NAMES)
 
-    def test_heads_say_what_the_sessions_are(self, many: Steps, storage: Storage) -> None:
-        """Promise 6: a page of sessions shows the same heads as each of them alone."""
+    def test_a_page_of_sessions_shows_their_heads(self, many: Steps, storage: Storage) -> None:
+        """Promise 6: a page of sessions shows the same heads as reading each session alone."""
         Steps(storage, "another", Policy(manager="m")).fire("a")
         heads = storage.reader.sessions()
         assert [(head.uid, head.manager, head.firings) for head in heads] == [
@@ -86,13 +86,13 @@ class Reads(StorageFixtures):
         assert heads[1].pending == many.head.pending == 3
 
     def test_instances_are_paged_in_the_order_of_task_and_number(self, many: Steps) -> None:
-        """Promise 6: every instance stands on one page, ten behind nine, whatever the size of the pages."""
+        """Promise 6: every instance is on exactly one page, and number 10 comes after 9, for every page size."""
         expected = [("t_Page", 0), *(("t_page", n) for n in range(13)), ("t_veto", 0), ("t_wait", 0)]
         for size in (1, 3, 16, 100):
             assert [(each.task, each.number) for each in many.instances(page=size)] == expected
 
     def test_instances_are_found_by_task_and_status(self, many: Steps, storage: Storage) -> None:
-        """Promise 6: only those of the task, in one of the statuses, page by page."""
+        """Promise 6: only instances of the task and in one of the statuses are returned, page by page."""
         everything = many.instances()
         for task in (None, "t_page", "t_Page", "t_nobody"):
             for statuses in (
@@ -120,14 +120,14 @@ class Reads(StorageFixtures):
                 assert found == expected
         assert {each.status for each in everything} == set(Status)
 
-    def test_counters_count(self, many: Steps, storage: Storage) -> None:
-        """Promise 6: for each task, how many instances were made and how many are not resolved."""
+    def test_counters_count_instances(self, many: Steps, storage: Storage) -> None:
+        """Promise 6: for each task, the counters say how many instances were created and how many are not resolved."""
         counters = storage.reader.counters(many.uid)
         found = {task: (counter.created, counter.unresolved) for task, counter in counters.items()}
         assert found == {"t_page": (13, 10), "t_Page": (1, 1), "t_wait": (1, 1), "t_veto": (1, 0)}
 
-    def test_firings_are_paged_in_their_order(self, many: Steps, storage: Storage) -> None:
-        """Promise 6: those beyond a number, or just those of some numbers, known or not, each once."""
+    def test_firings_are_paged_in_order(self, many: Steps, storage: Storage) -> None:
+        """Promise 6: the firings after a number, or those with the given numbers, are returned once each. Unknown numbers are ignored."""
         everything = many.firings()
         assert [firing.number for firing in everything] == list(range(1, 15))
         for size in (1, 4, 14, 100):
@@ -138,8 +138,8 @@ class Reads(StorageFixtures):
         assert reader.firings(many.uid, after=14) == []
         assert len(reader.firings(many.uid, numbers=range(1, 15), limit=3)) == 14, "numbers are not paged"
 
-    def test_firings_keep_where_they_come_from(self, many: Steps) -> None:
-        """Promise 6: a cascade names the instance that ended and how deep it is; a key stays with its firing."""
+    def test_firings_keep_their_source(self, many: Steps) -> None:
+        """Promise 6: a cascade has the instance that ended and its depth. A firing keeps its key."""
         many.fire("page", {"n": 99}, key="k")
         *_, cascade, keyed = many.firings()
         assert (cascade.trigger, cascade.source, cascade.depth) == ("t_page", "t_page#0", 1)
@@ -148,7 +148,7 @@ class Reads(StorageFixtures):
         assert many["t_page#0"].result == cascade.number
 
     def test_the_latest_firing_of_each_trigger_is_found(self, many: Steps, storage: Storage) -> None:
-        """Promise 6: the latest of those that were asked for and have fired."""
+        """Promise 6: the latest firing of each requested trigger that has fired is returned."""
         latest = storage.reader.latest(many.uid, ["page", "t_page", "never", "other"])
         assert {trigger: firing.number for trigger, firing in latest.items()} == {
             "page": 12,
@@ -158,8 +158,8 @@ class Reads(StorageFixtures):
         assert decode(latest["page"].kwargs) == {"n": 11}
         assert storage.reader.latest(many.uid, []) == {}
 
-    def test_what_was_read_can_be_changed_without_harm(self, many: Steps, storage: Storage) -> None:
-        """Promise 1: only commits change what is stored."""
+    def test_changing_an_object_that_was_read_changes_nothing(self, many: Steps, storage: Storage) -> None:
+        """Promise 1: only commits change what is stored, not changes to objects that were read."""
         before = many["t_page#0"]
         read = many["t_page#0"]
         read.status = Status.FAILED
@@ -172,8 +172,8 @@ class Reads(StorageFixtures):
         assert many.head.firings == 14
         assert storage.reader.counters(many.uid)["t_page"].created == 13
 
-    def test_a_history_tells_what_happened(self, many: Steps) -> None:
-        """Promise 6: each change of status is a line with its time."""
+    def test_a_history_has_each_change_of_status(self, many: Steps) -> None:
+        """Promise 6: each change of status is a line of the history, with its time."""
         lines = many["t_page#0"].history.splitlines()
         assert [line.split()[1] for line in lines] == ["unstarted", "scheduled", "running", "finished"]
         assert {int(line.split()[0]) for line in lines} == {many.storage.now()}
@@ -181,7 +181,7 @@ class Reads(StorageFixtures):
 
 
 class Logs(StorageFixtures):
-    """Promise 6 for records, and what a review does to them."""
+    """Tests of promise 6 for log records and their reviews."""
 
     @pytest.fixture
     def running(self, steps: Steps) -> Steps:
@@ -193,8 +193,8 @@ class Logs(StorageFixtures):
         steps.start("t_page#1")
         return steps
 
-    def test_a_record_comes_back_as_it_went_in(self, running: Steps, storage: Storage) -> None:
-        """Promise 6: every field, with values of all types in the context and the exception."""
+    def test_a_record_is_read_as_it_was_stored(self, running: Steps, storage: Storage) -> None:
+        """Promise 6: every field is read as it was stored, with values of all types in the context and the exception."""
         said = entry(
             "It\N{RIGHT SINGLE QUOTATION MARK}s 100 % \x00\x1b[31m; \N{PILE OF POO}",
             level=35,
@@ -218,7 +218,7 @@ class Logs(StorageFixtures):
     def test_records_are_paged_in_the_order_in_which_they_were_stored(
         self, running: Steps, storage: Storage
     ) -> None:
-        """Promise 6: whoever said them, numbered for each instance, each on one page."""
+        """Promise 6: each record is on exactly one page, in the order of the commits, with numbers that count for each instance."""
         for n in range(5):
             running.keep_logs(
                 _attempt(n % 2), batch(entry(f"{n}a", seq=2 * n + 1), entry(f"{n}b", seq=2 * n + 2))
@@ -234,7 +234,7 @@ class Logs(StorageFixtures):
         assert _pages(storage.reader, running.uid, 2, instance=("t_page", 9)) == []
 
     def test_records_are_found_by_level_text_and_review(self, running: Steps, storage: Storage) -> None:
-        """Promise 6: the filters narrow each other down, and cursors go on within them."""
+        """Promise 6: filters can be combined, and cursors work with every filter."""
         texts = [
             "Page missing",
             "page MISSING",
@@ -258,14 +258,16 @@ class Logs(StorageFixtures):
         assert found(text="_") == [3]
         assert found(text="' OR") == [5]
         assert found(text="\N{LATIN CAPITAL LETTER A WITH DIAERESIS}RGER") == [4]
-        assert found(text="\N{LATIN SMALL LETTER A WITH DIAERESIS}rger") == [], "only ASCII letters are alike"
+        assert found(text="\N{LATIN SMALL LETTER A WITH DIAERESIS}rger") == [], (
+            "only ASCII letters match regardless of case"
+        )
         assert found(unresolved=True) == [1, 3, 5]
         assert found(unresolved=False) == [0, 2, 4]
         assert found(unresolved=False, text="missing") == [0]
         assert found(instance=("t_page", 1), min_level=50) == [5]
 
-    def test_an_instance_counts_what_was_said(self, running: Steps) -> None:
-        """Promise 6: levels, numbers and what was left out add up over batches; small talk asks for no review."""
+    def test_an_instance_counts_its_records(self, running: Steps) -> None:
+        """Promise 6: counts by level and dropped records add up over batches. Records below the threshold need no review."""
         running.keep_logs(_attempt(0), batch(entry(level=20), entry(level=20)))
         instance = running["t_page#0"]
         assert (instance.log_level, instance.log_unresolved) == (20, 0)
@@ -277,29 +279,29 @@ class Logs(StorageFixtures):
         assert (instance.log_level, instance.log_unresolved) == (40, 40)
         assert running["t_page#1"].log_count == 0
 
-    def test_records_ride_in_the_commit_of_the_end(self, running: Steps, storage: Storage) -> None:
-        """Promise 1: an end and the last records of its attempt are stored together, or refused with a mark."""
+    def test_records_are_stored_in_the_commit_of_the_end(self, running: Steps, storage: Storage) -> None:
+        """Promise 1: an end and the last records of its attempt are stored together. If the end is refused, the records are marked as late."""
         running.finish(replace(_attempt(0), logs=batch(entry("The end."))))
         assert running.statuses()["t_page#0"] == "finished"
-        running.finish(replace(_attempt(0), logs=batch(entry("Said again."))))
+        running.finish(replace(_attempt(0), logs=batch(entry("Too late."))))
         assert [(each.entry.message, each.entry.late) for each in storage.reader.logs(running.uid)] == [
             ("The end.", False),
-            ("Said again.", True),
+            ("Too late.", True),
         ]
 
-    def test_a_ghosts_records_are_kept_and_marked(
+    def test_records_of_a_stale_worker_are_stored_and_marked(
         self, place: StorageSandbox, running: Steps, storage: Storage
     ) -> None:
-        """Promise 4: what a worker says after it lost its lease is stored as late, with its own fence."""
+        """Promise 4: records of a worker that has lost its lease are stored as late, with the fence of that worker."""
         place.advance(timedelta(microseconds=LEASE + 1))
         running.recover("t_page#0", 1)
-        running.keep_logs(_attempt(0), batch(entry("Am I alone?", level=50)))
+        running.keep_logs(_attempt(0), batch(entry("Still here.", level=50)))
         (record,) = storage.reader.logs(running.uid)
         assert (record.entry.late, record.fence, record.attempt) == (True, 1, 1)
         assert running["t_page#0"].log_unresolved == 50
 
-    def test_a_review_covers_what_was_there(self, running: Steps, storage: Storage) -> None:
-        """Promise 2: a review up to a record leaves later ones open, and the level is that of what is left."""
+    def test_a_review_covers_the_records_so_far(self, running: Steps, storage: Storage) -> None:
+        """Promise 2: a review up to a record does not cover later ones. `log_unresolved` is the highest level that is left."""
         for level in (50, 30, 40, 20):
             running.keep_logs(_attempt(0), batch(entry(level=level)))
         running.resolve_logs("t_page#0", {"by": "a person", "reason": "seen"}, through=1)
@@ -310,7 +312,7 @@ class Logs(StorageFixtures):
         running.keep_logs(_attempt(0), batch(entry(level=30)))
         assert running["t_page#0"].log_unresolved == 30
         running.resolve_logs("t_page#0", {"by": "another"}, through=1)
-        assert running["t_page#0"].log_unresolved == 30, "an earlier mark takes nothing back"
+        assert running["t_page#0"].log_unresolved == 30, "an earlier mark does not undo a later one"
         running.resolve_logs("t_page#0", {"by": "another"})
         instance = running["t_page#0"]
         assert (instance.log_unresolved, instance.log_resolved, instance.log_level) == (0, 5, 50)
@@ -324,7 +326,7 @@ class Logs(StorageFixtures):
         assert {each["at"] for each in audit} == {storage.now()}
 
     def test_flagged_instances_are_found(self, running: Steps, storage: Storage) -> None:
-        """Promise 6: those with unresolved records at or above a level, unless a person has given them up."""
+        """Promise 6: instances with unresolved records at or above a level are found, unless they were replayed or skipped."""
         for _ in range(3):
             running.fire("page")
         for n in range(2, 5):
@@ -345,7 +347,7 @@ class Logs(StorageFixtures):
             return [instance.number for instance in found]
 
         assert flagged(30) == [0, 1, 2, 4]
-        assert flagged(0) == [0, 1, 2, 4], "what asks for no review is never flagged"
+        assert flagged(0) == [0, 1, 2, 4], "an instance that needs no review is never flagged"
         assert flagged(41) == [2]
         running.finish(_attempt(1))
         running.skip_running(_attempt(2))
@@ -358,8 +360,8 @@ class Logs(StorageFixtures):
         running.resolve_logs("t_page#1", {"by": "a person"})
         assert flagged(30) == [0]
 
-    def test_logs_of_sessions_are_apart(self, running: Steps, storage: Storage) -> None:
-        """Promise 2: records of another session with the same names are not shown."""
+    def test_logs_of_sessions_are_separate(self, running: Steps, storage: Storage) -> None:
+        """Promise 2: records of another session are not shown, even if its tasks have the same names."""
         other = Steps(storage, "other")
         other.configure({"t_page": {"andEvery": "page", "run": "page"}})
         other.fire("page")

@@ -1,5 +1,5 @@
-# ruff: noqa: E501, S101, PLR2004 - as in tests: sentences stand on one line, tests assert, numbers are what the test says
-"""Reviews: of records, of kinds of records, and their being taken back."""
+# ruff: noqa: E501, S101, PLR2004 - as in tests: docstrings have one line, assert is used, numbers are expected values
+"""Reviews of log records: of all, of chosen ones, and reviews that are undone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from triggers.storages.base import Storage, StoredRecord
     from triggers.testing.conformance.sandbox import StorageSandbox
 
-#: Something is said, at these levels; or reviewed, up to a record or some of them; or reviews are taken back.
+#: One step: log records at these levels, review records up to one or chosen ones, or undo all reviews.
 TURNS = st.one_of(
     st.tuples(st.just("say"), st.lists(st.sampled_from([10, 20, 29, 30, 40, 50]), min_size=1, max_size=4)),
     st.tuples(st.just("through"), st.none() | st.integers(0, 12)),
@@ -42,17 +42,17 @@ ME = {"by": "a person", "reason": "seen"}
 
 
 class Reviews(StorageFixtures):
-    """Promises 2 and 6, for what a person has reviewed, and what is left."""
+    """Tests of promises 2 and 6 for reviews: which records a review covers, and which are left."""
 
     @pytest.fixture
     def said(self, steps: Steps) -> Steps:
-        """Steps on a session whose t_page#0 runs and has said, in this order, records of these levels."""
+        """Steps on a session whose running instance t_page#0 has records of these levels, in this order."""
         start_pages(steps, 1)
         steps.keep_logs(page_attempt(0), batch(*(entry(f"at {n}", level=n) for n in (50, 30, 20, 40, 30))))
         return steps
 
-    def test_chosen_records_are_covered_and_the_rest_asks_on(self, said: Steps, storage: Storage) -> None:
-        """Promise 6: the level is that of what is left, from the threshold on, and each record knows its state."""
+    def test_a_review_covers_chosen_records_only(self, said: Steps, storage: Storage) -> None:
+        """Promise 6: `log_unresolved` is the highest level that is left, at or above the threshold. Each record shows whether it is resolved."""
         said.resolve_logs("t_page#0", ME, records=[1, 3])
         assert _resolved(storage, said) == [1, 3]
         assert said["t_page#0"].log_unresolved == 40
@@ -61,10 +61,10 @@ class Reviews(StorageFixtures):
         said.resolve_logs("t_page#0", ME, records={5, 2})
         assert said["t_page#0"].log_unresolved == 0
         assert _resolved(storage, said) == [1, 2, 3, 4, 5]
-        assert said["t_page#0"].log_level == 50, "what was said stays said"
+        assert said["t_page#0"].log_level == 50, "the highest level does not change"
 
-    def test_what_is_chosen_and_what_lies_below_the_mark_add_up(self, said: Steps, storage: Storage) -> None:
-        """Promise 6: in either order; a record may be covered twice, and one that does not exist changes nothing."""
+    def test_reviews_of_chosen_records_and_up_to_a_record_add_up(self, said: Steps, storage: Storage) -> None:
+        """Promise 6: they add up in either order. A record may be covered twice, and a number that does not exist is ignored."""
         said.resolve_logs("t_page#0", ME, records=[4, 99, 0, -1])
         said.resolve_logs("t_page#0", ME, through=2)
         assert _resolved(storage, said) == [1, 2, 4]
@@ -73,10 +73,10 @@ class Reviews(StorageFixtures):
         assert _resolved(storage, said) == [1, 2, 4, 5]
         assert said["t_page#0"].log_unresolved == 0
         said.keep_logs(page_attempt(0), batch(*(entry() for _ in range(6))))
-        assert _resolved(storage, said) == [1, 2, 4, 5], "nothing that comes later was chosen before"
+        assert _resolved(storage, said) == [1, 2, 4, 5], "a record that comes later was not chosen before"
 
-    def test_a_record_that_comes_later_asks_anew(self, said: Steps, storage: Storage) -> None:
-        """Promise 6: after a whole review and after one of chosen records; small talk asks for nothing."""
+    def test_a_later_record_needs_another_review(self, said: Steps, storage: Storage) -> None:
+        """Promise 6: that is so after a review of all records and after one of chosen records. Records below the threshold need none."""
         said.resolve_logs("t_page#0", ME)
         said.keep_logs(page_attempt(0), batch(entry(level=20)))
         assert said["t_page#0"].log_unresolved == 0
@@ -89,8 +89,8 @@ class Reviews(StorageFixtures):
         assert _numbers(_all(storage, said, unresolved=True)) == [6, 8]
         assert [each.number for each in storage.reader.instances(said.uid, flagged=30)] == [0]
 
-    def test_a_record_that_does_not_count_asks_for_nothing(self, steps: Steps, storage: Storage) -> None:
-        """Promise 6: whatever its level; after a review of a part and after reopening, too."""
+    def test_a_record_that_does_not_count_needs_no_review(self, steps: Steps, storage: Storage) -> None:
+        """Promise 6: that is so at any level, after a partial review, and after reopening."""
         start_pages(steps, 1)
         captured = replace(entry(level=50), counts=False)
         said = [captured, entry(level=30), captured, entry(level=40)]
@@ -104,8 +104,8 @@ class Reviews(StorageFixtures):
         steps.resolve_logs("t_page#0", ME, through=1)
         assert steps["t_page#0"].log_unresolved == 40
 
-    def test_a_review_can_be_taken_back(self, said: Steps, storage: Storage) -> None:
-        """Promise 6: all reviews of the instance are, and it asks with the highest level that it ever had."""
+    def test_reviews_can_be_undone(self, said: Steps, storage: Storage) -> None:
+        """Promise 6: reopening undoes all reviews of the instance, and its highest level is unresolved again."""
         said.resolve_logs("t_page#0", ME, through=3)
         said.resolve_logs("t_page#0", ME, records=[5])
         said.reopen_logs("t_page#0", {"by": "another", "reason": "look again"})
@@ -115,8 +115,8 @@ class Reviews(StorageFixtures):
         said.resolve_logs("t_page#0", ME)
         assert said["t_page#0"].log_unresolved == 0
 
-    def test_the_audit_tells_every_review_in_order(self, said: Steps, storage: Storage) -> None:
-        """Promise 6: who, why, when, what came of it, of which records, and from which level."""
+    def test_the_audit_has_every_review_in_order(self, said: Steps, storage: Storage) -> None:
+        """Promise 6: each entry says who, why, when, with which outcome, which records, and the level before."""
         said.resolve_logs("t_page#0", ME, records=[4, 1])
         said.resolve_logs("t_page#0", ME, through=99)
         said.reopen_logs("t_page#0", {"by": None, "reason": None})
@@ -127,8 +127,8 @@ class Reviews(StorageFixtures):
             {"outcome": "reopened", "by": None, "reason": None, "at": at, "level": 0},
         ]
 
-    def test_records_are_found_by_their_kind(self, steps: Steps, storage: Storage) -> None:
-        """Promise 6: same logger, level, template and type of exception; arguments and contexts do not count."""
+    def test_records_are_found_by_their_fingerprint(self, steps: Steps, storage: Storage) -> None:
+        """Promise 6: records with the same logger, level, template and type of exception have one fingerprint. Arguments and contexts do not matter."""
         start_pages(steps, 2)
         missing = replace(entry("Missing a", context={"n": 1}), template="Missing %s")
         failed = {"type": "E", "qualified_type": "app.E", "message": "1"}
@@ -160,8 +160,8 @@ class Reviews(StorageFixtures):
         left = reader.logs(uid, fingerprint=fingerprint(missing), unresolved=True)
         assert [each.instance for each in left] == [1]
 
-    def test_the_latest_records_come_in_their_order(self, said: Steps, storage: Storage) -> None:
-        """Promise 6: the last ones that the filters let through, up to the limit, beyond the cursor."""
+    def test_the_latest_records_are_returned_in_order(self, said: Steps, storage: Storage) -> None:
+        """Promise 6: with `latest`, the last records that match the filters and come after the cursor are returned, up to the limit."""
 
         def latest(limit: int, **query: Any) -> list[int]:
             found = storage.reader.logs(said.uid, latest=True, limit=limit, **query)
@@ -180,8 +180,8 @@ class Reviews(StorageFixtures):
         said.keep_logs(page_attempt(0), batch(entry("next")))
         assert [each.message for each in storage.reader.logs(said.uid, after=last.cursor)] == ["next"]
 
-    def test_reviews_at_the_same_time_add_up(self, place: StorageSandbox) -> None:
-        """Promise 2: of one instance, by many people: all that they have chosen is covered, and each is in the audit."""
+    def test_concurrent_reviews_add_up(self, place: StorageSandbox) -> None:
+        """Promise 2: if many people review one instance, all records that they chose are covered, and the audit has each review."""
         handles = [place.open() for _ in range(6)]
         steps = Steps(handles[0])
         start_pages(steps, 1)
@@ -195,8 +195,8 @@ class Reviews(StorageFixtures):
         assert steps["t_page#0"].log_unresolved == 0
         assert sorted(each["by"] for each in decode(steps["t_page#0"].log_audit)) == list("123456")
 
-    def test_a_warning_beside_a_review_is_covered_or_open(self, place: StorageSandbox) -> None:
-        """Promise 2: never neither: the instance asks for a review just if one of its records does."""
+    def test_a_record_during_a_review_is_covered_or_unresolved(self, place: StorageSandbox) -> None:
+        """Promise 2: an instance needs a review if and only if one of its records does."""
         saying, reviewing = place.open(), place.open()
         steps = Steps(saying)
         start_pages(steps, 1)
@@ -218,8 +218,8 @@ class Reviews(StorageFixtures):
         assert _resolved(saying, steps) == list(range(1, instance.log_resolved + 1))
         assert instance.log_count == 20
 
-    def test_the_last_of_many_reviews_ends_the_session_once(self, place: StorageSandbox) -> None:
-        """Promise 2: of many instances, at the same time: one of the reviews fires the end, in its own commit."""
+    def test_the_last_of_concurrent_reviews_finalizes_the_session_once(self, place: StorageSandbox) -> None:
+        """Promise 2: if many instances are reviewed at the same time, exactly one review fires the finalizing trigger, in its own commit."""
         policy = Policy(finalizing=Finalizing("end", max_level=30))
         handles = [place.open() for _ in range(5)]
         steps = Steps(handles[0], policy=policy)
@@ -237,7 +237,7 @@ class Reviews(StorageFixtures):
         assert steps.firings()[-1].number == steps.head.finalized
 
     def test_any_sequence_of_reviews_adds_up(self, storage: Storage) -> None:
-        """Promise 6: whatever is said, reviewed and taken back, in any order, exactly what no review covers is open."""
+        """Promise 6: after any sequence of records, reviews and reopenings, exactly the records that no review covers are unresolved."""
         uids = itertools.count()
 
         @given(turns=st.lists(TURNS, max_size=12))
@@ -258,7 +258,7 @@ class Reviews(StorageFixtures):
 
 
 def _take_turn(steps: Steps, said: list[int], covered: set[int], what: str, given: Any) -> None:
-    """Do it, and keep what the records are, and which of them reviews cover."""
+    """Take the step, and note which records exist and which of them are covered."""
     if what == "say":
         steps.keep_logs(page_attempt(0), batch(*(entry(level=level) for level in given)))
         said += given
@@ -274,7 +274,7 @@ def _take_turn(steps: Steps, said: list[int], covered: set[int], what: str, give
 
 
 def _all(storage: Storage, steps: Steps, **query: Any) -> list[StoredRecord]:
-    """Page by page, each of one record."""
+    """All records that match, read in pages of one record."""
     found: list[StoredRecord] = []
     while page := storage.reader.logs(steps.uid, after=found[-1].cursor if found else 0, limit=1, **query):
         found += page
@@ -286,7 +286,7 @@ def _numbers(records: list[StoredRecord]) -> list[int]:
 
 
 def _resolved(storage: Storage, steps: Steps) -> list[int]:
-    """The numbers of the records that a review covers; a filter and the records themselves agree on them."""
+    """The numbers of the resolved records. Assert that the filter and the records agree on them."""
     found = [record.number for record in storage.reader.logs(steps.uid) if record.resolved]
     assert _numbers(_all(storage, steps, unresolved=False)) == found
     return found

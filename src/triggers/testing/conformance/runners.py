@@ -1,4 +1,4 @@
-"""What every runner promises, as tests: subclass :class:`RunnerConformance` and supply the runner.
+"""The conformance suite for runners. Subclass :class:`RunnerConformance` and supply the runner.
 
 ::
 
@@ -7,8 +7,8 @@
         def runner(self):
             return MyRunner(workers=WORKERS)
 
-The tests run on a SQLite file, so that a runner may use other processes; those whose tasks have to meet the
-test itself are for runners in this process, see :attr:`RunnerConformance.in_process`.
+The tests use a SQLite file, so that a runner may run tasks in other processes. Some tests only work for
+runners in the process of the test; see :attr:`RunnerConformance.in_process`.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ if TYPE_CHECKING:
     from triggers.manager import TriggerManager
     from triggers.runners.base import Runner
     from triggers.storages.base import Storage
-    from triggers.testing.faults import Fate
+    from triggers.testing.faults import Delivery
 
-#: So many tasks at a time the runner under test must be able to run, or fewer.
+#: How many tasks the runner under test may run at the same time, at most.
 WORKERS: Final = 3
 
-#: So many instances are more than any runner keeps hints for.
+#: A number of instances for which no runner keeps all hints.
 MANY: Final = 300
 
-#: Nothing here takes so long, in seconds, unless it hangs.
-PATIENCE: Final = 60.0
+#: After so many seconds a test fails because something hangs.
+TIMEOUT: Final = 60.0
 
 
 #: What kwargs and results may hold: one of each type that JSON lacks.
@@ -62,13 +62,13 @@ VALUES: Final[dict[Any, Any]] = {
 
 
 class Stage:
-    """The tasks of these tests, and what they and the test tell each other; for runners in this process.
+    """The tasks of these tests, and what they share with the test if they run in its process.
 
     Attributes:
         registry: the tasks ``count``, ``echo``, ``block``, ``fire``, ``raise`` and ``exit``.
         runs: how often each instance ran.
-        blocked: one for each task that waits for the gate.
-        gate: opened by the test.
+        blocked: is released once for each task that waits for the gate.
+        gate: an event for which the task ``block`` waits, and which the test sets.
     """
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class Stage:
             task(name=name, registry=self.registry)(function)
 
     def count(self, context: TaskContext) -> dict[str, Any]:
-        """Count the run."""
+        """Count the run, and return the number of the attempt."""
         self.runs[context.task_instance.name] += 1
         return {"attempt": context.attempt}
 
@@ -96,80 +96,80 @@ class Stage:
         return context.trigger_kwargs["echo"]
 
     def block(self, context: TaskContext) -> dict[str, Any]:
-        """Wait for the gate."""
+        """Wait until the test opens the gate, then count the run."""
         self.blocked.release()
-        if not self.gate.wait(PATIENCE):
-            raise TimeoutError("nobody opened the gate")
+        if not self.gate.wait(TIMEOUT):
+            raise TimeoutError("the test did not open the gate in time")
         return self.count(context)
 
     def fire(self, context: TaskContext) -> dict[str, Any]:
-        """Fire into the session from within."""
+        """Fire the trigger ``inner`` from within the task, then count the run."""
         context.manager.fire("inner", {"by": context.task_instance.name})
         return self.count(context)
 
     def raise_(self, context: TaskContext) -> None:
-        """Raise an error."""
+        """Raise an error, so that the instance fails."""
         raise ValueError(context.task_instance.name)
 
     def exit(self, context: TaskContext) -> None:
-        """Try to end the process."""
+        """Try to end the process with SystemExit."""
         raise SystemExit(context.task_instance.name)
 
 
 class RunnerConformance:
-    """The promises of :mod:`triggers.runners.base`, one test for each way to break them."""
+    """The promises of :mod:`triggers.runners.base`, with a test for each way to break one."""
 
-    #: Whether `submit` runs the instance itself, before it returns.
+    #: Whether `submit` runs the instance before it returns.
     synchronous: ClassVar[bool] = False
-    #: Whether tasks run in the process of the test, so that they can meet it there. Where not, `storage`
-    #: and the registry of `stage` must be those of the processes where they run.
+    #: Whether tasks run in the process of the test, so that they can share objects with it. If not, override
+    #: `storage` and `stage` so that the other processes use the same storage and the same tasks.
     in_process: ClassVar[bool] = True
-    #: How long a hint has before the sweep repeats it; longer where a message takes a while.
+    #: The time after which the sweep repeats a hint. Set a longer one if messages take a while.
     grace: ClassVar[timedelta] = timedelta(microseconds=1)
 
-    # -- what a subclass supplies -----------------------------------------------------------------------
+    # -- fixtures to override ---------------------------------------------------------------------------
 
     @pytest.fixture
     def runner(self) -> Runner:
-        """A new runner, not started, that runs at most :data:`WORKERS` tasks at a time."""
+        """A new runner that is not started, and runs at most :data:`WORKERS` tasks at the same time."""
         raise NotImplementedError
 
     @pytest.fixture
     def storage(self, tmp_path: Path) -> Storage:
-        """A new, empty storage that the runner's workers can reach."""
+        """A new, empty storage that the workers of the runner can reach."""
         return SqliteStorage(f"sqlite:///{tmp_path}/runner.db?synchronous=normal")
 
     @pytest.fixture
     def stage(self) -> Iterator[Stage]:
-        """The tasks; a runner with processes of its own must know them there, too."""
+        """The tasks. The processes of a runner must have them as well."""
         stage = Stage()
         yield stage
         stage.gate.set()
 
-    # -- the rest ---------------------------------------------------------------------------------------
+    # -- the tests --------------------------------------------------------------------------------------
 
     @pytest.fixture
-    def fates(self) -> list[Fate]:
-        """What becomes of the hints, one after the other; then all are delivered."""
+    def deliveries(self) -> list[Delivery]:
+        """How the first hints are delivered, in order. All later ones are delivered once."""
         return []
 
     @pytest.fixture
-    def unreliable(self, runner: Runner, fates: list[Fate]) -> FaultyRunner:
-        """The runner, whose hints have their fates."""
-        left = iter(fates)
+    def unreliable(self, runner: Runner, deliveries: list[Delivery]) -> FaultyRunner:
+        """The runner, with hints that are delivered as `deliveries` says."""
+        left = iter(deliveries)
         return FaultyRunner(runner, lambda _: next(left, "deliver"))
 
     @pytest.fixture
     def triggers(self, unreliable: FaultyRunner, storage: Storage, stage: Stage) -> Iterator[Triggers]:
-        """An application with the runner, which sweeps only when it is told to."""
+        """An application with the runner. It sweeps only when a test calls `sweep`."""
         triggers = Triggers(storage, runner=unreliable, registry=stage.registry, grace=self.grace)
         yield triggers
         stage.gate.set()
-        triggers.close(PATIENCE)
+        triggers.close(TIMEOUT)
 
     @pytest.fixture
     def session(self, triggers: Triggers) -> TriggerManager:
-        """A session in which every ``<task>`` that is fired runs the task of that name."""
+        """A session in which the trigger ``<task>`` runs the task of that name."""
         session = triggers.session("s")
         session.update_configuration(
             {
@@ -183,21 +183,22 @@ class RunnerConformance:
         return session
 
     def settle(self, triggers: Triggers) -> None:
-        """Wait until nothing is left to be done."""
-        if not triggers.join(PATIENCE):
+        """Wait until no instance is scheduled or running."""
+        if not triggers.join(TIMEOUT):
             pytest.fail(
-                f"something is still to be done after {PATIENCE} s: {triggers.storage.reader.backlog()}"
+                f"after {TIMEOUT} s, instances are still scheduled or running: "
+                f"{triggers.storage.reader.backlog()}"
             )
 
-    def meet(self) -> None:
-        """Skip a test in which tasks have to meet the test itself, where they cannot, or must not, do so."""
+    def require_in_process(self) -> None:
+        """Skip a test whose tasks share objects with the test, if this runner does not allow that."""
         if self.synchronous:
-            pytest.skip("submit runs the instance itself")
+            pytest.skip("submit runs the instance before it returns")
         if not self.in_process:
             pytest.skip("tasks run in other processes")
 
-    def test_what_is_handed_over_runs(self, triggers: Triggers, session: TriggerManager) -> None:
-        """An instance that was released runs, once."""
+    def test_a_submitted_instance_runs(self, triggers: Triggers, session: TriggerManager) -> None:
+        """A scheduled instance runs once."""
         session.fire("count")
         self.settle(triggers)
         SessionAssertions(session).assert_instance_finished("t_count#0", {"attempt": 1})
@@ -211,34 +212,37 @@ class RunnerConformance:
             pytest.fail(f"the values came back as {result!r}")
 
     def test_cascades_run_to_their_end(self, triggers: Triggers, session: TriggerManager) -> None:
-        """What the end of an instance releases runs, too, and what that releases."""
+        """An instance that is scheduled by the end of another one runs too, and so on."""
         session.fire("chain")
         self.settle(triggers)
         for number in range(6):
             SessionAssertions(session).assert_instance_finished(f"t_chain_{number}#0", {"attempt": 1})
 
     def test_a_task_may_fire(self, triggers: Triggers, session: TriggerManager) -> None:
-        """What a task fires through its manager runs, although a worker is busy with the task."""
+        """Instances that a task schedules through its manager run, although the task keeps a worker busy."""
         session.fire("fire")
         self.settle(triggers)
         inner = SessionAssertions(session).assert_instance_finished("t_inner#0", {"attempt": 1})
         if inner.kwargs != {"inner": {"by": "t_fire#0"}}:
-            pytest.fail(f"the inner firing came with {inner.kwargs}")
+            pytest.fail(f"the inner instance has other kwargs: {inner.kwargs}")
 
     def test_submit_returns_at_once(self, triggers: Triggers, session: TriggerManager, stage: Stage) -> None:
-        """With all workers busy, and more to do than it keeps hints for, it does not wait; all runs later."""
-        self.meet()
+        """If all workers are busy and it keeps no more hints, `submit` does not wait.
+
+        All instances run later.
+        """
+        self.require_in_process()
         for _ in range(MANY):
             session.fire("block")
         if stage.runs:
-            pytest.fail("an instance ended although it has to wait for the gate")
+            pytest.fail("an instance ended before the gate was opened")
         stage.gate.set()
         self.settle(triggers)
         if stage.runs != Counter(f"t_block#{number}" for number in range(MANY)):
-            pytest.fail(f"{MANY} instances ran so often: {stage.runs}")
+            pytest.fail(f"each of {MANY} instances should have run once: {stage.runs}")
 
-    def test_everything_runs_in_the_end(self, triggers: Triggers) -> None:
-        """One firing that releases more than the runner keeps is run to its end."""
+    def test_more_instances_than_hints_run(self, triggers: Triggers) -> None:
+        """If one firing schedules more instances than the runner keeps hints for, all of them run."""
         rules = {f"t_{number}": {"after": ["all"], "run": "count"} for number in range(MANY)}
         crowd = triggers.session("crowd")
         crowd.update_configuration(rules)
@@ -249,9 +253,9 @@ class RunnerConformance:
         if again:
             pytest.fail(f"claimed more than once: {again}")
 
-    @pytest.mark.parametrize("fates", [["drop"] * 3])
+    @pytest.mark.parametrize("deliveries", [["drop"] * 3])
     def test_a_lost_hint_is_found_by_the_sweep(self, triggers: Triggers, session: TriggerManager) -> None:
-        """Instances of whose release the runner never heard run after the sweep."""
+        """Instances whose hints were lost run after the sweep."""
         for _ in range(3):
             session.fire("count")
         SessionAssertions(session).assert_instance_scheduled("t_count#0")
@@ -259,20 +263,20 @@ class RunnerConformance:
         self.settle(triggers)
         SessionAssertions(session).assert_unresolved_instances([])
 
-    @pytest.mark.parametrize("fates", [["twice"] * 20])
+    @pytest.mark.parametrize("deliveries", [["twice"] * 20])
     def test_a_repeated_hint_is_harmless(self, triggers: Triggers, session: TriggerManager) -> None:
-        """An instance that is handed over twice is run once."""
+        """An instance that is submitted twice runs once."""
         for _ in range(20):
             session.fire("count")
         self.settle(triggers)
         for instance in session.storage.instances_of_task("t_count"):
             SessionAssertions(session).assert_instance_finished(instance.name, {"attempt": 1})
 
-    @pytest.mark.parametrize("fates", [["late"] * 2])
+    @pytest.mark.parametrize("deliveries", [["late"] * 2])
     def test_a_late_hint_is_harmless(
         self, triggers: Triggers, session: TriggerManager, unreliable: FaultyRunner
     ) -> None:
-        """A hint that comes when its instance has long been run, or was moved by hand, does nothing."""
+        """A hint that arrives after its instance has run, or after a person skipped it, does nothing."""
         session.fire("count")
         session.fire("raise")
         triggers.sweep()
@@ -293,10 +297,10 @@ class RunnerConformance:
             ReadyInstance("nobody", "t", 0, None),
         ],
     )
-    def test_a_hint_of_what_is_not_there_is_harmless(
+    def test_a_hint_for_an_unknown_instance_is_harmless(
         self, triggers: Triggers, session: TriggerManager, unreliable: FaultyRunner, nonsense: ReadyInstance
     ) -> None:
-        """A hint that names nothing does nothing, and the next one is followed."""
+        """A hint for an instance that does not exist does nothing, and later hints still work."""
         session.fire("count")
         unreliable.submit(nonsense)
         session.fire("count")
@@ -305,7 +309,7 @@ class RunnerConformance:
 
     @pytest.mark.parametrize("way", ["raise", "exit"])
     def test_no_task_ends_the_runner(self, triggers: Triggers, session: TriggerManager, way: str) -> None:
-        """However many tasks raise, or try to end the process, they are failed and the others run."""
+        """Tasks that raise, or try to end the process, fail, and all other tasks run."""
         for _ in range(3 * WORKERS):
             session.fire(way)
         session.fire("count")
@@ -315,70 +319,74 @@ class RunnerConformance:
             check.assert_instance_failed(f"t_{way}#{number}", {"raise": ValueError, "exit": SystemExit}[way])
         check.assert_instance_finished("t_count#0")
 
-    def test_it_is_idle_in_the_end(
+    def test_a_runner_is_idle_when_nothing_runs(
         self, triggers: Triggers, session: TriggerManager, unreliable: FaultyRunner, stage: Stage
     ) -> None:
-        """While something runs it is not idle, and when all has run it soon is."""
-        self.meet()
+        """A runner is not idle while a task runs, and is idle soon after the last task has ended."""
+        self.require_in_process()
         session.fire("block")
-        stage.blocked.acquire(timeout=PATIENCE)
+        stage.blocked.acquire(timeout=TIMEOUT)
         busy = unreliable.is_idle()
         stage.gate.set()
         self.settle(triggers)
         if busy:
-            pytest.fail("idle although something runs")
-        unreliable.close(PATIENCE)
+            pytest.fail("idle although a task runs")
+        unreliable.close(TIMEOUT)
         if not unreliable.is_idle():
-            pytest.fail("not idle although nothing runs")
+            pytest.fail("not idle although no task runs")
 
     def test_nothing_runs_after_close(
         self, triggers: Triggers, session: TriggerManager, unreliable: FaultyRunner, storage: Storage
     ) -> None:
-        """A hint that comes after `close` is not followed; what was released then waits in the storage."""
+        """A hint that arrives after `close` is ignored. Its instance stays scheduled in the storage."""
         session.fire("count")
         self.settle(triggers)
         triggers.close()
         session.fire("count")
         unreliable.submit(ReadyInstance("s", "t_count", 1, None))
-        if not unreliable.close(PATIENCE):
-            pytest.fail("a second close does not end")
+        if not unreliable.close(TIMEOUT):
+            pytest.fail("a second close did not return true in time")
         SessionAssertions(session).assert_instance_scheduled("t_count#1")
         storage.close()
 
     def test_close_waits_for_what_runs(
         self, triggers: Triggers, session: TriggerManager, stage: Stage
     ) -> None:
-        """What runs at `close` is finished before it returns; what waits is left to others."""
-        self.meet()
+        """Tasks that run at `close` end before it returns. Waiting instances are left to other workers."""
+        self.require_in_process()
         for _ in range(MANY):
             session.fire("block")
-        stage.blocked.acquire(timeout=PATIENCE)
+        stage.blocked.acquire(timeout=TIMEOUT)
         closing = threading.Thread(target=triggers.close)
         closing.start()
         closing.join(0.05)
         if not closing.is_alive():
-            pytest.fail("close returned although something runs")
+            pytest.fail("close returned although a task runs")
         stage.gate.set()
-        closing.join(PATIENCE)
+        closing.join(TIMEOUT)
         statuses = Counter(instance.status for instance in session.storage)
         if closing.is_alive() or not stage.runs or statuses[Status.RUNNING]:
-            pytest.fail(f"after close, with {sum(stage.runs.values())} ended: {dict(statuses)}")
+            pytest.fail(
+                f"after close, with {sum(stage.runs.values())} ended, the statuses are: {dict(statuses)}"
+            )
         if statuses[Status.FINISHED] != sum(stage.runs.values()):
-            pytest.fail(f"{sum(stage.runs.values())} ended, and stored are {dict(statuses)}")
+            pytest.fail(f"{sum(stage.runs.values())} ended, but the stored statuses are {dict(statuses)}")
 
-    def test_close_gives_up_in_time(self, triggers: Triggers, session: TriggerManager, stage: Stage) -> None:
-        """What does not end within the timeout of `close` is let go: scheduled again, no crash counted."""
-        self.meet()
+    def test_close_returns_after_its_timeout(
+        self, triggers: Triggers, session: TriggerManager, stage: Stage
+    ) -> None:
+        """A task that does not end within the timeout of `close` is released, and no crash is counted."""
+        self.require_in_process()
         session.fire("block")
-        stage.blocked.acquire(timeout=PATIENCE)
+        stage.blocked.acquire(timeout=TIMEOUT)
         triggers.close(0.01)
         instance = SessionAssertions(session).assert_instance_scheduled("t_block#0")
         if instance.crashes:
-            pytest.fail("a stop was counted as a crash")
+            pytest.fail("the release was counted as a crash")
         stage.gate.set()
 
     def test_a_forked_process_has_a_runner(self, triggers: Triggers, session: TriggerManager) -> None:
-        """After a fork the child runs what it fires, and the parent goes on."""
+        """After a fork, the child runs the instances that it schedules, and the parent continues."""
         if not hasattr(os, "fork"):
             pytest.skip("this system has no fork")
         session.fire("count")
@@ -395,13 +403,13 @@ class RunnerConformance:
     def _fire_in_child(self, triggers: Triggers) -> bool:
         session = triggers.session("s")
         session.fire("count")
-        return triggers.join(PATIENCE) and session.storage["t_count#1"].status is Status.FINISHED
+        return triggers.join(TIMEOUT) and session.storage["t_count#1"].status is Status.FINISHED
 
 
 def _in_child(work: Any) -> int:
-    """Do something in a forked process; returns its exit code: 0 where the work returned something true."""
+    """Call `work` in a forked process. Return its exit code: 0 if `work` returned a true value."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is what is tested
+        warnings.simplefilter("ignore", DeprecationWarning)  # this tests a fork with threads
         pid = os.fork()
     if pid == 0:
         code = 2

@@ -1,4 +1,4 @@
-"""Where a storage under test keeps its data, and the time that it goes by."""
+"""The data and the clock of a storage under test."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 
 
 class StorageSandbox:
-    """Fresh, empty room for the data of one storage, with any number of handles on it.
+    """An empty storage with a virtual clock, on which any number of handles can be opened.
 
-    Time stands still here until :meth:`advance` is called. A storage that takes a clock gets this one; one
-    with a clock of its own, a server's, needs a subclass in which `advance` moves what that clock shows.
+    Time passes only when :meth:`advance` is called. A storage that takes a clock gets the clock of the
+    sandbox. A storage with a clock of its own, such as that of a server, needs a subclass whose `advance`
+    moves that clock.
 
     Args:
-        open_with: opens a handle that goes by the given clock. Each call opens another handle on the same
-            data; a storage that can have only one handle gives the same one each time.
+        open_with: opens a handle that uses the given clock. Each call opens another handle on the same data.
+            If a storage can have only one handle, return the same one each time.
     """
 
     def __init__(self, open_with: Callable[[VirtualClock], Storage]) -> None:
@@ -30,16 +31,16 @@ class StorageSandbox:
         self._handles: list[Storage] = []
 
     def open(self) -> Storage:
-        """Another handle, to be used like that of another process."""
+        """Open another handle on the same data, as another process would."""
         handle = self._open_with(self.clock)
         self._handles.append(handle)
         return handle
 
     def advance(self, duration: timedelta) -> None:
-        """Let so much time pass."""
+        """Let this much time pass for the storage."""
         self.clock.advance(duration)
 
     def close(self) -> None:
-        """Close every handle that was opened; a subclass removes the data, too, where nobody else does."""
+        """Close every handle. A subclass also removes the data, unless something else does."""
         while self._handles:
             self._handles.pop().close()

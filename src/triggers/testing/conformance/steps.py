@@ -1,7 +1,7 @@
-"""Every decision of the law as one step on one session, for tests of storages.
+"""Every decision of the core as one step on one session, for tests of storages.
 
-What :class:`Steps` does is what a manager and a worker do, without hooks, runners and threads: it encodes,
-decides through the storage, and returns the changes.
+:class:`Steps` does what a manager and a worker do, without hooks, runners and threads. Each step encodes its
+values, commits a decision through the storage, and returns the changes that were stored.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from triggers.core.status import Status
     from triggers.storages.base import Storage
 
-#: One second, in the unit of every time in a storage.
+#: One second, in microseconds.
 SECOND: Final = 1_000_000
 
-#: How long a claim of these steps lasts.
+#: The lease of the claims in these steps, in microseconds.
 LEASE: Final = 60 * SECOND
 
 
@@ -39,9 +39,9 @@ class Steps:
     """Steps on one session of one storage.
 
     Attributes:
-        storage: where the session is kept.
-        uid: the session.
-        policy: its manager's.
+        storage: the storage of the session.
+        uid: the UID of the session.
+        policy: the policy of its manager.
     """
 
     storage: Storage
@@ -49,35 +49,35 @@ class Steps:
     policy: Policy = field(default_factory=Policy)
 
     def commit(self, decision: Decision) -> Changes:
-        """Let any decision be made about the session."""
+        """Commit any decision about the session."""
         return self.storage.commit(self.uid, decision)
 
     # -- the application ---------------------------------------------------------------------------------
 
     def configure(self, configuration: Mapping[str, Any], *, catch_up: bool = False) -> Changes:
-        """Give the session rules."""
+        """Replace the rules of the session."""
         rules = check_configuration(dict(configuration), limits=self.policy.limits)
         return self.commit(decisions.configure(self.policy, rules, catch_up=catch_up))
 
     def fire(self, trigger: str, kwargs: Mapping[str, Any] | None = None, key: str | None = None) -> Changes:
-        """Fire a trigger."""
+        """Fire a trigger in the session."""
         firing = new_firing(trigger, kwargs, key, limits=self.policy.limits)
         return self.commit(decisions.fire(self.policy, firing))
 
     def replay(self, name: str, kwargs: Mapping[str, Any] | None = None) -> Instance:
-        """Replay a failed instance; returns the new one."""
+        """Replay a failed instance, and return the new one."""
         payload = None if kwargs is None else encode(dict(kwargs), "kwargs")
         task, number = split_instance_name(name)
         return self.commit(decisions.replay(self.policy, task, number, payload)).created[0]
 
     def skip(self, name: str, result: Mapping[str, Any] | None = None) -> Changes:
-        """Skip a failed instance; with a result, cascade."""
+        """Skip a failed instance. With a result, cascade."""
         payload = None if result is None else encode(dict(result), "result")
         task, number = split_instance_name(name)
         return self.commit(decisions.skip(self.policy, task, number, result=payload))
 
     def set_status(self, name: str, status: Status) -> Changes:
-        """Move an instance by hand."""
+        """Set the status of an instance, as a person does."""
         task, number = split_instance_name(name)
         return self.commit(decisions.set_status(self.policy, task, number, status))
 
@@ -97,12 +97,12 @@ class Steps:
         through: int | None = None,
         records: Collection[int] | None = None,
     ) -> Changes:
-        """Record that a person has reviewed the records of an instance: all, up to one, or chosen ones."""
+        """Record that a person has reviewed records: all, those up to a number, or chosen ones."""
         task, number = split_instance_name(name)
         return self.commit(decisions.resolve_logs(self.policy, task, number, audit, through, records))
 
     def reopen_logs(self, name: str, audit: Mapping[str, Any]) -> Changes:
-        """Record that a person has taken every review of an instance's records back."""
+        """Record that a person has undone every review of an instance's records."""
         task, number = split_instance_name(name)
         return self.commit(decisions.reopen_logs(self.policy, task, number, audit))
 
@@ -117,7 +117,7 @@ class Steps:
         crash_budget: int = 3,
         able: bool = True,
     ) -> Changes:
-        """Claim an instance; with `able` false, as a worker that lacks its task."""
+        """Claim an instance; if `able` is false, as a worker that does not have its task."""
         task, number = split_instance_name(name)
         terms = Terms(lease, crash_budget) if able else None
         return self.commit(decisions.claim(self.policy, task, number, owner, lambda *_: terms))
@@ -125,7 +125,11 @@ class Steps:
     def start(
         self, name: str, owner: str = "worker", *, lease: int = LEASE, crash_budget: int = 3
     ) -> AttemptReport:
-        """Claim an instance that is due, and return the attempt that holds it."""
+        """Claim an instance that is due, and return the attempt that holds it.
+
+        Raises:
+            AssertionError: the instance could not be claimed.
+        """
         changes = self.claim(name, owner, lease=lease, crash_budget=crash_budget)
         if changes.claimed is None:
             message = f"{name} was not claimed: {changes.refused}"
@@ -133,64 +137,64 @@ class Steps:
         return attempt_at(changes.claimed)
 
     def finish(self, attempt: AttemptReport, result: Mapping[str, Any] | None = None) -> Changes:
-        """Let an attempt return."""
+        """End an attempt with a result."""
         payload = encode(dict(result or {}), "result")
         return self.commit(decisions.finish(self.policy, attempt, payload))
 
     def run(self, name: str, result: Mapping[str, Any] | None = None) -> Changes:
-        """Claim and finish."""
+        """Claim an instance and finish it with a result."""
         return self.finish(self.start(name), result)
 
     def fail(
         self, attempt: AttemptReport, error: object = "failed", retry: RetryTerms | None = None
     ) -> Changes:
-        """Let an attempt raise."""
+        """End an attempt with an error, and a retry if there are terms for it."""
         payload = encode(error, "error")
         return self.commit(decisions.fail(self.policy, attempt, payload, retry))
 
     def skip_running(self, attempt: AttemptReport) -> Changes:
-        """Let an attempt ask to be skipped."""
+        """End an attempt because its task requests to be skipped."""
         return self.commit(decisions.skip_running(self.policy, attempt))
 
     def release(self, attempt: AttemptReport) -> Changes:
-        """Let an attempt go."""
+        """Release an attempt, as a worker does that stops."""
         return self.commit(decisions.release(self.policy, attempt))
 
     def keep_logs(self, attempt: AttemptReport, logs: LogBatch) -> Changes:
-        """Store what an attempt has said so far."""
+        """Store log records of an attempt before its end."""
         said = AttemptReport(attempt.task, attempt.number, attempt.fence, attempt.attempt, logs)
         return self.commit(decisions.keep_logs(self.policy, said))
 
     def recover(self, name: str, fence: int) -> Changes:
-        """Take an instance from whoever lost its lease."""
+        """Recover an instance whose lease has expired."""
         task, number = split_instance_name(name)
         return self.commit(decisions.recover(self.policy, task, number, fence, lambda _: encode("lost", "")))
 
     def renew(self, *attempts: AttemptReport, lease: int = LEASE) -> set[Lease]:
-        """Send a heartbeat for these attempts; returns those that are lost."""
+        """Send a heartbeat for these attempts, and return the claims that are lost."""
         return self.storage.renew([self.held(attempt) for attempt in attempts], lease)
 
     def held(self, attempt: AttemptReport) -> Lease:
-        """The claim of an attempt, as a heartbeat names it."""
+        """Return the claim of an attempt, as a heartbeat names it."""
         return Lease(self.uid, attempt.task, attempt.number, attempt.fence)
 
-    # -- what can be seen --------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------------
 
     @property
     def head(self) -> Session:
-        """The head of the session, which must exist."""
+        """The head of the session. The session must exist."""
         session = self.storage.reader.session(self.uid)
-        assert session is not None, f"there is no session {self.uid!r}"  # noqa: S101 - this is a test
+        assert session is not None, f"session {self.uid!r} does not exist"  # noqa: S101 - a step of a test
         return session
 
     def __getitem__(self, name: str) -> Instance:
-        """The instance of that name, which must exist."""
+        """Return the instance of that name. It must exist."""
         instance = self.storage.reader.instance(self.uid, *split_instance_name(name))
-        assert instance is not None, f"session {self.uid!r} has no {name}"  # noqa: S101 - this is a test
+        assert instance is not None, f"session {self.uid!r} has no {name}"  # noqa: S101 - a step of a test
         return instance
 
     def instances(self, page: int = 100) -> list[Instance]:
-        """All instances, page by page."""
+        """Return all instances, which are read in pages of this size."""
         found: list[Instance] = []
         after = ("", -1)
         while more := self.storage.reader.instances(self.uid, after=after, limit=page):
@@ -199,11 +203,11 @@ class Steps:
         return found
 
     def statuses(self) -> dict[str, str]:
-        """Name → status of every instance."""
+        """Return the name of every instance → its status."""
         return {instance.name: instance.status.value for instance in self.instances()}
 
     def firings(self, page: int = 100) -> list[Firing]:
-        """All firings, page by page."""
+        """Return all firings, which are read in pages of this size."""
         found: list[Firing] = []
         while more := self.storage.reader.firings(
             self.uid, after=found[-1].number if found else 0, limit=page
@@ -212,11 +216,11 @@ class Steps:
         return found
 
     def kwargs(self, name: str) -> dict[str, Any]:
-        """What the instance is given: trigger → kwargs, or exactly its replacement."""
+        """Return the kwargs of an instance: trigger → kwargs, or exactly its replacement kwargs."""
         return next(self.kwargs_of([self[name]]))
 
     def kwargs_of(self, instances: Collection[Instance]) -> Iterator[dict[str, Any]]:
-        """The same of several."""
+        """Yield the kwargs of each instance, as :meth:`kwargs` returns them."""
         numbers = {number for instance in instances for number in instance.taken.values()}
         fired = self.storage.reader.firings(self.uid, numbers=numbers)
         payloads = {firing.number: firing.kwargs for firing in fired}
@@ -227,7 +231,7 @@ class Steps:
                 yield {trigger: decode(payloads[number]) for trigger, number in instance.taken.items()}
 
     def look(self, need: Need) -> Slice:
-        """What the storage shows a decision that needs this; nothing is changed."""
+        """Return the slice that the storage loads for this need. Nothing is changed."""
         seen: list[Slice] = []
 
         def begin(session: Session) -> DecisionRun:
@@ -238,10 +242,10 @@ class Steps:
         return seen[-1]
 
     def waiting(self, trigger: str) -> set[str]:
-        """The names of the unstarted instances that a firing of the trigger would touch."""
+        """Return the names of the unstarted instances that a firing of the trigger would change."""
         return {instance.name for instance in self.look(Need(waiting=(trigger,))).instances}
 
 
 def attempt_at(instance: Instance) -> AttemptReport:
-    """The attempt that holds an instance now."""
+    """Return the attempt that holds an instance now."""
     return AttemptReport(instance.task, instance.number, instance.fence, instance.attempt)

@@ -1,8 +1,8 @@
-"""Hypothesis strategies: configurations, firings and values that the library accepts.
+"""Hypothesis strategies for configurations, firings and values that the library accepts.
 
-What they draw is small on purpose. A handful of triggers and tasks makes the coincidences likely that break a
-wrong implementation: the same trigger in ``after`` and ``unless``, a task that listens to another, a firing
-that comes again. This module needs Hypothesis; nothing else in the package imports it.
+They draw small examples on purpose. With few triggers and tasks, the cases that break a wrong implementation
+are likely: the same trigger in ``after`` and ``unless``, a task that waits for another, a repeated firing.
+This module needs Hypothesis.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ TRIGGERS = ("a", "b", "c", "d")
 #: The tasks that can be configured, by default.
 TASKS = ("t_1", "t_2", "t_3")
 
-#: What every generated task runs, by default. Nothing looks it up unless the instances are executed.
+#: The `run` of every generated task, by default. The task must exist only if instances are executed.
 RUN = "tests.Generated"
 
-#: The most members of one condition.
+#: The maximum number of members of a condition.
 MEMBERS = 3
 
-#: Integers that every storage can keep: 64 bits with a sign.
+#: The smallest and the largest integer that are drawn: signed, with 64 bits.
 INTEGERS = (-(2**63), 2**63 - 1)
 
 
@@ -36,17 +36,17 @@ INTEGERS = (-(2**63), 2**63 - 1)
 
 
 def conditions(names: Sequence[str], depth: int = 2) -> st.SearchStrategy[Any]:
-    """Conditions as ``after`` and ``unless`` take them: never empty, and met once all of `names` have fired.
+    """Conditions for ``after`` and ``unless``. They are never empty, and are met when all `names` have fired.
 
     Args:
-        names: the triggers that they may mention, at least one.
-        depth: 0 for lists of names only, 1 for ``all``, ``any`` and ``atLeast`` of names, 2 for those of
-            conditions of depth 1, and so on.
+        names: the triggers that the conditions may name; at least one.
+        depth: 0 for lists of names, 1 for ``all``, ``any`` and ``atLeast`` of names, 2 for the same with
+            members of depth 1, and so on.
     """
     return _conditions(tuple(names), depth)
 
 
-# Strategies are made once per set of arguments: making them takes much longer than drawing from them.
+# Strategies are cached for each set of arguments: creating them takes much longer than drawing from them.
 @functools.cache
 def _conditions(names: tuple[str, ...], depth: int) -> st.SearchStrategy[Any]:
     plain = st.lists(st.sampled_from(names), min_size=1, max_size=MEMBERS, unique=True)
@@ -56,7 +56,7 @@ def _conditions(names: tuple[str, ...], depth: int) -> st.SearchStrategy[Any]:
 def _forms(names: tuple[str, ...], depth: int, min_size: int) -> st.SearchStrategy[dict[str, Any]]:
     member: st.SearchStrategy[Any] = st.sampled_from(names)
     if depth > 1 and len(names) > 1:
-        # Below the top, a condition has two members at least: one of a single name would be that name again.
+        # A nested condition has at least two members: with one member it would mean the same as that member.
         member = st.one_of(member, _forms(names, depth - 1, min_size=2))
     members = st.lists(member, min_size=min_size, max_size=MEMBERS, unique_by=_meaning)
     return st.one_of(
@@ -72,7 +72,7 @@ def _at_least(drawn: tuple[list[Any], int]) -> dict[str, Any]:
 
 
 def _meaning(condition: Any) -> Any:
-    """How many of which members it needs: two ways to write one condition are not two members of another."""
+    """How many of which members a condition needs. Conditions that need the same mean the same."""
     if isinstance(condition, str):
         return condition
     members = next(condition[word] for word in ("all", "any", "of") if word in condition)
@@ -89,15 +89,16 @@ def rules(
     depth: int = 2,
     run: str = RUN,
 ) -> st.SearchStrategy[dict[str, Any]]:
-    """What one task of a configuration says.
+    """The rule of one task in a configuration.
 
     Args:
-        after: the names that it may wait for in ``after`` and ``andEvery``.
-        unless: the names that its ``unless`` may mention; with none, it has no ``unless``.
-        loops: names that it may listen to besides, but never needs: they stand in an ``any``.
-        and_every: whether it may have ``andEvery``.
-        depth: how deep its conditions may be nested, see :func:`conditions`.
-        run: the name of the task that it runs.
+        after: the names that ``after`` and ``andEvery`` may contain.
+        unless: the names that ``unless`` may contain; if empty, the rule has no ``unless``.
+        loops: more names for ``after``, which are only one of several ways to start: they are members of an
+            ``any``.
+        and_every: whether the rule may have ``andEvery``.
+        depth: how deeply conditions may be nested; see :func:`conditions`.
+        run: the name of the task to run.
     """
     return _rules(tuple(after), tuple(unless), tuple(loops), and_every=and_every, depth=depth, run=run)
 
@@ -121,7 +122,7 @@ def _rules(
     waiting: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries({"after": condition})
     if and_every:
         every = {"andEvery": st.sampled_from(after)}
-        # `after` may be missing or empty where there is `andEvery`.
+        # With `andEvery`, `after` may be missing or empty.
         waiting |= st.fixed_dictionaries(every, optional={"after": st.one_of(st.just([]), condition)})
     running: dict[str, st.SearchStrategy[Any]] = {"run": st.just(run)}
     vetoing: dict[str, st.SearchStrategy[Any]] = {}
@@ -144,19 +145,19 @@ def configurations(
     run: str = RUN,
     min_tasks: int = 1,
 ) -> dict[str, Any]:
-    """Draw a valid configuration, in which every task can start.
+    """Draw a valid configuration in which every task can start.
 
     Args:
-        draw: given by Hypothesis.
-        triggers: what the application fires.
-        tasks: the tasks to choose from; they stand in the configuration in any order.
-        and_every: whether tasks may have ``andEvery``.
-        unless: whether tasks may have ``unless``, of any trigger or task, themselves included.
-        listening: whether tasks may listen to each other. They *need* only tasks that stand before them; a
-            loop is always one way of several to start.
-        depth: how deep conditions may be nested, see :func:`conditions`.
-        run: the name of the task that every task runs.
-        min_tasks: the fewest tasks.
+        draw: is passed by Hypothesis.
+        triggers: the triggers that the application fires.
+        tasks: the names of tasks to choose from. Their order in the configuration is random.
+        and_every: whether rules may have ``andEvery``.
+        unless: whether rules may have ``unless``, with any trigger or task, including their own.
+        listening: whether tasks may wait for each other. A task *requires* only earlier tasks; a loop is
+            always only one of several ways to start.
+        depth: how deeply conditions may be nested; see :func:`conditions`.
+        run: the `run` of every rule.
+        min_tasks: the minimum number of tasks.
     """
     chosen = draw(st.lists(st.sampled_from(tasks), min_size=min_tasks, unique=True))
     return {
@@ -178,7 +179,7 @@ def configurations(
 
 
 def _texts() -> st.SearchStrategy[str]:
-    """Any text but lone surrogates, often one that looks like the library's own marks."""
+    """Any text without lone surrogates, often one that looks like the marks in the library's own JSON."""
     text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
     return st.one_of(text, st.sampled_from(["", "$", "$date", "$$bytes", "a", "a#0", "null"]))
 
@@ -188,9 +189,9 @@ def _zones() -> st.SearchStrategy[timezone | None]:
 
 
 def scalars() -> st.SearchStrategy[Any]:
-    """Values that hold no others: those of JSON, and dates, times, durations, decimals, UUIDs and bytes.
+    """Scalar values: those of JSON, and dates, times, durations, decimals, UUIDs and bytes.
 
-    Times are naive or have a fixed offset, and no ``fold``: it has no place in what is stored.
+    Times are naive or have a fixed offset. Their ``fold`` is 0, because it is not stored.
     """
     return st.one_of(
         st.none(),
@@ -209,7 +210,7 @@ def scalars() -> st.SearchStrategy[Any]:
 
 
 def keys() -> st.SearchStrategy[Any]:
-    """Values that may be a key of a mapping or stand in a set: scalars, tuples and frozensets of them."""
+    """Values that can be a key of a mapping or an item of a set: scalars, and tuples and frozensets of them."""
     return st.recursive(
         scalars(),
         lambda inner: st.lists(inner, max_size=2).map(tuple) | st.frozensets(inner, max_size=2),
@@ -234,7 +235,7 @@ def values(max_leaves: int = 8) -> st.SearchStrategy[Any]:
 
 
 def kwargs(max_leaves: int = 8) -> st.SearchStrategy[dict[str, Any]]:
-    """The kwargs of a firing, or the result of a task."""
+    """Dictionaries for the kwargs of a firing or the result of a task."""
     return st.dictionaries(_texts(), values(max_leaves), max_size=3)
 
 
@@ -247,9 +248,10 @@ def firings(
     """Single firings: trigger, kwargs, and idempotency key or None.
 
     Args:
-        triggers: what may be fired.
-        payload: the kwargs; small numbers under the key ``n`` by default, so that repeats are likely.
-        keys: the idempotency keys to choose from; with none, no firing has one.
+        triggers: the triggers to choose from.
+        payload: a strategy for the kwargs. By default they have a small number under the key ``n``, so that
+            repeats are likely.
+        keys: the idempotency keys to choose from; if empty, no firing has a key.
     """
     small = st.fixed_dictionaries({"n": st.integers(0, 2)})
     key = st.none() | st.sampled_from(keys) if keys else st.none()
@@ -259,5 +261,5 @@ def firings(
 def sequences(
     triggers: Sequence[str] = TRIGGERS, *, max_size: int = 8, keys: Sequence[str] = ()
 ) -> st.SearchStrategy[list[tuple[str, dict[str, Any], str | None]]]:
-    """Firings in a row, with small kwargs: shorthand for lists of :func:`firings`."""
+    """Sequences of firings with small kwargs: lists of :func:`firings`."""
     return st.lists(firings(triggers, keys=keys), max_size=max_size)

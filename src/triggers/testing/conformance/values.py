@@ -1,5 +1,5 @@
-# ruff: noqa: E501, S101, PLR2004 - as in tests: sentences stand on one line, tests assert, numbers are what the test says
-"""Values and names: whatever the core accepts comes back as it went in, and nothing means anything."""
+# ruff: noqa: E501, S101, PLR2004 - as in tests: docstrings have one line, assert is used, numbers are expected values
+"""Values and names: everything that the core accepts is read as it was stored, and no name has a special meaning."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from triggers.storages.base import Storage
     from triggers.testing.conformance.sandbox import StorageSandbox
 
-#: One or more of every type, at the edges of what can be stored.
+#: Values of every type, with the largest and smallest that can be stored.
 VALUES: Final[dict[str, Any]] = {
     "none": None,
     "booleans": [True, False],
@@ -48,10 +48,10 @@ VALUES: Final[dict[str, Any]] = {
         "a" * 5_000,
     ],
     "datetimes": [
-        datetime(2026, 1, 2, 3, 4, 5, 678901),  # noqa: DTZ001 - naive ones come back naive
+        datetime(2026, 1, 2, 3, 4, 5, 678901),  # noqa: DTZ001 - naive datetimes must stay naive
         datetime(2026, 1, 2, tzinfo=UTC),
         datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=-12, minutes=30))),
-        datetime.max,  # noqa: DTZ901 - as it is
+        datetime.max,  # noqa: DTZ901 - the largest value
     ],
     "dates": [date(2026, 1, 2), date.min, date.max],
     "times": [time(), time(23, 59, 59, 999999), time(1, tzinfo=timezone(timedelta(hours=14)))],
@@ -79,10 +79,10 @@ VALUES: Final[dict[str, Any]] = {
 
 
 class Values(StorageFixtures):
-    """Promises 5 and 6, and the agreement with the reference model."""
+    """Tests of promises 5 and 6 for values and names, and the comparison with the reference model."""
 
-    def test_values_come_back_as_they_went_in(self, storage: Storage, place: StorageSandbox) -> None:
-        """Promise 6: kwargs, results, errors, replacement and metadata of every type, from any handle."""
+    def test_values_are_read_as_they_were_stored(self, storage: Storage, place: StorageSandbox) -> None:
+        """Promise 6: kwargs, results, errors, replacement kwargs and metadata of every type are read as they were stored, with any handle."""
         steps = Steps(storage)
         steps.configure({"t": {"after": ["a"], "run": "r"}})
         steps.fire("a", VALUES)
@@ -105,8 +105,8 @@ class Values(StorageFixtures):
         for value in read:
             assert same(value, VALUES)
 
-    def test_any_value_comes_back(self, storage: Storage) -> None:
-        """Promise 6: whatever Hypothesis makes of the types that are accepted."""
+    def test_any_value_is_read_as_it_was_stored(self, storage: Storage) -> None:
+        """Promise 6: that is so for every value that Hypothesis draws from the accepted types."""
         uids = count()
 
         @given(kwargs=strategies.kwargs())
@@ -118,11 +118,11 @@ class Values(StorageFixtures):
         check()
 
     @pytest.mark.parametrize("character", ["x", "\N{PILE OF POO}"])
-    def test_a_payload_of_the_largest_size_is_kept(self, steps: Steps, character: str) -> None:
-        """Promise 6: exactly 1 MiB goes in and comes back; a byte more is refused before anything is written."""
-        room = DEFAULT_LIMITS.payload - len('{"v":""}')
-        text = character * (room // len(character.encode()))
-        text += "x" * (room - len(text.encode()))
+    def test_a_payload_of_the_largest_size_is_stored(self, steps: Steps, character: str) -> None:
+        """Promise 6: exactly 1 MiB is stored and read. One byte more is an error before anything is written."""
+        size = DEFAULT_LIMITS.payload - len('{"v":""}')
+        text = character * (size // len(character.encode()))
+        text += "x" * (size - len(text.encode()))
         steps.fire("a", {"v": text})
         assert decode(steps.firings()[0].kwargs) == {"v": text}
         with pytest.raises(InvalidValueError, match="kwargs: 1,048,577 bytes"):
@@ -130,7 +130,7 @@ class Values(StorageFixtures):
         assert steps.head.firings == 1
 
     def test_names_that_look_like_code_are_uids(self, storage: Storage) -> None:
-        """Promise 6: every name is a session of its own; no two of them are mistaken for each other."""
+        """Promise 6: every name is a session of its own, and no two names are confused."""
         for uid in NAMES:
             Steps(storage, uid).fire("a", {"uid": uid}, key="k")
         for uid in NAMES:
@@ -140,7 +140,7 @@ class Values(StorageFixtures):
         assert len(storage.reader.sessions(limit=1_000)) == len(NAMES)
 
     def test_names_that_look_like_code_are_triggers_tasks_and_keys(self, storage: Storage) -> None:
-        """Promise 6: each of them is a trigger, a task, an owner and a key of its own in one session."""
+        """Promise 6: in one session, each name is a trigger, a task, an owner and a key of its own."""
         steps = Steps(storage)
         steps.configure({name: {"after": [f"{name[:254]}!"], "run": name} for name in _short()})
         for name in _short():
@@ -165,8 +165,8 @@ class Values(StorageFixtures):
         assert {each.task for each in storage.due(1_000, grace=1, include_recent=True)} == set()
         assert storage.reader.counters(steps.uid).keys() == set(_short())
 
-    def test_the_index_holds_names_that_look_like_code(self, storage: Storage) -> None:
-        """Promise 6: an instance that waits for such a name is touched by it, and by no other."""
+    def test_names_that_look_like_code_are_found_in_the_index(self, storage: Storage) -> None:
+        """Promise 6: an instance that waits for such a name is changed by this trigger, and by no other."""
         steps = Steps(storage)
         names = _short()
         steps.configure({f"t_{n}": {"after": ["a", name], "run": "r"} for n, name in enumerate(names)})
@@ -177,8 +177,8 @@ class Values(StorageFixtures):
             assert [each.name for each in steps.fire(name).triggered] == [f"t_{n}#0"]
             assert steps.waiting(name) == set()
 
-    def test_a_session_with_many_instances_is_touched_in_one_place(self, steps: Steps) -> None:
-        """Promise 5: a firing is shown only the instances that lack its trigger, among hundreds of others."""
+    def test_a_firing_loads_only_the_instances_that_lack_its_trigger(self, steps: Steps) -> None:
+        """Promise 5: a firing loads only the instances that lack its trigger, even if there are hundreds of others."""
         steps.configure(
             {
                 "t_page": {"andEvery": "page", "run": "page"},
@@ -196,7 +196,7 @@ class Values(StorageFixtures):
         assert steps.waiting("odd") == set()
 
     def test_it_agrees_with_the_reference_model(self, make_place: Callable[[], StorageSandbox]) -> None:
-        """All promises: through any sequence of steps it shows what the reference model shows."""
+        """All promises: after each step of any sequence, the storage shows the same session as the reference model."""
 
         class Machine(SessionMachine):
             def make_place(self) -> StorageSandbox:
@@ -204,8 +204,8 @@ class Values(StorageFixtures):
 
         run_state_machine_as_test(Machine)
 
-    def test_firing_order_and_numbers_survive_a_new_handle(self, place: StorageSandbox) -> None:
-        """Promise 3: numbering goes on where another handle left off."""
+    def test_firing_numbers_continue_with_a_new_handle(self, place: StorageSandbox) -> None:
+        """Promise 3: a new handle continues the numbers of the firings."""
         for n in range(1, 6):
             steps = Steps(place.open())
             assert steps.fire("a", {"n": n}).fired[0].number == n
@@ -215,5 +215,5 @@ class Values(StorageFixtures):
 
 
 def _short() -> list[str]:
-    """The names that stay apart when a mark is put behind 254 characters of them."""
+    """The names that are still different when a mark is added after their first 254 characters."""
     return [name for name in NAMES if len(name) < 255]

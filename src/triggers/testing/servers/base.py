@@ -1,4 +1,4 @@
-"""What all private servers can do, and how it goes wrong."""
+"""The base class of all private servers, and their errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from triggers.exceptions import TriggersError
-from triggers.testing.servers.process import PATIENCE, Process
+from triggers.testing.servers.process import TIMEOUT, Process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,30 +24,33 @@ Setting = str | int
 
 
 class MissingServerError(TriggersError, LookupError):
-    """This machine has no such server; the message says what to install."""
+    """This machine does not have the server. The message says what to install."""
 
 
 class ServerError(TriggersError, RuntimeError):
-    """The server did not start, or is not ours to stop; the message has the end of what it printed."""
+    """The server did not start, or must not be stopped.
+
+    The message has the end of what the server printed, if any.
+    """
 
 
 class Server(ABC):
-    """What all private servers can do; see the module.
+    """A server for tests; see the package.
 
     Args:
-        settings: lines of the server's configuration, on top of and before those that are set here.
-        private: start one even if the environment names a server.
+        settings: settings of the server's configuration. They override those that are set here.
+        private: whether to start a server even if the environment names one.
     """
 
-    #: What it is called in messages.
+    #: The name of the server in messages.
     name: str
-    #: The environment's variable that names a running server; "" if there is none.
+    #: The environment variable that may name a running server, or "".
     variable: str = ""
 
     def __init__(self, *, settings: Mapping[str, Setting] | None = None, private: bool = False) -> None:
         self.settings = dict(settings or {})
         self._variable = "" if private else self.variable
-        #: The URL in the environment, if this is a server that is only connected to.
+        #: The URL in the environment, if this is a running server that tests connect to; else "".
         self.foreign_url = os.environ.get(self._variable, "") if self._variable else ""
         self.paused = False
         self._folder: Path | None = None
@@ -57,35 +60,42 @@ class Server(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """The address, the same for the whole life of the server. It has one from the first start on."""
+        """The address of the server. It is chosen at the first start, and does not change after that."""
 
     @property
     def private(self) -> bool:
-        """Whether the server is ours to stop: not one that the environment names."""
+        """Whether the server may be stopped and paused; false if the environment names it."""
         return not self.foreign_url
 
     @property
     def running(self) -> bool:
-        """Whether the server's process is there, paused or not."""
+        """Whether the process of the server exists, paused or not."""
         return self._process is not None and self._process.runs
 
     @property
+    def processes(self) -> list[int]:
+        """The ids of all processes of the server, with those that watch it; empty if it does not run here."""
+        return self._process.processes if self._process else []
+
+    @property
     def folder(self) -> Path:
-        """The folder of this server alone, with its data and what it printed."""
+        """The folder of this server, with its data and its log. It is created on first use."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="triggers-"))
             os.chown(self._folder, *self._user())
         return self._folder
 
     def start(self) -> Self:
-        """Start the server, or start it again; it answers afterwards. A running one is left alone.
+        """Start the server, or start it again. It accepts connections when this returns.
+
+        A second call does nothing.
 
         Raises:
-            MissingServerError: there is none on this machine.
-            ServerError: it ended at once, or did not answer in time.
+            MissingServerError: this machine does not have the server.
+            ServerError: the server ended at once, or did not accept connections in time.
         """
         if self.private and not self.running:
-            self._program()  # before anything is made: there may be none
+            self._program()  # first, because it may be missing
             first = self._process is None
             for attempt in range(3):
                 if first:
@@ -95,19 +105,20 @@ class Server(ABC):
                 if not problem:
                     break
                 self.stop(immediate=True)
-                # The port was taken between choice and start. Later the address may not change any more.
-                if not first or attempt == 2 or "in use" not in problem:  # noqa: PLR2004 - the third time
+                # Another program took the port between choice and start. After the first start the address
+                # must not change.
+                if not first or attempt == 2 or "in use" not in problem:  # noqa: PLR2004 - the third attempt
                     raise ServerError(f"{self.name} did not start:\n{problem}")
         return self
 
     def stop(self, *, immediate: bool = False) -> None:
-        """End the server and wait for that; its data stay. One that does not run is left alone.
+        """Stop the server and wait until it has ended. Its data are kept. A second call does nothing.
 
         Args:
-            immediate: like a loss of power: nothing is written or said any more.
+            immediate: whether to stop it like a loss of power, so that it writes and sends nothing more.
 
         Raises:
-            ServerError: the server is one that the environment names.
+            ServerError: the environment names the server, so it must not be stopped.
         """
         process = self._ours()
         if process is None or not process.runs:
@@ -121,19 +132,25 @@ class Server(ABC):
         self.paused = False
 
     def pause(self) -> None:
-        """Stop every process of the server where it stands (SIGSTOP): connections stay, nobody answers."""
+        """Suspend every process of the server (SIGSTOP).
+
+        Connections stay open, and no request is answered.
+        """
         if process := self._ours():
             process.signal_all(signal.SIGSTOP)
             self.paused = True
 
     def resume(self) -> None:
-        """Let the paused processes go on."""
+        """Continue the suspended processes of the server."""
         if process := self._ours():
             process.signal_all(signal.SIGCONT)
             self.paused = False
 
     def close(self) -> None:
-        """Stop the server and remove its folder. In a forked process nothing happens: it is its parent's."""
+        """Stop the server and remove its folder.
+
+        In a forked process this does nothing: the parent owns the server.
+        """
         if os.getpid() != self._owner or not self.private:
             return
         self.stop(immediate=True)
@@ -153,23 +170,23 @@ class Server(ABC):
 
     @property
     def version(self) -> str:
-        """What the program says about its version, such as `15.14`."""
-        said = subprocess.run([self._program(), "--version"], capture_output=True, text=True, check=True)  # noqa: S603 - found on this machine
+        """The version that the program prints, such as `15.14`."""
+        said = subprocess.run([self._program(), "--version"], capture_output=True, text=True, check=True)  # noqa: S603 - a program that was found on this machine
         match = re.search(r"\d+\.\d+(\.\d+)?", said.stdout)
         return match[0] if match else said.stdout.strip()
 
     _gentle: signal.Signals = signal.SIGTERM
 
     def _missing(self, install: str, scheme: str = "") -> MissingServerError:
-        """That it is not on this machine, and what to do; one that may be named, also how."""
-        other = f", or name one that runs: {self._variable}={scheme}://…" if self._variable else ""
-        return MissingServerError(f"no {self.name} on this machine: {install}{other}")
+        """The error that the server is missing: how to install it, or how to name a running one."""
+        other = f", or name a running server: {self._variable}={scheme}://…" if self._variable else ""
+        return MissingServerError(f"this machine has no {self.name}: {install}{other}")
 
     def _ours(self) -> Process | None:
         if not self.private:
             raise ServerError(
-                f"this {self.name} is named by {self.variable}, so it is not stopped or paused; "
-                "one that is: private=True"
+                f"{self.name} is named by {self.variable}, so it must not be stopped or paused; "
+                "use private=True to start a server of your own"
             )
         return self._process
 
@@ -177,18 +194,18 @@ class Server(ABC):
         process.signal_all(signal.SIGKILL)
 
     def _launch(self) -> str:
-        """Start the process; "" once it answers, or else what went wrong."""
+        """Start the process. Return "" when it accepts connections, or else what went wrong."""
         process = Process(self._command(), self.folder, user=self._user(), env=self._environment())
         self._process = process
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while process.runs:
             with contextlib.suppress(OSError):
                 if self._answers(process):
                     return ""
             if time.monotonic() > deadline:
-                return f"no answer within {PATIENCE:g} s\n{process.end_of_log()}"
+                return f"it did not accept connections within {TIMEOUT:g} s\n{process.end_of_log()}"
             time.sleep(0.01)
-        return process.end_of_log() or "it ended without a word"
+        return process.end_of_log() or "it ended and printed nothing"
 
     def _user(self) -> tuple[int, int]:
         return os.geteuid(), os.getegid()
@@ -204,7 +221,7 @@ class Server(ABC):
 
     @abstractmethod
     def _prepare(self) -> None:
-        """What is done once, before the first start."""
+        """Create the files of the server, before its first start."""
 
     @abstractmethod
     def _command(self) -> Sequence[str | Path]: ...

@@ -1,4 +1,4 @@
-"""Which servers cannot be started on this machine."""
+"""Find out which servers cannot be started on this machine."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def missing_servers() -> dict[str, str]:
-    """What cannot be started here: the name of each such server, and what to install."""
+    """Return the name of each server that cannot be started here, with what to install."""
     start: dict[str, Callable[[], Path]] = {
-        "PostgreSQL": PostgresServer()._program,  # noqa: SLF001 - of this package
-        "Redis": RedisServer(kind="redis")._program,  # noqa: SLF001 - of this package
-        "Valkey": RedisServer(kind="valkey")._program,  # noqa: SLF001 - of this package
-        "RabbitMQ": RabbitServer()._program,  # noqa: SLF001 - of this package
-        "PgBouncer": PgBouncer(PostgresServer())._program,  # noqa: SLF001 - of this package
+        "PostgreSQL": PostgresServer()._program,  # noqa: SLF001 - within one package
+        "Redis": RedisServer(kind="redis")._program,  # noqa: SLF001 - within one package
+        "Valkey": RedisServer(kind="valkey")._program,  # noqa: SLF001 - within one package
+        "RabbitMQ": RabbitServer()._program,  # noqa: SLF001 - within one package
+        "PgBouncer": PgBouncer(PostgresServer())._program,  # noqa: SLF001 - within one package
     }
     missing = {}
     for name, program in start.items():

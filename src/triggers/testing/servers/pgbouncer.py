@@ -1,4 +1,4 @@
-"""A private PgBouncer before a private PostgreSQL."""
+"""A private PgBouncer in front of a private PostgreSQL."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class PgBouncer(Server):
-    """A private PgBouncer before a PostgreSQL, pooling by transaction; `url` leads over a Unix socket.
+    """A private PgBouncer in front of a PostgreSQL, in transaction pooling mode, on a Unix socket.
 
     Args:
-        server: the PostgreSQL behind it, which runs.
-        settings: of pgbouncer.ini, such as `{"pool_mode": "session", "default_pool_size": 5}`.
+        server: the PostgreSQL that it connects to; it must be running.
+        settings: settings of pgbouncer.ini, such as `{"pool_mode": "session", "default_pool_size": 5}`.
     """
 
     name = "PgBouncer"
@@ -37,7 +37,7 @@ class PgBouncer(Server):
 
     @property
     def url(self) -> str:
-        """Over the Unix socket, to the database of the server's own URL."""
+        """The URL over the Unix socket, for the database in the URL of the PostgreSQL server."""
         database = urlsplit(self.server.url).path[1:] or "postgres"
         host = quote(str(self.folder), safe="")
         return f"postgresql://postgres@/{database}?host={host}&port={self._port}"

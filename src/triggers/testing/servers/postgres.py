@@ -1,4 +1,4 @@
-"""A private PostgreSQL."""
+"""A private PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -23,21 +23,23 @@ if TYPE_CHECKING:
 
     from triggers.testing.servers.base import Setting
 
-#: What fits into the address of a Unix socket everywhere, less the name of PostgreSQL's.
+#: The longest folder for a Unix socket on every system: the limit of its path less the name of PostgreSQL's
+#: socket.
 _SOCKET_FOLDER_LENGTH = 80
 
 
 class PostgresServer(Server):
-    """A private PostgreSQL, with the superuser `postgres` and UTF-8.
+    """A private PostgreSQL server, with the superuser `postgres` and the encoding UTF-8.
 
-    `url` leads over a Unix socket, which only this user (and root) can reach, without a password; `tcp_url`
-    over TCP on the loopback with one. `stop(immediate=True)` is `pg_ctl stop -m immediate`.
+    `url` uses a Unix socket, which only this user (and root) can reach, without a password. `tcp_url` uses
+    TCP on the loopback interface, with a password. `stop(immediate=True)` is `pg_ctl stop -m immediate`.
 
     Args:
-        fsync: wait for the disk. Without it a server that is killed loses nothing; a machine that falls does.
-        binaries: the folder with `postgres` and `initdb`; None: see :meth:`installations`, the first one.
-        settings: of postgresql.conf, such as `{"max_connections": 300}`.
-        private: start one even if `TRIGGERS_TEST_POSTGRESQL` names a server.
+        fsync: whether to wait for the disk. Without it, a killed server loses nothing, but a crash of the
+            machine can lose data.
+        binaries: the folder with `postgres` and `initdb`; None for the first of :meth:`installations`.
+        settings: settings of postgresql.conf, such as `{"max_connections": 300}`.
+        private: whether to start a server even if `TRIGGERS_TEST_POSTGRESQL` names one.
     """
 
     name = "PostgreSQL"
@@ -60,7 +62,7 @@ class PostgresServer(Server):
 
     @classmethod
     def installations(cls) -> list[Path]:
-        """The folders with PostgreSQL's programs: on PATH, Debian's (newest first), the package's."""
+        """Return the folders with PostgreSQL's programs: on PATH, Debian's (newest first), the package's."""
         found = []
         if on_path := shutil.which("postgres"):
             found.append(Path(on_path).resolve().parent)
@@ -74,7 +76,7 @@ class PostgresServer(Server):
 
     @property
     def url(self) -> str:
-        """Over the Unix socket; over TCP if the temporary folder's path is too long for a socket."""
+        """The URL over the Unix socket, or over TCP if the path of the folder is too long for a socket."""
         if self.foreign_url:
             return self.foreign_url
         if not self._has_socket:
@@ -83,7 +85,7 @@ class PostgresServer(Server):
 
     @property
     def tcp_url(self) -> str:
-        """Over TCP on the loopback, with a password."""
+        """The URL over TCP on the loopback interface, with a password."""
         return self.foreign_url or f"postgresql://postgres:{self._password}@127.0.0.1:{self._port}/postgres"
 
     @property
@@ -109,7 +111,7 @@ class PostgresServer(Server):
         return self._binaries / "postgres"
 
     def _reachable(self) -> Path:
-        """The program where the server's user can run it: hard links, if the folder is closed to it."""
+        """The program where the server's user can run it: as hard links, if its folder is not accessible."""
         program = self._program()
         closed = any(not parent.stat().st_mode & 0o001 for parent in program.parents)
         if os.geteuid() != 0 or not closed:
@@ -175,7 +177,7 @@ class PostgresServer(Server):
 
 
 class _Template:
-    """The data of a new PostgreSQL, kept in the temporary folder: a copy takes a fraction of an `initdb`."""
+    """The data of a new PostgreSQL in the temporary folder. A copy is much faster than `initdb`."""
 
     def __init__(self, program: Path, user: tuple[int, int]) -> None:
         stat = program.stat()
@@ -185,23 +187,23 @@ class _Template:
         self._user = user
 
     def copy_to(self, data: Path) -> str:
-        """Copy the template; the password of its superuser, or "" if there is no template."""
+        """Copy the template. Return the password of its superuser, or "" if there is no template."""
         try:
             stat = self._folder.lstat()
         except FileNotFoundError:
             return ""
-        # The name can be guessed: what somebody else has put there is not run.
+        # The name can be guessed, so a folder of another user is not used.
         if stat.st_uid != os.geteuid() or stat.st_mode & 0o077:
             return ""
         shutil.copytree(self._folder / "data", data)
         if self._user[0] != os.geteuid():
             for root, _, files in os.walk(data):
-                for path in (root, *(os.path.join(root, name) for name in files)):  # noqa: PTH118 - a thousand of them
+                for path in (root, *(os.path.join(root, name) for name in files)):  # noqa: PTH118 - there are a thousand files
                     os.chown(path, *self._user)
         return (self._folder / "password").read_text("utf-8")
 
     def keep(self, data: Path, password: str) -> None:
-        """Make the template, unless another process was faster."""
+        """Save the data as the template, unless another process was faster."""
         with tempfile.TemporaryDirectory(prefix=f"{self._folder.name}-", dir=self._folder.parent) as folder:
             made = Path(folder) / "made"
             made.mkdir(0o700)

@@ -1,4 +1,4 @@
-"""A program of a server, under the keeper that ends it with this process."""
+"""The process of a server, under a watchdog that ends it with this process."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from triggers.testing.servers import watchdog
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-#: Seconds that a server may take to start, or to stop before it is killed.
-PATIENCE = 90.0
+#: How many seconds a server may take to start, or to stop before it is killed.
+TIMEOUT = 90.0
 
 
 class Process:
-    """A program under a keeper that ends it with this process.
+    """A program under a watchdog, which ends it when this process ends.
 
     Args:
         command: the program and its arguments.
-        folder: where it runs, with what it prints; removed if this process is killed.
-        user: the ids of the user and the group that it runs as.
-        env: variables on top of this process's own.
+        folder: the working folder, which also has the log. It is removed if this process is killed.
+        user: the ids of the user and the group that the program runs as.
+        env: environment variables in addition to those of this process.
 
     Attributes:
-        pid: of its first process.
-        log: the file with what it printed.
+        pid: the id of the program's first process.
+        log: the file with what the program printed.
     """
 
     def __init__(
@@ -38,42 +38,47 @@ class Process:
         self.log = folder / f"{Path(command[0]).name}.log"
         head = [sys.executable, "-I", "-S", watchdog.__file__, str(os.getpid()), *map(str, user), str(folder)]
         with self.log.open("ab") as log:
-            self._keeper = subprocess.Popen(  # noqa: S603 - programs that were found on this machine
+            self._watchdog = subprocess.Popen(  # noqa: S603 - programs that were found on this machine
                 [*head, *map(str, command)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=folder,
                 env={**os.environ, **env},
-                start_new_session=True,  # Ctrl-C is for the tests, which then stop their servers
+                start_new_session=True,  # Ctrl-C interrupts the tests, which then stop their servers
             )
-        with self._keeper.stdout or contextlib.nullcontext() as answer:  # it is a pipe
+        with self._watchdog.stdout or contextlib.nullcontext() as answer:  # it is always a pipe
             self.pid = int((answer.readline() if answer else b"") or 0)
 
     @property
     def runs(self) -> bool:
-        """Whether it has not ended yet, paused or not."""
-        return self._keeper.poll() is None
+        """Whether the program has not ended yet, paused or not."""
+        return self._watchdog.poll() is None
+
+    @property
+    def processes(self) -> list[int]:
+        """The ids of the watchdog, the program and all of its descendants that exist now."""
+        return watchdog.family(self._watchdog.pid)
 
     def signal(self, number: int) -> None:
-        """To the first process alone."""
+        """Send a signal to the first process alone."""
         if self.runs:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     def signal_all(self, number: int) -> None:
-        """To the first process and all of its descendants."""
+        """Send a signal to the first process and all of its descendants."""
         if self.runs:
             watchdog.signal_family(self.pid, number)
 
     def wait(self) -> None:
-        """Until it has ended; one that does not end is killed."""
+        """Wait until the program has ended. Kill it if it does not end in time."""
         try:
-            self._keeper.wait(PATIENCE)
+            self._watchdog.wait(TIMEOUT)
         except subprocess.TimeoutExpired:
-            self._keeper.terminate()
-            self._keeper.wait()
+            self._watchdog.terminate()
+            self._watchdog.wait()
 
     def end_of_log(self) -> str:
-        """The last of what it printed."""
+        """Return the last 2,000 characters that the program printed."""
         return self.log.read_text("utf-8", "replace")[-2_000:].strip()

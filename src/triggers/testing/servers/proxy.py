@@ -1,4 +1,4 @@
-"""A network that fails on command: a proxy between a client and a server on this machine.
+"""A proxy between a client and a server on this machine, to simulate a network that fails.
 
 ::
 
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
 
 Direction = Literal["client", "server"]
 
-#: Bytes that are read at once.
+#: How many bytes are read at once.
 _PIECE = 1 << 16
-#: Seconds that a connection to the target may take.
+#: How many seconds a connection to the target may take.
 _CONNECT_TIMEOUT = 10.0
-#: Seconds after which a thread that waits for a socket looks whether there is still anything to do.
-_LOOK = 0.2
-#: Where a server listens whose URL does not say so.
+#: After so many seconds, a thread that waits for a socket checks whether the proxy is closed.
+_POLL = 0.2
+#: The port of a server whose URL has none.
 _PORTS = {"postgresql": 5432, "postgres": 5432, "redis": 6379, "amqp": 5672}
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What a proxy has done up to now.
+    """What a proxy has done so far.
 
     Attributes:
-        accepted: connections of clients that were accepted.
-        refused: those of them for which the target could not be reached; they were closed.
-        cut: connections that were cut, by hand or by a pattern.
-        open: connections that are open now.
-        from_client: bytes of clients that were delivered to the target.
-        from_server: bytes of the target that were delivered to clients.
+        accepted: the number of connections from clients.
+        refused: how many of them were closed because the target could not be reached.
+        cut: how many connections were cut, by :meth:`Proxy.cut` or by a pattern.
+        open: how many connections are open now.
+        from_client: how many bytes from clients were delivered to the target.
+        from_server: how many bytes from the target were delivered to clients.
     """
 
     accepted: int
@@ -58,7 +58,7 @@ class Traffic:
 
 @dataclass(eq=False, slots=True)
 class Cut:
-    """A cut that waits for its bytes; what :meth:`Proxy.cut_after` returns."""
+    """A cut that waits for its pattern; :meth:`Proxy.cut_after` returns it."""
 
     pattern: bytes
     direction: Direction
@@ -66,7 +66,7 @@ class Cut:
     times: int
     #: How many connections it has cut.
     made: int = 0
-    #: For how many the bytes have not come yet.
+    #: How many connections it has still to cut.
     left: int = field(init=False)
     _done: threading.Event = field(default_factory=threading.Event, repr=False)
 
@@ -74,7 +74,7 @@ class Cut:
         self.left = self.times
 
     def wait(self, timeout: timedelta = timedelta(seconds=30)) -> bool:
-        """Wait until the last of its cuts was made; False if that took longer than the timeout."""
+        """Wait until the last of its connections was cut; return False if the timeout passes first."""
         return self._done.wait(timeout.total_seconds())
 
     def _count(self) -> None:
@@ -84,19 +84,22 @@ class Cut:
 
 
 class Proxy:
-    """A TCP proxy on the loopback, for any number of connections, that can be told to fail.
+    """A TCP proxy on the loopback interface for any number of connections, which fails on command.
 
-    It may be used from several threads. What is cut is cut for good; a client may connect again at once.
+    It may be used from several threads. A connection that was cut stays cut; the client may connect again at
+    once.
 
     Args:
-        target: a URL (`postgresql://…`, also one with `?host=/folder` for a Unix socket, `redis://…`, `amqp://…`),
-            a host and port, or the path of a Unix socket. It need not be there yet, or may go and come.
+        target: a URL (`postgresql://…`, also with `?host=/folder` for a Unix socket, `redis://…`,
+            `amqp://…`), a host and port, or the path of a Unix socket. The target may be stopped and started
+            at any time.
     """
 
     def __init__(self, target: str | tuple[str, int] | Path) -> None:
         self._url = target if isinstance(target, str) else ""
         self._target = _address(target) if isinstance(target, str) else target
-        # Whoever looks at what follows, or sends, has the lock: after `hold` and `cut` nothing passes.
+        # A thread that reads the fields below, or sends, holds this lock: after `hold` and `cut` nothing
+        # passes.
         self._change = threading.Condition()
         self._held = self._closed = False
         self._delay = 0.0
@@ -106,20 +109,22 @@ class Proxy:
         self._delivered: dict[Direction, int] = {"client": 0, "server": 0}
         self._threads: set[threading.Thread] = set()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-        self._listener.settimeout(_LOOK)
-        #: Where clients connect: host and port.
+        self._listener.settimeout(_POLL)
+        #: The host and port for clients.
         self.address: tuple[str, int] = self._listener.getsockname()
         self._start(self._accept)
 
     @property
     def url(self) -> str:
-        """The target's URL with the proxy's address in it.
+        """The URL of the target with the address of the proxy.
 
         Raises:
             ValueError: the target is not a URL.
         """
         if not self._url:
-            raise ValueError("the target of this proxy is no URL: use its address")
+            raise ValueError(
+                "the target of this proxy is not a URL: use the proxy's address instead of its url"
+            )
         parts = urlsplit(self._url)
         user, at, _ = parts.netloc.rpartition("@")
         query = [pair for pair in parse_qsl(parts.query) if pair[0] not in {"host", "port"}]
@@ -128,7 +133,7 @@ class Proxy:
 
     @property
     def traffic(self) -> Traffic:
-        """What it has done up to now."""
+        """What the proxy has done so far."""
         with self._change:
             return Traffic(
                 accepted=self._accepted,
@@ -140,7 +145,7 @@ class Proxy:
             )
 
     def cut(self) -> int:
-        """Drop every connection that is open now, on both sides; how many there were."""
+        """Drop every open connection, on both sides. Return how many they were."""
         with self._change:
             links = list(self._links)
             for link in links:
@@ -148,55 +153,64 @@ class Proxy:
         return len(links)
 
     def hold(self) -> None:
-        """Let nothing pass, in either direction, not even the end of a connection: a network that is gone.
+        """Let nothing pass in either direction, not even the end of a connection.
 
-        Connections seem to stay, and new ones to be made. A second call changes nothing.
+        It is like a network that drops all packets. Open connections seem to stay open, and new ones seem to
+        be accepted. A second call changes nothing.
         """
         with self._change:
             self._held = True
 
     def release(self) -> None:
-        """Undo :meth:`hold`: what was sent meanwhile is delivered, except over what was cut meanwhile."""
+        """Undo :meth:`hold`.
+
+        What was sent meanwhile is delivered, except on connections that were cut meanwhile.
+        """
         with self._change:
             self._held = False
             self._change.notify_all()
 
     def delay(self, duration: timedelta) -> None:
-        """From now on, deliver each piece so much later than it came; zero: at once."""
+        """Deliver all data with this delay from now on; zero means at once."""
         self._delay = duration.total_seconds()
 
     def cut_after(
         self, pattern: bytes, times: int = 1, *, direction: Direction = "client", deliver: bool = True
     ) -> Cut:
-        """Cut each of the next connections over which the bytes come, as soon as they do.
+        """Cut the next connections on which the pattern is sent, as soon as it is sent.
 
         Args:
-            pattern: what to wait for. It may come in pieces; it is looked for in all that comes over one
-                connection in one direction from now on.
-            times: how many connections are cut before the order is forgotten.
+            pattern: the bytes to wait for. They are looked for in everything that is sent on one connection
+                in one direction from now on, also if they arrive in several pieces.
+            times: how many connections are cut.
             direction: who sends the bytes.
-            deliver: True: the piece with their end is still delivered, and nothing of an answer: the receiver
-                does what it was told, at about the time at which the sender sees its connection end. False:
-                that piece does not arrive. So `deliver=False` with the server's confirmation as the pattern
-                is the case in which it is *done* and the client does not know.
+            deliver: whether the piece with the end of the pattern is still delivered. If it is, no answer to
+                it is: the receiver acts on the piece, and the sender sees its connection end. For example,
+                use `deliver=False` with the server's confirmation as the pattern: the server has committed,
+                and the client does not know.
 
         Raises:
-            ValueError: there are no bytes to wait for, or the count is not positive.
+            ValueError: the pattern is empty, or `times` is not positive.
         """
         if not pattern or times < 1:
-            raise ValueError(f"wait for at least one byte, at least once: not for {pattern!r}, {times} times")
+            raise ValueError(
+                f"the pattern must not be empty and times must be at least 1: {pattern!r}, {times}"
+            )
         cut = Cut(pattern, direction, deliver, times)
         with self._change:
             self._orders.append(cut)
         return cut
 
     def forget(self) -> None:
-        """Forget every order of :meth:`cut_after` that still waits."""
+        """Cancel every :meth:`cut_after` that still waits for its pattern."""
         with self._change:
             self._orders.clear()
 
     def close(self) -> None:
-        """Drop every connection and listen no more; all threads have ended. A second call does nothing."""
+        """Drop every connection and stop listening. All threads have ended when this returns.
+
+        A second call does nothing.
+        """
         with self._change:
             self._closed = True
             for link in list(self._links):
@@ -266,7 +280,7 @@ class Proxy:
         self._pump(link, "client")
 
     def _pump(self, link: _Link, sender: Direction) -> None:
-        """Carry what one side sends to the other, until either ends."""
+        """Forward what one side sends to the other, until either side ends."""
         source, target = (link.client, link.server) if sender == "client" else (link.server, link.client)
         try:
             while piece := source.recv(_PIECE):
@@ -286,17 +300,17 @@ class Proxy:
             self._leave(link)
 
     def _pass(self, link: _Link) -> None:
-        """Wait until something may pass.
+        """Wait until data may pass on this connection.
 
         Raises:
-            ConnectionError: nothing will any more.
+            ConnectionError: the connection was dropped.
         """
         self._change.wait_for(lambda: link.dropped or not self._held)
         if link.dropped:
             raise ConnectionAbortedError
 
     def _look(self, link: _Link, sender: Direction, piece: bytes) -> Cut | None:
-        """The cut that is to be made after the piece was carried; one before it is made here."""
+        """Return the cut to make after the piece was forwarded. A cut that comes before it is made here."""
         with self._change:
             self._pass(link)
             orders = [cut for cut in self._orders if cut.direction == sender]
@@ -315,7 +329,7 @@ class Proxy:
     def _make(self, cut: Cut, link: _Link) -> None:
         with self._change:
             self._drop(link)
-            cut._count()  # noqa: SLF001 - of this module
+            cut._count()  # noqa: SLF001 - within one module
 
     def _carry(self, link: _Link, sender: Direction, target: socket.socket, piece: bytes) -> None:
         rest = memoryview(piece)
@@ -331,7 +345,7 @@ class Proxy:
                     continue
             writable = select.poll()
             writable.register(target, select.POLLOUT)
-            writable.poll(_LOOK * 1_000)
+            writable.poll(_POLL * 1_000)
 
     def _drop(self, link: _Link) -> None:
         if not link.dropped:
@@ -342,7 +356,7 @@ class Proxy:
             self._change.notify_all()
 
     def _leave(self, link: _Link) -> None:
-        """The last of the two threads closes: a socket that another thread still uses is only shut down."""
+        """The last of the two threads closes the sockets; before that, they are only shut down."""
         with self._change:
             link.users -= 1
             if link.users:
@@ -354,16 +368,16 @@ class Proxy:
 
 @dataclass(eq=False, slots=True)
 class _Link:
-    """One client's connection and the one to the target that belongs to it."""
+    """The connection of one client, and the connection to the target that belongs to it."""
 
     client: socket.socket
     server: socket.socket
-    #: Threads that still use it.
+    #: How many threads still use it.
     users: int = 2
     dropped: bool = False
-    #: The side from which nothing is delivered any more.
+    #: The side whose data are no longer delivered.
     mute: Direction | None = None
-    #: For each order, the last bytes, with which its pattern may begin.
+    #: For each cut, the last bytes, which may be the beginning of its pattern.
     tails: dict[Cut, bytes] = field(default_factory=dict)
 
     def completes(self, cut: Cut, piece: bytes) -> bool:
@@ -383,7 +397,7 @@ def _address(url: str) -> tuple[str, int] | Path:
     port = int(query.get("port") or parts.port or _PORTS.get(parts.scheme.partition("+")[0], 0))
     host = query.get("host") or unquote(parts.hostname or "127.0.0.1")
     if not port:
-        raise ValueError(f"the URL of the proxy's target has no port: {url!r}")
+        raise ValueError(f"the URL of the target has no port: {url!r}")
     return Path(host) / f".s.PGSQL.{port}" if host.startswith("/") else (host, port)
 
 

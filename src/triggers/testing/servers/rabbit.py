@@ -1,4 +1,4 @@
-"""A private RabbitMQ."""
+"""A private RabbitMQ node for tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from triggers.testing.servers.address import free_port
 from triggers.testing.servers.base import MissingServerError, Server
-from triggers.testing.servers.process import PATIENCE, Process
+from triggers.testing.servers.process import TIMEOUT, Process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class RabbitServer(Server):
-    """A private node of RabbitMQ, with an Erlang port mapper and cookie of its own. Starting takes seconds.
+    """A private RabbitMQ node, with its own Erlang port mapper and cookie. It takes seconds to start.
 
     Args:
-        settings: of rabbitmq.conf, such as `{"consumer_timeout": 60000}`.
-        private: start one even if `TRIGGERS_TEST_RABBITMQ` names a server.
+        settings: settings of rabbitmq.conf, such as `{"consumer_timeout": 60000}`.
+        private: whether to start a server even if `TRIGGERS_TEST_RABBITMQ` names one.
     """
 
     name = "RabbitMQ"
@@ -41,8 +41,13 @@ class RabbitServer(Server):
 
     @property
     def url(self) -> str:
-        """Over TCP on the loopback, with the password and the virtual host `/`."""
+        """The URL over TCP on the loopback interface, with the password and the virtual host `/`."""
         return self.foreign_url or f"amqp://triggers:{self._password}@127.0.0.1:{self._port}//"
+
+    @property
+    def processes(self) -> list[int]:
+        """The ids of all processes of the node and its port mapper, with those that watch them."""
+        return super().processes + (self._mapper.processes if self._mapper else [])
 
     def close(self) -> None:
         """Stop the node and its port mapper, and remove the folder."""
@@ -56,7 +61,7 @@ class RabbitServer(Server):
         self._port, self._mapper_port, self._node_port = free_port(), free_port(), free_port()
 
     def _program(self) -> Path:
-        # Debian's script on PATH changes the user, which needs root and the folders of the installed service.
+        # Debian's script on PATH changes the user, which requires root and the folders of the service.
         debian = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
         on_path = shutil.which("rabbitmq-server")
         if not debian.exists() and not on_path:
@@ -65,13 +70,13 @@ class RabbitServer(Server):
 
     @property
     def version(self) -> str:
-        """What the running node says about its version, such as `3.10.8`."""
+        """The version that the running node reports, such as `3.10.8`."""
         match = re.search(rb"\x07versionS...(.\d[\d.]+)", self._greeting(), re.DOTALL)
         return match[1][1:].decode() if match else ""
 
     def _greeting(self) -> bytes:
         address = urlsplit(self.url)
-        with socket.create_connection((address.hostname, address.port or 5672), PATIENCE) as connection:
+        with socket.create_connection((address.hostname, address.port or 5672), TIMEOUT) as connection:
             connection.sendall(b"AMQP\x00\x00\x09\x01")
             return connection.recv(4096)
 
@@ -91,7 +96,7 @@ class RabbitServer(Server):
     def _environment(self) -> Mapping[str, str]:
         folder = str(self.folder)
         return {
-            "HOME": folder,  # of the Erlang cookie
+            "HOME": folder,  # the folder of the Erlang cookie
             "ERL_EPMD_PORT": str(self._mapper_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODENAME": f"triggers{self._port}@localhost",
@@ -108,11 +113,11 @@ class RabbitServer(Server):
         }
 
     def _launch(self) -> str:
-        # A node starts a port mapper that outlives it, unless it finds one.
+        # Unless a node finds a port mapper, it starts one that outlives it.
         if self._mapper is None or not self._mapper.runs:
             mapper = shutil.which("epmd")
             if not mapper:
-                raise MissingServerError("RabbitMQ is here but Erlang's epmd is not: put it on PATH")
+                raise MissingServerError("RabbitMQ is installed, but Erlang's epmd is not on PATH: add it")
             self._mapper = Process([mapper], self.folder, user=self._user(), env=self._environment())
         return super()._launch()
 
@@ -120,4 +125,4 @@ class RabbitServer(Server):
         return [self._program()]
 
     def _answers(self, _: Process) -> bool:
-        return self._greeting()[:1] == b"\x01"  # the frame of a method: connection.start
+        return self._greeting()[:1] == b"\x01"  # a method frame: connection.start

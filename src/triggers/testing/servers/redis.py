@@ -1,4 +1,4 @@
-"""A private Redis or Valkey, alone or as a cluster."""
+"""A private Redis or Valkey server, alone or as a cluster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from triggers.testing.servers.address import free_port
 from triggers.testing.servers.base import Server, ServerError
-from triggers.testing.servers.process import PATIENCE
+from triggers.testing.servers.process import TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,15 +23,16 @@ if TYPE_CHECKING:
 
 
 class RedisServer(Server):
-    """A private Redis or Valkey, with an append-only file (`everysec`) and without eviction.
+    """A private Redis or Valkey server, with an append-only file (`everysec`) and without eviction.
 
     `stop(immediate=True)` is `kill -9`.
 
     Args:
-        kind: which of the two; None: Valkey, or Redis where there is no Valkey.
-        settings: of redis.conf, such as `{"maxmemory-policy": "allkeys-lru", "appendonly": "no"}`.
-        private: start one even if `TRIGGERS_TEST_REDIS` (or `TRIGGERS_TEST_VALKEY`) names a server.
-        password: None: a random one.
+        kind: which of the two; None for Valkey, or Redis if Valkey is missing.
+        settings: settings of redis.conf, such as `{"maxmemory-policy": "allkeys-lru", "appendonly": "no"}`.
+        private: whether to start a server even if `TRIGGERS_TEST_REDIS` (or `TRIGGERS_TEST_VALKEY`) names
+            one.
+        password: the password of the server; None for a random one.
     """
 
     name = "Redis"
@@ -54,21 +55,21 @@ class RedisServer(Server):
 
     @property
     def url(self) -> str:
-        """Over TCP on the loopback, with the password and database 0."""
+        """The URL over TCP on the loopback interface, with the password and database 0."""
         return self.foreign_url or f"redis://:{self.password}@127.0.0.1:{self.port}/0"
 
     def ask(self, *words: Setting, url: str = "") -> str:
-        """The server's bare answer to one command of plain words, without a client library.
+        """Send one command without a client library, and return the server's reply.
 
         Args:
-            words: the command; none of them may have a space or a quote in it.
-            url: one with another database than that of the server's `url`.
+            words: the words of the command; none may contain a space or a quote.
+            url: a URL with another database, instead of the server's `url`.
 
         Raises:
-            OSError: it does not answer; the connection was refused or cut, or the server refuses the command.
+            OSError: the server does not reply, the connection was refused or cut, or the command is an error.
         """
         address = urlsplit(url or self.url)
-        with socket.create_connection((address.hostname, address.port or 6379), PATIENCE) as connection:
+        with socket.create_connection((address.hostname, address.port or 6379), TIMEOUT) as connection:
             lines = [["AUTH", unquote(address.password)]] if address.password else []
             lines += [["SELECT", address.path[1:]]] if address.path not in {"", "/", "/0"} else []
             stream = connection.makefile("rwb")
@@ -87,7 +88,7 @@ class RedisServer(Server):
         names = (self.kind,) if self.kind else ("valkey", "redis")
         for name in names:
             if on_path := shutil.which(f"{name}-server"):
-                # Old packages of Valkey call their program redis-server, too; the name on PATH decides.
+                # Some packages of Valkey also install redis-server; the name on PATH decides.
                 return Path(on_path)
             if name == "valkey" and (packaged := _valkey_of_package()):
                 return packaged
@@ -118,13 +119,13 @@ class RedisServer(Server):
 
 
 class RedisCluster:
-    r"""Three masters of a private Redis Cluster, that share all slots; no replicas.
+    r"""A private Redis Cluster of three masters, which share all slots, without replicas.
 
-    `nodes` are :class:`RedisServer`\\ s, of which each can be stopped or paused on its own.
+    Each of its `nodes` is a :class:`RedisServer`, and can be stopped or paused on its own.
 
     Args:
         kind: as for :class:`RedisServer`.
-        settings: as for :class:`RedisServer`, for each node.
+        settings: as for :class:`RedisServer`; they apply to each node.
     """
 
     def __init__(
@@ -151,25 +152,26 @@ class RedisCluster:
 
     @property
     def url(self) -> str:
-        """`redis+cluster://` with the address of the first node; the others are asked of it."""
+        """The URL (`redis+cluster://…`) with the address of one node; it tells clients about the others."""
         return self.nodes[0].url.replace("redis://", "redis+cluster://")
 
     def start(self) -> Self:
-        """Start every node that does not run; afterwards the cluster says that it is in order.
+        """Start every node that does not run. When this returns, the state of the cluster is `ok`.
 
         Raises:
-            MissingServerError: there is none on this machine.
-            ServerError: a node did not start, or the nodes did not come together.
+            MissingServerError: this machine does not have the server.
+            ServerError: a node did not start, or the nodes did not form a cluster in time.
         """
         for node in self.nodes:
             node.start()
         if not self._joined:
             self._join()
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while not all("cluster_state:ok" in node.ask("CLUSTER", "INFO") for node in self.nodes):
             if time.monotonic() > deadline:
                 raise ServerError(
-                    f"the cluster does not come together:\n{self.nodes[0].ask('CLUSTER', 'INFO')}"
+                    f"the nodes did not form a cluster within {TIMEOUT:g} s:\n"
+                    f"{self.nodes[0].ask('CLUSTER', 'INFO')}"
                 )
             time.sleep(0.02)
         return self
@@ -185,17 +187,17 @@ class RedisCluster:
         self._joined = True
 
     def stop(self, *, immediate: bool = False) -> None:
-        """Stop every node; see :meth:`Server.stop`."""
+        """Stop every node; see :meth:`.Server.stop`."""
         for node in self.nodes:
             node.stop(immediate=immediate)
 
     def pause(self) -> None:
-        """Pause every node."""
+        """Suspend every node; see :meth:`.Server.pause`."""
         for node in self.nodes:
             node.pause()
 
     def resume(self) -> None:
-        """Let every node go on."""
+        """Continue every suspended node."""
         for node in self.nodes:
             node.resume()
 
@@ -226,5 +228,5 @@ def _read_reply(line: str, read: Callable[[int], bytes]) -> str:
     if not kind:
         raise ConnectionError("the server closed the connection")
     if kind == "-":
-        raise ConnectionError(text)  # -LOADING, or a refusal that the caller is to see
+        raise ConnectionError(text)  # -LOADING, or an error that the caller must see
     return read(int(text) + 2)[:-2].decode() if kind == "$" else text

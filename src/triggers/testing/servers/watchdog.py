@@ -1,9 +1,8 @@
-"""Runs one server for as long as the process that asked for it lives, and not a second longer.
+"""Run one server until it ends, or until the process that started it ends.
 
-Started as a script (`python keeper.py PARENT UID GID FOLDER COMMAND…`) by :mod:`triggers.testing.servers`, as
-the parent of the server: what `kill -9` does to a test run, it does to the servers of the run, too. It prints
-the server's process id. It ends when the server ends; when the parent is gone it kills the server with all of
-its processes and removes the folder.
+:mod:`triggers.testing.servers` starts this file as a script (`python watchdog.py PARENT UID GID FOLDER
+COMMAND…`). The script is the parent of the server and prints its process id. When the process PARENT has
+ended, even by `kill -9`, the script kills the server with all of its processes and removes the folder.
 """
 
 from __future__ import annotations
@@ -19,40 +18,40 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-#: Seconds between two looks at whether the parent lives.
-LOOK = 0.25
+#: Seconds between two checks whether the parent still exists.
+POLL = 0.25
 _PR_SET_PDEATHSIG = 1
 
 
 def family(pid: int) -> list[int]:
-    """The process and all of its descendants that are there now, parents first.
+    """Return the process and all of its descendants that exist now, parents first.
 
-    PostgreSQL gives each of its processes a session of its own: a signal to a group does not reach them.
+    A signal to the process group is not enough: each process of PostgreSQL has a session of its own.
     """
     children: dict[int, list[int]] = {}
     for child, parent in _processes():
         children.setdefault(parent, []).append(child)
     found = [pid]
-    for each in found:  # grows while it is walked
+    for each in found:  # the list grows during the loop
         found.extend(children.get(each, ()))
     return found
 
 
 def _processes() -> list[tuple[int, int]]:
     if not Path("/proc/self/stat").exists():
-        listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)  # noqa: S607 - wherever it is
+        listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)  # noqa: S607 - its folder differs between systems
         return [(int(pid), int(parent)) for pid, parent in map(str.split, listing.stdout.splitlines())]
     pairs = []
     for entry in os.listdir("/proc"):  # noqa: PTH208 - a thousand Path objects for a thousand processes
         if entry.isdigit():
             with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", "rb") as stat:  # noqa: PTH123 - as above
-                # The name in parentheses may hold anything, also a parenthesis.
+                # The name in parentheses may contain any character, also a parenthesis.
                 pairs.append((int(entry), int(stat.read().rpartition(b")")[2].split()[1])))
     return pairs
 
 
 def signal_family(pid: int, number: int) -> None:
-    """Send the signal to the process and its descendants, also to those that appear meanwhile."""
+    """Send the signal to the process and its descendants, including those that are created meanwhile."""
     seen: set[int] = set()
     while fresh := [each for each in family(pid) if each not in seen]:
         for each in fresh:
@@ -78,7 +77,7 @@ def _serve(watchdog: int, uid: int, gid: int, command: list[str]) -> NoReturn:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() != watchdog:
                 os._exit(1)
-        os.execvp(command[0], command)  # noqa: S606 - the command of the caller, who is the same user
+        os.execvp(command[0], command)  # noqa: S606 - the command of the caller, which runs as the same user
     except OSError as error:
         os.write(2, f"cannot run {command[0]}: {error}\n".encode())
     finally:
@@ -86,7 +85,7 @@ def _serve(watchdog: int, uid: int, gid: int, command: list[str]) -> NoReturn:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the server; the exit code is its own (minus the signal that killed it, as 128 + number)."""
+    """Run the server. Return its exit code, or 128 plus the number of the signal that killed it."""
     parent, uid, gid = (int(number) for number in arguments[:3])
     folder, command = arguments[3], arguments[4:]
     told_to_end: list[int] = []
@@ -105,7 +104,7 @@ def main(arguments: list[str]) -> int:
     with contextlib.suppress(BrokenPipeError):
         os.write(1, b"%d\n" % server)
     while True:
-        select.select([reader], [], [], LOOK)
+        select.select([reader], [], [], POLL)
         with contextlib.suppress(BlockingIOError):
             os.read(reader, 4096)
         ended, status = os.waitpid(server, os.WNOHANG)
