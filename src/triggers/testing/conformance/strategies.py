@@ -210,7 +210,7 @@ def scalars() -> st.SearchStrategy[Any]:
 
 
 def keys() -> st.SearchStrategy[Any]:
-    """Values that can be a key of a mapping or an item of a set: scalars, and tuples and frozensets of them."""
+    """Values that can be keys of mappings or items of sets: scalars, tuples and frozensets of them."""
     return st.recursive(
         scalars(),
         lambda inner: st.lists(inner, max_size=2).map(tuple) | st.frozensets(inner, max_size=2),
