@@ -5,7 +5,7 @@
 --      2 done    set: the ids of the commits of a minute; it expires
 --      3 s       hash: the session (see slice.lua); `v` its version, `l` its latest cursor
 --      4 c       hash: task → its counter
---      5 x       sorted set: what is found in order (see slice.lua); `o` cursor NUL instance NUL … the log
+--      5 x       sorted set: members for searches in order (see slice.lua), and the log (see logs.lua)
 --      6 q       string: the token of a commit that asks the others to wait
 --      7 out     sorted set: scheduled instances of the partition, by the time of their next dispatch
 --      8 cool    sorted set: those of them that must not start before a time, by that time

@@ -9,7 +9,7 @@
 --      The keys of the sessions are not known in advance: they are ARGV 4 to 6 followed by a member of `ended`.
 -- ARGV 1 the token that `world` must have
 --      2 the time without a change
---      3 the greatest number of results
+--      3 the greatest number of sessions to examine
 --      4, 5 and 6 the prefixes of the keys s, c and x of sessions
 -- Returns how many sessions were examined, and how many were deleted.
 

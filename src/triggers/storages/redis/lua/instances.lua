@@ -3,7 +3,7 @@
 --
 -- KEYS 1 world  string: the token of the keyspace
 --      2 s  hash: the session (see slice.lua)
---      3 x  sorted set: what is found in order (see slice.lua)
+--      3 x  sorted set: members for searches in order (see slice.lua)
 -- ARGV 1 the token that `world` must have
 --      2 the greatest number of results
 --      3 the greatest number of instances to examine

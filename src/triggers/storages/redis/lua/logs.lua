@@ -3,13 +3,13 @@
 --
 -- KEYS 1 world  string: the token of the keyspace
 --      2 s  hash: the session; `l` cursor → a record (see slice.lua)
---      3 x  sorted set: what is found in order (see slice.lua); o cursor NUL instance NUL number level counts
---           kind → the log, q instance NUL cursor NUL number level counts kind → that of an instance
+--      3 x  sorted set, all scores 0: `o` cursor NUL instance NUL number level counts fingerprint for the log of the
+--           session, `q` instance NUL cursor NUL number level counts fingerprint for those of its instances
 -- ARGV 1 the token that `world` must have
 --      2 the greatest number of results
 --      3 the greatest number of records to examine
---      4 and 5 the range of members, as ZRANGEBYLEX takes it, or as ZREVRANGEBYLEX does where
---      6 is 1, which returns the last records first; else 0
+--      4 and 5 the range of members, as ZRANGEBYLEX takes it
+--      6 1 to return the last records first (the range is then as ZREVRANGEBYLEX takes it), else 0
 --      7 the lowest level
 --      8 1 for records that no review covers, 0 for those that a review covers, '' for both
 --      9 the fingerprint, '' for any

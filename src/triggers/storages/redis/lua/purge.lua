@@ -3,7 +3,7 @@
 --
 -- KEYS 1 world  string: the token of the keyspace
 --      2 s      hash: the session (see slice.lua)
---      3 x      sorted set: what is found in order (see logs.lua)
+--      3 x      sorted set: the members of records (see logs.lua)
 -- ARGV 1 the token that `world` must have
 --      2 … for each record: its cursor, its instance, the expected state of the instance, its member with `o`, its
 --        member with `q`, and the payload to keep, '' for none
