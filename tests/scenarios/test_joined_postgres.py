@@ -290,7 +290,7 @@ def test_the_settings_of_the_connection_stay_as_they_are(connect, manager):
     before = settings()
     with manager.joined(connection):
         manager.fire("pageReceived")
-        joined = manager._here.storage
+        joined = manager._scopes.current.storage
         joined.due(10, grace=1)
         joined.expired(10)
     assert settings() == before
