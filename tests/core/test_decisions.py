@@ -153,7 +153,7 @@ def test_only_a_run_that_is_not_exclusive_may_ask_for_the_session():
     with pytest.raises(NeedsSession):
         run_decision(Decision("greedy", begin), head(), nothing, exclusive=False)
     with pytest.raises(
-        RuntimeError, match=r"decision 'greedy' raised NeedsSession .* look at session\.exclusive"
+        RuntimeError, match=r"decision 'greedy' raised NeedsSession .* check session\.exclusive"
     ):
         run_decision(Decision("greedy", begin, exclusive=False), head(), nothing, exclusive=True)
 

@@ -257,7 +257,7 @@ def test_a_failed_assertion_shows_the_instances_that_it_compared(harness, reads,
     session.fire("page")
     reads.clear()
     check = SessionAssertions(view)
-    with pytest.raises(AssertionError, match=r"(?s)t_fail#0:.*status: failed.*there is no t_none#0"):
+    with pytest.raises(AssertionError, match=r"(?s)t_fail#0:.*status: failed.*t_none#0 does not exist"):
         check.assert_unresolved_instances(["t_wait#0", "t_none#0"])
     assert reads["instance"] == 2
 
@@ -270,7 +270,7 @@ def test_a_failed_assertion_reads_only_the_records_that_it_shows(harness, reads,
     reads.clear()
     check = SessionAssertions(view)
     with pytest.raises(
-        AssertionError, match=r"(?s)300 records, the last 50 of them.*record 250\n.*record 299"
+        AssertionError, match=r"(?s)300 records, of which the last 50 are shown.*record 250\n.*record 299"
     ) as told:
         check.assert_instance_failed("t#0")
     assert "record 249\n" not in str(told.value)

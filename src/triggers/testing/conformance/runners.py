@@ -92,7 +92,7 @@ class Stage:
         return {"attempt": context.attempt}
 
     def echo(self, context: TaskContext) -> Any:
-        """Return what it was fired with."""
+        """Return the kwargs of its trigger as the result, so that a test can compare them."""
         return context.trigger_kwargs["echo"]
 
     def block(self, context: TaskContext) -> dict[str, Any]:
