@@ -51,7 +51,7 @@ NAMES = "ARRAY['trigger 1', 'trigger 500', 'nothing']"
 #: Statement → its parameters.
 GIVEN = {
     "head": "'big'",
-    "head_alone": "'big'",
+    "head_locked": "'big'",
     "session": "'big'",
     "sessions": "'session 5', 10",
     "session_update": "'m', 1, 1, NULL, '{}', 1, 1",
