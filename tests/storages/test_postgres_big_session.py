@@ -106,7 +106,7 @@ TRIVIAL = {
     ),
     *("has_schema", "has_version", "version", "version_set", "incarnation", "incarnate"),
     *("transaction_status", "terminate"),
-    *("clock", "log_lock"),
+    *("clock", "log_lock", "version_check", "version_lock"),
 }
 
 #: They only insert.

@@ -14,10 +14,10 @@ from triggers.testing.conformance.fixtures import SURVEY
 from triggers.testing.conformance.steps import SECOND, Steps
 
 #: One row, or the server's own tables; and what counts what is to be done.
-SMALL = {"version", "version_set", "incarnation", "has_version", "has_schema", "terminate"}
+SMALL = {"version", "version_check", "version_set", "incarnation", "has_version", "has_schema", "terminate"}
 
 #: Statements that have no plan.
-UTILITY = {"begin", "commit", "rollback"}
+UTILITY = {"begin", "commit", "rollback", "version_lock"}
 
 #: A task of which every session has instances.
 RULES = {"t_page": {"andEvery": "page", "run": "page"}}

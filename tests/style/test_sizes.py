@@ -25,6 +25,7 @@ LONGER = {
     "src/triggers/session.py": "The views that users read a session through, which refer to one another.",
     "src/triggers/storages/base.py": "The contract of a storage: mostly docstrings.",
     "src/triggers/storages/memory.py": "The storage that people read first; one file shows all of it.",
+    "src/triggers/storages/postgres/statements.sql": "Every statement of the storage, each with its reason.",
     "src/triggers/storages/sqlite/storage.py": "Every method of the storage contract, each with its statement.",
     "src/triggers/storages/sqlite/file.py": "To split: drivers and their defects, and connections with transactions.",
     "src/triggers/testing/conformance/commits.py": "One suite: the promises about commits, in the order of the contract.",

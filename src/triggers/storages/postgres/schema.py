@@ -12,8 +12,18 @@ from triggers.storages.postgres.statements import in_schema
 from triggers.storages.sql import migrations
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from triggers.storages.postgres.connection import PipelineConnection
+    from triggers.storages.postgres.decide import Step
     from triggers.storages.postgres.url import PostgresUrl
+    from triggers.storages.sql.rows import Row
+
+#: The first statement of every transaction of the storage.
+VERSION_CHECK: Final[Step] = ("version_check", (len(migrations("postgres")),))
+
+#: The SQLSTATE with which `guard` fails.
+GUARD: Final = "TR001"
 
 #: The oldest version of PostgreSQL that reports the status of a transaction by its 64-bit number.
 OLDEST: Final = 13
@@ -41,6 +51,29 @@ def prepare(wire: PipelineConnection, url: PostgresUrl, until: float) -> None:
             f"lacks the privilege: open the storage once with a role that has it; nothing was changed"
         )
         raise StorageError(message) from None
+
+
+def run_checked(
+    wire: PipelineConnection, url: PostgresUrl, steps: Sequence[Step], until: float | None
+) -> list[list[Row]]:
+    """Run statements, and report a failed :data:`VERSION_CHECK` among them. No other one may have a guard.
+
+    Raises:
+        SchemaVersionError: another version of Triggers has migrated the schema; the transaction has failed.
+        ServerError: the server refused a statement.
+        LostError: the connection was lost.
+    """
+    try:
+        return wire(steps, until)
+    except ServerError as error:
+        if error.code != GUARD:
+            raise
+        message = (
+            f"schema {url.schema!r} of {url.shown} no longer has version {VERSION_CHECK[1][0]}, which this "
+            f"process requires: another version of Triggers has migrated it; upgrade Triggers and restart "
+            f"this process; nothing was changed"
+        )
+        raise SchemaVersionError(message) from None
 
 
 def _check_server(wire: PipelineConnection, url: PostgresUrl, until: float) -> None:
@@ -88,6 +121,8 @@ def _migrate(wire: PipelineConnection, url: PostgresUrl, until: float) -> None:
         until,
     )
     version = _version(wire, url, until)
+    if version is not None and version < len(migrations("postgres")):
+        wire([("version_lock", ())], until)
     steps = [statement for step in migrations("postgres")[version or 0 :] for statement in step]
     if version is None and not wire([("has_schema", (url.schema,))], until)[0][0][0]:
         steps.insert(0, "CREATE SCHEMA {schema}")

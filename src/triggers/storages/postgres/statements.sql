@@ -49,6 +49,16 @@ SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'version'
 -- name: version
 SELECT number FROM {schema}.version
 
+-- name: version_check
+-- Fails unless the schema has the version that this process requires. Every transaction begins with this statement, so
+-- it holds a lock on the table until its end.
+SELECT {schema}.guard((SELECT number FROM {schema}.version) IS NOT DISTINCT FROM $1)
+
+-- name: version_lock
+-- Wait for the transactions that have checked the old version. Transactions that begin now wait for the end of the
+-- migration and then read the new version. They have no other lock yet, so there is no deadlock.
+LOCK TABLE {schema}.version IN ACCESS EXCLUSIVE MODE
+
 -- name: version_set
 INSERT INTO {schema}.version (number) VALUES ($1) ON CONFLICT (one) DO UPDATE SET number = excluded.number
 

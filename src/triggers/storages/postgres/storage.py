@@ -43,6 +43,7 @@ from triggers.storages.postgres.in_doubt import InDoubtError, commit_outcome
 from triggers.storages.postgres.joined import JoinedPool
 from triggers.storages.postgres.pool import Pool
 from triggers.storages.postgres.records import escaped, record_from_row
+from triggers.storages.postgres.schema import VERSION_CHECK, run_checked
 from triggers.storages.postgres.statements import texts
 from triggers.storages.postgres.url import PostgresUrl
 from triggers.storages.rule_cache import RuleCache
@@ -70,6 +71,9 @@ IDLE_PART: Final = 1 / 3
 #: The shortest time after which the server ends a statement or an idle transaction, in seconds.
 SHORTEST: Final = 1.0
 
+#: The statement that can read a whole table.
+SEARCH: Final = "purge_find"
+
 _IN_INDEX_ORDER: Final = (
     "sessions",
     "instances",
@@ -89,7 +93,7 @@ _IN_INDEX_ORDER: Final = (
 #: that can read a whole table.
 SETTINGS: Final[dict[str, tuple[Step, ...]]] = {
     **dict.fromkeys(_IN_INDEX_ORDER, (("index_order", ()),)),
-    "purge_find": (("index_order", ()), ("no_statement_timeout", ())),
+    SEARCH: (("index_order", ()), ("no_statement_timeout", ())),
 }
 
 
@@ -160,8 +164,8 @@ class PostgresStorage:
         exclusive = decision.exclusive
 
         def once(wire: PipelineConnection, until: float) -> Changes:
-            begin = [("begin", ()), *self._session_settings(wire, timeout)]
-            run: Run = lambda steps: wire(steps, until)  # noqa: E731 - typed
+            begin = [("begin", ()), *self._session_settings(wire, timeout), VERSION_CHECK]
+            run: Run = lambda steps: run_checked(wire, self._url, steps, until)  # noqa: E731 - typed
             decided = self._decisions.decide(run, uid, decision, exclusive=exclusive, before=begin)
             return self._commit(wire, until, decided)
 
@@ -244,8 +248,19 @@ class PostgresStorage:
         if purge.dry_run or not found:
             return Purged(len(found), following)
         return Purged(
-            self._pool.with_retries(lambda wire, until: _purge(wire, until, rule, found)), following
+            self._pool.with_retries(lambda wire, until: self._purge(wire, until, rule, found)), following
         )
+
+    def _purge(
+        self, wire: PipelineConnection, until: float, rule: tuple[int, int, int, bool], found: list[int]
+    ) -> int:
+        begin: list[Step] = [("begin", ()), *self._session_settings(wire), VERSION_CHECK]
+        still = run_checked(wire, self._url, [*begin, ("purge_check", (*rule, found))], until)[-1]
+        steps: list[Step] = [("purge_context", (ref, rows.without_context(tree))) for ref, tree in still]
+        if not rule[-1]:
+            steps = [("purge_records", ([ref for ref, _ in still],))]
+        wire([*steps, ("commit", ())], until)
+        return len(still)
 
     # -- reading ----------------------------------------------------------------------------------------
 
@@ -335,8 +350,11 @@ class PostgresStorage:
         settings = SETTINGS.get(name, ())
 
         def once(wire: PipelineConnection, until: float) -> list[Row]:
-            steps = [*self._session_settings(wire), *settings, (name, given)]
-            return wire(steps, None if ("no_statement_timeout", ()) in settings else until)[-1]
+            begin = [*self._session_settings(wire), VERSION_CHECK]
+            if name == SEARCH:  # checked in a separate transaction, so that no migration waits for it
+                run_checked(wire, self._url, begin, until)
+                return wire([*begin[:-1], *settings, (name, given)])[-1]
+            return run_checked(wire, self._url, [*begin, *settings, (name, given)], until)[-1]
 
         return self._pool.with_retries(once)
 
@@ -373,12 +391,3 @@ class PostgresStorage:
 
 def _milliseconds(seconds: float) -> str:
     return str(max(1, round(seconds * 1000)))
-
-
-def _purge(wire: PipelineConnection, until: float, rule: tuple[int, int, int, bool], found: list[int]) -> int:
-    still = wire([("begin", ()), ("purge_check", (*rule, found))], until)[-1]
-    steps: list[Step] = [("purge_context", (ref, rows.without_context(tree))) for ref, tree in still]
-    if not rule[-1]:
-        steps = [("purge_records", ([ref for ref, _ in still],))]
-    wire([*steps, ("commit", ())], until)
-    return len(still)

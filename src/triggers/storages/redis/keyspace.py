@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from triggers.exceptions import SchemaVersionError, StorageCorruptError, StorageError
 from triggers.storages.redis.keys import Keyspace
-from triggers.storages.redis.nodes import Command
+from triggers.storages.redis.lua import script
+from triggers.storages.redis.nodes import Command, call
 
 if TYPE_CHECKING:
     from triggers.storages.redis.server import RedisServer
@@ -118,18 +119,31 @@ def open_keyspace(server: RedisServer) -> tuple[Keyspace, bytes]:
         fresh = b"%d %d %b new" % (LAYOUT, url.partitions, secrets.token_hex(8).encode())
         ask("SET", key, fresh, "NX")
         told = ask("GET", key)
-    layout, partitions, _, state = _read(url, told)
+    layout, partitions, name, state = _read(url, told)
     if layout > LAYOUT:
         raise SchemaVersionError(
             f"{url.shown} has layout {layout}, and this version of Triggers knows {LAYOUT}: upgrade "
             f"Triggers; nothing was changed"
         )
-    keyspace, token = Keyspace(url.prefix, partitions), told.rpartition(b" ")[0]
+    keyspace, token = Keyspace(url.prefix, partitions), _token(LAYOUT, partitions, name)
     if state == "new":
-        each = [Command(keys.world, ("SET", keys.world, token, "NX")) for keys in keyspace.partitions]
+        first = _token(layout, partitions, name)
+        each = [Command(keys.world, ("SET", keys.world, first, "NX")) for keys in keyspace.partitions]
         server.ask_all(each, until)
+    if layout < LAYOUT:  # from here on, a process with the old layout cannot open the keyspace
+        state = f"from-{layout}"
+        ask("SET", key, token + b" " + state.encode())
+    if state.startswith("from-"):
+        words = (_token(int(state.removeprefix("from-")), partitions, name), token)
+        server.ask_all([call(script("layout"), (keys.world,), words) for keys in keyspace.partitions], until)
+    if state != "ready":
         ask("SET", key, token + b" ready")
     return keyspace, token
+
+
+def _token(layout: int, partitions: int, name: str) -> bytes:
+    """The value of the key `world` in every partition."""
+    return f"{layout} {partitions} {name}".encode()
 
 
 def _read(url: RedisUrl, told: bytes | None) -> tuple[int, int, str, str]:
@@ -158,8 +172,16 @@ def _check_empty(server: RedisServer, until: float) -> None:
         raise StorageCorruptError(message)
 
 
-def keyspace_lost(url: RedisUrl) -> StorageCorruptError:
-    """The error for a keyspace that was deleted while it was in use."""
+def keyspace_lost(server: RedisServer) -> StorageError:
+    """The error for a keyspace that was deleted or migrated to a newer layout while it was in use."""
+    url = server.url
+    key = f"{{{url.prefix}}}:meta".encode()
+    told = server.ask(Command(key, ("GET", key)), time.monotonic() + url.timeout)
+    if told is not None and _read(url, told)[0] > LAYOUT:
+        return SchemaVersionError(
+            f"{url.shown} no longer has layout {LAYOUT}, which this process requires: another version of "
+            f"Triggers has migrated it; upgrade Triggers and restart this process; nothing was changed"
+        )
     return StorageCorruptError(
         f"{url.shown}: the data under the prefix {url.prefix!r} was deleted or replaced (by FLUSHDB, "
         f"eviction, or a restart without the append-only file); nothing was written: restore a backup, or "

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 from triggers.storages.redis import rows
 from triggers.storages.redis.commit import load_head, read_head
 from triggers.storages.redis.keys import CURSOR_DIGITS, instance_of_place, instance_place
-from triggers.storages.redis.nodes import Command
 from triggers.storages.redis.store import Call
 
 if TYPE_CHECKING:
@@ -41,10 +40,8 @@ class RedisReader:
         begin = b"(" + after.encode() if after else b"-"
         partitions = self._store.keyspace.partitions
         query = (begin, "+", "LIMIT", 0, limit)
-        commands = [
-            Command(partition.uids, ("ZRANGEBYLEX", partition.uids, *query)) for partition in partitions
-        ]
-        pages = self._store.server.ask_all(commands, until)
+        queries = [("ZRANGEBYLEX", partition.uids, *query) for partition in partitions]
+        pages = self._store.ask_each(queries, until)
         uids = [uid.decode() for uid in islice(iter(sorted(uid for page in pages for uid in page)), limit)]
         calls = []
         for uid in uids:

@@ -85,12 +85,27 @@ class RedisStore:
         commands = [call(script(one.name, self._clock), one.keys, (self.token, *one.parts)) for one in calls]
         answers = self.server.ask_all(commands, until, partly=partly)
         if GONE in answers:
-            raise keyspace_lost(self.url)
+            raise keyspace_lost(self.server)
         return answers
 
     def ask(self, until: float, *words: Part) -> Any:
-        """Run one command, whose second word is its key, and return the answer."""
-        return self.server.ask(Command(_key(words), words), until)
+        """Run one command, whose second word is a key of a partition, and return the answer."""
+        return self.ask_each([words], until)[0]
+
+    def ask_each(self, queries: Sequence[tuple[Part, ...]], until: float) -> list[Any]:
+        """Run several of these commands, with one round trip to each node, and return their answers.
+
+        Raises:
+            SchemaVersionError: a newer version of Triggers has migrated the keyspace.
+            StorageCorruptError: the keyspace no longer exists.
+        """
+        commands = [Command(_key(words), words) for words in queries]
+        checks = [Command(key, ("GET", key)) for key in {_world_of(command.key) for command in commands}]
+        # The checks come last: a keyspace that is unchanged after a query was unchanged during the query.
+        answers = self.server.ask_all([*commands, *checks], until)
+        if any(token != self.token for token in answers[len(commands) :]):
+            raise keyspace_lost(self.server)
+        return answers[: len(commands)]
 
     def rules(self, partition: PartitionKeys, digest: bytes, until: float) -> RuleSet:
         """The rule set with this digest, which a session of this partition uses."""
@@ -113,6 +128,11 @@ class RedisStore:
         if len(self._stored) >= MAX_KNOWN:
             self._stored.clear()
         self._stored.add((partition.tag, rules.digest))
+
+
+def _world_of(key: bytes) -> bytes:
+    """The key `world` of the partition that this key belongs to."""
+    return b"%b}:world" % key.partition(b"}")[0]
 
 
 def _key(words: tuple[Part, ...]) -> bytes:

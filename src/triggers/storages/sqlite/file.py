@@ -134,8 +134,31 @@ class SqliteFile:
             timeout: how long to wait for the lock, in seconds, None for the file's own setting.
 
         Raises:
+            SchemaVersionError: another version of Triggers has migrated the file; nothing was changed.
             StorageError: nothing was changed.
         """
+        with self._writing(timeout) as run:
+            self.check_schema_version(run)
+            yield run
+
+    def check_schema_version(self, run: Run) -> None:
+        """Check within a transaction that the schema has the version that this process requires.
+
+        Raises:
+            SchemaVersionError: the schema has another version.
+        """
+        known = len(migrations("sqlite"))
+        version: int = run("PRAGMA user_version").fetchone()[0]
+        if version != known:
+            message = (
+                f"{self.path} no longer has schema version {known}, which this process requires: another "
+                f"version of Triggers has migrated it; upgrade Triggers and restart this process; nothing "
+                f"was changed"
+            )
+            raise SchemaVersionError(message)
+
+    @contextmanager
+    def _writing(self, timeout: float | None = None) -> Iterator[Run]:
         wait = self._parts.busy_timeout if timeout is None else timeout
         until = time.monotonic() + wait
         mine = self._mine
@@ -196,7 +219,9 @@ class SqliteFile:
                 connection = self._connection(self._mine)
                 connection.execute("BEGIN")
                 try:
-                    yield Run(connection)
+                    run = Run(connection)
+                    self.check_schema_version(run)
+                    yield run
                 finally:
                     connection.execute("ROLLBACK")
         except self.driver.Error as error:
@@ -284,7 +309,7 @@ class SqliteFile:
         steps = migrations("sqlite")
         connection = self._connection(self._mine)
         for version in range(self._check_version(connection), len(steps)):
-            with self.transaction() as run:
+            with self._writing() as run:
                 if self._check_version(connection) != version:
                     continue  # another process was faster
                 for statement in steps[version]:

@@ -65,6 +65,7 @@ class JoinedFile:
             run("SAVEPOINT triggers")
             try:
                 run(LOCK)  # this can be another transaction than the one at the beginning of the block
+                self._file.check_schema_version(run)
                 yield run
             except BaseException as error:
                 if not self.is_in_transaction:
@@ -79,6 +80,7 @@ class JoinedFile:
     def reading(self) -> Iterator[Run]:
         """Read what the transaction sees."""
         with self._errors(), self._open() as run:
+            self._file.check_schema_version(run)
             yield run
 
     @property

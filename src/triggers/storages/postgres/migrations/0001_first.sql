@@ -5,7 +5,8 @@
 -- would look up and lock the session's row again for every row, also for claims and logs, which never wait for firings.
 -- Names are compared by their bytes (COLLATE "C"), whatever the language of the database is.
 
--- The version of the schema.
+-- The version of the schema. Older processes read it, and call guard(), to find out that they are too old. So no
+-- migration may change this table or that function.
 CREATE TABLE {schema}.version (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     number integer NOT NULL
