@@ -7,6 +7,7 @@ planner knows nothing, by plans that were made while they were empty, and on tab
 from __future__ import annotations
 
 import tempfile
+import warnings
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,8 @@ def no_op(context: TaskContext) -> None:
 def run() -> Iterator[tuple[str, float, str]]:
     """Measure the sessions of each storage in turns."""
     with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", ".*fsync=off", RuntimeWarning)
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         yield from _growth("memory", lambda _: "memory://")
         yield from _growth("sqlite", lambda size: f"sqlite:///{folder}/{size}.db?synchronous=normal")

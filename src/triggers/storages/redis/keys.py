@@ -24,6 +24,19 @@ KNOWN: Final = 4_096
 #: The ids of all commits in this many microseconds of the storage's time are in one set.
 NOTED: Final = 60_000_000
 
+#: The part of a key after the tag in braces → the type of its value, as Redis names it.
+TYPES: Final = {
+    **dict.fromkeys(("meta", "world", "q"), b"string"),
+    **dict.fromkeys(("s", "c", "rules"), b"hash"),
+    **dict.fromkeys(("x", "out", "cool", "lease", "uids", "logged", "ended"), b"zset"),
+    "done": b"set",
+}
+
+
+def type_of_key(key: bytes) -> bytes:
+    """The type that the value of this key must have, as Redis names it."""
+    return TYPES[key.partition(b"}:")[2].partition(b":")[0].decode()]
+
 
 class PartitionKeys(NamedTuple):
     """The keys of a partition; the scripts describe their values."""

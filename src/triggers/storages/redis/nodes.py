@@ -87,6 +87,14 @@ class Command(NamedTuple):
     words: tuple[Part, ...]
     script: Script | None = None
 
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """The key of a plain command; all keys of a script."""
+        if self.script is None:
+            return (self.key,)
+        count = int(self.words[2])
+        return tuple(word for word in self.words[3 : 3 + count] if isinstance(word, bytes))
+
 
 def call(script: Script, keys: Sequence[bytes], words: Iterable[Part]) -> Command:
     """The command that runs a script."""

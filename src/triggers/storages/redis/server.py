@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from triggers.exceptions import StorageBusyError, StorageError, StorageFullError
+from triggers.exceptions import StorageBusyError, StorageCorruptError, StorageError, StorageFullError
 from triggers.fork import reset_after_fork
+from triggers.storages.redis.keys import type_of_key
 from triggers.storages.redis.nodes import (
     AWAY,
     AskError,
@@ -38,6 +40,12 @@ _PASSING: Final = ("BUSY", "NOREPLICAS", "UNBLOCKED")
 
 #: Said of a key that is on its way to another node; scripts read all of them before they write.
 _ON_ITS_WAY: Final = "non local key"
+
+#: The first word of the error for a key whose value has another type than the command needs.
+_WRONG_TYPE: Final = "WRONGTYPE"
+
+#: A key of a storage, in an error of the server.
+_KEY: Final = re.compile(r"\{\S+\}:[a-z]+(?::[\w-]+)?")
 
 #: Said of a server that cannot write to its disk.
 _UNABLE: Final = ("MISCONF",)
@@ -161,7 +169,23 @@ class RedisServer:
             error = answer
         if isinstance(error, AWAY) or str(error).startswith(_PASSING) or _ON_ITS_WAY in str(error):
             return error
+        if str(error).startswith(_WRONG_TYPE):
+            raise self._wrong_type(node, command, str(error)) from error
         raise self.translated(error) from error
+
+    def _wrong_type(self, node: Node, command: Command, said: str) -> StorageError:
+        """The error that names the keys. Nothing was changed, because scripts read keys before they write."""
+        keys = [*command.keys, *(key.encode() for key in _KEY.findall(said))]
+        types = node.ask([Command(key, ("TYPE", key)) for key in keys])
+        wrong = [
+            f"key {key.decode()} is a {found.decode()} and must be a {type_of_key(key).decode()}"
+            for key, found in zip(keys, types, strict=True)
+            if found not in {b"none", type_of_key(key)}
+        ]
+        return StorageCorruptError(
+            f"{self.url.shown}: {'; '.join(wrong) or said}; another program has written it, and nothing was "
+            f"changed in its partition: find that program, and restore a backup"
+        )
 
     def _connect(self) -> Single | Cluster:
         link = self._link

@@ -50,7 +50,7 @@ class RedisSweep:
         calls = [
             Call(
                 "take",
-                (partition.world, partition.out, partition.cool),
+                (partition.world, partition.out, partition.cool, partition.rules),
                 (share, *rest, partition.tag + b"s:"),
             )
             for partition, share in shares

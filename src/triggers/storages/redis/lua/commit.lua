@@ -1,5 +1,6 @@
 #!lua
--- Store the changes of a decision. Everything is read and checked before anything is written.
+-- Store the changes of a decision. Everything is read and checked before anything is written. Every key that is written
+-- is read first, so a key of a wrong type fails the script before it has changed anything.
 --
 -- KEYS 1 world   string: the token of the keyspace
 --      2 done    set: the ids of the commits of a minute; it expires
@@ -35,50 +36,62 @@ for n = 7, at, 2 do
   if (redis.call('HGET', s, ARGV[n]) or '') ~= ARGV[n + 1] then return 'CHANGED' end
 end
 
-local function apply(key, command)
-  at = at + 1
-  local last = at + ARGV[at]
-  while at < last do
-    local till = math.min(at + 1000, last)
-    redis.call(command, key, unpack(ARGV, at + 1, till))
-    at = till
+local steps, written = {}, {[s] = 'HLEN'}
+local function step(command, read, ...)
+  local count = tonumber(ARGV[at + 1])
+  if count > 0 then
+    for _, key in ipairs({...}) do
+      written[key] = read
+      steps[#steps + 1] = {command, key, at + 1, at + 1 + count}
+    end
   end
+  at = at + 1 + count
 end
 
+step('HSET', 'HLEN', s)
+step('HSET', 'HLEN', KEYS[4])
+step('ZREM', 'ZCARD', KEYS[5])
+step('ZADD', 'ZCARD', KEYS[5])
+step('ZREM', 'ZCARD', KEYS[7], KEYS[8])
+step('ZREM', 'ZCARD', KEYS[9])
+step('ZADD', 'ZCARD', KEYS[7])
+step('ZADD', 'ZCARD', KEYS[8])
+step('ZADD', 'ZCARD', KEYS[9])
+step('HSET', 'HLEN', KEYS[11])
+
+local records = tonumber(ARGV[at + 1])  -- how many arguments the records have, three each
+at = at + 2
+if records > 0 then written[KEYS[5]], written[KEYS[12]] = 'ZCARD', 'ZCARD' end
+if ARGV[at + records] ~= '' then written[KEYS[10]] = 'ZCARD' end
+if ARGV[at + records + 1] ~= '' then written[KEYS[13]] = 'ZCARD' end
+for key, read in pairs(written) do redis.call(read, key) end
+local is_mine = ARGV[5] ~= '' and redis.call('GET', KEYS[6]) == ARGV[5]
+
+-- This write comes first, because it fails if `l` is not a number.
+local cursor = records > 0 and redis.call('HINCRBY', s, 'l', records / 3) - records / 3
 redis.call('SADD', KEYS[2], ARGV[2])
 if redis.call('SCARD', KEYS[2]) == 1 then redis.call('EXPIRE', KEYS[2], 900) end
-apply(s, 'HSET')
-apply(KEYS[4], 'HSET')
-apply(KEYS[5], 'ZREM')
-apply(KEYS[5], 'ZADD')
-local leaving = at
-apply(KEYS[7], 'ZREM')
-at = leaving
-apply(KEYS[8], 'ZREM')
-apply(KEYS[9], 'ZREM')
-apply(KEYS[7], 'ZADD')
-apply(KEYS[8], 'ZADD')
-apply(KEYS[9], 'ZADD')
-apply(KEYS[11], 'HSET')
-
-local said = tonumber(ARGV[at + 1])
-at = at + 2
-if said > 0 then
-  local cursor = redis.call('HINCRBY', s, 'l', said / 3) - said / 3
+for _, one in ipairs(steps) do
+  local command, key, before, last = unpack(one)
+  for first = before + 1, last, 1000 do
+    redis.call(command, key, unpack(ARGV, first, math.min(first + 999, last)))
+  end
+end
+if records > 0 then
   if cursor == 0 then
     local last = redis.call('ZRANGE', KEYS[12], -1, -1, 'WITHSCORES')
     redis.call('ZADD', KEYS[12], (last[2] or 0) + 1, ARGV[4])
   end
-  for n = at, at + said - 1, 3 do
+  for n = at, at + records - 1, 3 do
     cursor = cursor + 1
     local place = string.format('%016d', cursor)
     redis.call('HSET', s, 'l' .. place, ARGV[n])
     redis.call('ZADD', KEYS[5], 0, 'o' .. place .. '\0' .. ARGV[n + 1] .. '\0' .. ARGV[n + 2],
       0, 'q' .. ARGV[n + 1] .. '\0' .. place .. '\0' .. ARGV[n + 2])
   end
-  at = at + said
+  at = at + records
 end
 if ARGV[at] ~= '' then redis.call('ZADD', KEYS[10], 0, ARGV[at]) end
 if ARGV[at + 1] ~= '' then redis.call('ZADD', KEYS[13], ARGV[at + 1], ARGV[4]) end
-if ARGV[5] ~= '' and redis.call('GET', KEYS[6]) == ARGV[5] then redis.call('DEL', KEYS[6]) end
+if is_mine then redis.call('DEL', KEYS[6]) end
 return 'OK'

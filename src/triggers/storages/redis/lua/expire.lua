@@ -15,16 +15,18 @@
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'GONE' end
 local now = @clock@
+for n = 3, 4 do redis.call('ZCARD', KEYS[n]) end  -- fails before anything is written if one has a wrong type
+@named@
 local page = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('(%.0f', now - ARGV[2]),
   'LIMIT', 0, ARGV[3])
 local deleted, kept = {}, {}
 for _, member in ipairs(page) do
-  local busy = #redis.call('ZRANGEBYLEX', ARGV[6] .. member, '[g', '(h', 'LIMIT', 0, 1) > 0
-  for _, counter in ipairs(redis.call('HVALS', ARGV[5] .. member)) do
+  local busy = #named('ZRANGEBYLEX', ARGV[6] .. member, '[g', '(h', 'LIMIT', 0, 1) > 0
+  for _, counter in ipairs(named('HVALS', ARGV[5] .. member)) do
     busy = busy or string.match(counter, ' (%d+)$') ~= '0'
   end
   local list = busy and kept or deleted
-  list[#list + 1] = {member, redis.call('HGET', ARGV[4] .. member, 'u')}
+  list[#list + 1] = {member, named('HGET', ARGV[4] .. member, 'u')}
 end
 for _, one in ipairs(kept) do redis.call('ZADD', KEYS[2], string.format('%.0f', now), one[1]) end
 for _, one in ipairs(deleted) do

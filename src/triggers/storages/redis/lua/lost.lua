@@ -12,10 +12,11 @@
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'GONE' end
 local till = string.format('(%.0f', @clock@)
 local page = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', till, 'WITHSCORES', 'LIMIT', 0, ARGV[2])
+@named@
 local found = {}
 for n = 1, #page, 2 do
   local uid, name = string.match(page[n], '^([^|]*)|(.*)$')
-  local kept = redis.call('HMGET', ARGV[3] .. uid, 'H' .. name, 'g')
+  local kept = named('HMGET', ARGV[3] .. uid, 'H' .. name, 'g')
   local fence = string.match(kept[1] or '', '^%d+ running (%d+)')
   if fence then
     for _, part in ipairs({page[n + 1], page[n], fence, kept[2]}) do found[#found + 1] = part end

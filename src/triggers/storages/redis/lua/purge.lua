@@ -11,6 +11,7 @@
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'GONE' end
 local s, found = KEYS[2], {}
+redis.call('ZCARD', KEYS[3])  -- fails before anything is written if it has a wrong type
 for n = 2, #ARGV, 6 do
   local field = 'l' .. ARGV[n]
   if redis.call('HEXISTS', s, field) == 1 and redis.call('HGET', s, 'H' .. ARGV[n + 1]) == ARGV[n + 2] then

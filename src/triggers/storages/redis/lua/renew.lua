@@ -12,6 +12,7 @@
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'GONE' end
 local till = string.format('%.0f', @clock@ + ARGV[2])
 local lost, held = {}, {}
+redis.call('ZCARD', KEYS[2])  -- fails before anything is written if it has a wrong type
 for n = 3, #ARGV, 4 do
   local state = redis.call('HGET', KEYS[2 + ARGV[n]], 'H' .. ARGV[n + 2])
   local before, fence, after = string.match(state or '', '^(%d+ running (%d+)) %S+ (.*)$')

@@ -4,6 +4,7 @@
 -- KEYS 1 world  string: the token of the keyspace
 --      2 out    sorted set: scheduled instances of the partition, by the time of their next dispatch
 --      3 cool   sorted set: those of them that must not start before a time, by that time
+--      4 rules  hash: digest → rule set; only checked, because the caller reads it next
 --      The hashes of the sessions are not known in advance: ARGV 6 followed by the first part of a member names one.
 -- ARGV 1 the token that `world` must have
 --      2 the greatest number of results
@@ -16,6 +17,8 @@
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'GONE' end
 local now, most = @clock@, tonumber(ARGV[2])
 local till = string.format('%.0f', now + ARGV[3])
+redis.call('HLEN', KEYS[4])  -- fails before anything is written if it has a wrong type
+@named@
 local found, stale, offset = {}, {}, 0
 while #found < most do
   local page = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', till, 'WITHSCORES', 'LIMIT', offset, most)
@@ -24,7 +27,7 @@ while #found < most do
     local later = ARGV[3] ~= '0' and redis.call('ZSCORE', KEYS[3], member)
     if #found < most and not (later and tonumber(later) > now) then
       local uid, name = string.match(member, '^([^|]*)|(.*)$')
-      local kept = redis.call('HMGET', ARGV[6] .. uid, 'H' .. name, 'r')
+      local kept = named('HMGET', ARGV[6] .. uid, 'H' .. name, 'r')
       local before, handovers, after =
         string.match(kept[1] or '', '^(%d+ scheduled %d+ %S+ %S+) %S+ (%d+) (.*)$')
       if before then
