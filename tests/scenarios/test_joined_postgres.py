@@ -9,11 +9,16 @@ import pytest
 
 from tests.scenarios.applications import without_schema
 from triggers import Registry, Triggers
+from triggers.core import decisions
+from triggers.core.state import new_firing
+from triggers.core.terms import Policy
 from triggers.exceptions import IdempotencyConflictError, StorageBusyError, StorageError
+from triggers.plugins import storage_from_url
 from triggers.task import task
 
 psycopg = pytest.importorskip("psycopg")
 
+POLICY = Policy()
 RULES = {"t_page": {"andEvery": "pageReceived", "run": "page"}}
 
 
@@ -55,6 +60,12 @@ def connect(url):
     yield connect
     for connection in opened:
         connection.close()
+
+
+def fire(storage, **options):
+    """Fire at the storage itself, with options that a manager does not set."""
+    firing = new_firing("pageReceived", None, None, limits=POLICY.limits)
+    return storage.commit("respondent-17", decisions.fire(POLICY, firing), **options)
 
 
 def firings(manager):
@@ -280,9 +291,9 @@ def test_who_may_not_use_the_schema_is_told(connect, manager):
     connection.rollback()
 
 
-def test_the_settings_of_the_connection_stay_as_they_are(connect, manager):
-    """Plans, paths and patience of the application's connection are not changed for the rest of its transaction."""
-    connection = connect()
+def test_the_settings_of_the_connection_stay_as_they_are(url, connect, manager):
+    """No setting of the application's connection is changed for the rest of its transaction."""
+    connection, storage = connect(), storage_from_url(url)
 
     def settings():
         return dict(connection.execute("SELECT name, setting FROM pg_settings").fetchall())
@@ -290,8 +301,22 @@ def test_the_settings_of_the_connection_stay_as_they_are(connect, manager):
     before = settings()
     with manager.joined(connection):
         manager.fire("pageReceived")
-        joined = manager._scopes.current.storage
+        joined = storage.joined(connection)
         joined.due(10, grace=1)
         joined.expired(10)
-    assert settings() == before
+        fire(joined, timeout=5)
+    # PostgreSQL lists the settings of PL/pgSQL only after the connection has used it.
+    assert settings().items() >= before.items()
     connection.commit()
+    storage.close()
+
+
+def test_a_commit_with_a_timeout_is_stored(url, connect, manager):
+    """The timeout of the connection counts, and the head and the rows that were loaded with it are not mixed up."""
+    connection, storage = connect(), storage_from_url(url)
+    joined = storage.joined(connection)
+    assert [fire(joined, timeout=5).fired[0].number for _ in range(2)] == [1, 2]
+    connection.commit()
+    assert firings(manager) == 2
+    assert set(manager.storage.instances) == {"t_page#0", "t_page#1"}
+    storage.close()

@@ -100,19 +100,23 @@ class JoinedWire(PipelineConnection):
     def __call__(self, steps: Sequence[Step], until: float | None = None) -> list[list[Row]]:  # noqa: ARG002
         """Run the named statements in one round trip, in a savepoint, with the timeouts of the connection.
 
+        Returns:
+            The rows of each statement; none for a statement that is not run here.
+
         Raises:
             ServerError: a statement was refused; the savepoint is rolled back.
             StorageError: the transaction has ended, has failed, or was lost with its connection.
         """
         self.check()
         names = [name for name, _ in steps]
-        wanted = [step for name, given in steps for step in _INSTEAD.get(name, [(name, given)])]
+        replaced = [_INSTEAD.get(name, [(name, given)]) for name, given in steps]
+        wanted = [step for each in replaced for step in each]
         if not self._begun and "begin" not in names:
-            return self._savely([*_BEGIN, *wanted, *_COMMIT])[1:-1]
+            return _answers_to(replaced, self._savely([*_BEGIN, *wanted, *_COMMIT])[1:-1])
         self._begun = True
-        rows = self._savely(wanted)
+        answers = self._savely(wanted)
         self._begun = not {"commit", "rollback"}.intersection(names)
-        return rows
+        return _answers_to(replaced, answers)
 
     def undo(self) -> None:
         """Roll back the savepoint, if one is open."""
@@ -160,6 +164,12 @@ class JoinedWire(PipelineConnection):
             return super()._is_ready(seconds, writing=writing)
         self._waits(_ready(self._pg.socket, writing=writing))
         return True
+
+
+def _answers_to(replaced: list[list[Step]], answers: list[list[Row]]) -> list[list[Row]]:
+    """The rows of each statement, from the answers to the statements that have replaced it."""
+    left = iter(answers)
+    return [[row for _ in each for row in next(left)] for each in replaced]
 
 
 async def _ready(socket: int, *, writing: bool) -> None:
