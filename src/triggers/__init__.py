@@ -19,6 +19,7 @@ from triggers.exceptions import (
     WorkerLost,
     with_context,
 )
+from triggers.health import Health, Problem
 from triggers.logs import LogSettings, Sensitive, current_logger, mask_secret, propagate
 from triggers.manager import FinalizingTriggerManager, FireResult, TriggerManager
 from triggers.session import SessionView, TaskInstance
@@ -33,10 +34,12 @@ __all__ = [
     "Explanation",
     "FinalizingTriggerManager",
     "FireResult",
+    "Health",
     "IdempotencyConflictError",
     "InvalidStatusError",
     "Limits",
     "LogSettings",
+    "Problem",
     "Registry",
     "Rule",
     "Sensitive",

@@ -12,6 +12,7 @@ from triggers.core.configuration import check_configuration
 from triggers.core.names import is_name
 from triggers.core.values import DEFAULT_LIMITS, Limits, type_name
 from triggers.exceptions import ManagerMismatchError, UnknownSessionError
+from triggers.health import Health, Problems
 from triggers.manager import FinalizingTriggerManager, FiredBy, ManagerServices, TriggerManager
 from triggers.options import check_application, duration
 from triggers.runners.base import BY_ITSELF
@@ -116,6 +117,8 @@ class Triggers:
             self._given.setdefault(runner.name, runner)
         self._registry = registry
         self._closed = False
+        problems = getattr(self._backend, "problems", None)
+        self._problems = Problems() if problems is None else problems
         # Nobody hands over what is released here, so it is due for the sweeps of others at once.
         micros = 0 if runner is None else round(grace.total_seconds() * 1e6)
         self._services = ManagerServices(
@@ -129,10 +132,16 @@ class Triggers:
         )
         self._policies: dict[str, Policy] = {}
         self._executor = Executor(
-            self._backend, registry, self._manager_of, self._policy_of, lease.total_seconds(), max_crashes
+            self._backend,
+            registry,
+            self._manager_of,
+            self._policy_of,
+            lease.total_seconds(),
+            max_crashes,
+            self._problems,
         )
-        self._sweep = Sweep(self._backend, self._services.dispatch, self._policy_of, micros)
-        self._sweeper = Sweeper(self._sweep, sweep_interval.total_seconds())
+        self._sweep = Sweep(self._backend, self._services.dispatch, self._policy_of, micros, self._problems)
+        self._sweeper = Sweeper(self._sweep, sweep_interval.total_seconds(), self._tend)
         if runner is not None:
             self._runner(None)
         for name in self._given:
@@ -216,8 +225,14 @@ class Triggers:
     def start(self) -> None:
         """Begin to sweep, first of all for what an earlier process left; without a runner do nothing.
 
-        A second call in the same process does nothing.
+        After a :meth:`close` everything begins again, the runners too. Otherwise a second call in the same
+        process does nothing, unless the sweep's thread has died: then it is started again.
         """
+        if self._closed:
+            self._closed = False
+            self._executor.heartbeat.open()
+            for runner in list(self._runners.values()):
+                runner.start(self)
         if self._default is not None:
             self._sweeper.start()
 
@@ -407,12 +422,33 @@ class Triggers:
                 return count
             after = purged.after
 
+    def health(self) -> Health:
+        """How this object is, in this process: its threads, and what it cannot read or do.
+
+        Nothing is asked of the storage. Other processes have a health of their own.
+        """
+        runners = list(self._runners.items())
+        threads = {label or "default": getattr(runner, "threads", None) for label, runner in runners}
+        pools = {label: count for label, count in threads.items() if count is not None}
+        return Health(
+            sweep=self._sweeper.vital,
+            heartbeat=self._executor.heartbeat.vital,
+            pool_threads=pools,
+            problems=self._problems.list(),
+            last_error=self._problems.last_error,
+        )
+
+    @property
+    def problems(self) -> Problems:
+        """What does not work here, for runners that have something to add."""
+        return self._problems
+
     def backlog(self) -> Backlog:
         """How many instances in the storage are ready, scheduled for later, and running."""
         return self._backend.reader.backlog()
 
     def close(self, timeout: float | timedelta | None = None) -> None:
-        """Stop for good: no more hand-overs, no more sweeps; what runs here is waited for.
+        """Stop until the next :meth:`start`: nothing is dispatched or swept; what runs here is waited for.
 
         Firing goes on to work; what it releases is stored, for other processes and later ones to run.
 
@@ -421,9 +457,10 @@ class Triggers:
                 What has not ended by then is scheduled again, and its end, should it come, refused.
         """
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        until = None if seconds is None else time.monotonic() + seconds
         self._closed = True
-        self._sweeper.close()
-        ended = [runner.close(seconds) for runner in self._runners.values()]
+        self._sweeper.close(seconds)
+        ended = [runner.close(_left(until)) for runner in list(self._runners.values())]
         if not all(ended):
             self._executor.release_all()
         self._executor.heartbeat.close()
@@ -441,6 +478,14 @@ class Triggers:
             except Exception:  # noqa: BLE001 - a hint may get lost; a firing that is stored must not fail
                 what = "%s#%d of session %r could not be handed over; the sweep tries again"
                 _log.exception(what, due.task, due.number, due.uid)
+
+    def _tend(self) -> None:
+        """Start again the threads that have died, or could not start."""
+        self._executor.heartbeat.tend()
+        for runner in list(self._runners.values()):
+            tend = getattr(runner, "tend", None)
+            if tend is not None:
+                tend()
 
     def _schedule_sweep(self) -> None:
         """Something will be due: the sweep of this process is to look when."""
@@ -481,3 +526,8 @@ class Triggers:
                 return None
             self._policies[name] = kind.policy_for(self._services.grace, self._services.limits)
         return self._policies[name]
+
+
+def _left(until: float | None) -> float | None:
+    """How long it is until that monotonic time, in seconds."""
+    return None if until is None else max(until - time.monotonic(), 0.0)

@@ -36,9 +36,8 @@ ROOM = 3
 class QuietHeartbeat(Heartbeat):
     """A heartbeat without a thread: the simulation says when it beats."""
 
-    def hold(self, held: HeldClaim) -> None:
-        """Renew this claim whenever the simulation beats."""
-        self._held.add(held)
+    def _has_thread(self) -> bool:
+        return True
 
     @property
     def held(self) -> list[HeldClaim]:

@@ -5,7 +5,7 @@ runner may lose a hint, repeat it or deliver it late, and nothing is lost or don
 
 1. return from `submit` at once, whatever is going on, and never raise because it has too much to do;
 2. call the executor's `run` for each hint that it keeps, from as many threads or processes as it likes;
-3. after `close` run nothing more.
+3. after `close` run nothing more, until it is started again.
 """
 
 from __future__ import annotations
@@ -118,7 +118,11 @@ class Runner(Protocol):
     """The plug for running."""
 
     def start(self, host: RunnerHost) -> None:
-        """Learn what to call; called once, when the application is made. Nothing need start yet."""
+        """Learn what to call; called when the application is made, and after a `close`, to take hints again.
+
+        Nothing need start yet. A runner may have a method `tend`, called after each sweep, that starts again
+        what has died, and `threads`, the number of its threads here.
+        """
         ...
 
     def submit(self, due: ReadyInstance) -> None:
@@ -130,7 +134,7 @@ class Runner(Protocol):
         ...
 
     def close(self, timeout: float | None) -> bool:
-        """Take no more hints and wait for what runs here; returns whether all of it has ended.
+        """Take no more hints, until the next `start`, and wait for what runs here; returns whether it ended.
 
         Args:
             timeout: how long to wait, in seconds; None until it has ended.

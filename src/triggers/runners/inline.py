@@ -27,8 +27,9 @@ class InlineRunner:
         self._closed = False
 
     def start(self, host: RunnerHost) -> None:
-        """Learn what to call."""
+        """Learn what to call; after a `close`, run again."""
         self._host = host
+        self._closed = False
 
     def submit(self, due: ReadyInstance) -> None:
         """Run it now; from within a task, as soon as that task has ended, so that no cascade nests calls."""

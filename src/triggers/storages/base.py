@@ -247,7 +247,10 @@ class Storage(HasReader, Protocol):
         ...
 
     def renew(self, leases: Collection[Lease], lease: int) -> set[Lease]:
-        """Extend each of these claims that still holds, to `lease` from now; returns the lost claims."""
+        """Extend each of these claims that still holds, to `lease` from now; returns the lost claims.
+
+        It waits for no other transaction. The next call extends a claim whose row is locked.
+        """
         ...
 
     def due(self, limit: int, *, grace: int, include_recent: bool = False) -> list[ReadyInstance]:

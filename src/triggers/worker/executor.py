@@ -37,6 +37,7 @@ from triggers.exceptions import (
     WorkerLost,
 )
 from triggers.fork import reset_after_fork
+from triggers.health import Problems
 from triggers.logs import InstanceLog, LogIdentity, LogSettings, detached, exception_record
 from triggers.manager import FiredBy
 from triggers.options import duration
@@ -99,6 +100,7 @@ class Executor:
         policy_of: name of a manager → its policy, None where this process lacks it.
         lease: how long a claim lasts without a heartbeat, in seconds.
         max_crashes: at so many crashes an instance is failed.
+        problems: where it is noted what does not work.
     """
 
     storage: Storage
@@ -107,11 +109,12 @@ class Executor:
     policy_of: decisions.PolicyOf
     lease: float
     max_crashes: int
+    problems: Problems = field(default_factory=Problems)
     heartbeat: Heartbeat = field(init=False)
     _owner: ClaimIds = field(init=False, default_factory=ClaimIds)
 
     def __post_init__(self) -> None:
-        self.heartbeat = Heartbeat(self.storage)
+        self.heartbeat = Heartbeat(self.storage, self.problems)
 
     def run(self, uid: str, task: str, number: int, delivery: Delivery = BY_ITSELF) -> bool:
         """Run an instance, if it can be claimed; returns whether it was.
@@ -119,6 +122,8 @@ class Executor:
         What the task raises ends up in the instance, never here, but for KeyboardInterrupt, and for what the
         delivery calls a stop: those are raised again once what they come to is stored.
         """
+        if not self.heartbeat.is_ready():  # a claim that nothing renews would run out: the sweep tries again
+            return False
         before = time.monotonic()
         claimed = self._claim(uid, task, number, delivery.label)
         if claimed.claimed is None:
@@ -231,9 +236,9 @@ class RunningAttempt:
 
     def perform(self) -> None:
         """Run the task and store how it ended."""
-        self.executor.heartbeat.hold(self.held)
+        renewed = self.executor.heartbeat.hold(self.held)
         try:
-            self._end(self._outcome())
+            self._end(self._outcome() if renewed else AttemptEnd(partial(decisions.release, self.policy)))
         finally:
             self.executor.heartbeat.drop(self.held)
             self.log.close()
@@ -316,7 +321,7 @@ class RunningAttempt:
             fencing_token=claimed.fence,
             attempt=claimed.attempt,
             log=self.log,
-            is_lease_lost=self.held.is_lost,
+            is_lease_lost=self.held.is_over,
         )
 
     def _kwargs(self) -> dict[str, Any]:
@@ -388,7 +393,7 @@ class RunningAttempt:
         return f"{self.claimed.name} ran longer than its timeout of {timeout}"
 
     def _time_out(self) -> None:
-        """From the heartbeat's thread: fail a task that is still running at its deadline."""
+        """From a thread of its own: fail a task that is still running at its deadline."""
         _log.error("%s of session %r; its thread is busy until it returns", self._too_long(), self.uid)
         self._end(self._failed(TaskTimeoutError(self._too_long())))
 

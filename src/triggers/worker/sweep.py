@@ -10,16 +10,18 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from triggers.core import decisions
 from triggers.fork import reset_after_fork
+from triggers.health import Problems
 from triggers.worker.executor import worker_lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from triggers.health import Vital
     from triggers.storages.base import Expired, ReadyInstance, Storage
 
 _log = logging.getLogger(__name__)
@@ -32,6 +34,11 @@ SHORTEST = 0.02
 
 #: The pause between two sweeps varies by this part, so that many sweeps do not march in step.
 JITTER = 0.25
+
+#: What the sweep's problems are called.
+THREAD = "the sweep's thread"
+SWEEP = "the sweep"
+NEXT = "a sweep failed; the next one tries again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +65,14 @@ class Sweep:
         dispatch: offers instances to their runners; None where there are none.
         policy_of: name of a manager → its policy, None where this process lacks it.
         grace: the first pause before an instance is handed over again, in microseconds.
+        problems: where it is noted what does not work.
     """
 
     storage: Storage
     dispatch: Callable[[Sequence[ReadyInstance]], None] | None
     policy_of: decisions.PolicyOf
     grace: int
+    problems: Problems = field(default_factory=Problems)
 
     def once(self, *, include_recent: bool = False) -> SweepReport:
         """Sweep until nothing is left to do now.
@@ -106,57 +115,101 @@ class Sweep:
 
 
 class Sweeper:
-    """Sweeps from a thread of its own.
+    """Sweeps from a thread of its own, and sees to it that the other threads of the process live.
+
+    It survives every exception. A thread that could not start is started by a later :meth:`wake`, or `start`.
 
     Args:
         sweep: what to do.
         interval: the pause between two sweeps, in seconds; shorter where something is known to be due sooner.
+        tend: starts other threads that have died; called after each sweep.
     """
 
-    def __init__(self, sweep: Sweep, interval: float) -> None:
+    def __init__(self, sweep: Sweep, interval: float, tend: Callable[[], None] = lambda: None) -> None:
         self._sweep = sweep
+        self._problems = sweep.problems
         self._interval = interval
+        self._tend = tend
         self.after_fork()
         reset_after_fork(self)
 
     def after_fork(self) -> None:
         """Be as before :meth:`start`."""
+        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._look = threading.Event()
-        self._closed = False
+        self._stop = threading.Event()
+        self._wanted = False
 
     def start(self) -> None:
-        """Sweep once for what an earlier process released and did not run, then begin.
+        """Sweep once for what an earlier process released and did not run, then begin; again after a `close`.
 
-        A second call in the same process does nothing.
+        A second call in the same process does nothing, unless the thread has died or could not start.
         """
-        if self._thread is not None:
+        if self._is_alive():
             return
-        self._closed = False
+        self._wanted = True
         self._try(include_recent=True)
-        self._thread = threading.Thread(target=self._loop, name="triggers-sweep", daemon=True)
-        self._thread.start()
+        self._begin()
 
     def wake(self) -> None:
         """Look now when the next thing is due: it may be sooner than it was."""
         self._look.set()
+        if self._wanted and not self._is_alive() and not self._problems.is_paused(THREAD):
+            self._begin()
 
-    def close(self) -> None:
-        """End, after the sweep that is under way."""
-        self._closed = True
-        self._look.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
-        self._thread = None
+    def close(self, timeout: float | None = None) -> bool:
+        """End, after the sweep that is under way; returns whether it has ended.
 
-    def _loop(self) -> None:
-        while not self._closed:
-            self._look.wait(self._try())
-            self._look.clear()
+        Args:
+            timeout: how long to wait for that, in seconds; None until it has ended.
+        """
+        with self._lock:
+            thread, self._thread, self._wanted = self._thread, None, False
+            self._stop.set()
+            self._look.set()
+        if thread is None or thread is threading.current_thread():
+            return True
+        thread.join(timeout)
+        return not thread.is_alive()
+
+    @property
+    def vital(self) -> Vital:
+        """Whether it sweeps."""
+        return "alive" if self._is_alive() else "dead" if self._wanted else "stopped"
 
     def run_once(self) -> None:
         """Sweep here and now; what goes wrong is logged."""
         self._try()
+
+    def _is_alive(self) -> bool:
+        thread = self._thread
+        return thread is not None and thread.is_alive()
+
+    def _begin(self) -> None:
+        with self._lock:
+            if self._is_alive() or not self._wanted:
+                return
+            stop = threading.Event()
+            thread = threading.Thread(target=self._loop, args=(stop,), name="triggers-sweep", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # the system has no thread left
+                self._problems.report("thread", THREAD, error, "it is started later")
+                return
+            self._thread, self._stop = thread, stop
+        self._problems.resolve(THREAD)
+
+    def _loop(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            try:
+                pause = self._try()
+                self._tend()
+            except BaseException as error:  # noqa: BLE001 - a plugin that exits, say: the sweep goes on
+                self._problems.report("thread", SWEEP, error, NEXT)
+                pause = self._interval
+            self._look.wait(pause)
+            self._look.clear()
 
     def _try(self, *, include_recent: bool = False) -> float:
         """Sweep, and say how long the pause is until the next time, in seconds."""
@@ -165,7 +218,11 @@ class Sweeper:
         try:
             self._sweep.once(include_recent=include_recent)
             next_at = storage.reader.next_at()
-        except Exception:  # noqa: BLE001 - whatever it is, the next sweep starts from what is stored
-            _log.warning("a sweep failed; the next one tries again", exc_info=True)
+            now = storage.now()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next sweep starts from what is stored
+            self._problems.report("storage", SWEEP, error, NEXT)
             return full
-        return full if next_at is None else min(full, max((next_at - storage.now()) / 1e6, SHORTEST))
+        self._problems.resolve(SWEEP)
+        if next_at is None or (next_at <= now and self._problems):  # what is late is what cannot be read
+            return full
+        return min(full, max((next_at - now) / 1e6, SHORTEST))

@@ -169,18 +169,27 @@ class CeleryRunner:
     # -- the plug -----------------------------------------------------------------------------------------
 
     def start(self, host: RunnerHost) -> None:
-        """Make every task known to Celery, and those to come; nothing is connected yet.
+        """Make every task known to Celery, and those to come; after a `close`, send again.
+
+        Nothing is connected yet.
 
         Raises:
             DuplicateTaskError: the application has a task of its own of that name. Where that is not known
                 yet, since the application has not been finalised, the workers refuse to start.
-            ValueError: it was started before.
+            ValueError: it was started by another application object.
         """
-        if self._host is not None:
+        if self._host not in {None, host}:
             message = (
                 "a CeleryRunner belongs to one Triggers object: make another one, with another Celery app"
             )
             raise ValueError(message)
+        self._closed = False
+        self._eager.start(host)
+        for courier in (self._hints, self._aborts):
+            courier.problems = getattr(host, "problems", courier.problems)
+            courier.open()
+        if self._host is host:
+            return
         self._host = host
         self._app.steps["worker"].add(celery_worker.sweep_step(self))
         signals.worker_process_shutdown.connect(self._leave_process)

@@ -239,8 +239,8 @@ SELECT task, number FROM {schema}.instances
 WHERE session = {session_ref} AND log_unresolved > 0 AND log_unresolved >= $2 AND status = 'finished' LIMIT $3
 
 -- name: renew
--- Heartbeats. Each is valid only if the fence is that of the claim. The rows are locked in a fixed order, so that two
--- heartbeats never wait for each other.
+-- Heartbeats. Each is valid only if the fence is that of the claim. They wait for no lock: a claim whose row another
+-- transaction has locked still holds, and the next heartbeat extends it. Returns the claims that hold.
 WITH beats AS MATERIALIZED (
     SELECT sessions.id AS session, beat.*
     FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS beat (uid, task, number, fence), LATERAL (
@@ -250,13 +250,19 @@ WITH beats AS MATERIALIZED (
 ), held AS MATERIALIZED (
     SELECT beats.* FROM beats, LATERAL (
         SELECT status, fence FROM {schema}.instances
-        WHERE session = beats.session AND task = beats.task AND number = beats.number OFFSET 0 FOR NO KEY UPDATE
+        WHERE session = beats.session AND task = beats.task AND number = beats.number OFFSET 0
+        FOR NO KEY UPDATE SKIP LOCKED
     ) AS instances
     WHERE instances.status = 'running' AND instances.fence = beats.fence
+), renewed AS (
+    UPDATE {schema}.instances SET lease_until = (SELECT {schema}.clock()) + $5::bigint FROM held
+    WHERE instances.session = held.session AND instances.task = held.task AND instances.number = held.number
 )
-UPDATE {schema}.instances SET lease_until = (SELECT {schema}.clock()) + $5::bigint FROM held
-WHERE instances.session = held.session AND instances.task = held.task AND instances.number = held.number
-RETURNING held.uid, held.task, held.number, held.fence
+SELECT beats.uid, beats.task, beats.number, beats.fence FROM beats, LATERAL (
+    SELECT status, fence FROM {schema}.instances
+    WHERE session = beats.session AND task = beats.task AND number = beats.number OFFSET 0
+) AS instances
+WHERE instances.status = 'running' AND instances.fence = beats.fence
 
 -- name: due
 -- Take instances that are due and were not dispatched recently. Those that another sweep is taking now are skipped.
