@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.runners.conftest import PATIENCE, until
+from tests.worker.threads import Shortage, named
 from triggers.runners import sender as celery_courier
 from triggers.runners.sender import GIVEN_UP, BackgroundSender
 
@@ -206,3 +207,29 @@ lost.submit("not delivered")
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "delivered\n"
+
+
+def test_a_sender_whose_thread_cannot_start_begins_later(other, courier, monkeypatch):
+    """What was submitted while the system had no thread left is delivered with the next thing, also if it repeats."""
+    with monkeypatch.context() as patch:
+        shortage = Shortage(patch, named("triggers-things"))
+        carry = courier()
+        carry.submit("a")
+        carry.submit("a")
+        assert shortage.failures == 2
+        assert [problem.kind for problem in carry.problems.list()] == ["thread"]
+    carry.submit("a")
+    assert until(lambda: other.got == ["a"])
+    assert len(carry.problems) == 0
+
+
+def test_a_courier_that_was_closed_can_be_opened_again(other, courier):
+    """Between its close and its opening it takes nothing; afterwards it delivers as before."""
+    carry = courier()
+    carry.submit("a")
+    assert carry.close(PATIENCE)
+    carry.submit("b")
+    carry.open()
+    carry.submit("c")
+    assert carry.flush(PATIENCE)
+    assert other.got == ["a", "c"]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from weakref import WeakMethod
 
 from triggers.fork import reset_after_fork
+from triggers.health import Problems
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -62,6 +63,9 @@ class BackgroundSender(Generic[_Thing]):
             delivered the function drops itself.
         room: how many things are kept.
         deadline: how long a delivery may take, in seconds.
+
+    Attributes:
+        problems: where it is noted that no thread can be started.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class BackgroundSender(Generic[_Thing]):
         self._connect = connect
         self._room = room
         self._deadline = deadline
+        self.problems = Problems()
         self.after_fork()
         reset_after_fork(self)
         _flush_at_exit(self)
@@ -91,14 +96,21 @@ class BackgroundSender(Generic[_Thing]):
     def submit(self, thing: _Thing) -> None:
         """Keep the thing until it is delivered, or drop it if there are enough, or it is here already."""
         with self._changed:
-            if self._closed or thing in self._things:
+            if self._closed:
                 return
             self._see_to_thread()
+            if thing in self._things:
+                return
             if len(self._things) >= self._room:
                 self._drop()
                 return
             self._things[thing] = None
             self._changed.notify_all()
+
+    def open(self) -> None:
+        """Take things again after a :meth:`close`."""
+        with self._changed:
+            self._closed = False
 
     def is_idle(self) -> bool:
         """Whether everything was delivered."""
@@ -138,9 +150,15 @@ class BackgroundSender(Generic[_Thing]):
             self._hanging.append(current)
             current = None
         if current is None:
-            self._round = _Round()
+            fresh = _Round()
             name = f"triggers-{self._what.partition(' ')[0]}"
-            threading.Thread(target=self._loop, args=(self._round,), name=name, daemon=True).start()
+            try:
+                threading.Thread(target=self._loop, args=(fresh,), name=name, daemon=True).start()
+            except RuntimeError as error:  # the system has no thread left
+                self.problems.report("thread", f"the thread for {self._what}", error, "a later one starts it")
+            else:
+                self._round = fresh
+                self.problems.resolve(f"the thread for {self._what}")
 
     # In the thread. Its connection is a variable of its own: a forked child, where the thread is not, never
     # closes what is the parent's.

@@ -10,6 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from triggers.fork import reset_after_fork
+from triggers.health import Problems
 
 if TYPE_CHECKING:
     from triggers.runners.base import RunnerHost
@@ -23,14 +24,19 @@ WORKERS = min(32, (os.cpu_count() or 1) + 4)
 #: Hints kept for each thread; more are dropped, and what they named is taken from the storage later.
 HINTS = 64
 
-#: Pause before a pull that failed is tried again, in seconds.
+#: Pause before a pull that failed is tried again, and after a thread could not start, in seconds.
 PULL_PAUSE = 1.0
+
+#: What the pool's problems are called.
+THREADS = "the threads of the pool"
+PULL = "asking the storage for work"
 
 
 class ThreadsRunner:
     """A pool of threads, started by the first hint, and started anew in a process that was forked.
 
-    `submit` never blocks. With all the hints that it keeps, the pool drops further ones, and once it
+    A thread that could not start, or has died, is started again with a later hint, and by the sweep. `submit`
+    never blocks. With all the hints that it keeps, the pool drops further ones, and once it
     has nothing left to do it takes what is ready straight from the storage.
 
     Args:
@@ -43,6 +49,7 @@ class ThreadsRunner:
             message = f"workers must be at least 1, not {workers}"
             raise ValueError(message)
         self._size = workers
+        self._problems = Problems()
         self._room = hints if hints is not None else workers * HINTS
         self.after_fork()
         reset_after_fork(self)
@@ -51,7 +58,8 @@ class ThreadsRunner:
         """Begin with neither threads nor hints."""
         self._changed = threading.Condition()
         self._hints: deque[ReadyInstance] = deque()
-        self._threads: list[threading.Thread] = []
+        self._threads: set[threading.Thread] = set()
+        self._begin_at = 0.0
         self._active = 0
         self._dropped = True  # what was ready before this process began is in the storage, too
         self._pulling = False
@@ -59,8 +67,17 @@ class ThreadsRunner:
         self._closed = False
 
     def start(self, host: RunnerHost) -> None:
-        """Learn what to call."""
-        self._host = host
+        """Learn what to call; after a `close`, take hints again, and whatever was released meanwhile."""
+        with self._changed:
+            self._host = host
+            self._problems = getattr(host, "problems", self._problems)
+            self._closed, self._dropped, self._begin_at = False, True, 0.0
+
+    @property
+    def threads(self) -> int:
+        """How many threads there are now."""
+        with self._changed:
+            return len(self._threads)
 
     def submit(self, due: ReadyInstance) -> None:
         """Keep the hint, or drop it if there are enough."""
@@ -71,9 +88,14 @@ class ThreadsRunner:
                 self._hints.append(due)
             else:
                 self._dropped = True
-            if not self._threads:
-                self._begin()
+            self._begin()
             self._changed.notify()
+
+    def tend(self) -> None:
+        """Start the threads that are missing, if there is anything to do."""
+        with self._changed:
+            if self._hints and not self._closed:
+                self._begin()
 
     def is_idle(self) -> bool:
         """Whether no thread runs anything and no hint waits."""
@@ -90,23 +112,45 @@ class ThreadsRunner:
             return self._changed.wait_for(lambda: self._active <= own, timeout)
 
     def _begin(self) -> None:
-        for number in range(self._size):
-            thread = threading.Thread(target=self._loop, name=f"triggers-{number}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        """Start the threads that are missing, unless that failed a moment ago; the lock is held."""
+        if len(self._threads) == self._size and all(map(threading.Thread.is_alive, self._threads)):
+            return
+        self._threads = {thread for thread in self._threads if thread.is_alive()}
+        if time.monotonic() < self._begin_at:
+            return
+        try:
+            while len(self._threads) < self._size:
+                thread = threading.Thread(
+                    target=self._loop, name=f"triggers-{len(self._threads)}", daemon=True
+                )
+                thread.start()
+                self._threads.add(thread)
+        except RuntimeError as error:  # the system has no thread left
+            self._begin_at = time.monotonic() + PULL_PAUSE
+            there = f"there are {len(self._threads)} of {self._size}; the rest is started later"
+            self._problems.report("thread", THREADS, error, there)
+        else:
+            self._problems.resolve(THREADS)
 
     def _loop(self) -> None:
-        while (hint := self._next()) is not None:
-            try:
-                self._host.run(hint.uid, hint.task, hint.number)
-            except BaseException:  # noqa: BLE001 - whatever it is, the other instances go on
-                what = "%s#%d of session %r could not be run or stored; the sweep finds it again"
-                _log.exception(what, hint.task, hint.number, hint.uid)
-            finally:
-                with self._changed:
-                    self._active -= 1
-                    if self._closed or not self._active:
-                        self._changed.notify_all()
+        try:
+            while (hint := self._next()) is not None:
+                self._follow(hint)
+        finally:
+            with self._changed:
+                self._threads.discard(threading.current_thread())
+
+    def _follow(self, hint: ReadyInstance) -> None:
+        try:
+            self._host.run(hint.uid, hint.task, hint.number)
+        except BaseException:  # noqa: BLE001 - whatever it is, the other instances go on
+            what = "%s#%d of session %r could not be run or stored; the sweep finds it again"
+            _log.exception(what, hint.task, hint.number, hint.uid)
+        finally:
+            with self._changed:
+                self._active -= 1
+                if self._closed or not self._active:
+                    self._changed.notify_all()
 
     def _next(self) -> ReadyInstance | None:
         """The next hint, waited for if need be; None once the pool is closed."""
@@ -120,6 +164,7 @@ class ThreadsRunner:
                     self._pull()
                 else:
                     self._changed.wait(wait if self._dropped and not self._pulling else None)
+            self._threads.discard(threading.current_thread())  # a `start` from now on needs another one
         return None
 
     def _pull(self) -> None:
@@ -130,9 +175,13 @@ class ThreadsRunner:
         failed = False
         try:
             found = self._host.pull(self._room)
-        except Exception:  # noqa: BLE001 - a storage that is away is asked again
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the storage is asked again
             failed = True
-            _log.warning("the storage could not be asked for work; it is asked again", exc_info=True)
+            self._problems.report(
+                "storage", PULL, error, "the storage could not be asked for work; it is asked again"
+            )
+        else:
+            self._problems.resolve(PULL)
         finally:
             self._changed.acquire()
             self._pulling = False
