@@ -116,7 +116,7 @@ class Triggers:
         if runner is not None and not isinstance(runner, str) and hasattr(runner, "name"):
             self._given.setdefault(runner.name, runner)
         self._registry = registry
-        self._closed = False
+        self._closed = self._said_closed = False
         problems = getattr(self._backend, "problems", None)
         self._problems = Problems() if problems is None else problems
         # Nobody hands over what is released here, so it is due for the sweeps of others at once.
@@ -229,7 +229,7 @@ class Triggers:
         process does nothing, unless the sweep's thread has died: then it is started again.
         """
         if self._closed:
-            self._closed = False
+            self._closed = self._said_closed = False
             self._executor.heartbeat.open()
             for runner in list(self._runners.values()):
                 runner.start(self)
@@ -471,6 +471,11 @@ class Triggers:
     def _dispatch(self, ready: Sequence[ReadyInstance]) -> None:
         """Offer instances to their runners. A hint that gets lost is repeated by the sweep."""
         if self._closed:
+            if ready and not self._said_closed:
+                self._said_closed = True
+                _log.warning(
+                    "%r is closed: what is released is stored, and runs after start() or elsewhere", self
+                )
             return
         for due in ready:
             try:

@@ -6,6 +6,8 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
+from triggers.fork import reset_after_fork
+
 if TYPE_CHECKING:
     from triggers.runners.base import RunnerHost
     from triggers.storages.base import ReadyInstance
@@ -23,7 +25,14 @@ class InlineRunner:
     """A runner without any thread of its own."""
 
     def __init__(self) -> None:
+        self.after_fork()
+        reset_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Run nothing: what other threads ran is the parent's."""
         self._here = _Thread()
+        self._changed = threading.Condition()
+        self._active = 0
         self._closed = False
 
     def start(self, host: RunnerHost) -> None:
@@ -40,12 +49,19 @@ class InlineRunner:
         if here.draining:
             return
         here.draining = True
+        self._count(1)
         try:
-            while here.hints:
+            while here.hints and not self._closed:
                 self._follow(here.hints.popleft())
         finally:
             here.hints.clear()
             here.draining = False
+            self._count(-1)
+
+    def _count(self, more: int) -> None:
+        with self._changed:
+            self._active += more
+            self._changed.notify_all()
 
     def _follow(self, due: ReadyInstance) -> None:
         self._host.run(due.uid, due.task, due.number)
@@ -54,7 +70,9 @@ class InlineRunner:
         """Whether this thread has nothing to run."""
         return not self._here.draining
 
-    def close(self, timeout: float | None) -> bool:  # noqa: ARG002 - nothing runs that could be waited for
-        """Run nothing more."""
+    def close(self, timeout: float | None) -> bool:
+        """Run nothing more, and wait for what other threads run."""
         self._closed = True
-        return True
+        own = self._here.draining
+        with self._changed:
+            return self._changed.wait_for(lambda: self._active <= own, timeout)

@@ -349,6 +349,22 @@ class RunnerConformance:
         SessionAssertions(session).assert_instance_scheduled("t_count#1")
         storage.close()
 
+    def test_after_a_close_a_start_begins_again(self, triggers: Triggers, session: TriggerManager) -> None:
+        """What was released while it was closed runs after `start`, and what comes later; more than once."""
+        for number in range(3):
+            session.fire("count")
+            self.settle(triggers)
+            triggers.close(PATIENCE)
+            session.fire("count")
+            SessionAssertions(session).assert_instance_scheduled(f"t_count#{2 * number + 1}")
+            triggers.start()
+            self.settle(triggers)
+        session.fire("chain")
+        self.settle(triggers)
+        statuses = Counter(instance.status for instance in session.storage)
+        if statuses != {Status.FINISHED: 3 * 2 + 6}:
+            pytest.fail(f"after three closes and starts: {dict(statuses)}")
+
     def test_close_waits_for_what_runs(
         self, triggers: Triggers, session: TriggerManager, stage: Stage
     ) -> None:
