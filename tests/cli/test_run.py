@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import subprocess
+import time
 
 import pytest
 
@@ -108,6 +110,66 @@ def test_a_second_signal_does_not_wait(place):
     worker.terminate()
     worker.communicate(timeout=30)
     assert worker.returncode == 0
+    assert status(place, "s", "t_hang#0") == "scheduled"
+
+
+@pytest.mark.parametrize("pause", [0, 0.001, 0.02, 0.1])
+@pytest.mark.parametrize("numbers", [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGINT)])
+def test_signals_close_together_let_go_without_a_traceback(place, numbers, pause):
+    """A Ctrl-C that a process manager passes on, too: the running task is released, and the end is orderly."""
+    place.run("configure", "s", "-", stdin=HANGS)
+    place.run("fire", "s", "x")
+    worker = place.start("work", "--app", "survey_app:threads", "--stop-within", "600")
+    while worker.stderr.readline() != "begun\n":
+        pass
+    for number in numbers:
+        worker.send_signal(number)
+        time.sleep(pause)
+    _, err = worker.communicate(timeout=30)
+    assert (worker.returncode, err) == (0, f"Stopped by {numbers[0].name}.\n")
+    assert status(place, "s", "t_hang#0") == "scheduled"
+
+
+@pytest.mark.parametrize("count", [2, 3, 20])
+def test_many_signals_end_an_idle_worker_in_order(place, count):
+    """Signals that keep coming, up to the very end of the process, leave no traceback."""
+    worker = place.start("work", "--app", "survey_app:threads")
+    assert worker.stderr.readline().startswith("Working.")
+    for _ in range(count):
+        worker.send_signal(signal.SIGINT)
+        time.sleep(0.01)
+    _, err = worker.communicate(timeout=30)
+    assert (worker.returncode, err) == (0, "Stopped by SIGINT.\n")
+
+
+def test_a_third_signal_does_not_wait_for_a_storage(place):
+    """While a locked storage keeps the release waiting, another signal ends the worker; its lease runs out."""
+    place.run("configure", "s", "-", stdin=HANGS)
+    place.run("fire", "s", "x")
+    worker = place.start("work", "--app", "survey_app:threads", "--stop-within", "600")
+    while worker.stderr.readline() != "begun\n":
+        pass
+    with sqlite3.connect(place.folder / "survey.db", isolation_level=None) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        for _ in range(3):
+            worker.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+        worker.communicate(timeout=20)
+        connection.execute("ROLLBACK")
+    assert worker.returncode == 0
+    assert status(place, "s", "t_hang#0") == "running"
+
+
+def test_a_task_that_runs_inline_is_let_go_too(place):
+    """A worker whose runner is inline looks for signals while a task runs, and releases it."""
+    place.run("configure", "s", "-", stdin=HANGS)
+    place.run("fire", "s", "x")
+    worker = place.start("work", "--app", "survey_app:inline", "--stop-within", "0.1")
+    while worker.stderr.readline() != "begun\n":
+        pass
+    worker.terminate()
+    _, err = worker.communicate(timeout=30)
+    assert (worker.returncode, err) == (0, "Stopped by SIGTERM.\n")
     assert status(place, "s", "t_hang#0") == "scheduled"
 
 

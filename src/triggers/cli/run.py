@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from triggers.cli import documents, render
 from triggers.cli.options import PAUSE, Target, common, pass_where, settle
-from triggers.exceptions import TriggersError
 from triggers.worker.sweep import SweepReport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     from rich.progress import Progress
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
 
 #: Seconds that a stopping worker waits for running instances.
 STOP_WITHIN: Final = 30.0
+
+#: Seconds between two checks of a worker that all its threads are alive.
+RESTART_PAUSE: Final = 5.0
 
 
 @click.command()
@@ -95,23 +97,28 @@ def _sweep(app: Triggers, bar: Progress) -> SweepReport:
             return total
 
 
-class _StopError(BaseException):
-    """A signal to stop was received; its number is the argument."""
+#: The numbers of received signals, in order. A signal handler may put into this queue; it must not raise.
+_Stops = SimpleQueue[int]
 
 
 @contextmanager
-def _signals() -> Iterator[None]:
-    """Raise :class:`_StopError` in the main thread when SIGTERM or SIGINT is received."""
+def _signals() -> Iterator[_Stops]:
+    """Collect SIGTERM and SIGINT instead of being interrupted by them; ignore them afterwards.
+
+    The process then ends by itself, and a late signal would only disturb the shutdown of the interpreter.
+    """
+    stops: _Stops = SimpleQueue()
 
     def stop(number: int, _: FrameType | None) -> None:
-        raise _StopError(number)
+        stops.put(number)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
     try:
-        yield
+        yield stops
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
 
 
 @click.command()
@@ -135,51 +142,70 @@ def work(where: Target, stop_within: float) -> None:
         app.close()
         message = "the application has runner=None, so it cannot run tasks; give it a runner in this process"
         raise click.UsageError(message)
-    with _signals():
+    with _signals() as stops:
         if not where.json:
             click.echo("Working. Stop it with Ctrl-C or SIGTERM.", err=True)
-        name = signal.Signals(_until_stopped(app, stop_within)).name
-    if where.json:
-        documents.emit({"signal": name})
-    else:
-        click.echo(f"Stopped by {name}.", err=True)
+        name = signal.Signals(_until_stopped(app, stops)).name
+        _close(app, stops, stop_within)
+        if where.json:
+            documents.emit({"signal": name})
+        else:
+            click.echo(f"Stopped by {name}.", err=True)
 
 
-def _until_stopped(app: Triggers, stop_within: float) -> int:
-    """Work until a signal is received, and stop; return the signal."""
-    try:
-        app.start()
-        while True:
-            time.sleep(3600)
-    except _StopError as signalled:
-        number = int(signalled.args[0])
-    _close(app, stop_within)
-    return number
+def _until_stopped(app: Triggers, stops: _Stops) -> int:
+    """Work until a signal is received, and return it. Start again what could not start."""
+    starting = _Background("triggers-start", app.start)
+    while True:
+        with suppress(Empty):
+            return stops.get(timeout=RESTART_PAUSE)
+        if starting.is_over():
+            app.start()
 
 
-def _close(app: Triggers, timeout: float) -> None:
-    """Close the application; a second signal closes it without waiting.
+def _close(app: Triggers, stops: _Stops, timeout: float) -> None:
+    """Close the application. A second signal releases running instances at once; a third ends that wait.
 
-    A separate thread closes it. Before Python 3.13, a thread counts as ended if an exception, such as that of
-    a signal, is raised while it is joined; then its running instance would not be released.
+    Raises:
+        TriggersError: the application could not be closed.
     """
-    failed: list[TriggersError] = []
+    closing = _Background("triggers-close", lambda: app.close(timeout))
+    if not closing.ends_before(stops):
+        closing = _Background("triggers-close-now", lambda: app.close(0))
+        closing.ends_before(stops)
+    if closing.error is not None:
+        raise closing.error
 
-    def close() -> None:
+
+class _Background:
+    """A call in another thread while this one waits for signals; made in this thread if none can start."""
+
+    def __init__(self, name: str, act: Callable[[], None]) -> None:
+        self.error: Exception | None = None
+        self._act = act
+        self._thread = threading.Thread(target=self._do, name=name, daemon=True)
         try:
-            app.close(timeout)
-        except TriggersError as error:
-            failed.append(error)
+            self._thread.start()
+        except RuntimeError:  # the system cannot start more threads
+            self._do()
 
-    closing = threading.Thread(target=close, name="triggers-close", daemon=True)
-    closing.start()
-    try:
-        while closing.is_alive():
-            time.sleep(PAUSE)
-    except _StopError:
-        app.close(0)
-    if failed:
-        raise failed[0]
+    def _do(self) -> None:
+        try:
+            self._act()
+        except Exception as error:  # noqa: BLE001 - the waiting thread raises it
+            self.error = error
+
+    def is_over(self) -> bool:
+        """Return whether the call has returned or raised."""
+        return not self._thread.is_alive()
+
+    def ends_before(self, stops: _Stops) -> bool:
+        """Wait for the call to end; return False if a signal was received first."""
+        while not self.is_over():
+            with suppress(Empty):
+                stops.get(timeout=PAUSE)
+                return False
+        return True
 
 
 @click.command()

@@ -170,7 +170,7 @@ class Executor:
             attempt = decisions.AttemptReport(lease.task, lease.number, lease.fence)
             try:
                 self.storage.commit(lease.uid, decisions.release(self.policy_of, attempt))
-            except StorageError:
+            except Exception:  # noqa: BLE001 - whatever the error is, the other instances must be released
                 _log.warning(
                     "%s#%d of session %r was not let go", lease.task, lease.number, lease.uid, exc_info=True
                 )
