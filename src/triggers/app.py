@@ -44,7 +44,7 @@ GRACE = timedelta(seconds=30)
 #: The pause between two sweeps.
 SWEEP_INTERVAL = timedelta(seconds=5)
 
-#: At so many lost workers an instance is failed.
+#: At so many crashes that it alone can have caused an instance is failed.
 MAX_CRASHES = 3
 
 #: How often `join` looks, in seconds.
@@ -69,7 +69,7 @@ class Triggers:
         lease: how long a claim lasts without a heartbeat.
         grace: how long a hand-over has until the sweep repeats it.
         sweep_interval: the pause between two sweeps.
-        max_crashes: at so many lost workers an instance is failed.
+        max_crashes: at so many crashes that it alone can have caused an instance is failed.
         limits: sizes of what is accepted.
 
     Durations are timedeltas or numbers of seconds.
@@ -139,8 +139,12 @@ class Triggers:
             lease.total_seconds(),
             max_crashes,
             self._problems,
+            self._dispatch,
         )
-        self._sweep = Sweep(self._backend, self._services.dispatch, self._policy_of, micros, self._problems)
+        trial = round(lease.total_seconds() * 1e6)
+        self._sweep = Sweep(
+            self._backend, self._services.dispatch, self._policy_of, micros, self._problems, trial
+        )
         self._sweeper = Sweeper(self._sweep, sweep_interval.total_seconds(), self._tend)
         if runner is not None:
             self._runner(None)
@@ -229,7 +233,7 @@ class Triggers:
         process does nothing, unless the sweep's thread has died: then it is started again.
         """
         if self._closed:
-            self._closed = self._said_closed = False
+            self._closed = self._said_closed = self._executor.closed = False
             self._executor.heartbeat.open()
             for runner in list(self._runners.values()):
                 runner.start(self)
@@ -458,7 +462,7 @@ class Triggers:
         """
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         until = None if seconds is None else time.monotonic() + seconds
-        self._closed = True
+        self._closed = self._executor.closed = True
         self._sweeper.close(seconds)
         ended = [runner.close(_left(until)) for runner in list(self._runners.values())]
         if not all(ended):

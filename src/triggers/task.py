@@ -108,7 +108,8 @@ class TriggerTask:
         timeout: after this it is failed with :class:`~triggers.exceptions.TaskTimeoutError`; None for never.
             A coroutine is cancelled; a plain function goes on until it returns, which is then refused.
         lease: how long its claim lasts without a heartbeat, None for the application's setting.
-        max_crashes: at so many lost workers it is failed, None for the application's setting.
+        max_crashes: at so many crashes that it alone can have caused it is failed, None for the application's
+            setting.
         on_lost: ``"fail"`` fails it at the first lost worker, for work that must not be begun twice.
         log_context: what every record of it has in its context.
         registry: where it is registered.

@@ -326,7 +326,8 @@ def _by_worker(model: Model, instance: Instance, what: str, remark: str, fired: 
     elif what == "finished":
         done = model.finish(name, fence, decode(fired[0].kwargs))
     elif remark.startswith(("lease lost", "worker lost")):
-        done = model.expire(name, fail_at_once=what == "failed" and instance.crash_budget == 1)
+        known = remark.startswith("worker lost")
+        done = model.expire(name, fail_at_once=what == "failed" and not instance.budget, known=known)
     elif remark.startswith("released by"):
         done = model.release(name, fence)
     elif what == "failed":

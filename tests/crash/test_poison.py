@@ -72,11 +72,14 @@ def is_refused(world: World, name: str) -> bool:
 
 @pytest.mark.parametrize(
     ("options", "expected"),
-    [({}, 3), ({"max_crashes": 1}, 1), ({"max_crashes": 5}, 5), ({"on_lost": "fail"}, 1)],
+    [({}, 2 + 3), ({"max_crashes": 1}, 2 + 1), ({"max_crashes": 5}, 2 + 5), ({"on_lost": "fail"}, 1)],
     ids=["the application's budget", "a budget of one", "a budget of five", "at once"],
 )
 def test_poison_runs_as_often_as_its_crash_budget_allows_and_then_is_failed(world, options, expected):
-    """A task that kills its process is failed with WorkerLost after so many runs, and harms no other task."""
+    """A task that kills its process is failed with WorkerLost after so many runs, and harms no other task.
+
+    The first two deaths may be a neighbour's; what it does alone is charged.
+    """
 
     @task(name="poison", registry=world.registry, **options)
     def poison(context):
@@ -86,7 +89,9 @@ def test_poison_runs_as_often_as_its_crash_budget_allows_and_then_is_failed(worl
     in_child(lambda: configure(world, t_poison="poison", t_good="plain"))
     clock = Ticking()
     ends = []
-    for _ in range(2 * expected + 3):  # one life to run it, one to find it lost, and the same again
+    for _ in range(
+        3 * expected + 3
+    ):  # a life to run it, one to miss it, one to find it lost, and the same again
         clock.advance(120)
         ends.append(in_child(lambda: world.app("inline", clock=clock).sweep()))
     assert ends.count(KILLED) == expected
@@ -101,7 +106,7 @@ def test_poison_runs_as_often_as_its_crash_budget_allows_and_then_is_failed(worl
 def test_poison_can_be_replayed_with_a_new_budget(world):
     """What was failed because of its crashes is a failed instance like any other: it can be replayed."""
 
-    @task(name="poison", registry=world.registry, max_crashes=1)
+    @task(name="poison", registry=world.registry, on_lost="fail")
     def poison(context):
         world.begin(context)
         if context.task_instance.depth == 0:
@@ -116,7 +121,7 @@ def test_poison_can_be_replayed_with_a_new_budget(world):
         for failed in app.session("s-0").storage.find(statuses={Status.FAILED}):
             app.session("s-0").replay_failed_instance(failed)
 
-    for expected in (KILLED, 0):
+    for expected in (KILLED, 0, 0):  # dead, on trial, failed and replayed
         clock.advance(120)
         assert in_child(live) == expected
     assert instance(world, "t_poison#0").status == "replayed"

@@ -10,10 +10,11 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 from tests.invariants import FINALIZING, differences, snapshot
+from triggers.core import decisions
 from triggers.core.status import Status
 from triggers.core.values import decode
 from triggers.testing.conformance.machine import REFUSALS
-from triggers.testing.conformance.model import RUNNING, SCHEDULED, Model
+from triggers.testing.conformance.model import NOT_CHARGED, RUNNING, SCHEDULED, Model
 from triggers.testing.conformance.steps import Steps
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Ledger:
         self.ends: Counter[tuple[str, str, int]] = Counter()
         self.seen: Counter[str] = Counter()
         self.leases: dict[tuple[str, str], int | None] = defaultdict(int)
+        self.trials: dict[tuple[str, str], int | None] = {}
         self._on_recovery = on_recovery
 
     def note(self, decision: str, given: Mapping[str, Any], changes: Changes) -> None:
@@ -106,6 +108,9 @@ class Ledger:
 
     def _claim(self, model: Model, uid: str, given: Mapping[str, Any], changes: Changes) -> None:
         name, claimed = _name(given), changes.claimed
+        if changes.refused == decisions.MUST_RUN_ALONE:
+            assert model.instances[name].crashes >= NOT_CHARGED
+            return
         fence = model.claim(name)
         assert (None if claimed is None else claimed.fence) == fence, f"claim of {name}: {changes.refused}"
         if claimed is not None:
@@ -157,8 +162,15 @@ class Ledger:
         assert late == (not changes.refused), (
             f"recovery of {name} with fence {fence}: {changes.refused or 'done'}"
         )
-        if late:
-            assert model.expire(name, fail_at_once=changes.transitioned[0][0].crash_budget == 1)
+        if not late:
+            return
+        after = changes.transitioned[0][0]
+        if after.status is Status.RUNNING:  # its worker gets a trial
+            assert instance.crashes >= NOT_CHARGED or not after.budget
+            assert self.trials.get((uid, name)) != self.leases[uid, name]
+            self.leases[uid, name] = self.trials[uid, name] = after.lease_until
+        else:
+            assert model.expire(name, fail_at_once=not after.budget)
             self._on_recovery(uid, given["task"], given["number"], fence)
 
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from triggers.app import Triggers
+from triggers.core import decisions
 from triggers.exceptions import StorageBusyError, StorageError
 from triggers.manager import FinalizingTriggerManager
 from triggers.testing.faults import Faults, FaultyStorage, InjectedCrash
@@ -236,6 +237,11 @@ class Life:
         executor = self.triggers._executor
         before = self.world.time.monotonic()
         claimed = executor._claim(due.uid, due.task, due.number)
+        if (
+            claimed.refused == decisions.MUST_RUN_ALONE
+        ):  # what runs beside it here is no part of the simulation
+            name = decisions.alone(executor._owner.next())
+            claimed = executor._claim(due.uid, due.task, due.number, name)
         if claimed.claimed is None:
             return
         run = RunningAttempt(executor, claimed, claimed.claimed, before)

@@ -19,6 +19,7 @@ from tests.simulation.ending import check
 from tests.simulation.world import Ground, World
 from triggers.core import decisions
 from triggers.core.decisions.unit_of_work import UnitOfWork
+from triggers.core.state import SPARED
 from triggers.core.status import Status
 from triggers.storages.memory import MemoryStorage
 from triggers.storages.sqlite import SqliteStorage
@@ -211,20 +212,21 @@ def _without_keys(commit):
 def _eager(recover):
     """A recovery that does not look whether the claim still is as the sweep saw it."""
 
-    def recover_anyway(policy, task, number, fence, lost):
+    def recover_anyway(policy, task, number, fence, lost, trial):  # noqa: PLR0917 - as what it replaces
         def begin(session):
             work = UnitOfWork(session, policy, head=False)
             instance = yield from work.load_instance(task, number)
             if instance.status is not Status.RUNNING:
                 return work.refuse("it does not run")
             instance.crashes += 1
+            instance.crash_budget += SPARED
             work.save_whole(instance)
             instance.fence = max(instance.fence, fence) + 1
             work.transition(instance, Status.SCHEDULED, "lease lost")
             instance.run_at = instance.dispatch_after = session.now
             return work.done()
 
-        return replace(recover(policy, task, number, fence, lost), begin=begin)
+        return replace(recover(policy, task, number, fence, lost, trial), begin=begin)
 
     return recover_anyway
 

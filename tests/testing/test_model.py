@@ -296,6 +296,7 @@ def test_a_snapshot_shows_all_that_can_be_compared():
                 "fence": 0,
                 "attempt": 0,
                 "crashes": 0,
+                "charged": 0,
                 "result": None,
                 "error": None,
                 "run_at": None,

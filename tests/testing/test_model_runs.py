@@ -130,7 +130,7 @@ def test_a_release_counts_no_crash():
 
 
 def test_crashes_back_off_and_then_fail():
-    """Each crash waits longer; the one that uses up the budget fails the instance as lost."""
+    """Each crash waits longer; two are not charged, and the one that uses up the budget fails it as lost."""
     model = session({"t": task("a")})
     model.fire("a")
     instance = model.instances["t#0"]
@@ -142,8 +142,10 @@ def test_crashes_back_off_and_then_fail():
             model.now + backoff,
         )
         assert instance.fence == 2 * crashes
-    crash(model, "t#0")
-    assert (instance.status, instance.crashes, instance.attempt, instance.fence) == ("failed", 3, 3, 6)
+    for _ in range(3):
+        crash(model, "t#0")
+    assert (instance.status, instance.crashes, instance.attempt, instance.fence) == ("failed", 5, 5, 10)
+    assert instance.charged == 3
     assert instance.error == "WorkerLost"
     assert not model.expire("t#0")
 

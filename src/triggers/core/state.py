@@ -128,7 +128,7 @@ class Instance:
             the current one.
         attempt: how often it was claimed.
         crashes: how often its worker was lost.
-        crash_budget: how many crashes make it failed; set by the claim.
+        crash_budget: its `budget`, set by the claim, plus :data:`SPARED` for each crash that is not charged.
         given_back: how often a worker without its task returned it.
         run_at: the earliest time at which it may run.
         dispatch_after: the earliest time at which the sweep dispatches it again.
@@ -204,11 +204,24 @@ class Instance:
         """Whether it will not change any more."""
         return self.status in RESOLVED
 
+    @property
+    def budget(self) -> int:
+        """How many charged crashes make it failed; 0 if any crash does, charged or not."""
+        return self.crash_budget % SPARED
+
+    @property
+    def charged(self) -> int:
+        """How many of its crashes no other instance can have caused."""
+        return self.crashes - self.crash_budget // SPARED
+
     def note(self, at: int, what: str, remark: str = "") -> None:
         """Add a line to its history, unless that has reached its maximum length."""
         if len(self.history) < MAX_HISTORY:
             self.history += f"{at} {what} {remark}".rstrip() + "\n"
 
+
+#: What is added to `crash_budget` for each crash that is not charged. It is greater than any budget.
+SPARED = 1_000_000
 
 #: Maximum length of a history, in characters: far more than all attempts within a crash budget can write.
 MAX_HISTORY = 16_384

@@ -43,12 +43,13 @@ from triggers.manager import FiredBy
 from triggers.options import duration
 from triggers.runners.base import BY_ITSELF
 from triggers.session import TaskInstance
-from triggers.storages.base import Lease
+from triggers.storages.base import Lease, ReadyInstance
 from triggers.task import TaskContext
 from triggers.worker.heartbeat import Heartbeat, HeldClaim
+from triggers.worker.isolation import isolation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from triggers.core.exchange import Changes, Decision
     from triggers.core.records import LogBatch
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from triggers.runners.base import Delivery
     from triggers.storages.base import Storage
     from triggers.task import Registry, TriggerTask
+    from triggers.worker.isolation import Ticket
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +101,9 @@ class Executor:
             the instance; raises ManagerMismatchError if this process lacks that manager.
         policy_of: name of a manager → its policy, None where this process lacks it.
         lease: how long a claim lasts without a heartbeat, in seconds.
-        max_crashes: at so many crashes an instance is failed.
+        max_crashes: at so many crashes of its own an instance is failed.
+        offer: dispatches instances.
+        closed: whether nothing more is to begin.
         problems: where it is noted what does not work.
     """
 
@@ -110,6 +114,8 @@ class Executor:
     lease: float
     max_crashes: int
     problems: Problems = field(default_factory=Problems)
+    offer: Callable[[Sequence[ReadyInstance]], None] = lambda _: None
+    closed: bool = False
     heartbeat: Heartbeat = field(init=False)
     _owner: ClaimIds = field(init=False, default_factory=ClaimIds)
 
@@ -124,12 +130,34 @@ class Executor:
         """
         if not self.heartbeat.is_ready():  # a claim that nothing renews would run out: the sweep tries again
             return False
+        with isolation.together(self._is_closed) as ticket:
+            if ticket is None:
+                return False
+            name = self._owner.next()
+            claimed = self._run(ticket, (uid, task, number), name, delivery)
+        if claimed.refused != decisions.MUST_RUN_ALONE:
+            if claimed.claimed is None:
+                isolation.bring_next()
+            return claimed.claimed is not None
+        due = ReadyInstance.by(claimed.session.rules, uid, task, number)
+        with isolation.alone(due[:3], lambda: self.offer([due]), self._is_closed) as ticket:
+            if ticket is None:
+                return False
+            alone = self._run(ticket, (uid, task, number), decisions.alone(name), delivery)
+            return alone.claimed is not None
+
+    def _run(self, ticket: Ticket, where: tuple[str, str, int], name: str, delivery: Delivery) -> Changes:
+        """Claim an instance under a name, and run it if that succeeded."""
         before = time.monotonic()
-        claimed = self._claim(uid, task, number, delivery.label)
-        if claimed.claimed is None:
-            return False
-        RunningAttempt(self, claimed, claimed.claimed, before, delivery).perform()
-        return True
+        changes = self._claim(*where, decisions.labelled(name, delivery.label))
+        if changes.claimed is not None:
+            run = RunningAttempt(self, changes, changes.claimed, before, delivery)
+            ticket.is_over = run.held.is_over
+            run.perform()
+        return changes
+
+    def _is_closed(self) -> bool:
+        return self.closed
 
     def abort(
         self,
@@ -175,8 +203,8 @@ class Executor:
                     "%s#%d of session %r was not let go", lease.task, lease.number, lease.uid, exc_info=True
                 )
 
-    def _claim(self, uid: str, task: str, number: int, label: str = "") -> Changes:
-        owner = decisions.labelled(self._owner.next(), label)
+    def _claim(self, uid: str, task: str, number: int, owner: str = "") -> Changes:
+        owner = owner or self._owner.next()
         return self.storage.commit(uid, decisions.claim(self.policy_of, task, number, owner, self._terms))
 
     def _terms(self, manager: str, rule: Rule | None) -> decisions.Terms | None:
@@ -187,7 +215,7 @@ class Executor:
         task = self.tasks.get(rule.run)
         if task is None:
             return None
-        budget = 1 if task.on_lost == "fail" else task.max_crashes or self.max_crashes
+        budget = 0 if task.on_lost == "fail" else task.max_crashes or self.max_crashes
         return decisions.Terms(round(self.lease_of(task) * 1e6), budget)
 
     def lease_of(self, task: TriggerTask | None) -> float:

@@ -70,7 +70,7 @@ class HeldClaim:
     @property
     def due_at(self) -> float:
         """When it needs attention."""
-        return min(self.beat_at, self.deadline)
+        return self.beat_at if self.overdue else min(self.beat_at, self.deadline)
 
     def is_lost(self) -> bool:
         """Whether the claim can no longer be counted on."""
@@ -215,8 +215,7 @@ class Heartbeat:
         for lasts in {one.lasts for one in due}:
             self._renew([one for one in due if one.lasts == lasts], lasts)
         for one in due:
-            if one.deadline <= time.monotonic() and not one.lost:
-                one.deadline, one.overdue = math.inf, True
+            if one.deadline <= time.monotonic() and not (one.overdue or one.lost):
                 self._begin_to_expire(one)
             if one.lost:
                 self.drop(one)
@@ -242,10 +241,11 @@ class Heartbeat:
 
     def _begin_to_expire(self, one: HeldClaim) -> None:
         name = f"triggers-timeout-{one.lease.task}#{one.lease.number}"
+        one.overdue = True
         try:
             threading.Thread(target=self._expire, args=(one,), name=name, daemon=True).start()
-        except RuntimeError as error:
-            one.deadline = time.monotonic() + ERROR_PAUSE
+        except RuntimeError as error:  # the system has no thread left
+            one.overdue, one.deadline = False, time.monotonic() + ERROR_PAUSE
             self._problems.report("thread", "failing a task that ran too long", error, "it is tried again")
 
     def _expire(self, one: HeldClaim) -> None:

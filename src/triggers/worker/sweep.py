@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from triggers.core import decisions
+from triggers.core.status import Status
 from triggers.fork import reset_after_fork
 from triggers.health import Problems
 from triggers.worker.executor import worker_lost
@@ -66,6 +67,7 @@ class Sweep:
         policy_of: name of a manager → its policy, None where this process lacks it.
         grace: the first pause before an instance is handed over again, in microseconds.
         problems: where it is noted what does not work.
+        trial: how long a worker gets to show that it lives before a crash is charged, in microseconds.
     """
 
     storage: Storage
@@ -73,6 +75,7 @@ class Sweep:
     policy_of: decisions.PolicyOf
     grace: int
     problems: Problems = field(default_factory=Problems)
+    trial: int = decisions.TRIAL
 
     def once(self, *, include_recent: bool = False) -> SweepReport:
         """Sweep until nothing is left to do now.
@@ -105,12 +108,18 @@ class Sweep:
 
     def _recover(self, lost: Expired) -> str:
         """Rescue one claim; returns the status that it has then, "" if it was not to be rescued."""
-        recovery = decisions.recover(self.policy_of, lost.task, lost.number, lost.fence, worker_lost)
+        recovery = decisions.recover(
+            self.policy_of, lost.task, lost.number, lost.fence, worker_lost, self.trial
+        )
         changes = self.storage.commit(lost.uid, recovery)
         if changes.refused:
             return ""
         instance = changes.transitioned[0][0]
-        _log.warning("session %r: %s lost its worker and is %s", lost.uid, instance.name, instance.status)
+        if instance.status is Status.RUNNING:
+            what = "session %r: %s has missed its heartbeats; its worker gets %s s to send another one"
+            _log.warning(what, lost.uid, instance.name, self.trial / 1e6)
+        else:
+            _log.warning("session %r: %s lost its worker and is %s", lost.uid, instance.name, instance.status)
         return instance.status.value
 
 

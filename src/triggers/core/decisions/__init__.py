@@ -18,7 +18,18 @@ from __future__ import annotations
 
 from triggers.core.decisions.attempt import claim, fail, finish, keep_logs, release, skip_running
 from triggers.core.decisions.firing import configure, fire
-from triggers.core.decisions.rescue import abort, is_labelled, labelled, lose, recover
+from triggers.core.decisions.rescue import (
+    MUST_RUN_ALONE,
+    SUSPECTED_AT,
+    TRIAL,
+    abort,
+    alone,
+    is_alone,
+    is_labelled,
+    labelled,
+    lose,
+    recover,
+)
 from triggers.core.decisions.review import (
     add_metadata,
     add_session_metadata,
@@ -31,6 +42,9 @@ from triggers.core.decisions.review import (
 from triggers.core.terms import AttemptReport, Finalizing, Policy, PolicyOf, RetryTerms, Terms
 
 __all__ = [
+    "MUST_RUN_ALONE",
+    "SUSPECTED_AT",
+    "TRIAL",
     "AttemptReport",
     "Finalizing",
     "Policy",
@@ -40,11 +54,13 @@ __all__ = [
     "abort",
     "add_metadata",
     "add_session_metadata",
+    "alone",
     "claim",
     "configure",
     "fail",
     "finish",
     "fire",
+    "is_alone",
     "is_labelled",
     "keep_logs",
     "labelled",

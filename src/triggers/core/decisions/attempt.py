@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from triggers.core.decisions.rescue import MUST_RUN_ALONE, SUSPECTED_AT, is_alone
 from triggers.core.decisions.unit_of_work import UnitOfWork, need_of_end, need_of_instance
 from triggers.core.exchange import Changes, Decision, Need
 from triggers.core.status import Status
@@ -31,7 +32,8 @@ def claim(
     """Claim a scheduled instance for a worker.
 
     The claim is refused if the instance is not scheduled, is not due, or if the worker does not have its
-    task. In the last case the instance returns to the queue, after a pause that grows each time.
+    task. In the last case the instance returns to the queue, after a pause that grows each time. An instance
+    that was lost :data:`SUSPECTED_AT` times is granted only to a claim that runs :func:`alone`.
 
     Args:
         policy: the manager's policy.
@@ -58,6 +60,8 @@ def claim(
         if granted is None:
             _return_unrunnable(work, instance)
             return work.refuse("this worker does not have the task")
+        if instance.crashes >= SUSPECTED_AT and not is_alone(owner):
+            return work.refuse(MUST_RUN_ALONE)
         _grant_claim(work, instance, owner, granted)
         return work.changes
 
@@ -175,7 +179,7 @@ def _grant_claim(work: UnitOfWork, instance: Instance, owner: str, terms: Terms)
     instance.attempt += 1
     instance.owner = owner
     instance.lease_until = work.session.now + terms.lease
-    instance.crash_budget = terms.crash_budget
+    instance.crash_budget += terms.crash_budget - instance.budget
     work.changes.claimed = instance
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from triggers.core.decisions.unit_of_work import UnitOfWork, need_of_instance
 from triggers.core.exchange import Changes, Decision, Need
+from triggers.core.state import SPARED
 from triggers.core.status import Status
 from triggers.core.terms import SECOND
 
@@ -19,13 +20,35 @@ if TYPE_CHECKING:
 #: Pauses, in microseconds, before an instance runs again after its first, second and every further crash.
 CRASH_BACKOFF = (1 * SECOND, 10 * SECOND, 60 * SECOND)
 
+#: An instance that was lost this often may be what kills its processes. From then on it runs alone in one.
+SUSPECTED_AT = 2
 
-def recover(
-    policy: Policy | PolicyOf, task: str, number: int, fence: int, lost: Callable[[str], str]
+#: Why a claim is refused whose name does not say that its process runs nothing else.
+MUST_RUN_ALONE = "it may be what killed its processes, so it must run alone in one"
+
+#: How long, in microseconds, a worker has to renew an expired claim before a crash is charged. After an
+#: outage of the storage, leases have expired although no process has died.
+TRIAL = 60 * SECOND
+
+#: The end of the name of a claim whose process runs nothing else, before its label.
+_ALONE = "/alone"
+
+
+def recover(  # noqa: PLR0917 - the arguments identify the instance and the claim
+    policy: Policy | PolicyOf,
+    task: str,
+    number: int,
+    fence: int,
+    lost: Callable[[str], str],
+    trial: int = TRIAL,
 ) -> Decision:
     """Recover an instance whose lease has expired.
 
     It is scheduled again after a pause. If its crash budget is used up, it is failed instead.
+
+    The crash is charged to an instance that ran alone. A crash of one that ran beside others is not charged,
+    because any of them may have killed the process. Before a crash is charged, or fails an instance that must
+    not run again, the worker gets some time to renew its claim, and the instance stays running until then.
 
     Args:
         policy: the manager's policy.
@@ -33,6 +56,7 @@ def recover(
         number: the instance's number.
         fence: the fence that the caller saw. If it has changed, the instance is not recovered.
         lost: returns the encoded error for a sentence that says what happened.
+        trial: how long the worker has to renew its claim, in microseconds.
     """
 
     def begin(session: Session) -> DecisionRun:
@@ -47,7 +71,12 @@ def recover(
         ):
             return work.refuse("its status, fence or lease has changed")
         work.save_whole(instance, lease)
-        return _crashed(work, instance, f"lease lost by {instance.owner}", lost)
+        charged = is_alone(instance.owner)
+        if (charged or not instance.budget) and instance.dispatch_after != lease:
+            # Nothing else uses `dispatch_after` while it runs. It tells this lease from that of a heartbeat.
+            instance.lease_until = instance.dispatch_after = session.now + trial
+            return work.done()
+        return _crashed(work, instance, f"lease lost by {instance.owner}", lost, charged=charged)
 
     return Decision("recover", begin, exclusive=False, prefetch=need_of_instance(task, number))
 
@@ -56,6 +85,8 @@ def lose(
     policy: Policy | PolicyOf, task: str, number: int, label: str, lost: Callable[[str], str]
 ) -> Decision:
     """Recover an instance whose worker is known to be dead, without waiting until the lease expires.
+
+    The crash is charged.
 
     Args:
         policy: the manager's policy.
@@ -73,7 +104,7 @@ def lose(
         if instance is None or not _is_run_by(instance, label):
             return work.refuse("no worker runs it because of this message")
         work.save_whole(instance)
-        return _crashed(work, instance, f"worker lost: {instance.owner}", lost)
+        return _crashed(work, instance, f"worker lost: {instance.owner}", lost, charged=True)
 
     return Decision("lose", begin, exclusive=False, prefetch=need)
 
@@ -115,6 +146,17 @@ def abort(policy: Policy | PolicyOf, task: str, number: int, label: str, error: 
     return Decision("abort", begin, exclusive=False, prefetch=need)
 
 
+def alone(owner: str) -> str:
+    """Return the name of a claim whose process runs nothing else."""
+    name, at, label = owner.partition("@")
+    return f"{name}{_ALONE}{at}{label}"
+
+
+def is_alone(owner: str) -> bool:
+    """Return whether the process of the claim with this name runs nothing else."""
+    return owner.partition("@")[0].endswith(_ALONE)
+
+
 def labelled(owner: str, label: str) -> str:
     """Return the name of a claim that the message with this label led to."""
     return f"{owner}@{label}" if label else owner
@@ -129,11 +171,15 @@ def _is_run_by(instance: Instance, label: str) -> bool:
     return instance.status is Status.RUNNING and is_labelled(instance.owner, label)
 
 
-def _crashed(work: UnitOfWork, instance: Instance, remark: str, lost: Callable[[str], str]) -> Changes:
+def _crashed(
+    work: UnitOfWork, instance: Instance, remark: str, lost: Callable[[str], str], *, charged: bool
+) -> Changes:
     """Count a crash: schedule the instance again after a pause, or fail it. The caller has it stored."""
     owner, instance.crashes = instance.owner, instance.crashes + 1
     instance.fence += 1
-    if instance.crashes >= instance.crash_budget:
+    if not charged:
+        instance.crash_budget += SPARED
+    if not instance.budget or (charged and instance.charged >= instance.budget):
         work.transition(instance, Status.FAILED, remark)
         instance.error = lost(f"lost {instance.crashes} times, the last time by {owner}")
     else:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from triggers.core.decisions import SUSPECTED_AT, TRIAL
 from triggers.core.decisions.attempt import GIVE_BACK_BACKOFF
 from triggers.core.decisions.rescue import CRASH_BACKOFF
 from triggers.core.status import Status
@@ -246,26 +247,55 @@ class Claims(StorageFixtures):
     def test_crashes_are_counted_up_to_the_budget(
         self, place: StorageSandbox, pages: Steps, storage: Storage
     ) -> None:
-        """Promise 10: an instance whose worker was lost runs again after a growing pause. It fails when its budget is used up."""
-        for crash in range(1, 4):
-            attempt = pages.start("t_page#0", crash_budget=3)
+        """Promise 10: a lost instance runs again after a growing pause. It fails when its budget is used up.
+
+        The first crashes may be caused by a neighbor and are not charged. Then the instance runs alone, and gets a
+        trial first.
+        """
+        budget = 3
+        last = SUSPECTED_AT + budget
+        for crash in range(1, last + 1):
+            attempt = pages.start("t_page#0", crash_budget=budget)
             assert attempt.attempt == crash
             place.advance(timedelta(microseconds=LEASE + 1))
+            if crash > SUSPECTED_AT:
+                assert pages.recover("t_page#0", attempt.fence).claimed is None
+                assert pages["t_page#0"].lease_until == storage.now() + TRIAL
+                assert storage.expired(10) == []
+                place.advance(timedelta(microseconds=TRIAL + 1))
             assert not pages.recover("t_page#0", attempt.fence).refused
             assert pages.recover("t_page#0", attempt.fence).refused, "a second sweep is too late"
             instance = pages["t_page#0"]
             assert (instance.crashes, instance.fence) == (crash, 2 * crash)
-            if crash < 3:
-                assert (instance.status.value, instance.run_at) == (
-                    "scheduled",
-                    storage.now() + CRASH_BACKOFF[crash - 1],
-                )
+            assert instance.charged == max(crash - SUSPECTED_AT, 0)
+            if crash < last:
+                pause = CRASH_BACKOFF[min(crash, len(CRASH_BACKOFF)) - 1]
+                assert (instance.status.value, instance.run_at) == ("scheduled", storage.now() + pause)
                 assert pages.claim("t_page#0").claimed is None
-                place.advance(timedelta(microseconds=CRASH_BACKOFF[crash - 1]))
+                place.advance(timedelta(microseconds=pause))
         assert (pages["t_page#0"].status.value, decode(pages["t_page#0"].error or "")) == ("failed", "lost")
         assert storage.expired(10) == []
         assert storage.due(10, grace=GRACE, include_recent=True) == []
         assert pages.replay("t_page#0").name == "t_page#1"
+
+    def test_an_outage_that_outlasts_a_lease_is_not_charged(
+        self, place: StorageSandbox, pages: Steps
+    ) -> None:
+        """Promise 10: an instance that runs alone goes on, uncharged, if its worker shows in time that it lives."""
+        for _ in range(SUSPECTED_AT):
+            lost = pages.start("t_page#0")
+            place.advance(timedelta(microseconds=LEASE + 1))
+            assert not pages.recover("t_page#0", lost.fence).refused
+            place.advance(timedelta(microseconds=CRASH_BACKOFF[-1]))
+        attempt = pages.start("t_page#0", crash_budget=1)
+        for _ in range(3):
+            place.advance(timedelta(microseconds=LEASE + 1))
+            assert not pages.recover("t_page#0", attempt.fence).refused
+            place.advance(timedelta(seconds=1))
+            assert pages.renew(attempt) == set()
+        assert not pages.finish(attempt).refused
+        instance = pages["t_page#0"]
+        assert (instance.status.value, instance.crashes, instance.charged) == ("finished", SUSPECTED_AT, 0)
 
     def test_a_sweep_that_found_an_earlier_claim_does_not_recover_this_one(
         self, place: StorageSandbox, pages: Steps

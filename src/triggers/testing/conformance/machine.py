@@ -16,6 +16,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from triggers.core.decisions import TRIAL
 from triggers.core.decisions.attempt import GIVE_BACK_BACKOFF
 from triggers.core.status import Status
 from triggers.core.terms import AttemptReport, Finalizing, Policy, RetryTerms
@@ -25,6 +26,7 @@ from triggers.testing.conformance import strategies
 from triggers.testing.conformance.model import (
     FAILED,
     FINISHED,
+    NOT_CHARGED,
     RUNNING,
     SCHEDULED,
     UNSTARTED,
@@ -80,6 +82,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.model = Model()
         self.attempts: list[AttemptReport] = []
         self.leases: dict[str, int] = {}
+        self.trials: dict[str, int] = {}
         self.owners: dict[str, str] = {}
         self.given_back: dict[str, int] = {}
 
@@ -290,8 +293,16 @@ class SessionMachine(RuleBasedStateMachine):
         assert {f"{each.task}#{each.number}" for each in found} == late
         for each in found:
             name = f"{each.task}#{each.number}"
-            assert not self.steps.recover(name, each.fence).refused
-            assert self.model.expire(name)
+            changes = self.steps.recover(name, each.fence)
+            assert not changes.refused
+            if (
+                changes.transitioned[0][0].status is Status.RUNNING
+            ):  # it ran alone: first its worker gets a trial
+                assert self.model.instances[name].crashes >= NOT_CHARGED
+                assert self.leases[name] != self.trials.get(name)
+                self.leases[name] = self.trials[name] = self.model.now + TRIAL
+            else:
+                assert self.model.expire(name)
             assert self.steps.recover(name, each.fence).refused, (
                 "a second sweep that found the same claim is too late"
             )
@@ -450,6 +461,7 @@ def _as_dict(instance: Instance, kwargs: dict[str, Any], fired: dict[int, Any]) 
         "fence": instance.fence,
         "attempt": instance.attempt,
         "crashes": instance.crashes,
+        "charged": instance.charged,
         "result": fired[instance.result or 0] if finished else None,
         "error": None if instance.error is None else decode(instance.error),
         "run_at": instance.run_at or None,

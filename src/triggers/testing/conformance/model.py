@@ -29,6 +29,9 @@ RESOLVED = frozenset({FINISHED, SKIPPED, REPLAYED, ABANDONED})
 #: One second, in microseconds.
 SECOND = 1_000_000
 
+#: So many crashes may be a neighbour's; an instance that had them runs alone, and further ones are its own.
+NOT_CHARGED = 2
+
 
 class ModelConflict(ValueError):  # noqa: N818 - the usual word
     """A firing was repeated with its idempotency key and other kwargs. Nothing changed."""
@@ -76,6 +79,7 @@ class ModelInstance:
         fence: a number that increases whenever a claim begins or is lost.
         attempt: how often the instance was claimed.
         crashes: how often its worker was lost.
+        charged: how many of these crashes no other instance can have caused.
         run_at: the time from which the instance can be claimed; None if it was never scheduled.
     """
 
@@ -93,6 +97,7 @@ class ModelInstance:
     fence: int = 0
     attempt: int = 0
     crashes: int = 0
+    charged: int = 0
     result: Any = None
     error: Any = None
     run_at: int | None = None
@@ -390,10 +395,12 @@ class Model:
             raise ValueError(f"the clock can't go back by {-microseconds} µs")
         self.now += microseconds
 
-    def expire(self, name: str, *, fail_at_once: bool = False) -> bool:
+    def expire(self, name: str, *, fail_at_once: bool = False, known: bool = False) -> bool:
         """Count a crash of a running instance whose lease has expired, and schedule it again after a pause.
 
-        At ``max_crashes`` crashes, or at the first one with ``fail_at_once``, the instance fails instead.
+        The first crashes are not charged, unless it is ``known`` that the instance caused them. Later ones are,
+        because the instance then runs alone. At ``max_crashes`` charged crashes, or at the first crash with
+        ``fail_at_once``, the instance fails instead.
 
         Returns:
             False if the instance isn't running; then nothing has changed.
@@ -402,8 +409,9 @@ class Model:
         if instance.status != RUNNING:
             return False
         instance.fence += 1
+        instance.charged += known or instance.crashes >= NOT_CHARGED
         instance.crashes += 1
-        if fail_at_once or instance.crashes >= self.max_crashes:
+        if fail_at_once or instance.charged >= self.max_crashes:
             instance.status = FAILED
             instance.error = "WorkerLost"
         else:

@@ -117,10 +117,15 @@ class Steps:
         crash_budget: int = 3,
         able: bool = True,
     ) -> Changes:
-        """Claim an instance; if `able` is false, as a worker that does not have its task."""
+        """Claim an instance, alone if it must be; if `able` is false, as a worker that does not have its task."""
         task, number = split_instance_name(name)
         terms = Terms(lease, crash_budget) if able else None
-        return self.commit(decisions.claim(self.policy, task, number, owner, lambda *_: terms))
+
+        def claim(owner: str) -> Changes:
+            return self.commit(decisions.claim(self.policy, task, number, owner, lambda *_: terms))
+
+        changes = claim(owner)
+        return claim(decisions.alone(owner)) if able and changes.refused else changes
 
     def start(
         self, name: str, owner: str = "worker", *, lease: int = LEASE, crash_budget: int = 3
