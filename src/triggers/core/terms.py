@@ -62,8 +62,8 @@ class Terms:
 
     Attributes:
         lease: how long the claim lasts without a heartbeat, in microseconds.
-        crash_budget: how many crashes that no other instance can have caused make the instance failed. With 0,
-            any crash does.
+        crash_budget: how many crashes that no other instance can have caused make the instance failed. With
+            0, any crash does.
     """
 
     lease: int
