@@ -12,7 +12,7 @@ from triggers.core.configuration import check_configuration
 from triggers.core.names import is_name
 from triggers.core.values import DEFAULT_LIMITS, Limits, type_name
 from triggers.exceptions import ManagerMismatchError, UnknownSessionError
-from triggers.health import Health, Problems
+from triggers.health import Health, Problems, place_of
 from triggers.manager import FinalizingTriggerManager, FiredBy, ManagerServices, TriggerManager
 from triggers.options import check_application, duration
 from triggers.runners.base import BY_ITSELF
@@ -481,12 +481,20 @@ class Triggers:
                     "%r is closed: what is released is stored, and runs after start() or elsewhere", self
                 )
             return
+        failing: set[str] = set()
         for due in ready:
+            place = f"runner {due.using or self._default!r}"
+            if place in failing:
+                continue
             try:
                 self._runner(due.using).submit(due)
-            except Exception:  # noqa: BLE001 - a hint may get lost; a firing that is stored must not fail
-                what = "%s#%d of session %r could not be handed over; the sweep tries again"
-                _log.exception(what, due.task, due.number, due.uid)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a firing that is stored must not fail
+                failing.add(place)
+                where = place_of(due.uid, due.task, due.number)
+                what = f"{where}, and what else wants it, could not be dispatched; the sweep tries again"
+                self._problems.report("plugin", place, error, what)
+            else:
+                self._problems.resolve(place)
 
     def _tend(self) -> None:
         """Start again the threads that have died, or could not start."""
@@ -518,8 +526,21 @@ class Triggers:
         if not name:
             return self._manager
         if name not in self._managers and name in plugins.names(plugins.MANAGERS):
-            self._managers[name] = plugins.manager_named(name)
+            self._load_manager(name)
         return self._managers.get(name)
+
+    def _load_manager(self, name: str) -> None:
+        """Load an installed manager; one that cannot be loaded is lacking here, and tried again later."""
+        place = f"manager {name!r}"
+        if self._problems.is_paused(place):
+            return
+        try:
+            self._managers[name] = plugins.manager_named(name)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's module may do anything
+            what = "until it can be loaded, its sessions are rescued, and run by processes that have it"
+            self._problems.report("plugin", place, error, what)
+        else:
+            self._problems.resolve(place)
 
     def _manager_of(self, name: str, uid: str, fired_by: FiredBy | None = None) -> TriggerManager:
         kind = self._kind(name)

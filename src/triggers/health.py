@@ -8,14 +8,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
+from triggers.exceptions import StorageCorruptError
 from triggers.fork import reset_after_fork
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _log = logging.getLogger(__name__)
 
@@ -92,6 +94,22 @@ class Health:
         return "dead" not in {self.sweep, self.heartbeat} and not self.problems
 
 
+@contextmanager
+def readable(problems: Problems, place: str) -> Iterator[None]:
+    """Report the place and skip the rest of the block if it reads damaged data; else resolve the place."""
+    try:
+        yield
+    except (*DAMAGE, StorageCorruptError) as error:
+        problems.report("unreadable", place, error, "what needs it is skipped, and tried again later")
+    else:
+        problems.resolve(place)
+
+
+def place_of(uid: str, task: str, number: int) -> str:
+    """How a problem names an instance."""
+    return f"session {uid!r}, instance {task}#{number}"
+
+
 class Problems:
     """The problems of one storage in this process."""
 
@@ -140,14 +158,6 @@ class Problems:
             over = self._found.pop(place, None)
         if over is not None:
             _log.info("%s: works again, after %d failures", place, over[0].count)
-
-    def retry_now(self) -> None:
-        """End every pause: what failed is tried again at the next occasion."""
-        with self._lock:
-            now = datetime.now(UTC)
-            self._found = {
-                place: (replace(problem, retry_at=now), 0.0) for place, (problem, _) in self._found.items()
-            }
 
     def __len__(self) -> int:
         """How many problems there are."""

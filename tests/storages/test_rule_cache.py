@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from triggers.core.rules import NO_RULES
+from triggers.health import Problems
 from triggers.storages import rule_cache
 from triggers.storages.rule_cache import RuleCache
 
@@ -30,7 +31,7 @@ def stored():
 
 def test_a_rule_set_is_read_once(stored):
     """What was read for one reference is found by both methods, and its digest is known."""
-    cache = RuleCache()
+    cache = RuleCache(Problems())
     assert not cache.has_digest(NO_RULES.digest)
     first = cache.one(1, stored.one)
     again, second, _ = cache.many([1, 2, 1], stored.many)
@@ -43,7 +44,7 @@ def test_a_rule_set_is_read_once(stored):
 
 def test_a_read_only_view_finds_and_adds_nothing(stored):
     """A view for a transaction that can be rolled back finds what is in the cache and keeps nothing that it reads."""
-    cache = RuleCache()
+    cache = RuleCache(Problems())
     cache.one(1, stored.one)
     view = cache.read_only()
     view.one(1, stored.one)
@@ -55,7 +56,20 @@ def test_a_read_only_view_finds_and_adds_nothing(stored):
 def test_a_full_cache_is_emptied(stored, monkeypatch):
     """One rule set more than the limit empties the cache, so that it never grows without bound."""
     monkeypatch.setattr(rule_cache, "MAX_RULE_SETS", 2)
-    cache = RuleCache()
+    cache = RuleCache(Problems())
     for ref in (1, 2, 3, 3, 1):
         cache.one(ref, stored.one)
     assert stored.reads == [1, 2, 3, 1]
+
+
+def test_a_damaged_rule_set_is_left_out_and_reported_until_it_can_be_read(stored):
+    """The others are returned, the damaged one is read again each time, and its problem is over once that works."""
+    problems = Problems()
+    cache = RuleCache(problems)
+    found = cache.readable([1, 2, 3], lambda refs: {**stored.many(refs), 2: "damaged"})
+    assert set(found) == {1, 3}
+    assert [problem.place for problem in problems.list()] == ["rule set 2"]
+    cache.one(2, stored.one)
+    assert problems.list() == ()
+    assert set(cache.readable([1, 2, 3], stored.many)) == {1, 2, 3}
+    assert stored.reads == [1, 2, 3, 2]

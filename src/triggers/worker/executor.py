@@ -30,6 +30,7 @@ from triggers.exceptions import (
     MaxRetriesExceeded,
     Retry,
     Skip,
+    StorageCorruptError,
     StorageError,
     TaskTimeoutError,
     TriggersError,
@@ -37,7 +38,7 @@ from triggers.exceptions import (
     WorkerLost,
 )
 from triggers.fork import reset_after_fork
-from triggers.health import Problems
+from triggers.health import DAMAGE, Problems, place_of
 from triggers.logs import InstanceLog, LogIdentity, LogSettings, detached, exception_record
 from triggers.manager import FiredBy
 from triggers.options import duration
@@ -130,6 +131,14 @@ class Executor:
         """
         if not self.heartbeat.is_ready():  # a claim that nothing renews would run out: the sweep tries again
             return False
+        try:
+            return self._claim_and_run(uid, task, number, delivery)
+        except _UnreadableError as error:
+            what = "it is skipped, and tried again later; all others go on"
+            self.problems.report("unreadable", place_of(uid, task, number), error.cause, what)
+            return False
+
+    def _claim_and_run(self, uid: str, task: str, number: int, delivery: Delivery) -> bool:
         with isolation.together(self._is_closed) as ticket:
             if ticket is None:
                 return False
@@ -149,7 +158,11 @@ class Executor:
     def _run(self, ticket: Ticket, where: tuple[str, str, int], name: str, delivery: Delivery) -> Changes:
         """Claim an instance under a name, and run it if that succeeded."""
         before = time.monotonic()
-        changes = self._claim(*where, decisions.labelled(name, delivery.label))
+        try:
+            changes = self._claim(*where, decisions.labelled(name, delivery.label))
+        except (*DAMAGE, StorageCorruptError) as error:
+            raise _UnreadableError(error) from error
+        self.problems.resolve(place_of(*where))
         if changes.claimed is not None:
             run = RunningAttempt(self, changes, changes.claimed, before, delivery)
             ticket.is_over = run.held.is_over
@@ -221,6 +234,14 @@ class Executor:
     def lease_of(self, task: TriggerTask | None) -> float:
         """How long a claim of the task lasts, in seconds."""
         return self.lease if task is None or task.lease is None else duration(task.lease).total_seconds()
+
+
+class _UnreadableError(Exception):
+    """An instance could not be claimed, since it, or its session, cannot be read."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(cause)
+        self.cause = cause
 
 
 @dataclass(frozen=True, slots=True)

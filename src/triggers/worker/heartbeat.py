@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from triggers.fork import reset_after_fork
-from triggers.health import Problems
+from triggers.health import Problems, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -253,8 +253,7 @@ class Heartbeat:
         try:
             one.expire()
         except BaseException as error:  # noqa: BLE001 - of whatever kind, it is for this instance alone
-            lease = one.lease
-            place = f"session {lease.uid!r}, instance {lease.task}#{lease.number}"
+            place = place_of(one.lease.uid, one.lease.task, one.lease.number)
             what = "its timeout could not be stored; its lease runs out"
             self._problems.report("storage", place, error, what)
         finally:

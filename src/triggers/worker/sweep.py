@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 
 from triggers.core import decisions
 from triggers.core.status import Status
+from triggers.exceptions import StorageCorruptError, StorageError
 from triggers.fork import reset_after_fork
-from triggers.health import Problems
+from triggers.health import Problems, place_of
+from triggers.storages.base import ConflictError
 from triggers.worker.executor import worker_lost
 
 if TYPE_CHECKING:
@@ -40,6 +42,10 @@ JITTER = 0.25
 THREAD = "the sweep's thread"
 SWEEP = "the sweep"
 NEXT = "a sweep failed; the next one tries again"
+SKIPPED = "it is skipped, and tried again later; all others go on"
+
+#: Errors of a storage that concern one session, or one row, alone.
+OF_ONE = (ConflictError, StorageCorruptError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +93,46 @@ class Sweep:
         Raises:
             StorageError: the storage is away; what was done so far is stored.
         """
-        recovered = failed = 0
-        while expired := self.storage.expired(BATCH):
-            ends = [self._recover(lost) for lost in expired]
-            recovered, failed = recovered + ends.count("scheduled"), failed + ends.count("failed")
-            if len(expired) < BATCH or not any(ends):
-                break
-        return SweepReport(recovered, failed, self._dispatch(include_recent=include_recent))
+        ends = self._recover_all()
+        dispatched = self._dispatch(include_recent=include_recent)
+        return SweepReport(ends.count("scheduled"), ends.count("failed"), dispatched)
+
+    def _recover_all(self) -> list[str]:
+        """Rescue what has lost its worker; returns the status of each instance then.
+
+        What cannot be read is skipped for a while, and does not count towards the batch.
+        """
+        ends: list[str] = []
+        while True:
+            known = len(self.problems)
+            limit = BATCH + known
+            expired = self.storage.expired(limit)
+            found = [self._try_to_recover(lost) for lost in expired]
+            ends += found
+            if len(expired) < limit or not (any(found) or len(self.problems) > known):
+                return ends
+
+    def _try_to_recover(self, lost: Expired) -> str:
+        """Rescue one claim, whatever is wrong with it; returns the status that it has then, "" for none.
+
+        Raises:
+            StorageError: the storage is unavailable.
+        """
+        place = place_of(lost.uid, lost.task, lost.number)
+        if self.problems.is_paused(place):
+            return ""
+        try:
+            end = self._recover(lost)
+        except StorageError as error:
+            if not isinstance(error, OF_ONE):
+                raise
+            self.problems.report("unreadable", place, error, SKIPPED)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with this one, the others are rescued
+            self.problems.report("unreadable", place, error, SKIPPED)
+        else:
+            self.problems.resolve(place)
+            return end
+        return ""
 
     def _dispatch(self, *, include_recent: bool) -> int:
         count = 0

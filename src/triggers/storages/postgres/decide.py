@@ -108,6 +108,10 @@ class DecisionRunner:
         """The rule sets of these numbers; those that are not in the cache are read in one round trip."""
         return self._cache.many(refs, lambda missing: dict(run([("rules", (missing,))])[0]))
 
+    def readable_rules(self, run: Run, refs: Sequence[int]) -> dict[int, RuleSet]:
+        """As `rules`, by number. Those that cannot be read are left out and reported."""
+        return self._cache.readable(refs, lambda missing: dict(run([("rules", (missing,))])[0]))
+
     def _steps(self, changes: Changes, ref: int | None, fresh: int | None) -> Iterator[Step]:
         head = changes.session
         if (

@@ -195,6 +195,10 @@ def translated(error: LostError | ServerError, url: PostgresUrl, wait: float) ->
     if isinstance(error, LostError):
         tried = f" for {wait:g} s" if is_passing(error) else ""
         return StorageError(f"{url.shown} could not be used{tried} ({error}); nothing was changed")
+    if error.code.startswith("22"):
+        return StorageCorruptError(
+            f"{url.shown} has a value that cannot be read ({error.text}): repair the row"
+        )
     if error.code == "TR001" or error.constraint == "sessions_uid":
         return ConflictError(error.text)
     kind, what_to_do = _meaning(error.code, url.schema)

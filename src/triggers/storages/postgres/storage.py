@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 from triggers.core.exchange import NeedsSession
 from triggers.core.state import Counter
 from triggers.exceptions import StorageError
+from triggers.health import Problems
 from triggers.storages.base import (
     MAX_CONFLICTS,
     MAX_PAUSE,
@@ -114,7 +115,8 @@ class PostgresStorage:
         self._texts = {name: text.encode() for name, text in texts(self._url.schema).items()}
         self._pool: Pool | JoinedPool = Pool(self._url, self._texts, self._initialize)
         self._mark = ""
-        self._rules: RuleCache[int] = RuleCache()
+        self.problems = Problems()
+        self._rules: RuleCache[int] = RuleCache(self.problems)
         self._decisions = DecisionRunner(self._rules)
         self._is_prepared = False
         self._pool.with_retries(lambda *_: None, min(self._url.timeout, FIRST_TIMEOUT))
@@ -229,8 +231,8 @@ class PostgresStorage:
         """Take instances to dispatch, those that have waited longest first."""
         horizon = MAX_PAUSE * grace if include_recent else 0
         found = self._ask("due", horizon, limit, grace, MAX_PAUSE)
-        every = self._decisions.rules(self._run, [row[0] for row in found])
-        return [ReadyInstance.by(rules, *row[1:]) for rules, row in zip(every, found, strict=True)]
+        known = self._decisions.readable_rules(self._run, [row[0] for row in found])
+        return [ReadyInstance.by(known[row[0]], *row[1:]) for row in found if row[0] in known]
 
     def expired(self, limit: int) -> list[Expired]:
         """Running instances whose lease has expired."""

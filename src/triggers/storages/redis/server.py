@@ -237,6 +237,8 @@ class RedisServer:
             return StorageError(
                 f"{where} does not let this user do what is needed; nothing was changed: {said}"
             )
+        if "WRONGTYPE" in said:
+            return StorageCorruptError(f"{where} has a key of another type than it should be: {said}")
         return StorageError(f"{where}: {said}")
 
     def _given_up(self, error: Exception, *, unanswered: bool) -> StorageError:

@@ -58,6 +58,7 @@ class RedisStorage:
 
     def __init__(self, url: str, *, clock: str = SERVER_CLOCK) -> None:
         self._store = RedisStore(RedisUrl.parse(url), clock)
+        self.problems = self._store.problems
         self._sweep = RedisSweep(self._store)
         self._reader = RedisReader(self._store, self._sweep)
 

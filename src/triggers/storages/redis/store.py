@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from triggers.exceptions import StorageCorruptError
+from triggers.health import Problems
 from triggers.storages.redis.keyspace import check_server, keyspace_lost, open_keyspace
 from triggers.storages.redis.lua import script
 from triggers.storages.redis.nodes import Command, call
@@ -52,7 +53,8 @@ class RedisStore:
         self.url = url
         self.server = RedisServer(url)
         self._clock = clock
-        self._rules: RuleCache[bytes] = RuleCache()
+        self.problems = Problems()
+        self._rules: RuleCache[bytes] = RuleCache(self.problems)
         self._stored: set[tuple[bytes, str]] = set()
         try:
             check_server(self.server)

@@ -8,16 +8,20 @@ share. If a node of a cluster is unavailable, the instances on the other nodes a
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from heapq import merge
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from triggers.exceptions import StorageCorruptError
+from triggers.health import DAMAGE, place_of, readable
 from triggers.storages.base import MAX_PAUSE, Backlog, Expired, Lease, ReadyInstance
 from triggers.storages.redis.keys import instance_of_member, instance_place, member_of_instance
 from triggers.storages.redis.store import Call
+from triggers.storages.rule_cache import place_of_rules
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
     from triggers.storages.redis.keys import PartitionKeys
     from triggers.storages.redis.nodes import Part
@@ -32,6 +36,9 @@ FEWEST: Final = 8
 EXPIRE_EVERY: Final = 60.0
 EXPIRE_AT_ONCE: Final = 20
 
+#: What a script returns instead of a digest or a fence if the session or the instance cannot be read.
+DAMAGED: Final = b"!"
+
 
 class RedisSweep:
     """Finds what a sweep has to do, in all partitions of a store."""
@@ -43,7 +50,8 @@ class RedisSweep:
     def due(self, limit: int, grace: int, *, include_recent: bool) -> list[ReadyInstance]:
         """Take instances to dispatch, those that have waited longest first."""
         until = self._store.until()
-        self._expire(until)
+        with readable(self._store.problems, "deletion of expired sessions"):
+            self._expire(until)
         ahead = MAX_PAUSE * grace if include_recent else 0
         shares = self._shares("out", ahead, limit, until)
         rest = (ahead, grace, MAX_PAUSE)
@@ -55,17 +63,52 @@ class RedisSweep:
             )
             for partition, share in shares
         ]
-        answers = self._store.run_all(calls, until) if calls else []
         found = [
             (float(when), partition, member, digest)
-            for (partition, _), answer in zip(shares, answers, strict=True)
-            for when, member, digest in _groups(answer, 3)
+            for (partition, _), answer in zip(shares, self._each(calls, until), strict=True)
+            for when, member, digest in _groups(answer or [], 3)
+            if not self._is_damaged(member, digest)
         ]
         found.sort(key=lambda one: one[0])
-        return [
-            ReadyInstance.by(self._store.rules(partition, digest, until), *instance_of_member(member))
-            for _, partition, member, digest in found
-        ]
+        return [due for _, *where in found for due in self._due(until, *where)]
+
+    def _due(
+        self, until: float, partition: PartitionKeys, member: bytes, digest: bytes
+    ) -> list[ReadyInstance]:
+        """An instance to dispatch; none if the rules that name its runner cannot be read."""
+        found: list[ReadyInstance] = []
+        with readable(self._store.problems, place_of_rules(digest)):
+            rules = self._store.rules(partition, digest, until)
+            found.append(ReadyInstance.by(rules, *instance_of_member(member)))
+        return found
+
+    def _is_damaged(self, member: bytes, mark: bytes) -> bool:
+        """Whether a script could not read what an entry of an index names. Reports it."""
+        if mark != DAMAGED:
+            return False
+        place = f"index entry {member.decode(errors='replace')!r}"
+        with suppress(*DAMAGE):
+            place = place_of(*instance_of_member(member))
+        error = StorageCorruptError("its session, or its state, is missing or cannot be read")
+        self._store.problems.report("unreadable", place, error, "it is skipped and tried again later")
+        return True
+
+    def _each(self, calls: Sequence[Call], until: float, *, partly: bool = False) -> list[Any]:
+        """The answers of scripts for several partitions, None for one with a key that cannot be read."""
+        if not calls:
+            return []
+        try:
+            return self._store.run_all(calls, until, partly=partly)
+        except StorageCorruptError:
+            return [self._one(one, until) for one in calls]
+
+    def _one(self, one: Call, until: float) -> Any:
+        problems, place = self._store.problems, f"partition {one.keys[0].decode(errors='replace')}"
+        if problems.is_paused(place):
+            return None
+        with readable(problems, place):
+            return self._store.run_all([one], until)[0]
+        return None
 
     def expired(self, limit: int) -> list[Expired]:
         """Running instances whose lease has expired."""
@@ -75,8 +118,12 @@ class RedisSweep:
             Call("lost", (partition.world, partition.lease), (share, partition.tag + b"s:"))
             for partition, share in shares
         ]
-        answers = self._store.run_all(calls, until) if calls else []
-        found = [one for answer in answers for one in _groups(answer, 4)]
+        found = [
+            one
+            for answer in self._each(calls, until)
+            for one in _groups(answer or [], 4)
+            if not self._is_damaged(one[1], one[2])
+        ]
         found.sort(key=lambda one: float(one[0]))
         return [
             Expired(*instance_of_member(member), int(fence), manager.decode())
@@ -93,7 +140,7 @@ class RedisSweep:
             calls = [
                 Call("peek", _index(partitions[n], kind), (kind, ahead, most)) for n, most in asked.items()
             ]
-            answers = self._store.run_all(calls, until, partly=True)
+            answers = self._each(calls, until, partly=True)
             times |= {n: list(map(float, answer or ())) for n, answer in zip(asked, answers, strict=True)}
             first = islice(merge(*([(when, n) for when in found] for n, found in times.items())), limit)
             counts = dict.fromkeys(times, 0)
@@ -119,7 +166,7 @@ class RedisSweep:
             Call("next", (partition.world, partition.out, partition.lease))
             for partition in self._store.keyspace.partitions
         ]
-        answers = self._store.run_all(calls, self._store.until(), partly=True)
+        answers = self._each(calls, self._store.until(), partly=True)
         return min((int(float(when)) for answer in answers for when in answer or () if when), default=None)
 
     def renew(self, leases: Collection[Lease], lease: int) -> set[Lease]:
@@ -162,7 +209,7 @@ class RedisSweep:
             )
             for partition in self._store.keyspace.partitions
         ]
-        answers = self._store.run_all(calls, until)
+        answers = filter(None, self._each(calls, until))
         return any(looked == EXPIRE_AT_ONCE for looked, _ in answers)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from triggers.core.columns import RECORD
 from triggers.core.exchange import Changes, Need, Slice
 from triggers.core.state import Counter, Latest, Session
+from triggers.health import Problems, readable
 from triggers.storages.base import (
     MAX_CONFLICTS,
     MAX_PAUSE,
@@ -27,13 +28,13 @@ from triggers.storages.base import (
     run_decision,
 )
 from triggers.storages.clock import wall_clock
-from triggers.storages.rule_cache import RuleCache
+from triggers.storages.rule_cache import RuleCache, place_of_rules
 from triggers.storages.sql import rows, statements
 from triggers.storages.sqlite.file import SqliteFile
 from triggers.storages.sqlite.joined import JoinedFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from triggers.core.exchange import Decision
     from triggers.core.rules import RuleSet
@@ -94,7 +95,8 @@ class SqliteStorage:
         file = SqliteFile.from_url(url, driver)
         self._file: SqliteFile | JoinedFile = file
         self._clock = clock
-        self._rules: RuleCache[int] = RuleCache()
+        self.problems = Problems()
+        self._rules: RuleCache[int] = RuleCache(self.problems)
         file.prepare()
 
     @classmethod
@@ -166,9 +168,17 @@ class SqliteStorage:
         with self._file.transaction() as run:
             found = run(SQL["due"], horizon).fetchall()
             for ref, *_, handovers in found:
-                pause = grace * min(2**handovers, MAX_PAUSE)
-                run(SQL["dispatched"], (now + pause, handovers + 1, ref))
-            return [ReadyInstance.by(self._read_rules(run, rules), *where) for _, *where, rules, _ in found]
+                times = handovers if isinstance(handovers, int) else 0  # it may be damaged
+                pause = grace * min(2**times, MAX_PAUSE)
+                run(SQL["dispatched"], (now + pause, times + 1, ref))
+            return [due for _, *where, rules, _ in found for due in self._due(run, rules, where)]
+
+    def _due(self, run: Run, rules: int, where: Sequence[Any]) -> list[ReadyInstance]:
+        """An instance to dispatch; none if the rules that name its runner cannot be read."""
+        found: list[ReadyInstance] = []
+        with readable(self.problems, place_of_rules(rules)):
+            found.append(ReadyInstance.by(self._read_rules(run, rules), *where))
+        return found
 
     def purge_logs(self, purge: Purge, *, after: int = 0, limit: int = 500) -> Purged:
         """Delete a batch of old records, or only their contexts.

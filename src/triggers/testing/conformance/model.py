@@ -398,9 +398,9 @@ class Model:
     def expire(self, name: str, *, fail_at_once: bool = False, known: bool = False) -> bool:
         """Count a crash of a running instance whose lease has expired, and schedule it again after a pause.
 
-        The first crashes are not charged, unless it is ``known`` that the instance caused them. Later ones are,
-        because the instance then runs alone. At ``max_crashes`` charged crashes, or at the first crash with
-        ``fail_at_once``, the instance fails instead.
+        The first crashes are not charged, unless it is ``known`` that the instance caused them. Later ones
+        are, because the instance then runs alone. At ``max_crashes`` charged crashes, or at the first crash
+        with ``fail_at_once``, the instance fails instead.
 
         Returns:
             False if the instance isn't running; then nothing has changed.

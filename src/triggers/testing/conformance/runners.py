@@ -354,7 +354,7 @@ class RunnerConformance:
         for number in range(3):
             session.fire("count")
             self.settle(triggers)
-            triggers.close(PATIENCE)
+            triggers.close(TIMEOUT)
             session.fire("count")
             SessionAssertions(session).assert_instance_scheduled(f"t_count#{2 * number + 1}")
             triggers.start()

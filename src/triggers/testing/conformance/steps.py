@@ -117,7 +117,7 @@ class Steps:
         crash_budget: int = 3,
         able: bool = True,
     ) -> Changes:
-        """Claim an instance, alone if it must be; if `able` is false, as a worker that does not have its task."""
+        """Claim an instance, alone if it must be; if `able` is false, as a worker without its task."""
         task, number = split_instance_name(name)
         terms = Terms(lease, crash_budget) if able else None
 

@@ -12,14 +12,14 @@
 --      4 the first pause
 --      5 how many times the first pause the longest pause is
 --      6 the prefix of the keys of sessions
--- Returns time, member and digest of the session's rules for each instance.
+-- Returns time, member and digest of the session's rules for each instance. The digest for one that cannot be read is
+-- '!', and it is not due again before the longest pause.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'GONE' end
 local now, most = @clock@, tonumber(ARGV[2])
 local till = string.format('%.0f', now + ARGV[3])
 redis.call('HLEN', KEYS[4])  -- fails before anything is written if it has a wrong type
-@named@
-local found, stale, offset = {}, {}, 0
+local found, stale, damaged, offset = {}, {}, {}, 0
 while #found < most do
   local page = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', till, 'WITHSCORES', 'LIMIT', offset, most)
   for n = 1, #page, 2 do
@@ -27,10 +27,13 @@ while #found < most do
     local later = ARGV[3] ~= '0' and redis.call('ZSCORE', KEYS[3], member)
     if #found < most and not (later and tonumber(later) > now) then
       local uid, name = string.match(member, '^([^|]*)|(.*)$')
-      local kept = named('HMGET', ARGV[6] .. uid, 'H' .. name, 'r')
-      local before, handovers, after =
-        string.match(kept[1] or '', '^(%d+ scheduled %d+ %S+ %S+) %S+ (%d+) (.*)$')
-      if before then
+      local kept = redis.pcall('HMGET', ARGV[6] .. (uid or ''), 'H' .. (name or ''), 'r')
+      local state = not kept.err and kept[1] or ''
+      local before, handovers, after = string.match(state, '^(%d+ scheduled %d+ %S+ %S+) %S+ (%d+) (.*)$')
+      if kept.err or (state ~= '' and not before and not string.match(state, '^%d+ %l+ %d+ '))
+        or string.match(state, '^%d+ scheduled ') and not before then
+        damaged[#damaged + 1] = {page[n + 1], member}
+      elseif before then
         found[#found + 1] = {page[n + 1], member, kept[2], ARGV[6] .. uid, 'H' .. name, before, handovers, after}
       else
         stale[#stale + 1] = member
@@ -43,6 +46,12 @@ end
 
 for _, member in ipairs(stale) do redis.call('ZREM', KEYS[2], member) end
 local taken = {}
+for _, one in ipairs(damaged) do
+  redis.call('ZADD', KEYS[2], string.format('%.0f', now + ARGV[4] * ARGV[5]), one[2])
+  taken[#taken + 1] = one[1]
+  taken[#taken + 1] = one[2]
+  taken[#taken + 1] = '!'
+end
 for _, one in ipairs(found) do
   local again = string.format('%.0f', now + ARGV[4] * math.min(2 ^ math.min(one[7], 32), ARGV[5]))
   redis.call('HSET', one[4], one[5],
