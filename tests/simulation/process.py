@@ -119,11 +119,15 @@ class WatchedStorage:
             changes = self._storage.commit(uid, replace(decision, begin=watched), timeout)
         except InjectedCrash:
             if self._is_after_commit:
-                self._world.ledger.note(*made[0])
+                self._note(*made[0])
             raise
-        self._world.ledger.note(*made[0])
+        self._note(*made[0])
         self._between()
         return changes
+
+    def _note(self, *made: Any) -> None:
+        with self._world.watching():
+            self._world.ledger.note(*made)
 
     @property
     def _is_after_commit(self) -> bool:
@@ -140,7 +144,8 @@ class WatchedStorage:
             if self._is_after_commit:
                 self._world.ledger.renew(leases, until)
             raise
-        assert lost == set(leases) - self._world.ledger.renew(leases, until)
+        with self._world.watching():
+            assert lost == set(leases) - self._world.ledger.renew(leases, until)
         self._between()
         return lost
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter, defaultdict
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,7 +29,7 @@ from triggers.testing.clock import VirtualClock
 from triggers.testing.faults import InjectedCrash
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from triggers.storages.base import ReadyInstance, Storage
     from triggers.testing.faults import Faults
@@ -126,6 +127,7 @@ class World:
         self.tries: Counter[Fire] = Counter()
         self._ground = ground
         self._births = 0
+        self.broken: AssertionError | None = None
         self._depth = 0
         self._resting = True
 
@@ -188,13 +190,25 @@ class World:
         name = self.dice.choices([*WEIGHTS], [*WEIGHTS.values()])[0]
         self.note(name)
         try:
-            said = getattr(self, name)()
+            with self.watching():
+                said = getattr(self, name)()
         except InjectedCrash as crash:
             said = f"died: {crash}"
         except StorageError as error:
             said = f"failed: {error}"
         self.note(f"{name}: {said}")
+        if self.broken is not None:
+            raise self.broken
         self._bury()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Remember that an invariant is broken, also where the library survives the error that says so."""
+        try:
+            yield
+        except AssertionError as error:
+            self.broken = self.broken or error
+            raise
 
     def note(self, what: str) -> None:
         """Add a line to the trace."""

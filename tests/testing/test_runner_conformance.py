@@ -50,7 +50,10 @@ class Undead(ThreadsRunner):
 
 class Childless(ThreadsRunner):
     def after_fork(self):
-        hasattr(self, "_threads") or super().after_fork()
+        if hasattr(self, "_threads"):
+            self._closed = True
+        else:
+            super().after_fork()
 
 
 class Stubborn(ThreadsRunner):

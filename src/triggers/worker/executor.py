@@ -162,7 +162,8 @@ class Executor:
             changes = self._claim(*where, decisions.labelled(name, delivery.label))
         except (*DAMAGE, StorageCorruptError) as error:
             raise _UnreadableError(error) from error
-        self.problems.resolve(place_of(*where))
+        if self.problems:
+            self.problems.resolve(place_of(*where))
         if changes.claimed is not None:
             run = RunningAttempt(self, changes, changes.claimed, before, delivery)
             ticket.is_over = run.held.is_over

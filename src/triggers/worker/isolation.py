@@ -167,7 +167,7 @@ class Isolation:
             if left <= 0 or is_cancelled():
                 return False
             self._changed.wait(left)
-        return not is_cancelled()
+        return True
 
 
 #: What holds for the whole process.

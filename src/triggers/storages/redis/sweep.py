@@ -106,9 +106,10 @@ class RedisSweep:
         problems, place = self._store.problems, f"partition {one.keys[0].decode(errors='replace')}"
         if problems.is_paused(place):
             return None
+        answers: list[Any] = [None]
         with readable(problems, place):
-            return self._store.run_all([one], until)[0]
-        return None
+            answers = self._store.run_all([one], until)
+        return answers[0]
 
     def expired(self, limit: int) -> list[Expired]:
         """Running instances whose lease has expired."""
