@@ -201,7 +201,7 @@ def test_a_heartbeat_whose_thread_dies_is_started_again(app, storage, begun, go)
 
     class Deadly(logging.Handler):
         def emit(self, record):
-            deadly.append(threading.current_thread().ident)
+            deadly.append(threading.current_thread())
             raise SystemExit
 
     deadly = []
@@ -216,6 +216,8 @@ def test_a_heartbeat_whose_thread_dies_is_started_again(app, storage, begun, go)
         wait_for("the death of the second thread", lambda: len(set(deadly)) == 2)
         storage.on_renew = lambda: None
         log.removeHandler(handler)
+        for thread in set(deadly):
+            thread.join(60)
         renewed(storage)
     finally:
         log.removeHandler(handler)

@@ -122,7 +122,10 @@ def test_a_thread_that_dies_is_replaced(monkeypatch):
     pool.start(work)
     follow = pool._follow
 
+    dead = []
+
     def die(hint):
+        dead.append(threading.current_thread())
         follow(hint)
         raise SystemExit
 
@@ -130,5 +133,6 @@ def test_a_thread_that_dies_is_replaced(monkeypatch):
     for number in range(3):
         pool.submit(ReadyInstance("s", "t", number))
         assert work.ran.acquire(timeout=60)
-        wait_for("the death", lambda: not pool.threads)
+        dead[-1].join(60)
+        assert not pool.threads
     assert pool.close(60)
