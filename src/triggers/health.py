@@ -1,6 +1,6 @@
-"""What is wrong in this process, kept for whoever asks: each problem once, with its place, until it is over.
+"""The problems of this process. Each is kept once, with its place, until it is resolved.
 
-A problem is logged when it begins and when it is over, however often it happens in between.
+A problem is logged when it begins and when it is resolved, however often it happens in between.
 """
 
 from __future__ import annotations

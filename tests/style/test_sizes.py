@@ -28,6 +28,7 @@ LONGER = {
     "src/triggers/storages/postgres/statements.sql": "Every statement of the storage, each with its reason.",
     "src/triggers/storages/sqlite/storage.py": "Every method of the storage contract, each with its statement.",
     "src/triggers/storages/sqlite/file.py": "To split: drivers and their defects, and connections with transactions.",
+    "src/triggers/testing/conformance/claims.py": "One suite: the promises about claims, in the order of the contract.",
     "src/triggers/testing/conformance/commits.py": "One suite: the promises about commits, in the order of the contract.",
     "src/triggers/testing/conformance/machine.py": "One state machine for Hypothesis, with a rule for each step of the protocol.",
     "src/triggers/testing/conformance/model.py": "The reference model, which must be readable from top to bottom.",

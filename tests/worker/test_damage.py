@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import time
 from datetime import timedelta
@@ -244,9 +245,11 @@ def test_a_manager_whose_import_raises_stops_nobody_else(tmp_path, tasks, monkey
         app._executor._claim(uid, "t", 0)
     time.sleep(0.4)
     entry = _Entry(plugins.MANAGERS, "strange", error)
-    real = plugins.entry_points
+    real = importlib.metadata.entry_points
     monkeypatch.setattr(
-        plugins, "entry_points", lambda group: [*real(group=group), *[entry] * (group == entry.group)]
+        importlib.metadata,
+        "entry_points",
+        lambda group: [*real(group=group), *[entry] * (group == entry.group)],
     )
     plugins.names.cache_clear()
     with Triggers(url, runner=ThreadsRunner(1), registry=tasks, **QUICK) as app:
@@ -262,9 +265,11 @@ def test_a_manager_whose_import_raises_stops_nobody_else(tmp_path, tasks, monkey
 def test_a_runner_that_cannot_be_loaded_stops_nobody_else(tasks, monkeypatch, caplog):
     """What wants it stays scheduled, and that is said once; what other runners run goes on."""
     entry = _Entry(plugins.RUNNERS, "strange", RuntimeError("broken"))
-    real = plugins.entry_points
+    real = importlib.metadata.entry_points
     monkeypatch.setattr(
-        plugins, "entry_points", lambda group: [*real(group=group), *[entry] * (group == entry.group)]
+        importlib.metadata,
+        "entry_points",
+        lambda group: [*real(group=group), *[entry] * (group == entry.group)],
     )
     plugins.names.cache_clear()
     with Triggers("memory://", runner=ThreadsRunner(1), registry=tasks, **QUICK) as app:

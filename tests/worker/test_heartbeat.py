@@ -165,7 +165,7 @@ def test_whatever_failing_a_late_task_raises_the_others_are_renewed(app, storage
 
     release(app, "healthy", "healthy")
     assert begun.acquire(timeout=60)
-    monkeypatch.setattr("triggers.worker.executor._Run._time_out", fail)
+    monkeypatch.setattr("triggers.worker.executor.RunningAttempt._time_out", fail)
     release(app, "s", "late")
     wait_for("the error", lambda: any("timeout" not in one.place for one in app.health().problems))
     (problem,) = app.health().problems
@@ -250,7 +250,7 @@ def test_a_claim_that_nobody_can_renew_is_released(app, begun, go, monkeypatch):
     ready = monkeypatch.setattr(app._executor.heartbeat, "is_ready", lambda: True)
     assert ready is None
     healthy = release(app, "healthy", "healthy")
-    wait_for("a release", lambda: any(remark == "let go by its worker" for *_, remark in healthy().history))
+    wait_for("a release", lambda: any(remark == "released by its worker" for *_, remark in healthy().history))
     shortage.over = True
     assert begun.acquire(timeout=60)
     go.set()

@@ -13,7 +13,7 @@ import pytest
 from tests.crash.processes import KILLED, begin
 from tests.crash.world import World
 from triggers.core import decisions
-from triggers.core.decisions import rescue
+from triggers.core.decisions import attempt, rescue
 from triggers.runners.threads import ThreadsRunner
 from triggers.task import task
 from triggers.worker.isolation import Isolation
@@ -136,7 +136,8 @@ def test_several_poisonous_tasks_end_no_more_processes_than_each_of_them_may(tmp
 
 
 def everybody_is_charged(patch):
-    patch.setattr(rescue, "is_alone", lambda _: True)
+    for module in (attempt, rescue):
+        patch.setattr(module, "is_alone", lambda _: True)
 
 
 def suspects_run_beside_others(patch):
