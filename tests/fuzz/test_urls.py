@@ -29,7 +29,7 @@ JUNK = (
     "sqlite:///%ff.db", "sqlite:///\ud800.db", "sqlite:///%ed%a0%80.db", "sqlite:///" + "x" * 300,
     "sqlite:///" + "x/" * 5_000, "sqlite:///a.db#b", "sqlite:///a b.db", "sqlite:///%2e%2e%2f",
     "sqlite:///a.db\n", "memory", "memory:", "memory://x", "memory:///?a=b", "mysql://a",
-    "postgresql://u:secret@h/db", "redis://:secret@h", "memroy://", "http://[", "http://[::1",
+    "postgresql://u:secret@h/db", "redis://:secret@h?timeout=0.1", "memroy://", "http://[", "http://[::1",
     "sqlite://[", "sqlite://[::1]/a", "a b://c", "é://a", "\0://a", "\ud800://", "-://a", "1://a",
     "x" * 100_000 + "://a",
 )
@@ -73,7 +73,7 @@ def test_any_url_at_all_opens_a_storage_or_is_refused(tmp_path_factory, path, qu
             opened(f"sqlite:///{path}?{query}")
 
 
-@pytest.mark.parametrize("url", ["postgresql://user:hunter2@host/db", "redis://:hunter2@host"])
+@pytest.mark.parametrize("url", ["postgresql://user:hunter2@host/db", "redis://:hunter2@host?timeout=0.1"])
 def test_a_refusal_tells_no_password(url):
     """What stands before the @ of a URL stays out of messages and logs."""
     with pytest.raises((PluginError, StorageError)) as caught:

@@ -188,7 +188,7 @@ def test_at_the_end_of_a_process_there_is_a_moment(tmp_path):
     program = """
 import sys
 from contextlib import contextmanager
-from triggers.runners.sender import Courier
+from triggers.runners.sender import BackgroundSender
 
 @contextmanager
 def connect():
@@ -199,7 +199,7 @@ def nowhere():
     raise ConnectionError
     yield
 
-lasting, lost = Courier("a to b", connect), Courier("a to c", nowhere)
+lasting, lost = BackgroundSender("a to b", connect), BackgroundSender("a to c", nowhere)
 lasting.submit("delivered")
 lost.submit("not delivered")
 """
