@@ -95,12 +95,17 @@ def shop(request):
 
 
 def on(change, uid="shop"):
-    """The change, made by a new storage that has cached nothing."""
+    """The change, made by a new storage that has cached nothing.
+
+    A sweep reports what it cannot read, and skips it; here that is raised as an error, too.
+    """
 
     def change_with(shop):
         storage = RedisStorage(shop.place.url, clock=shop.steps.storage._store._clock)
         try:
             change(Steps(storage, uid, POLICY), shop)
+            if problems := storage.problems.list():
+                raise StorageCorruptError("\n".join(problem.error for problem in problems))
         finally:
             storage.close()
 
@@ -164,6 +169,10 @@ CHANGES = {
 }
 
 
+#: The kinds of keys that only the deletion of expired sessions writes.
+EXPIRY = {"ended", "uids", "logged"}
+
+
 def touched(shop, change):
     """All keys that exist, and those that the change uses."""
     asked = set()
@@ -182,11 +191,11 @@ def touched(shop, change):
 
 
 def refusal(shop, change):
-    """The error of the change, or None."""
+    """The message of the change's error, or None."""
     try:
         change(shop)
     except StorageCorruptError as error:
-        return error
+        return str(error)
     return None
 
 
@@ -204,10 +213,13 @@ def test_a_key_of_a_wrong_type_is_named_and_nothing_is_changed(shop, name):
         if error is None:
             assert shop.client.lrange(key, 0, -1) == [b"somebody else's"], kind
             continue
-        said = f"key {re.escape(key.decode())} is a list and must be a (string|hash|set|zset)"
-        assert re.search(f"{said}; .*nothing was changed in its partition: find that program", str(error))
-        assert shop.partition_of(key) == before, kind
         named.add(kind)
+        if "its session, or its state, is missing or cannot be read" in error:
+            continue  # a sweep skips the instance, and takes it again after a pause
+        said = f"key {re.escape(key.decode())} is a list and must be a (string|hash|set|zset)"
+        assert re.search(f"{said}; .*nothing was changed in its partition: find that program", error)
+        # A sweep also deletes expired sessions. If it cannot, it goes on with what is due.
+        assert name == "what is due" and kind in EXPIRY or shop.partition_of(key) == before, kind
     shop.put_back()
     assert named == set(expected.split())
 
@@ -246,7 +258,7 @@ def test_without_the_read_something_is_changed(shop, name, monkeypatch):
     (key,) = (key for key in sorted(shop.keys()) if key.endswith(f"}}:{kind}".encode()))
     shop.spoil(key)
     before = shop.partition_of(key)
-    assert refusal(shop, CHANGES[change][0]) is not None
+    refusal(shop, CHANGES[change][0])  # none if a sweep tries again, and finds nothing left to do
     assert shop.partition_of(key) != before
 
 

@@ -281,7 +281,7 @@ class Claims(StorageFixtures):
     def test_an_outage_that_outlasts_a_lease_is_not_charged(
         self, place: StorageSandbox, pages: Steps
     ) -> None:
-        """Promise 10: an instance that runs alone goes on, uncharged, if its worker shows in time that it lives."""
+        """Promise 10: an instance that runs alone is not charged if its worker shows in time that it is alive."""
         for _ in range(SUSPECTED_AT):
             lost = pages.start("t_page#0")
             place.advance(timedelta(microseconds=LEASE + 1))
