@@ -219,7 +219,7 @@ def test_a_key_of_a_wrong_type_is_named_and_nothing_is_changed(shop, name):
         said = f"key {re.escape(key.decode())} is a list and must be a (string|hash|set|zset)"
         assert re.search(f"{said}; .*nothing was changed in its partition: find that program", error)
         # A sweep also deletes expired sessions. If it cannot, it goes on with what is due.
-        assert name == "what is due" and kind in EXPIRY or shop.partition_of(key) == before, kind
+        assert (name == "what is due" and kind in EXPIRY) or shop.partition_of(key) == before, kind
     shop.put_back()
     assert named == set(expected.split())
 
