@@ -9,7 +9,7 @@ import pytest
 from tests.style.sources import PACKAGE, ROOT
 
 _, _, _TABLE = (ROOT / "CONTRIBUTING.md").read_text("utf-8").partition("## Where does my line go?\n\n")
-_ROWS = _TABLE.partition("\n\n")[0].splitlines()[2:]
+_ROWS = [line for line in _TABLE.partition("\n## ")[0].splitlines() if line.startswith("| ")][2:]
 
 #: The files and folders in the last column.
 NAMED = sorted({name for row in _ROWS for name in re.findall(r"`([\w./]+)`", row.rsplit("|", 2)[1])})
