@@ -99,13 +99,12 @@ def _same_statements(folder: str, setting: str) -> Callable[[], None]:
 
 
 def _record(triggers: Triggers, trace: list[tuple[str, tuple[Any, ...]]]) -> None:
-    """Let the connection of this thread write down what it runs."""
+    """Let the connection write down what it runs."""
     file: SqliteFile = triggers.storage._file  # type: ignore[attr-defined]
-    mine = file._mine
-    connection = mine.local.connection
-    while isinstance(connection, _Recorder):
-        connection = connection.connection
-    mine.local.connection = _Recorder(connection, trace)
+    (link,) = file._pool.connections
+    while isinstance(link.connection, _Recorder):
+        link.connection = link.connection.connection
+    link.connection = _Recorder(link.connection, trace)
 
 
 class _Recorder:

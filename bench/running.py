@@ -61,7 +61,17 @@ def _timed_commits(triggers: Triggers) -> Callable[[], float]:
         with lock:
             spent[0] += seconds
 
-    file._open = lambda: _Timed(open_connection(), add)
+    def open_timed(until: float, keep: Callable[[Any], None]) -> None:
+        opened: list[Any] = []
+
+        def keep_both(link: Any) -> None:
+            opened.append(link)
+            keep(link)
+
+        open_connection(until, keep_both)
+        opened[0].connection = _Timed(opened[0].connection, add)
+
+    file._open = open_timed
     file.close()  # so that every connection is a timed one
     return lambda: spent[0]
 

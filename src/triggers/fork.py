@@ -1,12 +1,16 @@
 """What a forked process must not go on with: locks that another thread held, threads that are not there.
 
-Whatever has such things is renewed in the child, before the child has a second thread that could see it.
+Before a fork, whatever a child must not inherit is closed (:func:`close_before_fork`). After it, in the
+child, before that has a second thread, whatever has locks and threads begins anew
+(:func:`reset_after_fork`).
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
+from contextlib import suppress
 from typing import Protocol
 from weakref import WeakSet
 
@@ -19,7 +23,20 @@ class ForkAware(Protocol):
         ...
 
 
+class Closing(ForkAware, Protocol):
+    """Something that is closed before a fork."""
+
+    def before_fork(self, until: float) -> None:
+        """Close what a child must not inherit; wait for other threads until that monotonic time."""
+        ...
+
+    def after_fork_in_parent(self) -> None:
+        """Open again what is needed."""
+        ...
+
+
 _things: WeakSet[ForkAware] = WeakSet()
+_closing: WeakSet[Closing] = WeakSet()
 
 
 def reset_after_fork(thing: ForkAware) -> None:
@@ -27,58 +44,74 @@ def reset_after_fork(thing: ForkAware) -> None:
     _things.add(thing)
 
 
+def close_before_fork(thing: Closing) -> None:
+    """Call the thing's `before_fork` before every fork, too."""
+    reset_after_fork(thing)
+    _closing.add(thing)
+
+
 #: A fork waits at most so long for what is going on in other threads, in seconds.
-WAIT = 1.0
+WAIT = 10.0
+
+#: How often it looks, in seconds.
+LOOK = 0.001
 
 
 class ForkGuard:
-    """Work in the middle of which the process is not forked: ``with unforked:``.
+    """The moment of a fork: one at a time in a process.
 
-    A library in C may keep in memory which locks its connections have. A child that inherits that
-    from the middle of another thread's transaction believes for ever that it holds those locks itself.
+    Whether everything was closed is not concluded from this: the child looks. So a hook that an exception
+    ends, as Python lets happen, costs the child its use of the file, and never loses anything.
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._active = 0
-        self._forking = False
-
-    def __enter__(self) -> None:
-        with self._changed:
-            if self._forking:
-                self._changed.wait_for(lambda: not self._forking, WAIT)
-            self._active += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._changed:
-            self._active -= 1
-            if self._forking:
-                self._changed.notify_all()
+        self._pid = os.getpid()
+        self._turn: dict[str, int] = {}
+        self._until = 0.0
 
     def before_fork(self) -> None:
-        """Let nothing begin, and wait for what has begun, though not for ever."""
-        with self._changed:
-            self._forking = True
-            self._changed.wait_for(lambda: not self._active, WAIT)
+        """Close what is to be closed, and wait for what is in use, though not for ever."""
+        me = threading.get_ident()
+        while self._turn.setdefault("", me) != me and time.monotonic() < self._until:
+            time.sleep(LOOK)
+        self._turn[""] = me
+        self._until = time.monotonic() + WAIT
+        for _ in range(
+            2
+        ):  # once more, to look: what one of them has found open, another may have closed later
+            for thing in _all(_closing):
+                thing.before_fork(self._until)
 
     def after_in_parent(self) -> None:
         """Go on."""
-        with self._changed:
-            self._forking = False
-            self._changed.notify_all()
+        for thing in _all(_closing):
+            thing.after_fork_in_parent()
+        self._turn.pop("", None)
+
+    def look(self) -> None:
+        """Begin anew in a child that nobody has told that it is one."""
+        if os.getpid() != self._pid:
+            renew()
 
 
 #: What holds for the whole process.
 unforked = ForkGuard()
 
 
-def _renew() -> None:
-    unforked.__init__()  # type: ignore[misc]  # its lock may be another thread's, which is not here
-    for thing in list(_things):
+def renew() -> None:
+    """Begin anew in a child."""
+    unforked.__init__()  # type: ignore[misc]  # everybody has a reference to this very one
+    for thing in _all(_things):
         thing.after_fork()
+
+
+def _all(things: WeakSet[ForkAware] | WeakSet[Closing]) -> list[Closing]:
+    while True:
+        with suppress(RuntimeError):  # another thread has added one meanwhile
+            return list(things)  # type: ignore[arg-type]
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=unforked.before_fork, after_in_parent=unforked.after_in_parent, after_in_child=_renew
+        before=unforked.before_fork, after_in_parent=unforked.after_in_parent, after_in_child=renew
     )

@@ -358,7 +358,6 @@ def test_a_fork_in_the_middle_of_anything_leaves_no_lock_behind(world, act):
             app._executor.heartbeat._wake,
             app._sweeper._look._cond,
             pool._changed,
-            app.storage._file._mine.lock,
         )
         held, forked = threading.Event(), threading.Event()
 

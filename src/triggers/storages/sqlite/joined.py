@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from triggers.core.values import type_name
 from triggers.exceptions import StorageBusyError, StorageError
 from triggers.storages.joining.transaction import AsyncConnection
-from triggers.storages.sqlite.file import Run
+from triggers.storages.sqlite.file import Link, Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -62,18 +62,22 @@ class JoinedFile:
             StorageError: nothing was changed. The transaction can continue unless the message says otherwise.
         """
         with self._errors(), self._open() as run:
-            run("SAVEPOINT triggers")
             try:
+                run("SAVEPOINT triggers")  # within the `try`: an interrupt may come right after it
                 run(LOCK)  # this can be another transaction than the one at the beginning of the block
                 self._file.check_schema_version(run)
                 yield run
             except BaseException as error:
-                if not self.is_in_transaction:
+                if not self.is_in_transaction and isinstance(error, Exception):
                     message = f"{error}: SQLite has rolled your whole transaction back; run it again"
                     raise StorageError(message) from error
-                run("ROLLBACK TO triggers")
-                run("RELEASE triggers")
+                self._undo(run)
                 raise
+            run("RELEASE triggers")
+
+    def _undo(self, run: Run) -> None:
+        with suppress(self._file.driver.OperationalError):  # there may be no savepoint yet
+            run("ROLLBACK TO triggers")
             run("RELEASE triggers")
 
     @contextmanager
@@ -115,7 +119,7 @@ class JoinedFile:
         given = self._connection.text_factory
         self._connection.text_factory = str
         try:
-            yield Run(_Plain(self._connection, self._file.driver))
+            yield Run(Link(_Plain(self._connection, self._file.driver)))
         finally:
             self._connection.text_factory = given
 
