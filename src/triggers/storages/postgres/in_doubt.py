@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 from triggers.storages.postgres.connection import LostError, ServerError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from triggers.core.exchange import Changes
     from triggers.storages.postgres.connection import PipelineConnection
     from triggers.storages.postgres.decide import PlannedCommit
@@ -65,3 +67,19 @@ def _is_stored(wire: PipelineConnection, until: float, changes: Changes) -> bool
     asked = (head.ref, first, head.uid if changes.writes_head else None, head.modified_at, task, number)
     ((fired, changed),) = wire([("evidence", asked)], until)[0]
     return bool(fired) if first is not None else changed or None
+
+
+def add_outcome(
+    error: BaseException, was_committed: Callable[[InDoubtError, float], bool], in_doubt: InDoubtError
+) -> None:
+    """Add a note to an exception that interrupted a commit: whether the commit happened, if this is known."""
+    uid = in_doubt.decided.changes.session.uid
+    try:
+        outcome = "" if was_committed(in_doubt, 0) else "not "
+    except Exception:  # noqa: BLE001 - the interrupt is what is raised
+        error.add_note(
+            f"It is unknown whether the commit to session {uid!r} was stored: look at the session before you "
+            f"repeat it."
+        )
+    else:
+        error.add_note(f"The commit to session {uid!r} was {outcome}stored.")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from triggers.exceptions import StorageBusyError, StorageCorruptError, StorageError, StorageFullError
 from triggers.fork import reset_after_fork
 from triggers.storages.base import ConflictError
+from triggers.storages.checkout import Checkout, Checkouts
 from triggers.storages.postgres.connection import LostError, PipelineConnection, ServerError
 
 if TYPE_CHECKING:
@@ -82,17 +83,21 @@ class Pool:
         reset_after_fork(self)
 
     def _begin(self) -> None:
-        self._lock = threading.Lock()
-        self._room = threading.Semaphore(self.url.pool_size)
-        self._idle: list[PipelineConnection] = []
-        self._generation = object()
+        self._checkouts: Checkouts[PipelineConnection] = Checkouts(
+            self.url.pool_size, partial(_clean, self.url.timeout), PipelineConnection.close
+        )
 
     # A child must leave its parent's connections alone: to say good-bye on one would end the parent's.
     def after_fork(self) -> None:
         """Open connections of its own when they are needed."""
-        inherited.append(self._idle)
+        inherited.append(self._checkouts.connections)
         self._begin()
 
+    @property
+    def _idle(self) -> list[PipelineConnection]:
+        return self._checkouts.idle
+
+    # As with SQLite, an interrupt anywhere in here leaves nothing behind: see triggers.storages.checkout.
     @contextmanager
     def wire(self, until: float) -> Iterator[PipelineConnection]:
         """A connection, in no transaction; whatever was left open in it is rolled back.
@@ -101,21 +106,21 @@ class Pool:
             StorageBusyError: all are in use until then.
             LostError: a new one cannot be made.
         """
-        room, generation = self._room, self._generation
-        if not room.acquire(timeout=max(until - time.monotonic(), 0)):
-            message = (
-                f"all {self.url.pool_size} connections to {self.url.shown} stayed in use; nothing was "
-                f"changed: raise pool_size in the URL, or use fewer threads"
-            )
-            raise StorageBusyError(message)
+        user, checkouts = Checkout(), self._checkouts
         try:
-            wire = self._take(until)
             try:
+                wire = checkouts.check_out(user, until, partial(self._open_initialized, until))
+                if wire is None:
+                    message = (
+                        f"all {self.url.pool_size} connections to {self.url.shown} stayed in use; nothing "
+                        f"was changed: raise pool_size in the URL, or use fewer threads"
+                    )
+                    raise StorageBusyError(message)
                 yield wire
             finally:
-                self._give_back(wire, generation)
+                checkouts.check_in(user)
         finally:
-            room.release()
+            checkouts.check_in(user)  # once more: an interrupt may have struck within the first
 
     def open(self, until: float) -> PipelineConnection:
         """A new connection that nobody has greeted, and which is not lent to others."""
@@ -124,32 +129,16 @@ class Pool:
 
     def forget(self) -> None:
         """Close those that nobody uses; those in use are closed when they come back."""
-        with self._lock:
-            idle, self._idle, self._generation = self._idle, [], object()
-        for wire in idle:
-            wire.close()
+        self._checkouts.close()
 
-    def _take(self, until: float) -> PipelineConnection:
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
+    def _open_initialized(self, until: float, keep: Callable[[PipelineConnection], None]) -> None:
         wire = self.open(until)
+        keep(wire)
         try:
             self._initialize(wire, until)
         except BaseException:
             wire.close()
             raise
-        return wire
-
-    def _give_back(self, wire: PipelineConnection, generation: object) -> None:
-        if wire.is_in_transaction:
-            with suppress(LostError, ServerError):
-                wire([("rollback", ())], time.monotonic() + self.url.timeout)
-        with self._lock:
-            if wire.is_idle and generation is self._generation:
-                self._idle.append(wire)
-                return
-        wire.close()
 
     def with_retries(self, work: Callable[[PipelineConnection, float], T], timeout: float | None = None) -> T:
         """Do the work on a connection; once more, and again, after what another try may cure.
@@ -177,6 +166,14 @@ class Pool:
                     raise translated(error, self.url, wait) from None
                 time.sleep(min(left, pause * random.uniform(0.5, 1)))  # noqa: S311 - no secret
                 pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _clean(timeout: float, wire: PipelineConnection) -> bool:
+    """End whatever was left open; returns whether the connection can be used again."""
+    if wire.is_in_transaction:
+        with suppress(LostError, ServerError):
+            wire([("rollback", ())], time.monotonic() + timeout)
+    return wire.is_idle and bool(wire.incarnation)
 
 
 #: What processes inherited and must neither use nor close.

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from triggers.core.exchange import NeedsSession
 from triggers.core.state import Counter
-from triggers.exceptions import StorageError
+from triggers.exceptions import StorageError, TriggersError
 from triggers.health import Problems
 from triggers.storages.base import (
     MAX_CONFLICTS,
@@ -38,9 +38,9 @@ from triggers.storages.base import (
     ReadyInstance,
 )
 from triggers.storages.postgres import schema as postgres_schema
-from triggers.storages.postgres.connection import LostError
+from triggers.storages.postgres.connection import LostError, ServerError
 from triggers.storages.postgres.decide import DecisionRunner
-from triggers.storages.postgres.in_doubt import InDoubtError, commit_outcome
+from triggers.storages.postgres.in_doubt import InDoubtError, add_outcome, commit_outcome
 from triggers.storages.postgres.joined import JoinedPool
 from triggers.storages.postgres.pool import Pool
 from triggers.storages.postgres.records import escaped, record_from_row
@@ -193,6 +193,11 @@ class PostgresStorage:
         except LostError as lost:
             if lost.answered < len(steps):
                 raise InDoubtError(wire.incarnation, decided) from None
+        except (ServerError, TriggersError):
+            raise
+        except BaseException as error:  # an interrupt: the server can have committed, or still commit
+            add_outcome(error, self._was_committed, InDoubtError(wire.incarnation, decided))
+            raise
         return decided.changes
 
     def _was_committed(self, in_doubt: InDoubtError, timeout: float | None) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from triggers.core.exchange import Changes, Slice
 from triggers.core.rules import NO_RULES
+from triggers.exceptions import TriggersError
 from triggers.storages.base import ConflictError, run_decision
 from triggers.storages.redis import rows
 from triggers.storages.redis.changes import ANY, CommitArguments
@@ -31,6 +32,9 @@ QUEUE_TTL: Final = 250
 #: For how long a commit whose answer was lost is sent again, in seconds. commit.lua remembers its id for 900
 #: seconds.
 RESENT: Final = 600.0
+
+#: How long to ask, after an interrupt, whether the commit was stored, in seconds.
+OUTCOME_TIMEOUT: Final = 5.0
 
 #: The first pause before a waiting commit checks whether it is next, and the longest wait, in seconds.
 LOOK: Final = 0.001
@@ -189,8 +193,28 @@ class CommitAttempt:
         )
         # The script remembers the id of this commit for longer than the commit is sent again.
         until = min(self._until, time.monotonic() + RESENT)
-        said: bytes = self._store.run("commit", places, parts, until)
+        said: bytes
+        try:
+            said = self._store.run("commit", places, parts, until)
+        except TriggersError:
+            raise
+        except (
+            BaseException
+        ) as error:  # an interrupt: the server can have stored the commit, or still store it
+            error.add_note(self._outcome(places, parts, until))
+            raise
         return said
+
+    def _outcome(self, places: tuple[bytes, ...], parts: list[Any], until: float) -> str:
+        """Send an interrupted commit again, which stores it at most once; returns what happened to it."""
+        try:
+            said = self._store.run("commit", places, parts, min(until, time.monotonic() + OUTCOME_TIMEOUT))
+        except Exception:  # noqa: BLE001 - the interrupt is what is raised
+            return (
+                f"It is unknown whether the commit to session {self._uid!r} was stored: look at the session "
+                f"before you repeat it."
+            )
+        return f"The commit to session {self._uid!r} was {'not ' if said == b'CHANGED' else ''}stored."
 
 
 def load_head(store: RedisStore, uid: str, until: float, asking: tuple[bytes, int] | None = None) -> Head:

@@ -190,10 +190,6 @@ class Node:
         for connection in free:
             connection.disconnect()
 
-    def __del__(self) -> None:
-        """A storage that nobody has any more leaves no socket open."""
-        self.close()
-
 
 def _give_up(connection: Any, error: BaseException) -> None:
     connection.disconnect()  # half an answer may be on its way
