@@ -504,6 +504,36 @@ def test_a_soft_limit_strikes_in_the_users_code_alone(limit):
         pass
 
 
+def test_a_soft_limit_waits_while_a_task_fires(limit, tmp_path):
+    """A limit that comes amid a commit strikes when the call has returned, and the firing is stored."""
+    triggers = Triggers(f"sqlite:///{tmp_path}/a.db", runner=None)
+    manager, storage = triggers.session("s"), triggers.storage
+    begin, struck_in = storage._file._commit, []
+
+    def commit(link, until):
+        signal.raise_signal(billiard_pool.SIG_SOFT_TIMEOUT)
+        begin(link, until)
+
+    storage._file._commit = commit
+
+    def task():
+        with limit.inside():
+            try:
+                manager.fire("a")
+                struck_in.append("the task")
+                threading.Event().wait(60)
+            except SoftTimeLimitExceeded as error:
+                struck_in.append(type(error).__name__)
+
+    task()
+    assert struck_in == ["the task", "SoftTimeLimitExceeded"]
+    assert storage.session("s").firings == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(celery_worker, "_is_ours", lambda _: False)
+        task()
+    assert struck_in[2:] == ["SoftTimeLimitExceeded"], "without the check it strikes amid the commit"
+
+
 def test_a_process_without_celerys_handler_is_left_alone():
     """Only the children of a pool have limits by signals."""
     number = billiard_pool.SIG_SOFT_TIMEOUT

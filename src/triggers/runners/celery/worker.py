@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -27,9 +28,16 @@ from triggers.runners.base import Delivery
 from triggers.runners.celery.message import Hint, understood
 
 if TYPE_CHECKING:
+    from types import FrameType
     from typing import Self
 
 _log = logging.getLogger(__name__)
+
+#: Modules that call the user's code, and modules with tasks.
+_AROUND = ("triggers.worker", "triggers.task", "triggers.demo", "triggers.testing")
+
+#: The pause until a soft limit that interrupts a call of the library is tried again, in seconds.
+AGAIN = 0.005
 
 #: What the task of an instance is unless an application binds it otherwise. The claim is what acknowledges,
 #: the storage keeps results and repeats what is lost, so the broker need not do any of it.
@@ -162,11 +170,14 @@ class SoftLimit:
     """Lets a soft time limit strike in the user's code alone, and never in the middle of a commit.
 
     It comes as a signal to a child of the pool, where Celery raises an exception at whatever line runs then.
+    While the user's code calls the library, to fire, read or log, the signal is sent again until the call
+    has returned.
     """
 
     def __init__(self) -> None:
         self._inside = False
         self._struck = False
+        self._depth = 0
 
     def inside(self) -> Self:
         """Around the user's code. A limit that has passed before strikes at the beginning."""
@@ -176,6 +187,7 @@ class SoftLimit:
     def __enter__(self) -> None:
         if self._struck:
             raise SoftTimeLimitExceeded
+        self._depth = len(_modules(sys._getframe(1)))  # noqa: SLF001 - a documented function
         self._inside = True
 
     def __exit__(self, *_: object) -> None:
@@ -190,10 +202,29 @@ class SoftLimit:
         if signal.getsignal(number) is billiard_pool.soft_timeout_sighandler:
             signal.signal(number, self._strike)
 
-    def _strike(self, *_: object) -> None:
-        if self._inside:
+    def _strike(self, number: int, frame: FrameType | None) -> None:
+        if not self._inside:
+            self._struck = True
+        elif any(map(_is_ours, _modules(frame)[: -self._depth])):
+            again = threading.Timer(AGAIN, signal.raise_signal, (number,))
+            again.daemon = True
+            again.start()
+        else:
             raise SoftTimeLimitExceeded
-        self._struck = True
+
+
+def _modules(frame: FrameType | None) -> list[str]:
+    """The names of the modules whose functions are running, the innermost first."""
+    names = []
+    while frame is not None:
+        names.append(frame.f_globals.get("__name__", ""))
+        frame = frame.f_back
+    return names
+
+
+def _is_ours(module: str) -> bool:
+    """Whether a module belongs to the library, and neither calls the user's code nor has tasks."""
+    return module.startswith("triggers.") and not module.startswith(_AROUND)
 
 
 _limit = SoftLimit()
