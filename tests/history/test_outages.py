@@ -238,7 +238,7 @@ def test_a_file_that_is_damaged_while_it_is_used_says_so(path):
     middle = slice(len(content) // 2, len(content) - 4_096)  # what says that the file is ours stays
     content[middle] = b"\xa5" * len(content[middle])
     path.write_bytes(content)
-    damaged = r"a\.db is damaged or no SQLite file .*: restore it from a copy"
+    damaged = r"a\.db is damaged or not a SQLite file .*: restore a backup"
     with listening() as heard, application(path, Work()) as triggers:
         heard.wait("a sweep failed; the next one tries again")
         with pytest.raises(StorageCorruptError, match=damaged):

@@ -257,7 +257,7 @@ def test_what_cannot_be_kept_is_refused_before_anything_is_sent(postgres_url, ui
     """A NUL or half a character in a name that came past every check changes nothing, and the connection goes on."""
     storage = PostgresStorage(postgres_url)
     for refused in (lambda: storage.session(uid), lambda: Steps(storage, uid).fire("page")):
-        with pytest.raises(StorageError, match=r"which PostgreSQL cannot keep; nothing was changed"):
+        with pytest.raises(StorageError, match=r"which PostgreSQL cannot store; nothing was changed"):
             refused()
     assert Steps(storage).fire("page").fired[0].number == 1
     storage.close()

@@ -130,7 +130,7 @@ def test_an_unknown_end_is_said_to_be_unknown(network):
     steps = Steps(RedisStorage(f"{network.url}?prefix=unknown&timeout=0.5&socket_timeout=0.1"))
     steps.fire("a")
     network.hold()
-    with pytest.raises(StorageError, match="whether it has done what it was asked last is not known"):
+    with pytest.raises(StorageError, match="it is not known whether the last command was executed"):
         steps.fire("a")
     network.release()
     assert steps.head.firings in {1, 2}

@@ -114,7 +114,7 @@ def test_only_its_owner_can_read_a_new_file(path):
 def test_a_dangling_link_is_not_followed(path):
     """A file is not made where a link of somebody else's points to."""
     path.symlink_to(path.parent / "elsewhere.db")
-    with pytest.raises(StorageError, match="a link to a file that is not there"):
+    with pytest.raises(StorageError, match="a link to a file that does not exist"):
         opened(path)
     assert not (path.parent / "elsewhere.db").exists()
 
@@ -159,7 +159,7 @@ def test_what_is_no_sqlite_file_is_left_alone(path, content):
 def test_a_text_file_is_called_what_it_is(path):
     """The message says what is wrong and what to do."""
     path.write_text("Dear diary,\n" * 100)
-    with pytest.raises(StorageCorruptError, match=r"damaged or no SQLite file .*: restore it from a copy"):
+    with pytest.raises(StorageCorruptError, match=r"damaged or not a SQLite file .*: restore a backup"):
         opened(path)
 
 
@@ -182,7 +182,7 @@ def test_damage_is_reported_and_not_made_worse(path):
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     """The message says which folder is missing."""
     with pytest.raises(
-        StorageError, match=r"nowhere is not a folder: make it first, the file survey.db goes there"
+        StorageError, match=r"nowhere is not a folder: create it first, for the file survey.db"
     ):
         opened(tmp_path / "nowhere" / "survey.db")
 

@@ -20,7 +20,6 @@ NOT_YET = frozenset(
         "app.py",
         "fork.py",
         "runners",
-        "storages",
         "worker",
     }
 )

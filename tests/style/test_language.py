@@ -29,7 +29,6 @@ NOT_YET = frozenset(
         "app.py",
         "fork.py",
         "runners",
-        "storages",
         "task.py",
         "worker",
     }

@@ -46,6 +46,7 @@ LONGER = {
     "tests/scenarios/test_joined.py": "The same scenarios for every kind of connection.",
     "tests/scenarios/test_reviews.py": "To split: reviews, purges, and storages that are unavailable.",
     "tests/simulation/world.py": "One simulated world: its clock, its processes, its scheduler.",
+    "tests/storages/test_connections.py": "A test for each way in which a connection can end.",
     "tests/storages/test_postgres_commits.py": "To split: round trips, and answers that get lost.",
     "tests/storages/test_redis_outages.py": "To split by the kind of outage.",
     "tests/storages/test_sqlite_file.py": "To split: several processes, full disks, files of other programs.",

@@ -1,19 +1,19 @@
-"""Checkouts: who uses which connection of a pool, in a form that an interrupt cannot lose.
+"""Checkouts: which code uses which connection of a pool, recorded so that an interrupt cannot lose it.
 
 A signal handler can raise an exception between any two instructions of the main thread: KeyboardInterrupt, a
-soft time limit, a test's timeout. Another thread can raise one anywhere, too. ``with lock:`` and ``try`` do
-not cover every such place: there is one between a lock's acquisition and the ``try``, one at the start of
-every ``__exit__``, and some within every ``finally``. Three rules make up for that:
+soft time limit, the timeout of a test. Another thread can raise one in any thread. ``with lock:`` and ``try``
+do not cover every instruction: one lies between the acquisition of a lock and the ``try``, one at the start
+of every ``__exit__``, and some within every ``finally``. Three rules cover them:
 
-1. What is in use is recorded by one operation on a dictionary, which names the user. Between "not taken" and
-   "taken by this checkout" there is no third state.
+1. Use is recorded by one operation on a dictionary, which names the user. There is no third state between
+   "free" and "used by this checkout".
 2. Users check in in a ``finally`` within a ``finally``. Checking in twice does nothing, so one interrupt
    cannot prevent it.
-3. What an interrupt leaves behind nevertheless is found by the next user. A checkout is over when the frame
+3. If an interrupt still leaves a checkout behind, the next user finds it. A checkout is over when the frame
    of the function that made it has ended. Its connection is then closed, which also ends its transaction.
 
-The third rule depends neither on the death of a thread nor on garbage collection, so it also works in an
-``except KeyboardInterrupt:`` block, whose traceback keeps everything alive, and for greenlets.
+The third rule depends neither on the end of a thread nor on garbage collection. So it also works in an
+``except KeyboardInterrupt:`` block, whose traceback keeps all objects alive, and with greenlets.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Who waits looks again after so many seconds, even if nobody woke it.
+#: A waiting user checks again after this time, even without a notification, in seconds.
 RECHECK: Final = 0.05
 
-#: Who waits to close connections looks as often, in seconds.
+#: The pause between two attempts to close a connection that is in use, in seconds.
 LOOK: Final = 0.001
 
-#: Frames of these files, and of generators, end before the block that they guard does.
+#: Frames of this file, and of generators, end before the block that they guard ends.
 _GUARDS: Final = contextlib.__file__
 
 
@@ -47,7 +47,7 @@ class Checkout:
 
     Attributes:
         thread: the identifier of its thread, or of its greenlet.
-        heir: who cleans up after it, if it was interrupted.
+        heir: the checkout that cleans up after it, if it was interrupted.
     """
 
     def __init__(self) -> None:
@@ -58,33 +58,33 @@ class Checkout:
         self._frame = frame
 
     def end(self) -> None:
-        """Nothing is in use any more."""
+        """Mark the checkout as over: it uses nothing any longer."""
         self._frame = None
 
     def is_over(self) -> bool:
-        """Whether its function has ended. If it has, and was interrupted, the frame loses its variables."""
+        """Whether its function has ended. After an interrupt, this also clears the variables of its frame."""
         frame = self._frame
         if frame is None:
             return True
         try:
-            frame.clear()  # a frame that runs, or is suspended in a greenlet, refuses
+            frame.clear()  # raises for a frame that runs, or is suspended in a greenlet
         except RuntimeError:
             return False
         return True
 
     def inherits_from(self, other: Checkout) -> bool:
-        """Whether it is up to this one to clean up after one that is over; true for exactly one at a time."""
+        """Whether this checkout cleans up after one that is over; true for exactly one at a time."""
         while True:
             heir = vars(other).setdefault("heir", self)
             if heir is self:
                 return True
             if not heir.is_over():
                 return False
-            other = heir  # interrupted, too
+            other = heir  # it was interrupted, too
 
 
 class Reservation(Checkout):
-    """Every place of a pool, for the time of a fork: it ends by itself where nobody ends it.
+    """All places of a pool, during a fork. It ends by itself if it is not ended before.
 
     Args:
         until: the monotonic time at which it ends.
@@ -95,7 +95,7 @@ class Reservation(Checkout):
         self.until = until
 
     def is_over(self) -> bool:
-        """Whether its time is up, or its thread is done with the fork, as it uses the pool again."""
+        """Whether its time is over, or its thread uses the pool again, which means that the fork is over."""
         return time.monotonic() > self.until or self.thread == threading.get_ident()
 
 
@@ -103,9 +103,9 @@ class Checkouts(Generic[T]):
     """At most `size` connections, each of them used by one checkout at a time.
 
     Args:
-        size: how many connections may be open.
-        clean: makes a connection ready for the next user; returns whether it is. Called before it is kept.
-        close: closes a connection; raises nothing.
+        size: the largest number of open connections.
+        clean: prepares a connection for the next user; returns whether this succeeded.
+        close: closes a connection; raises no exception.
     """
 
     def __init__(self, size: int, clean: Callable[[T], bool], close: Callable[[T], None]) -> None:
@@ -120,36 +120,36 @@ class Checkouts(Generic[T]):
 
     @property
     def connections(self) -> list[T]:
-        """All that are open."""
+        """All open connections, idle or in use."""
         return [connection for _, connection in list(self._open.values())]
 
     @property
     def idle(self) -> list[T]:
-        """Those that are open and not in use."""
+        """The open connections that are not in use."""
         return [kept for place, (_, kept) in list(self._open.items()) if place not in self._held]
 
     @property
     def users(self) -> list[Checkout]:
-        """Who uses a connection now, or opens one."""
+        """The checkouts that use a connection now, or open one."""
         return [user for place, user in list(self._held.items()) if place in self._places]
 
     def holder(self, name: str) -> Checkout | None:
-        """Who has the lock of that name."""
+        """The checkout that holds the lock of this name, None if it is free."""
         return self._held.get(name)
 
     def lock(self, name: str, user: Checkout, until: float) -> bool:
-        """Take the lock of that name; returns whether it was free by that monotonic time."""
+        """Acquire the lock of this name; returns whether this succeeded by that monotonic time."""
         return self._take((name,), user, until) is not None
 
     def check_out(
         self, user: Checkout, until: float, connect: Callable[[Callable[[T], None]], object]
     ) -> T | None:
-        """A connection, opened if need be; None if all stay in use until that monotonic time.
+        """A connection, opened if necessary; None if all stay in use until that monotonic time.
 
         Args:
-            user: who uses it.
-            until: how long to wait.
-            connect: opens one; gives it to the function that it gets as soon as there is something to close.
+            user: the checkout that will use it.
+            until: the monotonic time at which waiting times out.
+            connect: opens a connection, and passes it to its argument as soon as it must be closed later.
         """
         place = self._take(self._places, user, until)
         if place is None:
@@ -163,13 +163,13 @@ class Checkouts(Generic[T]):
         return self._open[place][1]
 
     def return_one(self, user: Checkout, connection: T) -> None:
-        """Release this connection, and keep what else the user has."""
+        """Release this connection of the user, and nothing else that the user has."""
         for place, (_, kept) in list(self._open.items()):
             if kept is connection and self._held.get(place) is user:
                 self._release(place)
 
     def check_in(self, user: Checkout) -> None:
-        """Release all that the user has; a second call does nothing."""
+        """Release everything that the user has; a second call does nothing."""
         if self._held:
             for key in [key for key, holder in reversed(list(self._held.items())) if holder is user]:
                 self._release(key)
@@ -187,7 +187,7 @@ class Checkouts(Generic[T]):
         self.drain(0)
 
     def drain(self, until: float, user: Checkout | None = None) -> None:
-        """Close every connection, waiting for those that other threads use until that monotonic time."""
+        """Close every connection; wait for those in use by other threads until that monotonic time."""
         drains = user or Checkout()
         try:
             for place in self._places:
@@ -202,19 +202,19 @@ class Checkouts(Generic[T]):
         while (holder := self._held.setdefault(place, user)) is not user:
             self._heal(user)
             if holder.thread == user.thread or time.monotonic() >= until:
-                return  # it would wait for itself
+                return  # this thread would wait for itself
             time.sleep(LOOK)
         self._discard(place)
 
     def reserve(self, until: float, lasts: float) -> None:
-        """Close every connection, and let none be opened for so many seconds, or until :meth:`unreserve`."""
+        """Close every connection, and refuse new ones for `lasts` seconds, or until :meth:`unreserve`."""
         previous, self._reservation = self._reservation, Reservation(until + lasts)
         if previous is not None:
             self.check_in(previous)
         self.drain(until, self._reservation)
 
     def unreserve(self) -> None:
-        """Go on as before :meth:`reserve`."""
+        """Allow connections again, as before :meth:`reserve`."""
         reservation, self._reservation = self._reservation, None
         if reservation is not None:
             self.check_in(reservation)
@@ -222,11 +222,13 @@ class Checkouts(Generic[T]):
     def _discard(self, place: Any) -> None:
         kept = self._open.get(place)
         if kept is not None:
-            self._close(kept[1])  # first: an interrupt after it finds a closed one, which nobody is given
+            self._close(
+                kept[1]
+            )  # first: after an interrupt here, the connection is closed and is not used again
             self._open.pop(place, None)
 
     def _take(self, keys: Sequence[Any], user: Checkout, until: float) -> Any:
-        """The first free one of the keys; None if there was none by that time."""
+        """Acquire the first free one of the keys; None if none was free by that time."""
         key = self._try(keys, user)
         if key is not None:
             return key
@@ -236,7 +238,7 @@ class Checkouts(Generic[T]):
             waiter.acquire()
             waiting.append(waiter)
             try:
-                key = self._try(keys, user)  # it may have become free before anybody knew whom to wake
+                key = self._try(keys, user)  # it can have become free before this waiter was registered
                 rest = until - time.monotonic()
                 if key is not None or rest <= 0:
                     return key
@@ -259,11 +261,13 @@ class Checkouts(Generic[T]):
         return None
 
     def _heal(self, user: Checkout) -> None:
-        """Release what interrupted users have left behind."""
+        """Release what interrupted users still hold."""
         for key, holder in list(self._held.items()):
             if holder is user or not (holder.is_over() and user.inherits_from(holder)):
                 continue
-            if self._held.get(key) is holder:  # else it was checked in meanwhile, and may be in use again
+            if (
+                self._held.get(key) is holder
+            ):  # otherwise it was checked in meanwhile, and can be in use again
                 self._discard(key)
                 self._held.pop(key, None)
                 self._wake(key)

@@ -1,8 +1,8 @@
-"""One connection to PostgreSQL: statements that are sent together and answered together.
+"""One connection to PostgreSQL that sends several statements together and reads their answers together.
 
-It stands on psycopg's libpq, below its cursors: several prepared statements leave in one message, and one
-wait brings all their answers. Only this module, and the view that joins an application's transaction, import
-psycopg.
+It uses psycopg's wrapper of libpq, not its cursors: several prepared statements are sent in one message, and
+one wait returns all their answers. Only this module, and the one that joins an application's transaction,
+import psycopg.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from triggers.storages.postgres.decide import Step
     from triggers.storages.sql.rows import Row
 
-#: How much longer than the server the client waits for an answer, in seconds, before it lets go.
+#: How much longer than the server the client waits for an answer, in seconds.
 GRACE: Final = 2.0
 
 _GOOD: Final = frozenset({pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK})
 _SYNC: Final = pq.ExecStatus.PIPELINE_SYNC
-#: A prepared statement is not, or no longer, what it was: all of them are prepared anew.
+#: SQLSTATEs for a prepared statement that is missing or outdated. All statements are then prepared again.
 _STALE: Final = frozenset({"0A000", "26000", "42P05"})
 
 #: For the names of prepared statements.
@@ -43,12 +43,12 @@ _IN_TRANSACTION: Final = frozenset({pq.TransactionStatus.INTRANS, pq.Transaction
 
 
 class ServerError(Exception):
-    """The server refused a statement; its transaction is over, but for the rollback.
+    """The server refused a statement; the transaction can only be rolled back.
 
     Attributes:
         code: the SQLSTATE.
-        text: what the server said, in its language.
-        constraint: which constraint did not hold, "" for none.
+        text: the message of the server, in the server's language.
+        constraint: the name of the violated constraint, "" for none.
     """
 
     def __init__(self, code: str, text: str, constraint: str = "") -> None:
@@ -59,10 +59,10 @@ class ServerError(Exception):
 
 
 class LostError(Exception):
-    """The connection is gone, or could not be made.
+    """The connection was lost, or could not be opened.
 
     Attributes:
-        answered: how many of the statements that were sent together had been answered.
+        answered: how many of the statements that were sent together were answered.
     """
 
     def __init__(self, text: str, answered: int = 0) -> None:
@@ -71,21 +71,22 @@ class LostError(Exception):
 
 
 class PipelineConnection:
-    """A connection, for one thread at a time.
+    """A connection that one thread at a time can use.
 
     Args:
-        conninfo: as libpq takes it.
+        conninfo: the connection string for libpq.
         texts: name → statement, with parameters $1, $2 and so on.
-        prepare: whether to prepare statements; None for whether it is the server's own process that answers.
-        until: monotonic time until which to try to connect.
+        prepare: whether to prepare statements; None to prepare them unless a pooler is between here and the
+            server.
+        until: the monotonic time at which connecting times out.
 
     Raises:
-        LostError: it cannot be made.
+        LostError: the connection cannot be opened.
 
     Attributes:
-        exchanges: how often something was sent and answered.
-        incarnation: what the server was marked with when the connection was made.
-        is_pooled: whether somebody between here and the server lends its connections out.
+        exchanges: the number of round trips.
+        incarnation: the mark of the server when the connection was opened.
+        is_pooled: whether a pooler, such as PgBouncer, is between here and the server.
     """
 
     __slots__ = (
@@ -124,12 +125,12 @@ class PipelineConnection:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it is in no transaction and no answer is under way."""
+        """Whether it is outside of a transaction and all answers have been read."""
         return bool(self._pg.status == pq.ConnStatus.OK and self._pg.transaction_status == _IDLE)
 
     @property
     def is_in_transaction(self) -> bool:
-        """Whether it is in a transaction and no answer is under way."""
+        """Whether it is in a transaction and all answers have been read."""
         return self._pg.status == pq.ConnStatus.OK and self._pg.transaction_status in _IN_TRANSACTION
 
     def setting(self, name: str) -> str:
@@ -137,25 +138,25 @@ class PipelineConnection:
         return (self._pg.parameter_status(name.encode()) or b"").decode()
 
     def close(self) -> None:
-        """Close it, unless another process has made it: the parent of a fork goes on with it."""
+        """Close the connection; after a fork, do nothing, because the parent still uses it."""
         if self._pid == os.getpid():
             with suppress(psycopg.Error):
                 self._pg.finish()
 
     def __call__(self, steps: Sequence[Step], until: float | None = None) -> list[list[Row]]:
-        """Run the named statements, in one exchange.
+        """Run the named statements in one round trip.
 
         Args:
             steps: the statements.
-            until: monotonic time until which to wait for the answer; None for as long as it takes.
+            until: the monotonic time at which waiting for the answer times out; None to wait without limit.
 
         Returns:
-            The rows of each.
+            The rows of each statement.
 
         Raises:
-            ServerError: one was refused, and none after it was run.
-            LostError: the connection is gone, or the answer did not come in time.
-            StorageError: a text has what PostgreSQL cannot keep; nothing was sent.
+            ServerError: a statement was refused; the statements after it were not run.
+            LostError: the connection was lost, or the answer did not arrive in time.
+            StorageError: a text contains a character that PostgreSQL cannot store; nothing was sent.
         """
         given = [(name, [dump(value) for value in values]) for name, values in steps]
         try:
@@ -167,7 +168,7 @@ class PipelineConnection:
             raise LostError(str(error)) from None
 
     def ask(self, *texts: str, until: float | None = None) -> list[list[Row]]:
-        """Run statements without parameters, unprepared, in one exchange."""
+        """Run statements without parameters, and without preparing them, in one round trip."""
         try:
             for text in texts:
                 self._pg.send_query_params(text.encode(), None)
@@ -176,7 +177,7 @@ class PipelineConnection:
             raise LostError(str(error)) from None
 
     def _send(self, name: str, values: list[bytes | None], sent: list[str]) -> None:
-        """Send a statement, prepared first if need be; adds its name to `sent` for that, "" for the run."""
+        """Send a statement; adds its name to `sent` if it is prepared first, and "" for its run."""
         if not self._prepares:
             self._pg.send_query_params(self._texts[name], values)
         else:
@@ -212,7 +213,7 @@ class PipelineConnection:
         raise error
 
     def _next(self, until: float | None, answered: int, error: ServerError | None) -> Any:
-        """The next thing that the server says, of what one exchange brings."""
+        """The next result of the current round trip."""
         pg = self._pg
         while True:
             try:
@@ -248,10 +249,10 @@ class PipelineConnection:
 
 
 def dump(value: Any) -> bytes | None:
-    """A parameter as libpq takes it.
+    """Encode a parameter for libpq.
 
     Raises:
-        StorageError: a text has a NUL, or a lone surrogate.
+        StorageError: a text contains a NUL or a lone surrogate.
     """
     kind = type(value)
     if kind is str:
@@ -273,7 +274,9 @@ def _text(value: str) -> bytes:
     except UnicodeEncodeError:
         text = b"\0"
     if 0 in text:
-        message = "a text has a NUL or a lone surrogate, which PostgreSQL cannot keep; nothing was changed"
+        message = (
+            "a text contains a NUL or a lone surrogate, which PostgreSQL cannot store; nothing was changed"
+        )
         raise StorageError(message)
     return text
 
@@ -286,7 +289,7 @@ def _element(value: Any) -> bytes:
 
 
 def read_conninfo(url: str) -> dict[str, str] | None:
-    """Option → value of a URL as libpq reads it; None if it cannot."""
+    """Option → value of a URL as libpq reads it; None if libpq rejects the URL."""
     try:
         return {key: str(value) for key, value in conninfo_to_dict(url).items() if value is not None}
     except psycopg.Error:
@@ -294,12 +297,12 @@ def read_conninfo(url: str) -> dict[str, str] | None:
 
 
 def write_conninfo(options: dict[str, str]) -> str:
-    """The same in the form that libpq takes."""
+    """A connection string for libpq with these options."""
     return make_conninfo("", **{**options, "client_encoding": "utf8"})
 
 
 class _Connection(psycopg.Connection[Any]):
-    """Closes without a word when nobody refers to it any more."""
+    """A connection that is closed without a warning when it is no longer referenced."""
 
     def __del__(self, *_: Any) -> None:
         pass
@@ -310,7 +313,7 @@ def _connect(conninfo: str, until: float | None) -> Any:
     if until is not None:
         rest = max(until - time.monotonic(), 0)
         usual = int(conninfo_to_dict(conninfo).get("connect_timeout") or 0) or rest
-        options["connect_timeout"] = max(2, round(min(rest, float(usual))))  # libpq knows no shorter one
+        options["connect_timeout"] = max(2, round(min(rest, float(usual))))  # the shortest timeout of libpq
     try:
         return _Connection.connect(conninfo, autocommit=True, **options).pgconn
     except psycopg.Error as error:

@@ -1,4 +1,4 @@
-"""Connections to one PostgreSQL, and patience with it: lending, retries, errors in our words."""
+"""Connections to one PostgreSQL server: a pool, retries, and the translation of errors."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: The pause before the first new try, in seconds; it doubles up to the longest. Chance makes each shorter.
+#: The pause before the first retry, in seconds. It doubles up to the longest, and each is shortened at
+#: random.
 PAUSE: Final = 0.01
 LONGEST_PAUSE: Final = 1.0
 
-#: Another try may succeed at once: deadlock, serialization failure.
+#: SQLSTATEs after which a retry can succeed at once: deadlock, serialization failure.
 _CROSSED: Final = frozenset({"40P01", "40001"})
 
-#: Another connection may: a server that shuts down, starts, is a replica, or has too many clients; a silence
-#: that it did not bear; statements that were prepared for other tables, or by somebody else.
+#: SQLSTATEs after which another connection can succeed: the server shuts down, starts, is a replica, has too
+#: many clients, or has ended an idle transaction; prepared statements are outdated or were prepared by
+#: another client.
 _PASSING: Final = frozenset(
     {
         "57P01",
@@ -50,7 +52,7 @@ _PASSING: Final = frozenset(
 _FULL: Final = frozenset({"53100"})
 _BUSY: Final = frozenset({"55P03", "57014", "53200"})
 
-#: What no other try cures, as PostgreSQL says it when somebody connects.
+#: Errors of a connection attempt that a retry cannot change, in the words of PostgreSQL.
 _REFUSALS: Final = (
     "password authentication failed",
     "no password supplied",
@@ -65,20 +67,23 @@ _REFUSALS: Final = (
 
 
 class Pool:
-    """Connections that the threads of a process share, each used by one of them at a time.
+    """Connections that the threads of a process share. Each is used by one thread at a time.
 
     Args:
-        url: where to, and how many.
+        url: the server, and the size of the pool.
         texts: name → statement.
-        greet: does what is to be done once with a new connection.
+        initialize: prepares each new connection.
     """
 
     def __init__(
-        self, url: PostgresUrl, texts: dict[str, bytes], greet: Callable[[PipelineConnection, float], None]
+        self,
+        url: PostgresUrl,
+        texts: dict[str, bytes],
+        initialize: Callable[[PipelineConnection, float], None],
     ) -> None:
         self.url = url
         self._texts = texts
-        self._initialize = greet
+        self._initialize = initialize
         self._begin()
         reset_after_fork(self)
 
@@ -87,9 +92,9 @@ class Pool:
             self.url.pool_size, partial(_clean, self.url.timeout), PipelineConnection.close
         )
 
-    # A child must leave its parent's connections alone: to say good-bye on one would end the parent's.
+    # A child process must not close inherited connections: that would end those of its parent.
     def after_fork(self) -> None:
-        """Open connections of its own when they are needed."""
+        """Forget the inherited connections in a child process, which opens its own when needed."""
         inherited.append(self._checkouts.connections)
         self._begin()
 
@@ -97,14 +102,14 @@ class Pool:
     def _idle(self) -> list[PipelineConnection]:
         return self._checkouts.idle
 
-    # As with SQLite, an interrupt anywhere in here leaves nothing behind: see triggers.storages.checkout.
+    # An interrupt at any line leaves no connection in use: see triggers.storages.checkout.
     @contextmanager
     def wire(self, until: float) -> Iterator[PipelineConnection]:
-        """A connection, in no transaction; whatever was left open in it is rolled back.
+        """A connection outside of a transaction. A transaction that the block leaves open is rolled back.
 
         Raises:
-            StorageBusyError: all are in use until then.
-            LostError: a new one cannot be made.
+            StorageBusyError: all connections were in use until then.
+            LostError: a new connection cannot be opened.
         """
         user, checkouts = Checkout(), self._checkouts
         try:
@@ -112,7 +117,7 @@ class Pool:
                 wire = checkouts.check_out(user, until, partial(self._open_initialized, until))
                 if wire is None:
                     message = (
-                        f"all {self.url.pool_size} connections to {self.url.shown} stayed in use; nothing "
+                        f"all {self.url.pool_size} connections to {self.url.shown} are in use; nothing "
                         f"was changed: raise pool_size in the URL, or use fewer threads"
                     )
                     raise StorageBusyError(message)
@@ -120,15 +125,15 @@ class Pool:
             finally:
                 checkouts.check_in(user)
         finally:
-            checkouts.check_in(user)  # once more: an interrupt may have struck within the first
+            checkouts.check_in(user)  # again: an interrupt can have ended the first call
 
     def open(self, until: float) -> PipelineConnection:
-        """A new connection that nobody has greeted, and which is not lent to others."""
+        """Open a new connection that is not initialized and does not belong to the pool."""
         url = self.url
         return PipelineConnection(url.conninfo, self._texts, prepare=url.prepare, until=until)
 
     def forget(self) -> None:
-        """Close those that nobody uses; those in use are closed when they come back."""
+        """Close the idle connections now, and those in use when they are returned."""
         self._checkouts.close()
 
     def _open_initialized(self, until: float, keep: Callable[[PipelineConnection], None]) -> None:
@@ -141,15 +146,15 @@ class Pool:
             raise
 
     def with_retries(self, work: Callable[[PipelineConnection, float], T], timeout: float | None = None) -> T:
-        """Do the work on a connection; once more, and again, after what another try may cure.
+        """Do the work on a connection, and retry it after errors that can be temporary.
 
         Args:
-            work: is given the connection and the monotonic time until which it may take; if it raises,
-                nothing was changed.
-            timeout: how long in all, in seconds; None for the URL's own setting.
+            work: receives the connection and the monotonic time at which it times out. If it raises an
+                exception, nothing was changed.
+            timeout: for how long in total, in seconds; None for the setting of the URL.
 
         Raises:
-            StorageError: the server refused, or could not be reached for so long.
+            StorageError: the server refused the work, or could not be reached for this time.
         """
         wait = self.url.timeout if timeout is None else timeout
         until = time.monotonic() + wait
@@ -164,31 +169,31 @@ class Pool:
                 left = until - time.monotonic()
                 if left <= 0 or not is_passing(error):
                     raise translated(error, self.url, wait) from None
-                time.sleep(min(left, pause * random.uniform(0.5, 1)))  # noqa: S311 - no secret
+                time.sleep(min(left, pause * random.uniform(0.5, 1)))  # noqa: S311 - not a secret
                 pause = min(2 * pause, LONGEST_PAUSE)
 
 
 def _clean(timeout: float, wire: PipelineConnection) -> bool:
-    """End whatever was left open; returns whether the connection can be used again."""
+    """End an open transaction; returns whether the connection can be used again."""
     if wire.is_in_transaction:
         with suppress(LostError, ServerError):
             wire([("rollback", ())], time.monotonic() + timeout)
     return wire.is_idle and bool(wire.incarnation)
 
 
-#: What processes inherited and must neither use nor close.
+#: Connections that child processes have inherited and must neither use nor close.
 inherited: list[list[PipelineConnection]] = []
 
 
 def is_passing(error: LostError | ServerError) -> bool:
-    """Whether another try may succeed."""
+    """Whether a retry can succeed after this error."""
     if isinstance(error, ServerError):
         return error.code in _PASSING or error.code in _CROSSED
     return not any(refusal in str(error) for refusal in _REFUSALS)
 
 
 def translated(error: LostError | ServerError, url: PostgresUrl, wait: float) -> StorageError:
-    """The error in our words: what, where, and what to do."""
+    """The exception of Triggers for an error, with what happened, where, and what to do."""
     if isinstance(error, LostError):
         tried = f" for {wait:g} s" if is_passing(error) else ""
         return StorageError(f"{url.shown} could not be used{tried} ({error}); nothing was changed")
@@ -204,11 +209,11 @@ def translated(error: LostError | ServerError, url: PostgresUrl, wait: float) ->
 
 def _meaning(code: str, schema: str) -> tuple[type[StorageError], str]:
     if code in _BUSY:
-        return StorageBusyError, ": it stayed busy, try again"
+        return StorageBusyError, ": it was busy for too long, try again"
     if code in _FULL:
-        return StorageFullError, ": make room and try again"
+        return StorageFullError, ": free some disk space and try again"
     if code.startswith("XX"):
-        return StorageCorruptError, ": it is damaged, restore it from a copy"
+        return StorageCorruptError, ": it is damaged, restore a backup"
     if code == "42501":
         return StorageError, (
             f": let the owner of schema {schema!r} grant USAGE on it, SELECT, INSERT, UPDATE and DELETE on "

@@ -1,7 +1,7 @@
-"""Connections to Redis: to one server, or to the masters of a cluster; no two threads or processes share one.
+"""Connections to one Redis server or to the masters of a cluster. One thread at a time uses a connection.
 
-The only module that imports the client. Of it the connections are used, with their protocol, TLS and errors;
-not its commands, which cost more than the server takes to answer.
+This is the only module that imports the client, redis-py. It uses the client's connections, with their
+protocol, TLS and errors, but not its commands, which take longer than the server needs to answer.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ __all__ = [
 
 Part = bytes | str | int
 
-#: Errors of the client that a later try may not meet.
+#: Errors after which a retry can succeed.
 AWAY: Final = (
     redis.ConnectionError,
     redis.TimeoutError,
@@ -62,25 +62,25 @@ AWAY: Final = (
     OSError,
 )
 
-#: A message of more bytes than this, about thousands of instances, is worth a longer wait for the answer, in
-#: seconds; it travels over a connection of its own.
+#: A message with more bytes than this, for thousands of instances, is sent over a connection of its own, with
+#: this longer timeout for the answer, in seconds.
 LARGE: Final = 1 << 20
 LARGE_TIMEOUT: Final = 30.0
 
-#: So many slots a cluster has.
+#: The number of slots of a cluster.
 SLOTS: Final = 16_384
 
-#: Marks an error after which what was asked may have been done, or not.
+#: Marks an error after which it is unknown whether the commands were executed.
 _UNANSWERED: Final = "__triggers_unanswered__"
 
 
 class Command(NamedTuple):
-    """A command for the server that has a key.
+    """A command for the server that has a certain key.
 
     Attributes:
-        key: one of its keys, or whatever leads to its node.
-        words: the command itself.
-        script: what it runs, if it is a script.
+        key: one of its keys, or a key in the slot of its node.
+        words: the command and its arguments.
+        script: the script that it runs, if any.
     """
 
     key: bytes
@@ -97,24 +97,24 @@ class Command(NamedTuple):
 
 
 def call(script: Script, keys: Sequence[bytes], words: Iterable[Part]) -> Command:
-    """The command that runs a script."""
+    """The command that runs a script with these keys and arguments."""
     return Command(keys[0], ("EVALSHA", script.sha, len(keys), *keys, *words), script)
 
 
 def packed(words: Sequence[Part]) -> bytes:
-    """A command as it is sent."""
+    """A command as bytes of the Redis protocol."""
     parts = [word if type(word) is bytes else str(word).encode() for word in words]
     return b"*%d\r\n" % len(parts) + b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
 
 
 class Exchange(NamedTuple):
-    """Commands that were sent, and not answered yet.
+    """Commands that were sent and are not answered yet.
 
     Attributes:
-        connection: over which they were sent.
-        expected: how many answers there will be.
-        free: where the connection goes then, None for nowhere.
-        asking: whether before each command a node was asked to answer for a slot that is not its own yet.
+        connection: the connection over which they were sent.
+        expected: the number of answers.
+        free: the list to which the connection is added afterwards, None to close it.
+        asking: whether an ASKING command was sent before each command.
     """
 
     connection: Any
@@ -124,11 +124,11 @@ class Exchange(NamedTuple):
 
 
 class Node:
-    """One server, and the connections to it that nobody uses now.
+    """One server, and the connections to it that are not in use.
 
     Args:
-        kind: a class of connections.
-        settings: what it takes.
+        kind: the class of its connections.
+        settings: the arguments for that class.
     """
 
     def __init__(self, kind: Any, settings: dict[str, Any]) -> None:
@@ -137,7 +137,7 @@ class Node:
         self._settings = settings
 
     def _connection(self, size: int) -> Any:
-        """One for the caller alone, of which the server may take its time over what is large."""
+        """A connection for the caller alone, with a longer timeout for a large message."""
         if size <= LARGE and self.free:
             try:
                 return self.free.pop()
@@ -147,15 +147,15 @@ class Node:
         if size > LARGE:
             settings["socket_timeout"] = max(settings["socket_timeout"], LARGE_TIMEOUT)
         connection = self._kind(**settings)
-        connection.connect()  # what fails up to here has not been asked for
+        connection.connect()  # if this fails, nothing was sent
         return connection
 
     def ask(self, commands: Sequence[Command], *, asking: bool = False) -> list[Any]:
-        """The answers to some commands, in one round trip; an error of the server's is an answer, too."""
+        """Run commands in one round trip; returns the answers, which can be errors of the server."""
         return self.end(self.begin(commands, asking=asking))
 
     def begin(self, commands: Sequence[Command], *, asking: bool = False) -> Exchange:
-        """Send some commands; :meth:`end` gives the answers. One that is not ended costs a connection."""
+        """Send commands. :meth:`end` returns the answers, and without it the connection is lost."""
         words = [command.words for command in commands]
         if asking:
             words = [each for one in words for each in (("ASKING",), one)]
@@ -165,18 +165,18 @@ class Node:
         try:
             connection.send_packed_command([message])
         except BaseException as error:
-            _give_up(connection, error)
+            _discard(connection, error)
             raise
         return Exchange(connection, len(words), free, asking)
 
     @staticmethod
     def end(begun: Exchange) -> list[Any]:
-        """The answers to what was sent."""
+        """Read the answers to the commands that :meth:`begin` has sent."""
         connection = begun.connection
         try:
             answers = [_answer(connection) for _ in range(begun.expected)]
         except BaseException as error:
-            _give_up(connection, error)
+            _discard(connection, error)
             raise
         if begun.free is None:
             connection.disconnect()
@@ -185,14 +185,14 @@ class Node:
         return answers[1::2] if begun.asking else answers
 
     def close(self) -> None:
-        """Close the connections that nobody uses; the others close when they are done with."""
+        """Close the connections that are not in use; the others close after their use."""
         free, self.free = self.free, []
         for connection in free:
             connection.disconnect()
 
 
-def _give_up(connection: Any, error: BaseException) -> None:
-    connection.disconnect()  # half an answer may be on its way
+def _discard(connection: Any, error: BaseException) -> None:
+    connection.disconnect()  # a part of an answer can be unread
     error.__dict__[_UNANSWERED] = True
 
 
@@ -204,7 +204,7 @@ def _answer(connection: Any) -> Any:
 
 
 class Single:
-    """One server for all keys."""
+    """One server that has all keys, with the interface of a :class:`Cluster`."""
 
     def __init__(self, url: RedisUrl) -> None:
         settings = _settings(url) | {"db": url.db}
@@ -214,30 +214,30 @@ class Single:
             self._node = _tcp(url, settings, *url.hosts[0])
 
     def node_of(self, _: bytes) -> Node:
-        """The server."""
+        """The only server, for every key."""
         return self._node
 
     def masters(self) -> list[Node]:
-        """The server."""
+        """The only server, as a list."""
         return [self._node]
 
     def at(self, _: str, __: int) -> Node:
-        """The server."""
+        """The only server, for every address."""
         return self._node
 
     def renew(self) -> None:
-        """There are no slots."""
+        """Do nothing: there are no slots to ask for."""
 
     def close(self) -> None:
-        """Close the connections that nobody uses; the next ones may lead to another server of that name."""
+        """Close the connections that are not in use; later ones can be to another server of this name."""
         self._node.close()
 
 
 class Cluster:
-    """The masters of a cluster, each for the slots of its own.
+    """The masters of a cluster, each with its slots.
 
     Args:
-        url: where some of its nodes are; the others are asked for.
+        url: some nodes of the cluster, which are asked for the others.
     """
 
     def __init__(self, url: RedisUrl) -> None:
@@ -247,7 +247,7 @@ class Cluster:
         self.renew()
 
     def node_of(self, key: bytes) -> Node:
-        """The master that has the key's slot, as far as is known."""
+        """The master that has the slot of the key, by the latest information."""
         tag = key[1 : key.index(b"}")]
         node = self._slots[crc_hqx(tag, 0) % SLOTS]
         if node is None:
@@ -255,18 +255,18 @@ class Cluster:
         return node
 
     def masters(self) -> list[Node]:
-        """Every master that is known."""
+        """Every master that has a slot, by the latest information."""
         return list(dict.fromkeys(node for node in self._slots if node is not None))
 
     def at(self, host: str, port: int) -> Node:
-        """The node of that address."""
+        """The node at this host and port; created if it is not known yet."""
         node = self._nodes.get((host, port))
         if node is None:
             node = self._nodes.setdefault((host, port), _tcp(self._url, _settings(self._url), host, port))
         return node
 
     def renew(self) -> None:
-        """Ask anew which node has which slots: those that are known, then those that the URL names."""
+        """Ask which node has which slots: first the known nodes, then those in the URL."""
         problem: Exception | None = None
         for host, port in dict.fromkeys([*self._nodes, *self._url.hosts]):
             try:
@@ -285,13 +285,13 @@ class Cluster:
     def _learn(self, asked: str, ranges: list[Any]) -> None:
         slots: list[Node | None] = [None] * SLOTS
         for first, last, (host, port, *_), *_ in ranges:
-            # A node may not know by which name it is reached: it is the one that was asked.
+            # A node that does not know its own address sends none: then it is the node that was asked.
             node = self.at(host.decode() if host else asked, port)
             slots[first : last + 1] = [node] * (last + 1 - first)
         self._slots = slots
 
     def close(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close all connections that are not in use."""
         for node in list(self._nodes.values()):
             node.close()
 
@@ -309,12 +309,12 @@ def _settings(url: RedisUrl) -> dict[str, Any]:
         "socket_timeout": url.socket_timeout,
         "socket_connect_timeout": url.socket_timeout,
         "health_check_interval": 30,
-        # What is tried again, and for how long, is decided here.
+        # Retries are made by RedisServer.
         "retry": Retry(NoBackoff(), 0),
         **dict(url.files),
     }
 
 
 def is_unanswered(error: Exception) -> bool:
-    """Whether what was asked when the error came may have been done, or not."""
+    """Whether it is unknown, after this error, if the commands were executed."""
     return _UNANSWERED in error.__dict__

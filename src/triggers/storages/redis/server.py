@@ -1,4 +1,4 @@
-"""Asking Redis: scripts that it may have forgotten, retries while it is away, and errors in our words."""
+"""Send commands to Redis, with retries while it is unavailable, and translate its errors."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     from triggers.storages.redis.nodes import Exchange, Node, Part
     from triggers.storages.redis.url import RedisUrl
 
-#: The first pause before something is tried again, and the longest one, in seconds; each is twice the last.
+#: The first and the longest pause before a retry, in seconds. Each pause is twice the previous one.
 PAUSE: Final = 0.01
 LONGEST_PAUSE: Final = 1.0
 
-#: What a server says that will be over soon: it is at a long script, or misses its replicas.
+#: Errors that end soon: the server runs a long script, or lacks replicas.
 _PASSING: Final = ("BUSY", "NOREPLICAS", "UNBLOCKED")
 
-#: Said of a key that is on its way to another node; scripts read all of them before they write.
-_ON_ITS_WAY: Final = "non local key"
+#: The error for a key that is being moved to another node. Scripts read all keys before they write.
+_MOVING: Final = "non local key"
 
 #: The first word of the error for a key whose value has another type than the command needs.
 _WRONG_TYPE: Final = "WRONGTYPE"
@@ -47,7 +47,7 @@ _WRONG_TYPE: Final = "WRONGTYPE"
 #: A key of a storage, in an error of the server.
 _KEY: Final = re.compile(r"\{\S+\}:[a-z]+(?::[\w-]+)?")
 
-#: Said of a server that cannot write to its disk.
+#: The error of a server that cannot write to its disk.
 _UNABLE: Final = ("MISCONF",)
 
 
@@ -55,7 +55,7 @@ class RedisServer:
     """One server, or the masters of a cluster.
 
     Args:
-        url: where it is.
+        url: the server or cluster.
     """
 
     def __init__(self, url: RedisUrl) -> None:
@@ -63,40 +63,40 @@ class RedisServer:
         self.after_fork()
         reset_after_fork(self)
 
-    # What a child inherits is neither used nor closed: the sockets are the parent's.
+    # A child process must neither use nor close inherited connections: the sockets belong to its parent.
     def after_fork(self) -> None:
-        """Open connections of its own when they are needed."""
+        """Forget the inherited connections in a child process, which opens its own when needed."""
         inherited.append(getattr(self, "_link", None))
         self._lock = threading.Lock()
         self._link: Single | Cluster | None = None
 
     def close(self) -> None:
-        """Close every connection that nobody uses, and let go of the others; a later call opens new ones."""
+        """Close all connections, those in use after their use. A later call opens new ones."""
         with self._lock:
             link, self._link = self._link, None
         if link is not None:
             link.close()
 
     def ask(self, command: Command, until: float) -> Any:
-        """The answer to one command, tried again until that monotonic time while the server is away.
+        """Run one command, with retries until that monotonic time; returns its answer.
 
         Raises:
-            StorageError: there was none, or it was an error.
+            StorageError: there was no answer, or the answer was an error.
         """
         return self.ask_all([command], until)[0]
 
     def ask_all(self, commands: Sequence[Command], until: float, *, partly: bool = False) -> list[Any]:
-        """The answers to several commands, with one round trip to each node that has to do with them.
+        """Run several commands, with one round trip to each node that is involved, and return their answers.
 
-        Each of them may be done twice where an answer is lost.
+        If an answer is lost, the command is run again.
 
         Args:
-            commands: what to ask.
-            until: the monotonic time at which it gives up.
-            partly: whether some answers are enough, where a node of a cluster is away: the others are None.
+            commands: the commands.
+            until: the monotonic time at which the call times out.
+            partly: accept some answers if a node of a cluster is unavailable; the other answers are None.
 
         Raises:
-            StorageError: one had none, or it was an error.
+            StorageError: a command had no answer, or the answer was an error.
         """
         answers: list[Any] = [None] * len(commands)
         left = list(range(len(commands)))
@@ -116,12 +116,12 @@ class RedisServer:
                 problem = error
             unanswered = unanswered or is_unanswered(problem)
             if not pauses.wait():
-                raise self._given_up(problem, unanswered=unanswered) from problem
+                raise self._timed_out(problem, unanswered=unanswered) from problem
             if isinstance(problem, AWAY):
                 self._renew()
 
     def _try(self, commands: Sequence[Command], left: list[int], answers: list[Any]) -> list[int]:
-        """Ask once; returns which commands are to be tried again, with what went wrong as their answers."""
+        """Try once; returns the commands to retry, whose answers are their errors."""
         link = self._connect()
         groups: dict[Node, list[int]] = {}
         for n in left:
@@ -146,10 +146,10 @@ class RedisServer:
         return [n for n in left if isinstance(answers[n], Exception)]
 
     def _second(self, link: Single | Cluster, node: Node, command: Command, error: Exception) -> Any:
-        """Deal with an error of the server's: the answer of a second try, or the error if a later may help.
+        """Handle an error of the server: returns the answer of a second try, or an error to retry later.
 
         Raises:
-            StorageError: no other try will help.
+            StorageError: no other try can succeed.
         """
         if isinstance(error, AskError):
             if isinstance(error, MovedError):
@@ -167,7 +167,7 @@ class RedisServer:
             if not isinstance(answer, Exception):
                 return answer
             error = answer
-        if isinstance(error, AWAY) or str(error).startswith(_PASSING) or _ON_ITS_WAY in str(error):
+        if isinstance(error, AWAY) or str(error).startswith(_PASSING) or _MOVING in str(error):
             return error
         if str(error).startswith(_WRONG_TYPE):
             raise self._wrong_type(node, command, str(error)) from error
@@ -197,7 +197,7 @@ class RedisServer:
         return link
 
     def _renew(self) -> None:
-        """Connect anew, to whichever servers are there now."""
+        """Connect again, to the servers that are available now."""
         link = self._link
         if link is not None:
             link.close()
@@ -207,10 +207,10 @@ class RedisServer:
                 return
 
     def ask_masters(self, *words: Part) -> list[Any]:
-        """What every master answers to a command without keys, errors of the server's among it.
+        """Run a command without keys on every master; returns the answers, which can be errors of a server.
 
         Raises:
-            StorageError: one of them does not answer.
+            StorageError: a master does not answer.
         """
         pauses = Pauses(time.monotonic() + self.url.timeout)
         while True:
@@ -220,14 +220,14 @@ class RedisServer:
                 raise self.translated(error) from error
             except AWAY as error:
                 if not pauses.wait():
-                    raise self._given_up(error, unanswered=False) from error
+                    raise self._timed_out(error, unanswered=False) from error
 
     def translated(self, error: Exception) -> StorageError:
-        """The error in our words."""
+        """The exception of Triggers for an error of the server."""
         said, where = str(error), self.url.shown
         if isinstance(error, OutOfMemoryError):
             return StorageFullError(
-                f"{where} has no memory left (maxmemory); nothing was changed: make room, or raise the limit"
+                f"{where} has no memory left (maxmemory); nothing was changed: free memory or raise it"
             )
         if said.startswith(_UNABLE):
             return StorageFullError(f"{where} cannot write to its disk; nothing was changed: {said}")
@@ -235,18 +235,18 @@ class RedisServer:
             return StorageError(f"{where} does not accept the user or the password: {said}")
         if isinstance(error, NoPermissionError):
             return StorageError(
-                f"{where} does not let this user do what is needed; nothing was changed: {said}"
+                f"{where} does not permit this user a command that is needed; nothing was changed: {said}"
             )
         if "WRONGTYPE" in said:
             return StorageCorruptError(f"{where} has a key of another type than it should be: {said}")
         return StorageError(f"{where}: {said}")
 
-    def _given_up(self, error: Exception, *, unanswered: bool) -> StorageError:
+    def _timed_out(self, error: Exception, *, unanswered: bool) -> StorageError:
         where = f"{self.url.shown} did not answer for too long ({error})"
         if unanswered:
             return StorageBusyError(
-                f"{where}: whether it has done what it was asked last is not known: look before you "
-                f"repeat it, or repeat a firing with its key"
+                f"{where}: it is not known whether the last command was executed: look at the session before "
+                f"you try again, or fire again with the same key"
             )
         return StorageBusyError(f"{where}; nothing was changed: try again")
 
@@ -257,12 +257,12 @@ def _note(error: Exception, numbers: list[int], answers: list[Any]) -> None:
 
 
 class Pauses:
-    """Pauses that grow, with jitter so that many do not try at once, until a monotonic time.
+    """Pauses that grow, with jitter so that clients do not retry at the same moment, until a monotonic time.
 
     Args:
-        until: no pause goes beyond this time.
-        first: the first one, in seconds.
-        longest: the longest one, in seconds.
+        until: no pause ends after this time.
+        first: the first pause, in seconds.
+        longest: the longest pause, in seconds.
     """
 
     __slots__ = ("_longest", "_next", "_until")
@@ -273,14 +273,14 @@ class Pauses:
         self._longest = longest
 
     def wait(self) -> bool:
-        """Let some time pass; False if there is none left."""
+        """Sleep for the next pause; returns False, without a pause, if the time is over."""
         rest = self._until - time.monotonic()
         if rest <= 0:
             return False
-        time.sleep(min(self._next * random.uniform(0.5, 1.0), rest))  # noqa: S311 - no secret hangs on it
+        time.sleep(min(self._next * random.uniform(0.5, 1.0), rest))  # noqa: S311 - not a secret
         self._next = min(2 * self._next, self._longest)
         return True
 
 
-#: What processes inherited and must neither use nor close.
+#: Connections that child processes have inherited and must neither use nor close.
 inherited: list[Any] = []

@@ -1,42 +1,42 @@
-"""A SQLite file that several threads and processes write to: drivers, connections, transactions, errors.
+"""A SQLite file that several threads and processes use: connections, transactions, and errors.
 
 **The life of a connection.** Each :class:`SqliteFile` has a pool of at most :data:`MAX_CONNECTIONS`
-connections, whatever number of threads and greenlets use it, so it has at most ``2 * MAX_CONNECTIONS + 1``
-descriptors.
+connections, for any number of threads and greenlets. The process therefore has at most ``2 * MAX_CONNECTIONS
++ 1`` descriptors for the file.
 
-*Who opens.* A transaction, or a read, takes the first free connection of the pool, and opens one if there
-is none. The connection belongs to it until it ends, and to nobody between two of them. So nothing depends
-on whether a thread is alive: in an ``atexit`` handler, and in a thread that outlives the main one, all
-works as elsewhere.
+*Opening.* A transaction, or a read, uses the first free connection of the pool, and opens one if none is
+free. It owns the connection until it ends. Between two transactions a connection has no owner. Nothing
+depends on whether a thread is alive, so an ``atexit`` handler, and a thread that outlives the main thread,
+work like any other code.
 
-*Who closes.* :meth:`SqliteFile.close` and a fork close what is idle. What is in use is closed by its user,
-when it ends. No connection is closed while it is in use.
+*Closing.* :meth:`SqliteFile.close` and a fork close the idle connections. A connection in use is closed by
+its user, when the transaction ends. No connection is closed while it is in use.
 
-*Who writes.* One transaction at a time in each process has the lock ``"write"`` of the pool, and then waits
-for SQLite's own lock, in slices of :data:`SLICE` seconds, between which signals are handled and a fork may
+*Writing.* One transaction at a time in each process has the lock ``"write"`` of the pool. It then waits for
+SQLite's own lock, in slices of :data:`SLICE` seconds. Between two slices, signals are handled and a fork can
 happen.
 
-*An interrupt* is an exception that a signal handler, or another thread, raises anywhere. The transaction is
-rolled back unless it was committed already, the locks are released, and a note on the exception says which
-of the two it is (:mod:`triggers.storages.checkout` says how nothing can be lost). The exception itself is
-not changed. For certainty beyond that, fire with a `key`: repeating such a firing does nothing if it was
-stored.
+*An interrupt* is an exception that a signal handler, or another thread, raises at any line. The transaction
+is rolled back unless it was already committed, the locks are released, and a note on the exception says which
+of the two happened. :mod:`triggers.storages.checkout` explains why nothing is lost. The exception itself is
+not changed. To be certain, fire with a `key`: a repeated firing changes nothing if the first one was stored.
 
-*A fork.* SQLite keeps in the process's memory which locks the process has, and a child inherits that memory
-but not the locks. A child that used the file then would lose what it has committed, or damage the file. So
-every connection is closed before the fork, and both sides open new ones. A fork waits for transactions of
-other threads, for at most :data:`triggers.fork.WAIT` seconds. The child then looks whether it has inherited
-anything: a connection of ours that could not be closed (also because the process was forked from within a
-transaction, or by a C library that runs no hooks), or the application's own connection to the file in WAL
-mode, or with a lock. If so, it refuses to use the file, and says what to do. What it inherits is neither
-used nor closed, not even when the child ends.
+*A fork.* SQLite records in the memory of the process which locks the process has. A child inherits that
+memory but not the locks. If the child used the file, it would lose what it has committed, or damage the file.
+So every connection is closed before the fork, and both processes open new ones. A fork waits for the
+transactions of other threads, for at most :data:`triggers.fork.WAIT` seconds. The child then checks whether
+it has inherited anything: a connection of Triggers that could not be closed, or the application's own
+connection to the file that is in WAL mode or has a lock. A connection of Triggers cannot be closed if the
+process was forked within a transaction, or by a C library that runs no hooks. If the child has inherited
+anything, it refuses to use the file, and the error says what to do. What it has inherited is neither used nor
+closed, not even when the child ends.
 
-The application's own connections to the same file, of the same module, are not ours: an application must
-close them before it forks.
+Triggers does not know the application's own connections to the same file. The application must close them
+before it forks.
 
-*A file that is deleted or replaced* while it is open is noticed by its device and inode, at the beginning
-of each read and before each commit, and so is its write-ahead log. Nothing is confirmed then, for as long
-as the file of the beginning is not there again.
+*A file that is deleted or replaced* while it is open is detected by its device and inode, at the beginning of
+each read and before each commit. The same is true for its write-ahead log. Nothing is confirmed until the
+original file is back.
 """
 
 from __future__ import annotations
@@ -71,19 +71,19 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-#: Marks a file as ours (PRAGMA application_id): "Trig".
+#: Marks a file of Triggers (PRAGMA application_id): "Trig".
 APPLICATION_ID: Final = 0x54726967
 
-#: So many connections of a process to one file are open at most.
+#: The largest number of connections of a process to one file.
 MAX_CONNECTIONS: Final = 16
 
-#: How long SQLite waits for a lock without letting signals, and forks, have their turn, in seconds.
+#: How long SQLite waits for a lock before signals are handled and a fork can happen, in seconds.
 SLICE: Final = 0.1
 
-#: Longest path in a message, in characters.
+#: The longest path in a message, in characters.
 MAX_SHOWN: Final = 300
 
-#: File systems on which SQLite's locks, or the shared memory of WAL, cannot be relied on.
+#: File systems on which SQLite's locks, or the shared memory of WAL, are not reliable.
 NETWORK_FILE_SYSTEMS: Final = frozenset(
     {
         "nfs",
@@ -106,10 +106,10 @@ class Link:
     """One connection.
 
     Attributes:
-        connection: the driver's; in a forked child, something that refuses.
-        files: path → device and inode of what it has open.
-        is_committing: whether its transaction was told to commit.
-        is_stale: whether something that it has open was deleted or replaced.
+        connection: the connection of the driver; in a forked child, an object that refuses every statement.
+        files: path → device and inode of each file that it has open.
+        is_committing: whether the commit of its transaction has begun.
+        is_stale: whether a file that it has open was deleted or replaced.
     """
 
     __slots__ = ("connection", "files", "is_committing", "is_stale")
@@ -122,7 +122,7 @@ class Link:
 
 
 class Run:
-    """Runs statements on one connection, inside of whatever transaction it is in."""
+    """Runs statements on one connection, in its current transaction."""
 
     __slots__ = ("_link",)
 
@@ -134,27 +134,27 @@ class Run:
         return self._link.connection.execute(statement, given)
 
     def many(self, statement: str, given: Iterable[Sequence[Any]], expected: int | None = None) -> None:
-        """Run one statement for each row; with `expected`, for so many changed rows or not at all."""
+        """Run one statement for each row; raises ConflictError if not exactly `expected` rows changed."""
         changed = self._link.connection.executemany(statement, given).rowcount
         if expected is not None and changed != expected:
             raise ConflictError(statement)
 
     def one(self, statement: str, given: Sequence[Any]) -> None:
-        """Run a statement that must change exactly one row."""
+        """Run a statement; raises ConflictError if it does not change exactly one row."""
         if self._link.connection.execute(statement, given).rowcount != 1:
             raise ConflictError(statement)
 
 
 class SqliteFile:
-    """Connections to one file, used by the threads of a process.
+    """Connections to one file, which the threads of a process share.
 
     Args:
-        url: as :class:`SqliteStorage` takes it, for messages.
-        parts: the same, taken apart.
-        driver: a module of the form of :mod:`sqlite3`.
+        url: the URL, for messages.
+        parts: the parts of the URL.
+        driver: a module with the interface of :mod:`sqlite3`.
 
     Attributes:
-        path: of the file, absolute.
+        path: the absolute path of the file.
     """
 
     def __init__(self, url: str, parts: SqliteUrl, driver: Any) -> None:
@@ -174,15 +174,15 @@ class SqliteFile:
 
     @classmethod
     def from_url(cls, url: str, driver: Any = None) -> SqliteFile:
-        """The file that the URL names, with its driver unless one is given; nothing is opened yet."""
+        """The file at this URL, with the URL's driver unless another is given. Nothing is opened yet."""
         parts = SqliteUrl.parse(url)
         return cls(url, parts, driver or load_driver(parts.driver))
 
     def prepare(self) -> None:
-        """Create the file if there is none, check that it is ours, and bring its schema up to date.
+        """Create the file if it does not exist, check that it belongs to Triggers, and migrate its schema.
 
         Raises:
-            StorageError: it cannot be used; the file is as it was.
+            StorageError: the file cannot be used; it is unchanged.
         """
         try:
             check_file_system(self.path)
@@ -204,12 +204,12 @@ class SqliteFile:
 
     @contextmanager
     def transaction(self, timeout: float | None = None) -> Iterator[Run]:
-        """A transaction that holds the only write lock; what it did is kept unless the block raises.
+        """A transaction that holds the write lock. Its changes are kept unless the block raises an exception.
 
-        An exception that interrupts it has a note that says whether it was committed.
+        An exception that interrupts it gets a note that says whether the transaction was committed.
 
         Args:
-            timeout: how long to wait for the lock, in seconds, None for the file's own setting.
+            timeout: how long to wait for the lock, in seconds; None for the setting of the URL.
 
         Raises:
             SchemaVersionError: another version of Triggers has migrated the file; nothing was changed.
@@ -260,22 +260,22 @@ class SqliteFile:
             finally:
                 pool.check_in(user)
         finally:
-            pool.check_in(user)  # once more: an interrupt may have struck within the first
+            pool.check_in(user)  # again: an interrupt can have ended the first call
 
     def _check_nesting(self, user: Checkout) -> None:
-        """Refuse what would wait for itself."""
+        """Refuse a transaction that would wait for another one of the same thread."""
         joined_here = self.joined_here
         if joined_here and any(joined.is_in_transaction for joined in joined_here):
             message = (
-                f"this thread has joined a transaction that holds the lock of {self.path}, and would wait "
-                f"for itself: inside the block use the manager that has joined; nothing was changed"
+                f"this thread has joined a transaction that holds the lock of {self.path}, so it would wait "
+                f"for itself: inside the block, use the manager that has joined; nothing was changed"
             )
             raise StorageBusyError(message)
         holder = self._pool.holder(_WRITE)
         if holder is not None and holder.thread == user.thread and not holder.is_over():
             message = (
-                f"this thread is in the middle of a commit to {self.path}, and would wait for itself: do not "
-                f"fire in a signal handler, or in what a decision calls; nothing was changed"
+                f"this thread is in the middle of a commit to {self.path}, so it would wait for itself: do "
+                f"not fire in a signal handler, or in code that a decision calls; nothing was changed"
             )
             raise StorageBusyError(message)
 
@@ -284,12 +284,12 @@ class SqliteFile:
             raise StorageBusyError(self._busy(wait))
 
     def _begun(self, user: Checkout, until: float, begin: Callable[[Link], object]) -> Link:
-        """A connection on which a transaction has begun; between two tries it is nobody's."""
+        """A connection on which a transaction has begun. It is returned to the pool between two attempts."""
         while True:
             link = self._pool.check_out(user, until, partial(self._open, until))
             if link is None:
                 message = (
-                    f"all {MAX_CONNECTIONS} connections of this process to {self.path} stayed in use; "
+                    f"all {MAX_CONNECTIONS} connections of this process to {self.path} are in use; "
                     f"nothing was changed: try again"
                 )
                 raise StorageBusyError(message)
@@ -303,7 +303,7 @@ class SqliteFile:
                 return link
 
     def _begin(self, connection: Any, until: float) -> None:
-        """Take the write lock, waiting for at most a slice of the time until that monotonic time."""
+        """Acquire the write lock, within one slice of the time until that monotonic time."""
         rest = until - time.monotonic()
         if rest >= SLICE:
             connection.execute("BEGIN IMMEDIATE")
@@ -315,7 +315,7 @@ class SqliteFile:
             connection.execute(f"PRAGMA busy_timeout = {int(SLICE * 1000)}")
 
     def _commit(self, link: Link, until: float) -> None:
-        """Commit; where a reader holds it up (journal_mode=DELETE only) it stays open: try again."""
+        """Commit, and retry while a reader prevents it, which happens only in journal_mode=DELETE."""
         connection = link.connection
         link.is_committing = True
         while True:
@@ -328,7 +328,7 @@ class SqliteFile:
             return
 
     def _note(self, error: BaseException, link: Link | None) -> None:
-        """Say on an exception that is not ours what has become of the transaction."""
+        """Add a note to an interrupt that says whether the transaction was committed."""
         if isinstance(error, TriggersError | GeneratorExit):
             return
         if link is not None and link.is_committing and not link.connection.in_transaction:
@@ -338,7 +338,7 @@ class SqliteFile:
 
     @contextmanager
     def reading(self) -> Iterator[Run]:
-        """A transaction that sees one moment of the file and waits for no writer."""
+        """A transaction that reads one consistent state of the file, without waiting for a writer."""
         with self._reading() as run:
             self.check_schema_version(run)
             yield run
@@ -359,7 +359,7 @@ class SqliteFile:
         finally:
             pool.check_in(user)
 
-    # What is read first takes the lock for reading, if there is one, so that nothing after it has to wait.
+    # The first statement acquires the lock for reading, so no later statement has to wait.
     def _begin_reading(self, link: Link) -> None:
         self._check_same(link, self.path)
         connection = link.connection
@@ -372,12 +372,12 @@ class SqliteFile:
 
     @property
     def root(self) -> SqliteFile:
-        """The file itself."""
+        """The file outside of joined transactions: this object."""
         return self
 
     @property
     def joined_here(self) -> list[Any]:
-        """What this thread has joined: objects that say by `is_in_transaction` whether they hold the lock."""
+        """The transactions that this thread has joined. `is_in_transaction` tells which hold the lock."""
         try:
             joined: list[Any] = self._joined.connections
         except AttributeError:
@@ -385,20 +385,20 @@ class SqliteFile:
         return joined
 
     def close(self) -> None:
-        """Close every connection, those in use when they no longer are; a later call opens new ones."""
+        """Close all connections, those in use after their use. A later call opens new ones."""
         self._pool.close()
 
     def before_fork(self, until: float) -> None:
-        """Close every connection, so that a child inherits nothing."""
+        """Close all connections, so that a child process inherits none."""
         self._pool.reserve(until, WAIT)
         self._is_locked_by_others = self._identity is not None and _is_locked_here(self._identity)
 
     def after_fork_in_parent(self) -> None:
-        """Open connections again when they are needed."""
+        """Allow new connections again."""
         self._pool.unreserve()
 
     def after_fork(self) -> None:
-        """Open connections of its own when they are needed, unless the child has inherited something."""
+        """Use a new pool in a child process, or refuse the file if the child has inherited a connection."""
         kept = self._pool.connections
         users = [user for user in self._pool.users if not isinstance(user, Reservation)]
         self._pool = self._new_pool()
@@ -409,22 +409,21 @@ class SqliteFile:
         if not (kept or users or theirs):
             return
         message = (
-            f"this process was forked while {self.path} was in use, and what it would write to it could be "
-            f"lost: close the application's own connections to the file before the fork, do not fork within "
-            f"a transaction, or start the process anew (multiprocessing: the method 'spawn')"
+            f"this process was forked while {self.path} was in use, so what it writes to the file could "
+            f"be lost: close the application's own connections to the file before the fork, do not fork "
+            f"within a transaction, or start a new process (multiprocessing: the method 'spawn')"
         )
         _barred[self._identity] = message
         if any(user.thread != threading.get_ident() for user in users):
-            _barred[None] = (
-                message  # it may have been within SQLite, and have had a lock that is for all files
-            )
+            # That thread can have held a lock of SQLite that protects all files.
+            _barred[None] = message
         for link in kept:
             inherited.append(link.connection)
-            _keep_for_ever(link.connection)
+            _never_close(link.connection)
             link.connection = _Barred(message)
 
     def _check_same(self, link: Link, *paths: str) -> None:
-        """Raise a StorageError unless the files that are open are those that have these names."""
+        """Raise a StorageError if a file at one of these paths is not the file that is open."""
         for path in paths:
             if identity(path) != link.files[path]:
                 link.is_stale = True
@@ -437,7 +436,7 @@ class SqliteFile:
         )
 
     def _open(self, until: float, keep: Callable[[Link], None]) -> None:
-        """Open a connection, and keep it first: what fails, or is interrupted, is closed."""
+        """Open a connection and pass it to `keep`; a connection that fails or is interrupted is closed."""
         self._check_usable()
         connect = partial(
             self.driver.connect,
@@ -449,8 +448,8 @@ class SqliteFile:
         )
         made: list[Any] = []
         try:
-            # One step for the interpreter: no interrupt comes between the opening and the list. A file that
-            # was deleted is not made anew.
+            # One call in C: no interrupt can occur between the opening and the list. With mode=rw, a deleted
+            # file is not created again.
             made.extend(map(connect, (f"{Path(self.path).as_uri()}?mode=rw",)))
             connection = made[0]
             link = Link(connection)
@@ -464,7 +463,7 @@ class SqliteFile:
             raise
 
     def _check_usable(self) -> None:
-        """Raise a StorageError where the file is another one, or this process must not use it."""
+        """Raise a StorageError if the file was replaced, or this process must not use it."""
         now = identity(self.path)
         if self._identity is not None and now != self._identity:
             raise StorageError(self._replaced(self.path))
@@ -473,7 +472,7 @@ class SqliteFile:
             raise StorageError(message)
 
     def _opened_files(self, connection: Any, until: float) -> dict[str, tuple[int, int]]:
-        """What the connection has open now: the file, and in WAL mode its log."""
+        """The files that the connection has open: the database, and in WAL mode its log."""
         mode = self._with_retries(until, lambda: connection.execute("PRAGMA journal_mode").fetchone()[0])
         self._with_retries(
             until, lambda: connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
@@ -481,7 +480,7 @@ class SqliteFile:
         names = [self.path, f"{self.path}-wal"] if mode == "wal" else [self.path]
         return {name: found for name in names if (found := identity(name)) is not None}
 
-    # Not before the file is known to be ours: the journal's mode is written into it.
+    # Only after the check that the file belongs to Triggers, because the journal mode is written into it.
     def _set_up(self, connection: Any, until: float) -> None:
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA mmap_size = 0")
@@ -489,7 +488,7 @@ class SqliteFile:
         self._with_retries(until, lambda: connection.execute(f"PRAGMA journal_mode = {mode}"))
         connection.execute(f"PRAGMA synchronous = {durable}")
 
-    # SQLite does not wait for others when it changes the journal's mode, whatever its timeout is.
+    # When SQLite changes the journal mode it does not wait for other connections, whatever the timeout is.
     def _with_retries(self, until: float, act: Callable[[], _T]) -> _T:
         while True:
             try:
@@ -514,7 +513,7 @@ class SqliteFile:
 
     def _check_version(self, run: Any) -> int:
         known = len(migrations("sqlite"))
-        # In this order: tables that another process makes in between are never taken for somebody else's.
+        # In this order, so that tables that another process creates now are not taken for foreign ones.
         occupied = run("SELECT 1 FROM sqlite_schema").fetchone()
         application = run("PRAGMA application_id").fetchone()[0]
         version: int = run("PRAGMA user_version").fetchone()[0]
@@ -531,14 +530,14 @@ class SqliteFile:
     def _check_shared(self, application: int, version: int) -> None:
         if self._parts.shared != "yes":
             message = (
-                f"{self.path} is a file of another application: choose another path, or say ?shared=yes if "
-                f"the application is yours; nothing was changed"
+                f"{self.path} belongs to another application: choose another path, or add ?shared=yes if it "
+                f"is your own application; nothing was changed"
             )
             raise StorageCorruptError(message)
         if application or version:
             message = (
                 f"{self.path} cannot be shared: its application uses PRAGMA application_id or user_version, "
-                f"which Triggers needs for itself; nothing was changed"
+                f"which Triggers needs; nothing was changed"
             )
             raise StorageCorruptError(message)
 
@@ -546,14 +545,14 @@ class SqliteFile:
         return f"{self.path} stayed locked by another writer for {wait:g} s; nothing was changed: try again"
 
     def translated(self, error: Exception, wait: float = BUSY_TIMEOUT) -> StorageError:
-        """Our error for one of the driver's."""
+        """The exception of Triggers for an error of the driver."""
         name = getattr(error, "sqlite_errorname", "") or ""
         text = str(error)
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or "locked" in text:
             return StorageBusyError(self._busy(wait))
         if name.startswith("SQLITE_FULL") or "disk is full" in text:
             return StorageFullError(
-                f"no space left for {self.path}; nothing was changed: make room and try again"
+                f"no space left for {self.path}; nothing was changed: free some disk space and try again"
             )
         if (
             name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
@@ -561,20 +560,20 @@ class SqliteFile:
             or "not a database" in text
         ):
             return StorageCorruptError(
-                f"{self.path} is damaged or no SQLite file ({text}): restore it from a copy"
+                f"{self.path} is damaged or not a SQLite file ({text}): restore a backup"
             )
         return StorageError(f"{self.path}: {text}; nothing was changed")
 
 
 def _clean(driver: Any, link: Link) -> bool:
-    """End whatever was left open; returns whether the connection can be used again."""
+    """End an open transaction; returns whether the connection can be used again."""
     connection = link.connection
     link.is_committing = False
     try:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         is_ready = not connection.in_transaction
-    except driver.Error:  # also of one that is closed
+    except driver.Error:  # for example, because it is closed
         return False
     return is_ready and not link.is_stale and bool(link.files)
 
@@ -584,18 +583,18 @@ def _close(driver: Any, link: Link) -> None:
         link.connection.close()
 
 
-#: The lock of the pool that a writer has.
+#: The lock of the pool that a writer holds.
 _WRITE: Final = "write"
 
 #: Device and inode → why this process must not use that file; None for all files.
 _barred: dict[tuple[int, int] | None, str] = {}
 
-#: What processes inherited and must neither use nor close.
+#: Connections that child processes have inherited and must neither use nor close.
 inherited: list[Any] = []
 
 
 class _Barred:
-    """Takes the place of a connection in a child that has inherited it."""
+    """Replaces a connection in a child process that has inherited it."""
 
     in_transaction: Final = False
 
@@ -603,38 +602,38 @@ class _Barred:
         self._message = message
 
     def execute(self, *_: object) -> NoReturn:
-        """Raise a StorageError."""
+        """Raise a StorageError that says what to do."""
         raise StorageError(self._message)
 
     executemany = execute
 
     def close(self) -> None:
-        """Leave it open: to close it would end the parent's locks, or delete the parent's log."""
+        """Do nothing: closing it would release the locks of the parent, or delete its log."""
 
 
-def _keep_for_ever(connection: Any) -> None:
-    """Let the end of this process not close it either."""
+def _never_close(connection: Any) -> None:
+    """Keep a reference, so that the connection is not closed at the end of this process either."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 def identity(path: str) -> tuple[int, int] | None:
-    """Device and inode of the file of that name, None if there is none."""
+    """Device and inode of the file at this path, None if there is no file."""
     try:
-        found = os.stat(path)  # noqa: PTH116 - for each commit: Path costs twice as much
+        found = os.stat(path)  # noqa: PTH116 - called for each commit; Path takes twice as long
     except OSError:
         return None
     return found.st_dev, found.st_ino
 
 
 def _open_here(wanted: tuple[int, int]) -> list[str]:
-    """The descriptors of this process for a file, as far as the system tells (Linux and macOS do)."""
+    """The descriptors of this process for a file, where the system lists them (on Linux and macOS)."""
     folder = next(filter(os.path.isdir, ("/proc/self/fd", "/dev/fd")), None)
     found = Path(folder).iterdir() if folder else ()
     return [entry.name for entry in found if identity(str(entry)) == wanted]
 
 
 def _is_locked_here(wanted: tuple[int, int]) -> bool:
-    """Whether this process has a lock on the file (Linux tells)."""
+    """Whether this process has a lock on the file, where the system lists locks (on Linux)."""
     for number in _open_here(wanted):
         with suppress(OSError):
             if "lock:" in Path(f"/proc/self/fdinfo/{number}").read_text():
@@ -648,46 +647,44 @@ def _is_locked(error: Exception) -> bool:
 
 
 def _create(path: str) -> None:
-    """Make an empty file that only its owner can read, unless there is a file, which is not opened.
+    """Create an empty file that only its owner can read. A file that exists is not opened.
 
-    Closing it again would end every lock that this process has on it.
+    Closing an existing file would release every lock that this process has on it.
 
     Raises:
-        StorageError: it cannot be made, or what is there can be no SQLite file.
+        StorageError: the file cannot be created, or an existing file cannot be a SQLite file.
     """
     folder = Path(path).parent
     if not folder.is_dir():
-        message = f"{folder} is not a folder: make it first, the file {Path(path).name} goes there"
+        message = f"{folder} is not a folder: create it first, for the file {Path(path).name}"
         raise StorageError(message)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     try:
         os.close(os.open(path, flags, 0o600))
     except FileExistsError as error:
         if not Path(path).exists():
-            message = f"{path} is a link to a file that is not there: make the file, or take the link away"
+            message = f"{path} is a link to a file that does not exist: create the file, or remove the link"
             raise StorageError(message) from error
         if 0 < Path(path).stat().st_size < SMALLEST_FILE:
-            message = (
-                f"{path} is no SQLite file, and too small to be one: choose another path; nothing was changed"
-            )
+            message = f"{path} is too small to be a SQLite file: choose another path; nothing was changed"
             raise StorageCorruptError(message) from error
     except OSError as error:
         message = f"{path} cannot be created: {error.strerror}"
         raise StorageError(message) from error
 
 
-#: No SQLite file is smaller, in bytes; SQLite itself would overwrite what is.
+#: The size of the smallest SQLite file in bytes. SQLite itself would overwrite a smaller file.
 SMALLEST_FILE: Final = 512
 
-#: How a list of mounts writes spaces and the like in the name of a folder.
+#: How a list of mounts writes spaces and similar characters in the name of a folder.
 _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 
 
 def check_file_system(path: str, mounts: str = "/proc/self/mounts") -> None:
-    """Refuse a network file system, as far as the system tells (Linux does).
+    """Refuse a network file system, where the type of file systems is known (on Linux).
 
     Raises:
-        StorageError: it is one.
+        StorageError: the path is on a network file system.
     """
     try:
         lines = Path(mounts).read_text("utf-8", "replace").splitlines()
