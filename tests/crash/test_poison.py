@@ -337,7 +337,7 @@ class _BoundConnection:
         return getattr(self._connection, name)
 
 
-@pytest.mark.parametrize("act", ["close", "expect", "run"])
+@pytest.mark.parametrize("act", ["close", "schedule_sweep", "run"])
 def test_a_fork_in_the_middle_of_anything_leaves_no_lock_behind(world, act):
     """Whatever lock a thread of the parent holds at the moment of a fork, the child does not wait for it."""
 
