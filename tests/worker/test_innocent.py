@@ -33,22 +33,30 @@ class Scene:
         world: where, and what was written down.
         innocents: how many.
         poisons: how many.
+        together: so many deaths wait until every innocent task runs in the process, and is hit by them.
     """
 
-    def __init__(self, world, innocents, poisons=1):
-        self.world, self.innocents, self.poisons = world, innocents, poisons
+    def __init__(self, world, innocents, poisons=1, together=0):
+        self.world, self.innocents, self.poisons, self.together = world, innocents, poisons, together
+        self.company = threading.Semaphore(0)
         registry = world.registry
 
         @task(name="innocent", registry=registry)
         def innocent(context):
             world.begin(context)
-            while self.deaths() < decisions.SUSPECTED_AT:  # it is still running when the process dies, twice
+            self.company.release()
+            while self.deaths() < (
+                together or decisions.SUSPECTED_AT
+            ):  # it is still running when the process dies, twice
                 time.sleep(0.02)
             time.sleep(0.1)
 
         @task(name="poison", registry=registry, max_crashes=MAX_CRASHES)
         def poison(context):
             world.begin(context)
+            if self.deaths() < together:
+                for _ in range(innocents):
+                    assert self.company.acquire(timeout=30)
             time.sleep(0.3 if self.deaths() < decisions.SUSPECTED_AT else 0.03)
             world.runs.write(what="death")
             os.kill(os.getpid(), signal.SIGKILL)
@@ -145,10 +153,14 @@ def suspects_run_beside_others(patch):
     patch.setattr(Isolation, "_is_empty", lambda _: True)
 
 
-@pytest.mark.parametrize("mutant", [everybody_is_charged, suspects_run_beside_others])
-def test_without_isolation_or_with_charges_for_all_an_innocent_task_is_failed(tmp_path, monkeypatch, mutant):
+@pytest.mark.parametrize(
+    ("mutant", "together"), [(everybody_is_charged, MAX_CRASHES), (suspects_run_beside_others, BOUND)]
+)
+def test_without_isolation_or_with_charges_for_all_an_innocent_task_is_failed(
+    tmp_path, monkeypatch, mutant, together
+):
     """The library without one of its two halves does what it must not."""
-    scene = Scene(World(tmp_path), innocents=8)
+    scene = Scene(World(tmp_path), innocents=4, together=together)
     mutant(monkeypatch)
     scene.play(1)
     assert any("innocent" in problem for problem in scene.problems())
