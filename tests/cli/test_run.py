@@ -126,7 +126,10 @@ def test_signals_close_together_let_go_without_a_traceback(place, numbers, pause
         worker.send_signal(number)
         time.sleep(pause)
     _, err = worker.communicate(timeout=30)
-    assert (worker.returncode, err) == (0, f"Stopped by {numbers[0].name}.\n")
+    assert worker.returncode == 0
+    assert err.rstrip() in {
+        f"Stopped by {number.name}." for number in numbers
+    }  # pending signals have no order
     assert status(place, "s", "t_hang#0") == "scheduled"
 
 

@@ -224,6 +224,26 @@ def test_a_key_of_a_wrong_type_is_named_and_nothing_is_changed(shop, name):
     assert named == set(expected.split())
 
 
+def test_a_wrong_type_in_one_partition_costs_the_others_no_instance(shop):
+    """A sweep returns what is due in all other partitions, also if it has to change something to find it."""
+    shop.put_back()
+    storage = RedisStorage(shop.place.url, clock=shop.steps.storage._store._clock)
+    broken = storage._store.keys_of("shop")[0]
+    uids = [f"other-{n}" for n in range(20) if storage._store.keys_of(f"other-{n}")[0].tag != broken.tag]
+    for uid in uids:
+        steps = Steps(storage, uid, POLICY)
+        steps.configure(RULES)
+        steps.fire("page")
+    shop.spoil(broken.rules)
+    due = storage.due(100, grace=SECOND, include_recent=True)
+    (problem,) = storage.problems.list()
+    storage.close()
+    shop.put_back()
+    assert uids
+    assert {one.uid for one in due} >= {*uids}
+    assert problem.place == f"partition index {broken.out.decode()}, script take"
+
+
 # -- mutants ------------------------------------------------------------------------------------------------
 
 #: Script → the code that only checks types; a change; the kind of key that has a wrong type.

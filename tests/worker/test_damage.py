@@ -178,7 +178,7 @@ def test_what_cannot_be_read_stops_nobody_else(place, tasks, caplog, was):
             assert any(word in shown[0].place for word in ("'bad'", "rule set", "partition", "sessions"))
             assert app.health().unreadable == shown
     said = [
-        record.getMessage().partition(":")[0]
+        record.getMessage().partition(": ")[0]
         for record in caplog.records
         if record.levelno >= logging.WARNING
     ]

@@ -51,6 +51,10 @@ _KEY: Final = re.compile(r"\{\S+\}:[a-z]+(?::[\w-]+)?")
 _UNABLE: Final = ("MISCONF",)
 
 
+class WrongTypeError(StorageCorruptError):
+    """A key has a value of another type than it must have. Nothing was changed in its partition."""
+
+
 class RedisServer:
     """One server, or the masters of a cluster.
 
@@ -85,7 +89,9 @@ class RedisServer:
         """
         return self.ask_all([command], until)[0]
 
-    def ask_all(self, commands: Sequence[Command], until: float, *, partly: bool = False) -> list[Any]:
+    def ask_all(
+        self, commands: Sequence[Command], until: float, *, partly: bool = False, damaged: bool = False
+    ) -> list[Any]:
         """Run several commands, with one round trip to each node that is involved, and return their answers.
 
         If an answer is lost, the command is run again.
@@ -94,6 +100,7 @@ class RedisServer:
             commands: the commands.
             until: the monotonic time at which the call times out.
             partly: accept some answers if a node of a cluster is unavailable; the other answers are None.
+            damaged: return a `WrongTypeError` as the answer of its command instead of raising it.
 
         Raises:
             StorageError: a command had no answer, or the answer was an error.
@@ -105,10 +112,8 @@ class RedisServer:
         while True:
             try:
                 left = self._try(commands, left, answers)
-                if not left:
-                    return answers
-                if partly and len(left) < len(commands):
-                    return [None if isinstance(answer, Exception) else answer for answer in answers]
+                if not left or (partly and len(left) < len(commands)):
+                    return [_accepted(answer, damaged=damaged) for answer in answers]
                 problem: Exception = answers[left[0]]
             except AuthenticationError as error:
                 raise self.translated(error) from error
@@ -143,10 +148,16 @@ class RedisServer:
                 raise
             except AWAY as error:
                 _note(error, numbers, answers)
-        return [n for n in left if isinstance(answers[n], Exception)]
+        return [
+            n
+            for n in left
+            if isinstance(answers[n], Exception) and not isinstance(answers[n], WrongTypeError)
+        ]
 
     def _second(self, link: Single | Cluster, node: Node, command: Command, error: Exception) -> Any:
         """Handle an error of the server: returns the answer of a second try, or an error to retry later.
+
+        A `WrongTypeError` is an answer, too, so that the other commands get theirs.
 
         Raises:
             StorageError: no other try can succeed.
@@ -170,10 +181,10 @@ class RedisServer:
         if isinstance(error, AWAY) or str(error).startswith(_PASSING) or _MOVING in str(error):
             return error
         if str(error).startswith(_WRONG_TYPE):
-            raise self._wrong_type(node, command, str(error)) from error
+            return self._wrong_type(node, command, str(error))
         raise self.translated(error) from error
 
-    def _wrong_type(self, node: Node, command: Command, said: str) -> StorageError:
+    def _wrong_type(self, node: Node, command: Command, said: str) -> WrongTypeError:
         """The error that names the keys. Nothing was changed, because scripts read keys before they write."""
         keys = [*command.keys, *(key.encode() for key in _KEY.findall(said))]
         types = node.ask([Command(key, ("TYPE", key)) for key in keys])
@@ -182,7 +193,7 @@ class RedisServer:
             for key, found in zip(keys, types, strict=True)
             if found not in {b"none", type_of_key(key)}
         ]
-        return StorageCorruptError(
+        return WrongTypeError(
             f"{self.url.shown}: {'; '.join(wrong) or said}; another program has written it, and nothing was "
             f"changed in its partition: find that program, and restore a backup"
         )
@@ -249,6 +260,19 @@ class RedisServer:
                 f"you try again, or fire again with the same key"
             )
         return StorageBusyError(f"{where}; nothing was changed: try again")
+
+
+def _accepted(answer: Any, *, damaged: bool) -> Any:
+    """The answer; None for that of an unavailable node.
+
+    Raises:
+        WrongTypeError: the answer is one, and `damaged` is false.
+    """
+    if isinstance(answer, WrongTypeError):
+        if damaged:
+            return answer
+        raise answer
+    return None if isinstance(answer, Exception) else answer
 
 
 def _note(error: Exception, numbers: list[int], answers: list[Any]) -> None:

@@ -79,13 +79,16 @@ class RedisStore:
         """
         return self.run_all([Call(name, keys, parts)], until)[0]
 
-    def run_all(self, calls: Sequence[Call], until: float, *, partly: bool = False) -> list[Any]:
+    def run_all(
+        self, calls: Sequence[Call], until: float, *, partly: bool = False, damaged: bool = False
+    ) -> list[Any]:
         """Run several scripts, with one round trip to each node that is involved, and return their answers.
 
-        With `partly`, the answers of an unavailable node are None, if other nodes answer.
+        With `partly`, the answers of an unavailable node are None, if other nodes answer. With `damaged`, the
+        answer of a script that found a key of a wrong type is a `WrongTypeError`, which is raised otherwise.
         """
         commands = [call(script(one.name, self._clock), one.keys, (self.token, *one.parts)) for one in calls]
-        answers = self.server.ask_all(commands, until, partly=partly)
+        answers = self.server.ask_all(commands, until, partly=partly, damaged=damaged)
         if GONE in answers:
             raise keyspace_lost(self.server)
         return answers

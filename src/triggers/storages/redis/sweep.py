@@ -17,6 +17,7 @@ from triggers.exceptions import StorageCorruptError
 from triggers.health import DAMAGE, place_of, readable
 from triggers.storages.base import MAX_PAUSE, Backlog, Expired, Lease, ReadyInstance
 from triggers.storages.redis.keys import instance_of_member, instance_place, member_of_instance
+from triggers.storages.redis.server import WrongTypeError
 from triggers.storages.redis.store import Call
 from triggers.storages.rule_cache import place_of_rules
 
@@ -38,6 +39,9 @@ EXPIRE_AT_ONCE: Final = 20
 
 #: What a script returns instead of a digest or a fence if the session or the instance cannot be read.
 DAMAGED: Final = b"!"
+
+#: What a sweep does about a problem.
+SKIPPED: Final = "it is skipped and tried again later"
 
 
 class RedisSweep:
@@ -90,26 +94,25 @@ class RedisSweep:
         with suppress(*DAMAGE):
             place = place_of(*instance_of_member(member))
         error = StorageCorruptError("its session, or its state, is missing or cannot be read")
-        self._store.problems.report("unreadable", place, error, "it is skipped and tried again later")
+        self._store.problems.report("unreadable", place, error, SKIPPED)
         return True
 
     def _each(self, calls: Sequence[Call], until: float, *, partly: bool = False) -> list[Any]:
-        """The answers of scripts for several partitions, None for one with a key that cannot be read."""
+        """The answers of scripts for several partitions, None for one with a key of a wrong type."""
         if not calls:
             return []
-        try:
-            return self._store.run_all(calls, until, partly=partly)
-        except StorageCorruptError:
-            return [self._one(one, until) for one in calls]
+        answers = self._store.run_all(calls, until, partly=partly, damaged=True)
+        return [self._checked(one, answer) for one, answer in zip(calls, answers, strict=True)]
 
-    def _one(self, one: Call, until: float) -> Any:
-        problems, place = self._store.problems, f"partition {one.keys[0].decode(errors='replace')}"
-        if problems.is_paused(place):
+    def _checked(self, one: Call, answer: Any) -> Any:
+        """The answer, or None if the script found a key of a wrong type. Reports it, or resolves it."""
+        problems = self._store.problems
+        place = f"partition index {one.keys[1].decode(errors='replace')}, script {one.name}"
+        if isinstance(answer, WrongTypeError):
+            problems.report("unreadable", place, answer, SKIPPED)
             return None
-        answers: list[Any] = [None]
-        with readable(problems, place):
-            answers = self._store.run_all([one], until)
-        return answers[0]
+        problems.resolve(place)
+        return answer
 
     def expired(self, limit: int) -> list[Expired]:
         """Running instances whose lease has expired."""
