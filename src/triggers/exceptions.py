@@ -14,6 +14,7 @@ The tree::
     ├── UnknownInstanceError (LookupError)
     ├── UnknownSessionError (LookupError)
     ├── ManagerMismatchError                   the session belongs to another manager
+    ├── UnsupportedRulesError                  a newer version wrote the session's rules
     ├── PluginError (LookupError)              an unknown storage, runner or manager
     ├── DuplicateTaskError (ValueError)        one name for two different tasks
     ├── StorageError
@@ -101,6 +102,13 @@ class UnknownSessionError(TriggersError, LookupError):
 
 class ManagerMismatchError(TriggersError):
     """The session belongs to another manager, so that it can be read but not changed here."""
+
+
+class UnsupportedRulesError(TriggersError):
+    """A newer version of Triggers wrote the session's rules, so that it can be read but not changed here.
+
+    Its configuration can be replaced by one that this version understands.
+    """
 
 
 class PluginError(TriggersError, LookupError):

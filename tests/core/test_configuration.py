@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 
 import jsonschema
 import pytest
 from hypothesis import given
 
-from triggers.core.configuration import RESERVED, check_configuration, json_schema, near_miss
+from triggers.core.configuration import ELSEWHERE, check_configuration, json_schema, near_miss
 from triggers.core.directives import MAX_TERMS
-from triggers.core.rules import DIRECTIVES
+from triggers.core.rules import DIRECTIVES, RESERVED, rule_set
 from triggers.core.values import Limits
 from triggers.exceptions import ConfigurationError, InvalidValueError
+from triggers.options import OPTIONS
 from triggers.testing.conformance import strategies
 
 FORMS = 'must be a list of names, such as ["pageReceived"], or one of {"all": […]}, {"any": […]}, {"atLeast": 2, "of": […]}'
@@ -345,7 +347,6 @@ def test_a_configuration_that_cannot_be_read_is_refused(configuration):
         ("colour", None),
         ("description", None),
         ("owner", None),
-        ("timeout", None),
         ("params", None),
         ("", None),
         (7, None),
@@ -362,10 +363,58 @@ def test_a_slip_of_the_pen_is_noticed(written, meant):
         )
 
 
-@pytest.mark.parametrize("word", RESERVED)
+@pytest.mark.parametrize("word", [word for word in RESERVED if word not in ELSEWHERE])
 def test_words_of_later_versions_are_refused(word):
     """No configuration of today gives them a meaning of its own."""
     assert problems(task(**{word: 1})) == [(f"t.{word}", f"{word!r} is reserved for a later version")]
+
+
+@pytest.mark.parametrize("word", ELSEWHERE)
+def test_words_of_other_systems_are_refused(word):
+    """The message says where that is set, or what to do instead, for every usual spelling of the word."""
+    first, *others = word.split("_")
+    camel = first + "".join(map(str.capitalize, others))
+    for spelled in (word, camel, word.replace("_", "-"), word.upper()):
+        assert problems(task(**{spelled: 1})) == [(f"t.{spelled}", f"{spelled!r} {ELSEWHERE[word]}")]
+        assert check_configuration(task(**{f"x-{spelled}": 1})).rules
+
+
+def test_options_that_messages_name_exist():
+    """Each option of a task that a message names is an option of tasks, so that following the message works."""
+    named = {word for text in ELSEWHERE.values() for word in re.findall(r"@task\((\w+)=", text)}
+    assert named == {"timeout", "max_retries"}
+    assert named <= OPTIONS.keys()
+
+
+# -- rules of a newer version -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "path"),
+    [
+        *(({"after": ["a"], "run": "r", word: 1}, f"t.{word}") for word in RESERVED),
+        ({"after": [{"trigger": "a", "where": {"n": 1}, "as": "b"}], "run": "r"}, "t.after"),
+        ({"after": {"atLeast": {"b": "n"}, "of": "a"}, "run": "r"}, "t.after"),
+        ({"after": {"any": [["a"]], "new": 1}, "run": "r"}, "t.after"),
+        ({"after": ["a"], "unless": {"trigger": "b"}, "run": "r"}, "t.unless"),
+        ({"andEvery": {"trigger": "a", "where": {"n": 1}}, "run": "r"}, "t.andEvery"),
+        ({"after": ["a"], "forward": {}}, "t.forward"),
+    ],
+)
+def test_stored_rules_of_a_newer_version_can_be_read(written, path):
+    """They name what is not understood, keep it as it is written, and list the triggers."""
+    rules = rule_set({"t": written})
+    assert path in rules.unsupported
+    assert "a" in rules.rules["t"].named
+    assert json.loads(rules.body)["t"] == written
+
+
+def test_rules_of_this_version_are_understood():
+    """Every form of a condition that can be configured is understood when it is read from a storage."""
+    forms = (["a"], {"all": ["a", {"any": ["b", "c"]}]}, {"any": ["a"]}, {"atLeast": 1, "of": ["a", "b"]})
+    for form in forms:
+        configuration = {"t": {"after": form, "unless": form, "andEvery": "e", "run": "r", "x-when": 1}}
+        assert check_configuration(configuration).unsupported == ()
 
 
 # -- what is known ----------------------------------------------------------------------------------------------

@@ -88,6 +88,30 @@ def condition_from_json(written: Any) -> Condition:
     return all_of(_terms(written))
 
 
+def is_form(written: Any) -> bool:
+    """Return whether a stored condition has a form that this version of the rule language knows."""
+    if isinstance(written, dict):
+        known = written.keys() in ({"all"}, {"any"}, {"atLeast", "of"})
+        return known and isinstance(written.get("atLeast", 1), int) and is_form(next(_lists(written), None))
+    return isinstance(written, list) and all(isinstance(term, str) or is_form(term) for term in written)
+
+
+def mentioned(written: Any) -> Iterator[str]:
+    """Yield the triggers in a stored condition, also if only a newer version understands its form."""
+    if isinstance(written, str):
+        yield written
+    elif isinstance(written, list):
+        for term in written:
+            yield from mentioned(term)
+    elif isinstance(written, dict):
+        for terms in (*_lists(written), written.get("trigger")):
+            yield from mentioned(terms)
+
+
+def _lists(form: dict[str, Any]) -> Iterator[Any]:
+    return (form[key] for key in ("all", "any", "of") if key in form)
+
+
 def listed(terms: Any) -> Any:
     """Return a tuple or a set of terms as a list, and any other value unchanged."""
     # Check the real type: an object can pretend another class to isinstance().

@@ -12,16 +12,32 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from triggers.core.conditions import listed
 from triggers.core.names import MAX_NAME
-from triggers.core.rules import DIRECTIVES, RuleSet, rule_set
+from triggers.core.rules import DIRECTIVES, RESERVED, RuleSet, rule_set
 from triggers.core.values import DEFAULT_LIMITS, MAX_PATH, Limits, encode, shown, type_name
 from triggers.exceptions import ConfigurationError, InvalidValueError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-#: Names of future directives. They are not accepted as custom directives, so that a new version can define
-#: them.
-RESERVED = ("deadline", "within", "retry", "limit", "priority", "where")
+#: Words that people know from other systems → where that is set, or what to do instead.
+ELSEWHERE = {
+    "timeout": "is an option of the task: @task(timeout=...)",
+    "max_retries": "is an option of the task: @task(max_retries=...)",
+    "retries": "is not a directive: a task asks for a retry with raise context.retry(), which its option "
+    "@task(max_retries=...) limits",
+    "on_failure": "is not available: a failed instance waits until it is replayed or skipped",
+    "if": "is not available: a task reads its kwargs and can end with raise context.skip()",
+    "when": "is not available: a task reads its kwargs and can end with raise context.skip()",
+    "delay": "is reserved for a later version: for now, fire the trigger later",
+    "eta": "is not available: fire the trigger at that time",
+    "schedule": "is not available: fire the trigger from a scheduler, such as cron or Celery beat",
+    "cron": "is not available: fire the trigger from a scheduler, such as cron or Celery beat",
+    "queue": "is an option of Celery: CeleryRunner.bind(task, queue=...)",
+    "concurrency": "is an option of the runner: ThreadsRunner(workers=...), or celery worker --concurrency",
+    "depends_on": "is not a directive: list the names of those tasks in 'after'",
+    "needs": "is not a directive: list the names of those tasks in 'after'",
+    "rate_limit": "is an option of Celery: CeleryRunner.bind(task, rate_limit=...)",
+}
 
 #: How similar to a directive a key must be to count as a typo: difflib's ratio, from 0 to 1.
 NEAR_MISS = 0.8
@@ -129,10 +145,28 @@ def _problems(
 def _wrong_keys(configuration: dict[Any, Any]) -> Iterator[tuple[str, str]]:
     for task, written in configuration.items():
         for key in written if isinstance(written, dict) else ():
-            if key in RESERVED:
-                yield _path((task, key)), f"{key!r} is reserved for a later version"
+            if (word := _word(key)) is not None:
+                yield _path((task, key)), f"{key!r} {_REFUSED[word]}"
             elif key not in DIRECTIVES and (meant := near_miss(key)):
                 yield _path((task, key)), f"unknown directive {key!r}: did you mean {meant!r}?"
+
+
+def _word(key: object) -> str | None:
+    """Return the reserved word that a key is, in any spelling: `max_retries`, `maxRetries`, `max-retries`."""
+    found = _flat(key) if isinstance(key, str) and len(key) <= MAX_NAME else None
+    return found if found in _REFUSED else None
+
+
+def _flat(key: str) -> str:
+    return key.lower().replace("_", "").replace("-", "").replace(" ", "")
+
+
+#: Word without separators, in lower case → why it is refused. Such a word is never a custom directive, so
+#: that nobody expects it to do what it does elsewhere, and a new version can define it.
+_REFUSED = {
+    **{_flat(word): "is reserved for a later version" for word in RESERVED},
+    **{_flat(word): reason for word, reason in ELSEWHERE.items()},
+}
 
 
 def near_miss(key: object) -> str | None:
@@ -140,8 +174,7 @@ def near_miss(key: object) -> str | None:
     if not isinstance(key, str) or len(key) > MAX_NAME:
         return None
     spelled = {name.lower(): name for name in DIRECTIVES}
-    flat = key.lower().replace("_", "").replace("-", "").replace(" ", "")
-    found = difflib.get_close_matches(flat, spelled, n=1, cutoff=NEAR_MISS)
+    found = difflib.get_close_matches(_flat(key), spelled, n=1, cutoff=NEAR_MISS)
     return spelled[found[0]] if found else None
 
 

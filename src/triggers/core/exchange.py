@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from triggers.core.records import LogEntry, fingerprint
 from triggers.core.status import Status
+from triggers.exceptions import UnsupportedRulesError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -189,15 +190,30 @@ class Decision:
             decision that is not exclusive changes one instance and nothing else.
         prefetch: what a run will most likely need first, None if that is unknown. A storage can load it
             together with the head. It is only a guess: the run gets what it asks for.
+        by_rules: whether a run decides by the session's rules. Such a run is refused if a newer version wrote
+            them.
     """
 
     name: str
     begin: Callable[[Session], DecisionRun]
     exclusive: bool = True
     prefetch: Need | None = None
+    by_rules: bool = True
 
     def __call__(self, session: Session) -> DecisionRun:
-        """Start a run, from a newly loaded head."""
+        """Start a run, from a newly loaded head.
+
+        Raises:
+            UnsupportedRulesError: only a newer version understands the session's rules.
+        """
+        unsupported = session.rules.unsupported
+        if self.by_rules and unsupported:
+            message = (
+                f"session {session.uid!r} has rules of a newer version of Triggers, which this one does not "
+                f"understand: {', '.join(unsupported[:10])}; nothing was changed: update Triggers in this "
+                f"process, or replace the configuration of the session"
+            )
+            raise UnsupportedRulesError(message)
         return self.begin(session)
 
 

@@ -12,14 +12,32 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from triggers.core.conditions import Condition, all_of, condition_from_json
+from triggers.core.conditions import Condition, all_of, condition_from_json, is_form, mentioned
 from triggers.core.values import Limits, decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 #: The directives of the rule language. Any other key of a task is a custom directive.
 DIRECTIVES = ("after", "run", "andEvery", "unless", "withParams", "using")
+
+#: Names of future directives. A configuration must not use them, and stored rules that do were written by a
+#: newer version. This version reads such rules but does not run them.
+RESERVED = (
+    "forEach",
+    "delay",
+    "deadline",
+    "within",
+    "retry",
+    "limit",
+    "priority",
+    "where",
+    "debounce",
+    "throttle",
+    "as",
+    "ifImpossible",
+    "forward",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +94,14 @@ class RuleSet:
         listeners: trigger → the rules that name it.
         digest: the SHA-256 of the canonical text, in hexadecimal.
         body: the text that a storage keeps.
+        unsupported: the paths of what only a newer version understands. Rules that have any can be read and
+            replaced, but nothing can be decided by them.
     """
 
-    __slots__ = ("_exempt", "_reach", "body", "digest", "listeners", "rules")
+    __slots__ = ("_exempt", "_reach", "body", "digest", "listeners", "rules", "unsupported")
 
-    def __init__(self, rules: Mapping[str, Rule], body: str) -> None:
+    def __init__(self, rules: Mapping[str, Rule], body: str, unsupported: tuple[str, ...] = ()) -> None:
+        self.unsupported = unsupported
         self.rules = dict(rules)
         self.body = body
         canonical = json.dumps(json.loads(body), sort_keys=True, separators=(",", ":"))
@@ -132,16 +153,16 @@ class RuleSet:
 
 
 def rule_from_json(task: str, written: Mapping[str, Any]) -> Rule:
-    """Return the rule of a task whose directives were validated."""
-    after = condition_from_json(written.get("after", ()))
-    and_every = written.get("andEvery")
+    """Return the rule of a task whose directives were validated, by this version or by a newer one."""
+    after = _condition(written.get("after", []))
+    and_every = next(iter(mentioned(written.get("andEvery"))), None)
     if and_every is not None and not (and_every in after.of and after.at_least == len(after.of)):
         terms = after.of if after.at_least == len(after.of) else (after,)
         after = all_of((*terms, and_every))
-    unless = condition_from_json(written.get("unless", ()))
+    unless = _condition(written.get("unless", []))
     return Rule(
         task=task,
-        run=written["run"],
+        run=written.get("run", ""),
         after=after,
         and_every=and_every,
         unless=unless if unless.of else None,
@@ -149,6 +170,18 @@ def rule_from_json(task: str, written: Mapping[str, Any]) -> Rule:
         using=written.get("using"),
         extras={key: value for key, value in written.items() if key not in DIRECTIVES},
     )
+
+
+def _condition(written: Any) -> Condition:
+    """Return a stored condition; one that only a newer version understands is read as a list of its names."""
+    return condition_from_json(written) if is_form(written) else all_of(mentioned(written))
+
+
+def _unsupported(task: str, written: Mapping[str, Any]) -> Iterator[str]:
+    yield from (f"{task}.{word}" for word in RESERVED if word in written)
+    yield from (f"{task}.{key}" for key in ("after", "unless") if not is_form(written.get(key, [])))
+    if not isinstance(written.get("andEvery", ""), str):
+        yield f"{task}.andEvery"
 
 
 #: A configuration is stored once for all sessions that share it, so it can be larger than a payload.
@@ -164,7 +197,9 @@ def rule_set(configuration: Mapping[str, Mapping[str, Any]]) -> RuleSet:
 def read_rules(body: str) -> RuleSet:
     """Return the rule set for the text that a storage keeps. The latest results are cached."""
     written = decode(body)
-    return RuleSet({task: rule_from_json(task, rule) for task, rule in written.items()}, body)
+    rules = {task: rule_from_json(task, rule) for task, rule in written.items()}
+    unsupported = tuple(path for task, rule in written.items() for path in _unsupported(task, rule))
+    return RuleSet(rules, body, unsupported)
 
 
 #: The rules of a session that is not configured yet.

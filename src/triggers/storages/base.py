@@ -23,6 +23,8 @@ not, keeps the promises below. The test suite in :mod:`triggers.testing.conforma
 12. What is committed through a view that has `joined` a transaction of the application is kept if the
     application commits that transaction, and discarded if it is rolled back. A failed commit leaves the
     transaction unchanged.
+13. Rules that only a newer version understands can be read and replaced. Every other decision by them is
+    refused, and nothing is changed.
 
 Times are microseconds since the Unix epoch in UTC. Durations are microseconds, too.
 """

@@ -169,7 +169,7 @@ def keep_logs(policy: Policy | PolicyOf, attempt: AttemptReport) -> Decision:
         return work.done()
 
     need = need_of_instance(attempt.task, attempt.number)
-    return Decision("keep_logs", begin, exclusive=False, prefetch=need)
+    return Decision("keep_logs", begin, exclusive=False, prefetch=need, by_rules=False)
 
 
 def _grant_claim(work: UnitOfWork, instance: Instance, owner: str, terms: Terms) -> None:

@@ -83,7 +83,7 @@ def configure(policy: Policy | PolicyOf, rules: RuleSet, *, catch_up: bool = Fal
         )
         return changes
 
-    return Decision("configure", begin)
+    return Decision("configure", begin, by_rules=False)
 
 
 def _repeat(work: UnitOfWork, earlier: Firing, firing: Firing) -> Changes:
