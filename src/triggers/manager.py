@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 from triggers.core import decisions
 from triggers.core.configuration import check_configuration
 from triggers.core.names import check_name, split_instance_name
+from triggers.core.similar_names import did_you_mean
 from triggers.core.state import new_firing
 from triggers.core.status import Status
 from triggers.core.values import DEFAULT_LIMITS, Limits, decode, encode_mapping, shown
@@ -51,6 +52,8 @@ class FireResult:
         scheduled: the names of the instances that it scheduled.
         abandoned: the names of the instances that it abandoned.
         finalized: whether the session is finalized, by this firing or an earlier one.
+        listeners: the names of the tasks whose rules name the trigger. If there are none, the firing is
+            recorded and has no other effect.
     """
 
     number: int
@@ -59,6 +62,7 @@ class FireResult:
     scheduled: tuple[str, ...] = ()
     abandoned: tuple[str, ...] = ()
     finalized: bool = False
+    listeners: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +235,13 @@ class TriggerManager:
         """
         depth, name, limits = self._fired_by.depth, self._fired_by.name, self._services.limits
         firing = new_firing(trigger, kwargs, key, depth=depth, source=name, limits=limits)
-        return _fire_result(self.apply(decisions.fire(self.policy, firing, self._rules)))
+        changes = self.apply(decisions.fire(self.policy, firing, self._rules))
+        rules = changes.session.rules
+        listeners = tuple([rule.task for rule in rules.listeners.get(trigger, ())])
+        if not listeners and rules.rules and _log.isEnabledFor(logging.DEBUG):
+            hint = did_you_mean(trigger, rules.listeners)
+            _log.debug("session %r: no task listens to %r%s", self.uid, trigger, hint)
+        return _fire_result(changes, listeners)
 
     def replay_failed_instance(
         self, instance: TaskInstance | str, replacement_kwargs: Mapping[str, Mapping[str, Any]] | None = None
@@ -565,10 +575,11 @@ def _status(value: Status | str) -> Status:
         raise InvalidStatusError(message) from None
 
 
-def _fire_result(changes: Changes) -> FireResult:
+def _fire_result(changes: Changes, listeners: tuple[str, ...]) -> FireResult:
     finalized = changes.session.finalized is not None
     if changes.duplicate_of is not None:
-        return FireResult(changes.duplicate_of.number, duplicate=True, finalized=finalized)
+        number = changes.duplicate_of.number
+        return FireResult(number, duplicate=True, finalized=finalized, listeners=listeners)
     created = [(instance.name, instance.status) for instance in changes.created]
     touched = [(instance.name, instance.status) for instance in changes.triggered] + created
     return FireResult(
@@ -577,6 +588,7 @@ def _fire_result(changes: Changes) -> FireResult:
         scheduled=tuple([name for name, status in touched if status is Status.SCHEDULED]),
         abandoned=tuple([name for name, status in touched if status is Status.ABANDONED]),
         finalized=finalized,
+        listeners=listeners,
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from triggers.core.explain import Explanation, explain, is_waiting
 from triggers.core.names import is_name, split_instance_name
+from triggers.core.similar_names import spellings
 from triggers.core.state import Counter, Session
 from triggers.core.status import RESOLVED, Status, can_move
 from triggers.core.values import decode, to_datetime
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 #: How many instances a view reads at a time. The payloads of a page are in memory together.
 PAGE = 100
 
-#: How many instances of a task an explanation reads.
+#: How many instances of a task, and how many of the last firings, an explanation reads.
 EXPLAINED = 20
 
 UNRESOLVED = frozenset(Status) - RESOLVED
@@ -466,14 +467,22 @@ class SessionView:
 
     def explain(self, task: str) -> Explanation:
         """Explain why a task, or the instance with this name, has run or not."""
-        rules = self.head.rules
+        head = self.head
+        rules = head.rules
         name = split_instance_name(task)[0] if task not in rules.rules and "#" in task else task
         rule = rules.rules.get(name)
         instances = self._first_of(name) if name == task else [self[task].stored]
         if rule is None or not is_waiting(rule, instances):
             return explain(name, rule, instances, (), {})
-        happened = () if instances else self._reader.latest(self.uid, rule.after.names)
-        return explain(name, rule, instances, happened, self._upstream(rules, rule))
+        fired = self._fired(head, rule)
+        unheard = fired - rules.listeners.keys()
+        return explain(name, rule, instances, fired, self._upstream(rules, rule), unheard=unheard)
+
+    def _fired(self, head: Session, rule: Rule) -> set[str]:
+        """Return the last triggers, and those of the rule, in any spelling, that have ever fired."""
+        asked = rule.after.names.union(*map(spellings, rule.after.names))
+        last = self._reader.firings(self.uid, after=max(head.firings - EXPLAINED, 0), limit=EXPLAINED)
+        return {firing.trigger for firing in last} | self._reader.latest(self.uid, asked).keys()
 
     def _first_of(self, task: str) -> list[Instance]:
         """Return the first instances of a task, and its first unresolved ones."""

@@ -307,8 +307,27 @@ def test_check_accepts_what_is_right(place):
         "valid": True,
         "tasks": 1,
         "problems": [],
+        "external_triggers": ["x"],
+        "similar_names": [],
     }
-    assert place.run("check", "-", stdin=config, storage=False).stdout == "1 task, no problems\n"
+    text = place.run("check", "-", stdin=config, storage=False).stdout
+    assert text == "1 task, no problems\nexpects these triggers from outside: x\n"
+
+
+def test_check_lists_the_triggers_from_outside_and_similar_names(place):
+    """A name that only differs in spelling, or in a letter, from another one is pointed out, and is not a problem."""
+    config = json.dumps(
+        {
+            "t_import": {"after": ["pageReceived", "page1", "page2"], "run": "r"},
+            "t_mail": {"after": ["t_imports", "page_received"], "run": "r"},
+        }
+    )
+    found = place.json("check", "-", stdin=config, storage=False)
+    assert found["valid"] is True
+    assert found["external_triggers"] == ["page1", "page2", "pageReceived", "page_received", "t_imports"]
+    assert found["similar_names"] == [["pageReceived", "page_received"], ["t_import", "t_imports"]]
+    text = place.run("check", "-", stdin=config, storage=False).stdout
+    assert "similar names: t_import and t_imports; is one of them a typo?" in text
 
 
 def test_check_with_the_application_knows_its_tasks_and_runners(place):

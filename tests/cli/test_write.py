@@ -43,9 +43,24 @@ def test_a_firing_says_what_it_did(place):
         "scheduled": ["t_one#0"],
         "abandoned": [],
         "finalized": False,
+        "listeners": ["t_one"],
         "new_session": False,
     }
     assert statuses(place, "s") == {"t_one#0": "scheduled"}
+
+
+def test_a_firing_says_that_no_task_listens(place):
+    """A trigger that no rule names is stored, and the text has the name that was probably meant."""
+    place.run(
+        "configure", "s", "-", stdin=json.dumps({"t_one": {"after": ["pageReceived"], "run": "survey.ok"}})
+    )
+    assert place.json("fire", "s", "page_received")["listeners"] == []
+    text = place.run("fire", "s", "page_received").stdout
+    assert "no task listens to page_received; did you mean 'pageReceived'?" in text
+    assert "no task listens to z\n" in place.run("fire", "s", "z").stdout
+    assert "no task listens" not in place.run("fire", "s", "pageReceived").stdout
+    why = place.run("explain", "s", "t_one").stdout
+    assert "perhaps" not in why  # it was fired in the meantime
 
 
 def test_the_application_runs_what_is_released(place):

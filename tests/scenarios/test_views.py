@@ -225,7 +225,7 @@ def test_an_explanation_reads_the_upstream_tasks_that_have_something_to_say(harn
     found = view.explain("t_end")
     assert found.waits_for == ("t_0#0",)
     assert found.waiting[0].upstream == {"t_49": (), "t_skip": (("t_skip#0", "skipped"),)}
-    assert reads == {"session": 1, "instances": 1 + 2, "latest": 1, "counters": 1}
+    assert reads == {"session": 1, "instances": 1 + 2, "latest": 1, "firings": 1, "counters": 1}
 
 
 def test_a_kind_is_reviewed_without_a_read_for_each_session(harness, reads):

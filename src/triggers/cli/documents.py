@@ -162,10 +162,24 @@ def record_document(record: StoredRecord) -> dict[str, Any]:
     }
 
 
-def problems_document(tasks: int, problems: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Return the result of `check`: whether the configuration is valid, and each problem with its path."""
+def problems_document(
+    tasks: int,
+    problems: Sequence[tuple[str, str]],
+    external: Sequence[str],
+    similar: Sequence[tuple[str, str]],
+) -> dict[str, Any]:
+    """Return the result of `check`: whether the configuration is valid, and each problem with its path.
+
+    Args:
+        tasks: how many tasks it has.
+        problems: its problems, as (path, message).
+        external: the triggers that it expects from outside.
+        similar: pairs of names that may be meant to be the same.
+    """
     return {
         "valid": not problems,
         "tasks": tasks,
         "problems": [{"path": path, "message": message} for path, message in problems],
+        "external_triggers": list(external),
+        "similar_names": [list(pair) for pair in similar],
     }

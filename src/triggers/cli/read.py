@@ -15,6 +15,8 @@ from triggers.cli.options import Target, common, did_you_mean, existing, instanc
 from triggers.cli.records import exception_lines
 from triggers.cli.values import NotJsonError, parse
 from triggers.core.configuration import check_configuration, json_schema
+from triggers.core.rules import NO_RULES
+from triggers.core.similar_names import similar_pairs
 from triggers.core.status import RESOLVED, Status
 from triggers.core.values import decode
 from triggers.exceptions import ConfigurationError, UnknownInstanceError
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from typing import IO
 
     from triggers.core.explain import Explanation
-    from triggers.core.rules import Rule
+    from triggers.core.rules import Rule, RuleSet
     from triggers.core.state import Counter, Instance, Session
     from triggers.session import SessionView, TaskInstance
     from triggers.storages.base import Reader
@@ -283,37 +285,55 @@ def _print_explanation(uid: str, found: Explanation) -> None:
 @common
 @click.pass_context
 def check(context: click.Context, config: IO[bytes]) -> None:
-    """Print every problem of a configuration.
+    """Print every problem of a configuration, and the triggers that it expects.
+
+    It expects the triggers that none of its tasks fires. Similar names are listed, because one of them may be
+    a typo.
 
     CONFIG is a JSON file; - is standard input.
     """
     where = context.ensure_object(Target)
     tasks = 0
+    rules = NO_RULES
     problems: tuple[tuple[str, str], ...] = ()
     try:
         read = parse(config.read())
         tasks = len(read) if isinstance(read, dict) else 0
-        _check(where, read)
+        rules = _check(where, read)
     except NotJsonError as error:
         problems = (("$", str(error)),)
     except ConfigurationError as error:
         problems = error.problems
     if where.json:
-        documents.emit(documents.problems_document(tasks, problems))
+        similar = _similar_names(rules)
+        documents.emit(documents.problems_document(tasks, problems, rules.external, similar))
     elif problems:
         render.say(*(f"{render.visible(path)}: {render.visible(message)}" for path, message in problems))
         render.say(f"{render.plural(len(problems), 'problem')} in {render.visible(config.name)}")
     else:
-        render.say(f"{render.plural(tasks, 'task')}, no problems")
+        render.say(f"{render.plural(tasks, 'task')}, no problems", *_expectations(rules))
     context.exit(int(bool(problems)))
 
 
-def _check(where: Target, read: Any) -> None:
+def _check(where: Target, read: Any) -> RuleSet:
     if where.names_app:
         with where.opened() as app:
-            app.check(read)
-    else:
-        check_configuration(read)
+            return app.check(read)
+    return check_configuration(read)
+
+
+def _similar_names(rules: RuleSet) -> list[tuple[str, str]]:
+    """Return the pairs of similar names of which at least one is a trigger from outside."""
+    external = frozenset(rules.external)
+    pairs = similar_pairs((*rules.rules, *rules.external))
+    return [pair for pair in pairs if not external.isdisjoint(pair)]
+
+
+def _expectations(rules: RuleSet) -> Iterator[str]:
+    if rules.external:
+        yield f"expects these triggers from outside: {render.listed(rules.external)}"
+    for one, other in _similar_names(rules):
+        yield f"similar names: {render.visible(one)} and {render.visible(other)}; is one of them a typo?"
 
 
 @click.command()

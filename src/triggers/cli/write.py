@@ -9,6 +9,7 @@ import click
 from triggers.cli import documents, render
 from triggers.cli.options import Target, changing, common, instance_of, own_manager, pass_where, wait
 from triggers.cli.values import NotJsonError, json_object, kwargs_of, kwargs_options, pair, parse
+from triggers.core.similar_names import did_you_mean
 from triggers.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def _fire_document(uid: str, trigger: str, result: FireResult, *, fresh: bool) -
         "scheduled": list(result.scheduled),
         "abandoned": list(result.abandoned),
         "finalized": result.finalized,
+        "listeners": list(result.listeners),
         "new_session": fresh,
     }
 
@@ -118,6 +120,9 @@ def _fire_lines(
         yield f"created the session, with the manager {render.visible(controller.name)}"
     if not view.tasks:
         yield "the session has no configuration yet; the firing is stored and nothing runs"
+    elif not result.listeners:
+        hint = did_you_mean(trigger, view.head.rules.listeners)
+        yield f"no task listens to {name}{render.visible(hint)}"
     yield from (f"scheduled {line}" for line in _states(view, result.scheduled))
     others = [
         instance for instance in result.created if instance not in {*result.scheduled, *result.abandoned}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from triggers.core.conditions import listed
 from triggers.core.names import MAX_NAME
 from triggers.core.rules import DIRECTIVES, RESERVED, RuleSet, rule_set
+from triggers.core.similar_names import flat
 from triggers.core.values import DEFAULT_LIMITS, MAX_PATH, Limits, encode, shown, type_name
 from triggers.exceptions import ConfigurationError, InvalidValueError
 
@@ -153,19 +154,15 @@ def _wrong_keys(configuration: dict[Any, Any]) -> Iterator[tuple[str, str]]:
 
 def _word(key: object) -> str | None:
     """Return the reserved word that a key is, in any spelling: `max_retries`, `maxRetries`, `max-retries`."""
-    found = _flat(key) if isinstance(key, str) and len(key) <= MAX_NAME else None
+    found = flat(key) if isinstance(key, str) and len(key) <= MAX_NAME else None
     return found if found in _REFUSED else None
-
-
-def _flat(key: str) -> str:
-    return key.lower().replace("_", "").replace("-", "").replace(" ", "")
 
 
 #: Word without separators, in lower case → why it is refused. Such a word is never a custom directive, so
 #: that nobody expects it to do what it does elsewhere, and a new version can define it.
 _REFUSED = {
-    **{_flat(word): "is reserved for a later version" for word in RESERVED},
-    **{_flat(word): reason for word, reason in ELSEWHERE.items()},
+    **{flat(word): "is reserved for a later version" for word in RESERVED},
+    **{flat(word): reason for word, reason in ELSEWHERE.items()},
 }
 
 
@@ -174,7 +171,7 @@ def near_miss(key: object) -> str | None:
     if not isinstance(key, str) or len(key) > MAX_NAME:
         return None
     spelled = {name.lower(): name for name in DIRECTIVES}
-    found = difflib.get_close_matches(_flat(key), spelled, n=1, cutoff=NEAR_MISS)
+    found = difflib.get_close_matches(flat(key), spelled, n=1, cutoff=NEAR_MISS)
     return spelled[found[0]] if found else None
 
 

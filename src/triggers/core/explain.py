@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from triggers.core.similar_names import are_similar
 from triggers.core.status import Status
 from triggers.core.values import decode, to_datetime
 
@@ -27,12 +28,14 @@ class Waiting:
         upstream: lacked trigger → the instances of the task with that name, as (name, status). These are the
             unresolved instances, which can still fire it. If there are none, they are the resolved ones,
             which did not fire it.
+        similar: lacked trigger → a trigger with a similar name that has fired and that no task listens to.
     """
 
     name: str
     lacks: tuple[str, ...]
     needs: str
     upstream: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    similar: Mapping[str, str] = field(default_factory=dict)
 
     def sentence(self) -> str:
         """Return the explanation in words, without a full stop at the end."""
@@ -46,6 +49,10 @@ class Waiting:
             states = [f"{name} is {status}" for name, status in instances]
             known = _listed(states) or f"{trigger} has no instance yet"
             sentence += f". The trigger {trigger} fires when the task {trigger} finishes; {known}"
+        for trigger, other in self.similar.items():
+            sentence += (
+                f". {other} has fired, but no task listens to it: perhaps it should have been {trigger}"
+            )
         return sentence
 
 
@@ -87,6 +94,8 @@ def explain(
     instances: Sequence[Instance],
     happened: Collection[str],
     upstream: Mapping[str, Sequence[Instance]],
+    *,
+    unheard: Collection[str] = (),
 ) -> Explanation:
     """Explain why a task has run or not.
 
@@ -94,14 +103,16 @@ def explain(
         task: the name of the task.
         rule: the rule of the task, None if the task is not configured.
         instances: the instances of the task.
-        happened: those triggers of the task that have fired. Only used if it has no instances.
+        happened: triggers that have fired, among them all of the task that have. Only used if it has no
+            instances.
         upstream: task that it waits for, directly or through others → the unresolved instances of that task,
             or the resolved ones if there are no others. Only used if the task :func:`is_waiting`.
+        unheard: triggers that have fired and that no task listens to. Only used if the task is waiting.
     """
     counts: dict[str, int] = {}
     for instance in instances:
         counts[instance.status.value] = counts.get(instance.status.value, 0) + 1
-    waiting = tuple(_waiting(rule, instances, happened, upstream)) if rule else ()
+    waiting = tuple(_waiting(rule, instances, happened, upstream, unheard)) if rule else ()
     vetoed = {i.name: i.vetoes for i in instances if i.status is Status.ABANDONED}
     own = [i.name for i in instances if i.status is Status.FAILED]
     before = [i.name for found in upstream.values() for i in found if i.status is Status.FAILED]
@@ -116,19 +127,25 @@ def _waiting(
     instances: Sequence[Instance],
     happened: Collection[str],
     upstream: Mapping[str, Sequence[Instance]],
+    unheard: Collection[str],
 ) -> list[Waiting]:
     unstarted = [i for i in instances if i.status is Status.UNSTARTED]
     if not instances:
-        return [_wait(rule, rule.task, happened, upstream)]
-    return [_wait(rule, instance.name, instance.taken, upstream) for instance in unstarted]
+        return [_wait(rule, rule.task, happened, upstream, unheard)]
+    return [_wait(rule, instance.name, instance.taken, upstream, unheard) for instance in unstarted]
 
 
 def _wait(
-    rule: Rule, name: str, taken: Collection[str], upstream: Mapping[str, Sequence[Instance]]
+    rule: Rule,
+    name: str,
+    taken: Collection[str],
+    upstream: Mapping[str, Sequence[Instance]],
+    unheard: Collection[str],
 ) -> Waiting:
     lacks = rule.after.lacking(taken)
     sources = {trigger: _states(upstream[trigger]) for trigger in lacks if trigger in upstream}
-    return Waiting(name, lacks, rule.after.sentence(), sources)
+    fired = ((lacked, other) for lacked in lacks for other in unheard if are_similar(lacked, other))
+    return Waiting(name, lacks, rule.after.sentence(), sources, dict(fired))
 
 
 def _states(instances: Sequence[Instance]) -> tuple[tuple[str, str], ...]:

@@ -126,6 +126,11 @@ class RuleSet:
                 self._reach[trigger] = found
         return found
 
+    @property
+    def external(self) -> tuple[str, ...]:
+        """The triggers that no task of this configuration fires by finishing, in alphabetical order."""
+        return tuple(sorted(self.listeners.keys() - self.rules.keys()))
+
     def waiting_for(self, trigger: str) -> frozenset[str]:
         """Return the tasks that wait for the trigger, directly or through other tasks."""
         if trigger not in self._exempt:
