@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from datetime import timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from triggers import plugins
@@ -16,7 +17,7 @@ from triggers.health import Health, Problems, place_of
 from triggers.manager import FinalizingTriggerManager, FiredBy, ManagerServices, TriggerManager
 from triggers.options import check_application, duration
 from triggers.runners.base import BY_ITSELF
-from triggers.session import SessionView
+from triggers.session import SessionView, unfinished
 from triggers.storages.base import Purge
 from triggers.task import registry as default_registry
 from triggers.worker.executor import Executor
@@ -46,6 +47,9 @@ SWEEP_INTERVAL = timedelta(seconds=5)
 
 #: At so many crashes that it alone can have caused an instance is failed.
 MAX_CRASHES = 3
+
+#: How many instances the warning of `join` names, of how many sessions.
+TOLD, LOOKED_AT = 10, 200
 
 #: How often `join` looks, in seconds.
 JOIN_PAUSE = 0.02
@@ -126,6 +130,7 @@ class Triggers:
             dispatch=None if runner is None else self._dispatch,
             schedule_sweep=self._schedule_sweep,
             tasks=registry.names if complete_registry else None,
+            registered=registry.names,
             runners=plugins.names(plugins.RUNNERS) | self._given.keys(),
             grace=0 if runner is None else micros,  # nobody here hands over: the next sweep elsewhere may
             limits=limits,
@@ -195,7 +200,7 @@ class Triggers:
 
     def sessions(self, after: str = "") -> Iterator[SessionView]:
         """Every session, in the order of the UIDs beyond `after`, read page by page."""
-        return (SessionView(head.uid, self._backend) for head in self._heads(after))
+        return (SessionView(head.uid, self._backend, self._registry.names) for head in self._heads(after))
 
     def _heads(self, after: str = "") -> Iterator[Session]:
         after = after.encode("utf-8", "replace").decode()
@@ -355,7 +360,7 @@ class Triggers:
             delayed: wait also for what is not due yet.
 
         Returns:
-            Whether there is nothing left; False if the time was up.
+            Whether there is nothing left; False if the time was up. Then a WARNING says what is left.
         """
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         until = None if seconds is None else time.monotonic() + seconds
@@ -369,6 +374,8 @@ class Triggers:
                 self._sweeper.run_once()
             now = time.monotonic()
             if until is not None and now >= until:
+                left = "\n".join(islice(unfinished(islice(self.sessions(), LOOKED_AT)), TOLD))
+                _log.warning("join ended after %s s with %s left:\n%s", seconds, backlog, left)
                 return False
             # Counting a long backlog takes a while: never do it for more than a part of the time.
             pause = max(JOIN_PAUSE, 4 * (now - asked))

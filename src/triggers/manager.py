@@ -74,6 +74,7 @@ class ManagerServices:
         dispatch: dispatches scheduled instances to their runners, and must not raise; None without runners.
         schedule_sweep: is called after an instance was scheduled for a later time.
         tasks: the tasks that a `run` may name, None to accept any name.
+        registered: the tasks of this process, from which an explanation of a missing one suggests a name.
         runners: the runners that a `using` may name, None to accept any name.
         grace: how long the sweep waits before it dispatches an unclaimed instance again, in microseconds.
         limits: the limits for configurations, kwargs, results and metadata.
@@ -83,6 +84,7 @@ class ManagerServices:
     dispatch: Callable[[Sequence[ReadyInstance]], None] | None = None
     schedule_sweep: Callable[[], None] = lambda: None
     tasks: Collection[str] | None = None
+    registered: Collection[str] = ()
     runners: Collection[str] | None = None
     grace: int = 30_000_000
     limits: Limits = DEFAULT_LIMITS
@@ -141,7 +143,7 @@ class TriggerManager:
         self._fired_by = fired_by or FiredBy()
         self._rules: RuleSet | None = None  # the session's rules at the last commit
         self._scopes = ManagerScopes(services.storage)
-        self.storage = SessionView(uid, self._scopes)
+        self.storage = SessionView(uid, self._scopes, services.registered)
         self._policy = self.policy_for(services.grace, services.limits)
 
     def __repr__(self) -> str:

@@ -304,10 +304,12 @@ class SessionView:
     Args:
         uid: the UID of the session.
         source: a storage, or the scopes of a manager. Each call asks it for its reader.
+        registered: the tasks of this process, from which an explanation of a missing one suggests a name.
     """
 
-    def __init__(self, uid: str, source: HasReader) -> None:
+    def __init__(self, uid: str, source: HasReader, registered: Collection[str] = ()) -> None:
         self.uid = uid
+        self._registered = registered
         self._source = source
 
     @property
@@ -473,10 +475,11 @@ class SessionView:
         rule = rules.rules.get(name)
         instances = self._first_of(name) if name == task else [self[task].stored]
         if rule is None or not is_waiting(rule, instances):
-            return explain(name, rule, instances, (), {})
+            return explain(name, rule, instances, (), {}, registered=self._registered)
         fired = self._fired(head, rule)
         unheard = fired - rules.listeners.keys()
-        return explain(name, rule, instances, fired, self._upstream(rules, rule), unheard=unheard)
+        upstream = self._upstream(rules, rule)
+        return explain(name, rule, instances, fired, upstream, unheard=unheard, registered=self._registered)
 
     def _fired(self, head: Session, rule: Rule) -> set[str]:
         """Return the last triggers, and those of the rule, in any spelling, that have ever fired."""
@@ -519,3 +522,10 @@ class SessionView:
             took = ", ".join(f"{trigger}={number}" for trigger, number in instance.stored.taken.items())
             lines.append(f"  {instance.name}: {instance.status} ({took}) log {instance.current_log_level}")
         return "\n".join(lines)
+
+
+def unfinished(views: Iterable[SessionView]) -> Iterator[str]:
+    """Yield an explanation for each instance of these sessions that is scheduled or running."""
+    for view in views:
+        for instance in view.find(statuses={Status.SCHEDULED, Status.RUNNING}):
+            yield f"session {view.uid!r}: {view.explain(instance.name).sentence}"

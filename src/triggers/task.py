@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import partial
@@ -10,12 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, TypeVar, ov
 from weakref import WeakMethod
 
 from triggers.core.names import check_name
+from triggers.core.similar_names import did_you_mean
 from triggers.core.values import shown
 from triggers.exceptions import DuplicateTaskError, InvalidOptionError, Retry, Skip, StatusChange
 from triggers.options import CELERY, COOLDOWN, check_class, check_instance, check_known, duration
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Awaitable, Callable, Iterable, Iterator, KeysView
     from typing import Unpack
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from triggers.session import TaskInstance
 
 __all__ = ["Registry", "StatusChange", "TaskContext", "TriggerTask", "registry", "task"]
+
+_log = logging.getLogger(__name__)
 
 Result = Mapping[str, Any] | None
 
@@ -39,6 +42,7 @@ class Registry:
     def __init__(self) -> None:
         self._tasks: dict[str, TriggerTask] = {}
         self._watchers: list[WeakMethod[Callable[[str], None]]] = []
+        self._missed: set[str] = set()
 
     def __contains__(self, name: object) -> bool:
         return name in self._tasks
@@ -54,6 +58,14 @@ class Registry:
     def get(self, name: str) -> TriggerTask | None:
         """The task of that name, or None."""
         return self._tasks.get(name)
+
+    def warn_missing(self, name: str) -> None:
+        """Log that an instance cannot run here, because no task has this name; once for each name."""
+        if name not in self._missed:
+            self._missed.add(name)
+            hint = did_you_mean(name, list(self.names))
+            what = "instances that run %r wait for another worker: this process has no such task%s"
+            _log.warning(what, name, hint)
 
     def register(self, task: TriggerTask) -> None:
         """Make the task known under its name. The same definition again, as after a reload, replaces it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from triggers.core.similar_names import are_similar
+from triggers.core.similar_names import are_similar, did_you_mean
 from triggers.core.status import Status
 from triggers.core.values import decode, to_datetime
 
@@ -96,6 +96,7 @@ def explain(
     upstream: Mapping[str, Sequence[Instance]],
     *,
     unheard: Collection[str] = (),
+    registered: Collection[str] = (),
 ) -> Explanation:
     """Explain why a task has run or not.
 
@@ -108,6 +109,7 @@ def explain(
         upstream: task that it waits for, directly or through others → the unresolved instances of that task,
             or the resolved ones if there are no others. Only used if the task :func:`is_waiting`.
         unheard: triggers that have fired and that no task listens to. Only used if the task is waiting.
+        registered: the tasks of this process, to suggest another name for one that is missing.
     """
     counts: dict[str, int] = {}
     for instance in instances:
@@ -117,7 +119,7 @@ def explain(
     own = [i.name for i in instances if i.status is Status.FAILED]
     before = [i.name for found in upstream.values() for i in found if i.status is Status.FAILED]
     waits_for = (*own, *(before if waiting else ()))
-    remarks = dict(_remarks(instances, rule))
+    remarks = dict(_remarks(instances, rule, registered))
     sentence = _sentence(task, rule, counts, waiting, vetoed, waits_for, remarks)
     return Explanation(task, rule is not None, counts, waiting, vetoed, waits_for, remarks, sentence)
 
@@ -152,22 +154,27 @@ def _states(instances: Sequence[Instance]) -> tuple[tuple[str, str], ...]:
     return tuple((instance.name, instance.status.value) for instance in instances)
 
 
-def _remarks(instances: Iterable[Instance], rule: Rule | None) -> Iterator[tuple[str, str]]:
+def _remarks(
+    instances: Iterable[Instance], rule: Rule | None, registered: Collection[str]
+) -> Iterator[tuple[str, str]]:
     for instance in instances:
         if instance.status is Status.FAILED and instance.error:
             error = decode(instance.error)
             yield instance.name, f"failed with {error.get('type')}: {error.get('message')}"
         elif instance.status is Status.SCHEDULED and instance.given_back and rule is not None:
-            yield instance.name, _unrunnable(instance, rule)
+            yield instance.name, _unrunnable(instance, rule, registered)
         elif instance.status is Status.SCHEDULED:
             yield instance.name, f"is scheduled to run at {to_datetime(instance.run_at).isoformat()}"
         elif instance.status is Status.RUNNING:
             yield instance.name, f"is running on worker {instance.owner}, attempt {instance.attempt}"
 
 
-def _unrunnable(instance: Instance, rule: Rule) -> str:
+def _unrunnable(instance: Instance, rule: Rule, registered: Collection[str]) -> str:
     times = "once" if instance.given_back == 1 else f"{instance.given_back} times"
-    return f"is waiting for a worker that has the task `{rule.run}`. Workers without it returned it {times}"
+    return (
+        f"is waiting for a worker that has the task `{rule.run}`. Workers without it returned it {times}"
+        + ("" if rule.run in registered else did_you_mean(rule.run, list(registered)))
+    )
 
 
 def _sentence(  # noqa: PLR0917 - the parts of one sentence, in their order

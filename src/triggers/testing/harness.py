@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from triggers import plugins
 from triggers.app import Triggers
-from triggers.core.status import Status
 from triggers.manager import TriggerManager
 from triggers.runners.inline import InlineRunner
+from triggers.session import unfinished
 from triggers.storages.memory import MemoryStorage
 from triggers.task import registry as default_registry
 from triggers.testing.assertions import SessionAssertions
@@ -163,7 +163,7 @@ class TriggersHarness:
         self.triggers.sweep()
         self._sweep_until(begin + horizon // _MICROSECOND)
         self._beat()
-        if left := self._unfinished():
+        if left := list(unfinished(self.triggers.sessions())):
             raise AssertionError(
                 "\n".join([f"after {horizon} these instances are still scheduled or running:", *left])
             )
@@ -207,14 +207,6 @@ class TriggersHarness:
         """Send a heartbeat for the running tasks, as a process does that continues after a pause."""
         heart = self.triggers._executor.heartbeat  # noqa: SLF001 - its thread uses the system's clock
         heart.beat(heart.held)
-
-    def _unfinished(self) -> list[str]:
-        busy = {Status.SCHEDULED, Status.RUNNING}
-        return [
-            f"session {view.uid!r}: {view.explain(instance.name).sentence}"
-            for view in self.triggers.sessions()
-            for instance in view.find(statuses=busy)
-        ]
 
 
 def _strict(kind: type[TriggerManager]) -> type[TriggerManager]:

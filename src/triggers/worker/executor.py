@@ -168,7 +168,14 @@ class Executor:
             run = RunningAttempt(self, changes, changes.claimed, before, delivery)
             ticket.is_over = run.held.is_over
             run.perform()
+        elif changes.transitioned:
+            self._warn_if_missing(changes.session.rules.rules.get(where[1]))
         return changes
+
+    def _warn_if_missing(self, rule: Rule | None) -> None:
+        """Tell that an instance was returned because this process does not have its task."""
+        if rule is not None and rule.run not in self.tasks:
+            self.tasks.warn_missing(rule.run)
 
     def _is_closed(self) -> bool:
         return self.closed
