@@ -44,9 +44,22 @@ def triggers_harness_options() -> Mapping[str, Any]:
 def triggers_harness(
     triggers_clock: VirtualClock, triggers_faults: Faults, triggers_harness_options: Mapping[str, Any]
 ) -> Iterator[TriggersHarness]:
-    """A :class:`~triggers.testing.TriggersHarness`, which is closed after the test."""
+    """A :class:`~triggers.testing.TriggersHarness`, which is closed after the test.
+
+    The test fails if an instance has failed that the test neither asserted nor allowed to fail.
+    """
     from triggers.testing.harness import TriggersHarness  # noqa: PLC0415 - as the module says
 
     options = {"clock": triggers_clock, "faults": triggers_faults, **triggers_harness_options}
-    with TriggersHarness(**options) as harness:
-        yield harness
+    harness = TriggersHarness(**options)
+    yield harness
+    harness.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Check the failures of `triggers_harness` as the last step of a test that has passed so far."""
+    yield
+    harness = getattr(item, "funcargs", {}).get("triggers_harness")
+    if harness is not None:
+        harness.check_failures()

@@ -253,9 +253,8 @@ def test_numbers_are_seconds():
         session = harness.session("s")
         session.update_configuration({"t": {"after": ["go"], "run": "slow"}})
         session.fire("go")
-        failed = session.storage["t#0"]
-    assert (failed.status, failed.error["type"]) == ("failed", "TaskTimeoutError")
-    assert "longer than its timeout of 0:00:00.02" in failed.error["message"]
+        message = r"longer than its timeout of 0:00:00\.02"
+        harness.check(session).assert_instance_failed("t#0", "TaskTimeoutError", match=message)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ PASSING = "triggers.testing.PassThrough"
 @pytest.fixture
 def session():
     """A session of an application whose tasks run inside of the call that fires."""
-    with TriggersHarness(registry=tasks) as harness:
+    with TriggersHarness(registry=tasks, allow_failures=True) as harness:
         yield harness.session("respondent-17")
 
 

@@ -54,7 +54,7 @@ def tasks():
 
 @pytest.fixture
 def session(tasks):
-    with TriggersHarness(registry=tasks) as harness:
+    with TriggersHarness(registry=tasks, allow_failures=True) as harness:
         yield harness.session("s")
 
 

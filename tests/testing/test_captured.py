@@ -41,6 +41,7 @@ def test_what_tasks_say_is_collected(tasks):
                 session.fire("go")
             session.replay_failed_instance("t_fail#0")
         session.replay_failed_instance("t_fail#1")
+        harness.check(session).assert_instance_failed("t_fail#2")
     assert sorted(logs.messages) == ["Missing age", "Read", "ValueError: spam"]
     assert [entry.context for entry in logs.of("t_talk#0")] == [{"page": 3}] * 2
     assert [entry.message for entry in logs.at_least(logging.ERROR)] == ["ValueError: spam"]

@@ -110,6 +110,41 @@ def test_options_are_a_fixture(run):
     ).assert_outcomes(passed=1)
 
 
+def test_an_unexpected_failure_fails_the_test(run):
+    """The test itself fails, not its teardown; an asserted or allowed failure, or one of a failed test, adds nothing."""
+    result = run(
+        """
+        import pytest
+
+        @pytest.fixture
+        def session(triggers_harness):
+            session = triggers_harness.session("s")
+            session.update_configuration({"t_x": {"after": ["a"], "run": "triggers.testing.Failing"}})
+            session.fire("a")
+            return session
+
+        def test_unexpected(session):
+            pass
+
+        def test_asserted(session, triggers_harness):
+            triggers_harness.check(session).assert_instance_failed("t_x#0")
+
+        def test_allowed(session, triggers_harness):
+            triggers_harness.allow_failures()
+
+        def test_failed(session):
+            assert session is None
+
+        def test_none():
+            pass
+        """
+    )
+    result.assert_outcomes(passed=3, failed=2)
+    result.stdout.fnmatch_lines(
+        ["*1 failed, which the test does not expect*", "*error: FailingError: This task*"]
+    )
+
+
 def test_a_failure_points_at_the_test(run):
     """The traceback of a failed assertion ends in the test that made it, and the story follows."""
     result = run(

@@ -41,9 +41,13 @@ class SessionAssertions:
 
     Args:
         session: the manager of the session, or its view (``manager.storage``).
+        asserted: receives (UID, name) of each instance that was asserted to have failed.
     """
 
-    def __init__(self, session: TriggerManager | SessionView) -> None:
+    def __init__(
+        self, session: TriggerManager | SessionView, *, asserted: set[tuple[str, str]] | None = None
+    ) -> None:
+        self._asserted = set[tuple[str, str]]() if asserted is None else asserted
         self.view = session if isinstance(session, SessionView) else session.storage
 
     def __repr__(self) -> str:
@@ -100,6 +104,7 @@ class SessionAssertions:
                 f"which does not match\n  {match!r}",
                 instance,
             )
+        self._asserted.add((self.view.uid, instance.name))
         return instance
 
     def assert_instance_skipped(self, name: str) -> TaskInstance:

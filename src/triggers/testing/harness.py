@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from triggers import plugins
 from triggers.app import Triggers
+from triggers.core.status import Status
 from triggers.manager import TriggerManager
 from triggers.runners.inline import InlineRunner
-from triggers.session import unfinished
+from triggers.session import SessionView, unfinished
 from triggers.storages.memory import MemoryStorage
 from triggers.task import registry as default_registry
 from triggers.testing.assertions import SessionAssertions
@@ -19,16 +20,18 @@ from triggers.testing.faults import FaultyStorage
 from triggers.testing.tasks import StandIn, ready_made
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from typing import Self
 
-    from triggers.session import SessionView
     from triggers.storages.base import Storage
     from triggers.task import Registry
     from triggers.testing.faults import Faults
 
 #: How much time :meth:`TriggersHarness.run_until_idle` lets pass by default, at most.
 HORIZON: Final = timedelta(days=30)
+
+#: How many failed instances are described in full at the end of a block; the others are listed.
+SHOWN_FAILURES: Final = 10
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -40,6 +43,9 @@ class TriggersHarness:
     :meth:`run_until_idle`, never in the background. Use the harness as a context manager, or call
     :meth:`close`.
 
+    At the end of the `with` block, an instance that has failed is an error, unless the test asserted that it
+    failed (:meth:`~triggers.testing.SessionAssertions.assert_instance_failed`), or allows failures.
+
     Args:
         registry: the application's tasks. The ready-made tasks are available as well.
         manager: the class of its managers.
@@ -50,6 +56,7 @@ class TriggersHarness:
         faults: decides at which point the process dies; by default it does not.
         strict_logs: whether an error in logging, for example in a handler of the application, is raised in
             the task. An application reports such an error and continues.
+        allow_failures: whether instances may fail without an assertion.
         settings: more settings of :class:`~triggers.Triggers`. A configuration with an unknown `run` is an
             error, unless ``complete_registry=False`` is one of the settings.
 
@@ -70,13 +77,17 @@ class TriggersHarness:
         clock: VirtualClock | None = None,
         faults: Faults | None = None,
         strict_logs: bool = True,
+        allow_failures: bool = False,
         **settings: Any,
     ) -> None:
         self.clock = clock or VirtualClock()
         self.faults = faults
         self._tasks = ready_made(registry)
         made: Storage = storage(self.clock) if storage else MemoryStorage(clock=self.clock)
+        self._made = made
         self._storage = FaultyStorage(made, faults) if faults else made
+        self._failures_allowed = allow_failures
+        self._asserted: set[tuple[str, str]] = set()
         strictly = _strict if strict_logs else lambda kind: kind
         self._settings = {
             "complete_registry": True,
@@ -100,8 +111,12 @@ class TriggersHarness:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self.check_failures()
+        finally:
+            self.close()
 
     # -- steps of a test --------------------------------------------------------------------------------
 
@@ -111,7 +126,43 @@ class TriggersHarness:
 
     def check(self, session: TriggerManager | SessionView | str) -> SessionAssertions:
         """Return assertions about a session, given its manager, its view or its UID."""
-        return SessionAssertions(self.session(session) if isinstance(session, str) else session)
+        return SessionAssertions(
+            self.session(session) if isinstance(session, str) else session, asserted=self._asserted
+        )
+
+    def allow_failures(self) -> None:
+        """Let instances fail in this test without an assertion."""
+        self._failures_allowed = True
+
+    def check_failures(self) -> None:
+        """Check that no instance has failed, except those that were asserted to have failed.
+
+        The end of the `with` block does this, unless an exception ends it. Call it yourself if you do not use
+        the harness as a context manager. After :meth:`allow_failures`, it does nothing.
+
+        Raises:
+            AssertionError: with everything that is stored about the failed instances.
+        """
+        __tracebackhide__ = True
+        if self._failures_allowed:
+            return
+        if self.faults is not None and self.faults.dead:
+            self.restart()
+        failed = [
+            (view, instance.name)
+            for view in self._views()
+            for instance in view.find(statuses={Status.FAILED})
+            if (view.uid, instance.name) not in self._asserted
+        ]
+        if failed:
+            raise AssertionError("\n".join(_unexpected(failed)))
+
+    def _views(self) -> Iterator[SessionView]:
+        """Yield every session, past the faults: reading them is not a step of the test."""
+        after = ""
+        while page := self._made.reader.sessions(after):
+            yield from (SessionView(head.uid, self._made) for head in page)
+            after = page[-1].uid
 
     def stand_in(
         self, run: str, *, result: Mapping[str, Any] | None = None, error: BaseException | None = None
@@ -207,6 +258,17 @@ class TriggersHarness:
         """Send a heartbeat for the running tasks, as a process does that continues after a pause."""
         heart = self.triggers._executor.heartbeat  # noqa: SLF001 - its thread uses the system's clock
         heart.beat(heart.held)
+
+
+def _unexpected(failed: Sequence[tuple[SessionView, str]]) -> Iterator[str]:
+    yield (
+        f"{len(failed)} failed, which the test does not expect: fix the cause, assert it with "
+        "assert_instance_failed, or call harness.allow_failures()"
+    )
+    for view, name in failed[:SHOWN_FAILURES]:
+        yield f"{name} of session {view.uid!r}:"
+        yield SessionAssertions(view).describe(name)
+    yield from (f"{name} of session {view.uid!r}" for view, name in failed[SHOWN_FAILURES:])
 
 
 def _strict(kind: type[TriggerManager]) -> type[TriggerManager]:

@@ -192,6 +192,7 @@ class _Stage:
             manager=self.manager,
             storage=lambda clock: self.storage(clock, faults),
             faults=faults,
+            allow_failures=True,
         ) as harness:
             harness.session(UID).update_configuration(self.configuration)
             faults.reached.clear()
