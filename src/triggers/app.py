@@ -14,7 +14,7 @@ from triggers.core.names import is_name
 from triggers.core.values import DEFAULT_LIMITS, Limits, type_name
 from triggers.exceptions import ManagerMismatchError, UnknownSessionError
 from triggers.health import Health, Problems, place_of
-from triggers.manager import FinalizingTriggerManager, FiredBy, ManagerServices, TriggerManager
+from triggers.manager import FinalizingTriggerManager, ManagerServices, TriggerManager
 from triggers.options import check_application, duration
 from triggers.runners.base import BY_ITSELF
 from triggers.session import SessionView, unfinished
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from triggers.core.decisions import Policy
     from triggers.core.rules import RuleSet
     from triggers.core.state import Session
+    from triggers.fired_by import FiredBy
     from triggers.runners.base import Delivery, Runner
     from triggers.storages.base import Backlog, ReadyInstance, Storage
     from triggers.task import Registry

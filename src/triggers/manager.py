@@ -21,6 +21,7 @@ from triggers.core.state import new_firing
 from triggers.core.status import Status
 from triggers.core.values import DEFAULT_LIMITS, Limits, decode, encode_mapping, shown
 from triggers.exceptions import InvalidStatusError
+from triggers.fired_by import FIRED_BY, FiredBy
 from triggers.logs import LogSettings
 from triggers.session import SessionView, TaskInstance
 from triggers.storages.base import ReadyInstance
@@ -90,14 +91,6 @@ class ManagerServices:
     limits: Limits = DEFAULT_LIMITS
 
 
-@dataclass(frozen=True, slots=True)
-class FiredBy:
-    """The running instance whose task fires, and the depth of its firings, which stops endless cascades."""
-
-    name: str = ""
-    depth: int = 0
-
-
 #: How many records of one kind are marked as resolved at a time.
 REVIEWED = 500
 
@@ -140,7 +133,7 @@ class TriggerManager:
     def __init__(self, uid: str, services: ManagerServices, fired_by: FiredBy | None = None) -> None:
         self.uid = check_name(uid, "UID")
         self._services = services
-        self._fired_by = fired_by or FiredBy()
+        self._made_for = fired_by or FiredBy()
         self._rules: RuleSet | None = None  # the session's rules at the last commit
         self._scopes = ManagerScopes(services.storage)
         self.storage = SessionView(uid, self._scopes, services.registered)
@@ -154,9 +147,16 @@ class TriggerManager:
         """The settings as decisions use them.
 
         In a joined block after which nothing is dispatched, the grace is 0, so that the next sweep dispatches
-        at once.
+        at once. Inside a task, the depth is that of the task's firings.
         """
-        return self._policy if self._scopes.current.notifies_commit else replace(self._policy, grace=0)
+        grace = self._policy.grace if self._scopes.current.notifies_commit else 0
+        depth = self._fired_by.depth
+        return replace(self._policy, grace=grace, cascade_depth=depth) if depth or not grace else self._policy
+
+    @property
+    def _fired_by(self) -> FiredBy:
+        """The task that the calling code is part of; in an unrelated thread, that which got the manager."""
+        return FIRED_BY.get() or self._made_for
 
     @classmethod
     def policy_for(cls, grace: int, limits: Limits) -> decisions.Policy:
@@ -235,8 +235,9 @@ class TriggerManager:
             IdempotencyConflictError: the key was used with other kwargs.
             StorageError: the firing could not be stored.
         """
-        depth, name, limits = self._fired_by.depth, self._fired_by.name, self._services.limits
-        firing = new_firing(trigger, kwargs, key, depth=depth, source=name, limits=limits)
+        fired_by, limits = self._fired_by, self._services.limits
+        source = fired_by.name if fired_by.uid == self.uid else ""
+        firing = new_firing(trigger, kwargs, key, depth=fired_by.depth, source=source, limits=limits)
         changes = self.apply(decisions.fire(self.policy, firing, self._rules))
         rules = changes.session.rules
         listeners = tuple([rule.task for rule in rules.listeners.get(trigger, ())])

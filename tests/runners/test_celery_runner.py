@@ -17,7 +17,7 @@ from celery.exceptions import SoftTimeLimitExceeded, WorkerLostError, WorkerShut
 
 from tests.runners.celery_app import make_app, queues
 from tests.runners.conftest import PATIENCE
-from triggers import Registry, Triggers, TriggerTask, task
+from triggers import Limits, Registry, Triggers, TriggerTask, task
 from triggers.core import decisions
 from triggers.core.values import decode
 from triggers.exceptions import DuplicateTaskError, PluginError, StorageBusyError
@@ -398,6 +398,25 @@ def test_eager_runs_everything_before_fire_returns(app, make, registry):
     assert next(depth) == 60
     assert len(set(deepest)) == 1
     assert not list(session.storage.get_unresolved_tasks())
+
+
+def test_an_endless_chain_across_sessions_is_stopped(app, make):
+    """Two tasks that fire each other through `Triggers.session` end at `Limits.cascade_depth`."""
+    app.conf.task_always_eager = True
+    registry, ran = Registry(), []
+
+    @task(name="survey.Import", registry=registry)
+    def import_(context):
+        ran.append(context.task_instance.name)
+        if len(ran) < 30:
+            triggers.session({"one": "two", "two": "one"}[context.manager.uid]).fire("a")
+
+    triggers = make(registry=registry, limits=Limits(cascade_depth=10))
+    for uid in ("one", "two"):
+        triggers.session(uid).update_configuration(EVERY)
+    triggers.session("one").fire("a")
+    failed = [instance.error for instance in triggers.session("two").storage if instance.error]
+    assert (len(ran), [error["type"] for error in failed]) == (11, ["CascadeDepthError"])
 
 
 def test_eager_runs_what_this_process_has_no_name_for(app, make):

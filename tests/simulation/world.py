@@ -25,6 +25,7 @@ from triggers.exceptions import (
     StorageError,
     UnknownTaskError,
 )
+from triggers.fired_by import firing_as
 from triggers.testing.clock import VirtualClock
 from triggers.testing.faults import InjectedCrash
 
@@ -154,11 +155,12 @@ class World:
         return not self._resting and self.dice.random() < 0.02
 
     def interleave(self, chance: float = INTERLEAVED) -> None:
-        """Others may come in between here."""
+        """Others may come in between here. They are not part of the interrupted task."""
         while not self._resting and self._depth < DEPTH and self.dice.random() < chance:
             self._depth += 1
             try:
-                self.act()
+                with firing_as(None):
+                    self.act()
             finally:
                 self._depth -= 1
 

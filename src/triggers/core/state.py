@@ -63,7 +63,7 @@ class Firing(NamedTuple):
         at: when it was fired.
         depth: how many firings led to it, 0 if the application fired it.
         source: the name of the instance that fired it, by its result or from its task; "" if the application
-            did.
+            or a task of another session did.
         key: the idempotency key, or None.
         fingerprint: a hash of the kwargs, which a repeat with the same key must have, too.
     """

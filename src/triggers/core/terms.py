@@ -43,6 +43,7 @@ class Policy:
         finalizing: how its sessions are finalized, or None if they are not.
         threshold: records at or above this level need a review.
         limits: the limits for kwargs, results and metadata.
+        cascade_depth: how many firings lead to what the manager changes, 0 outside of any task.
     """
 
     manager: str = "default"
@@ -50,6 +51,7 @@ class Policy:
     finalizing: Finalizing | None = None
     threshold: int = 30
     limits: Limits = DEFAULT_LIMITS
+    cascade_depth: int = 0
 
 
 #: Returns the policy for the name of a manager, or None if this process does not have that manager.

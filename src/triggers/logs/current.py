@@ -9,6 +9,7 @@ import sys
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
+from triggers.fired_by import FIRED_BY, firing_as
 from triggers.logs.logger import TriggersLogger
 from triggers.logs.sanitizing.redact import Secrets
 from triggers.logs.sanitizing.sanitizer import sanitizer
@@ -95,10 +96,12 @@ def _module(frame: FrameType) -> str:
 def propagate(function: Callable[P, R]) -> Callable[P, R]:
     """Return a function that runs with the current logger in any thread.
 
+    What it fires counts as fired by the task that called `propagate`.
+
     Use it as in ``pool.submit(propagate(work), item)``. The function may run many times at once. If it runs
     after the block has ended, its records are marked late. A coroutine function stays a coroutine function.
     """
-    logger = CURRENT.get()
+    logger, fired_by = CURRENT.get(), FIRED_BY.get()
 
     if inspect.iscoroutinefunction(function):
 
@@ -106,7 +109,8 @@ def propagate(function: Callable[P, R]) -> Callable[P, R]:
         async def carried_coroutine(*args: P.args, **kwargs: P.kwargs) -> Any:
             token = CURRENT.set(logger)
             try:
-                return await cast("Callable[P, Awaitable[Any]]", function)(*args, **kwargs)
+                with firing_as(fired_by):
+                    return await cast("Callable[P, Awaitable[Any]]", function)(*args, **kwargs)
             finally:
                 restore(token)
 
@@ -116,7 +120,8 @@ def propagate(function: Callable[P, R]) -> Callable[P, R]:
     def carried(*args: P.args, **kwargs: P.kwargs) -> R:
         token = CURRENT.set(logger)
         try:
-            return function(*args, **kwargs)
+            with firing_as(fired_by):
+                return function(*args, **kwargs)
         finally:
             restore(token)
 

@@ -37,10 +37,10 @@ from triggers.exceptions import (
     UnknownTaskError,
     WorkerLost,
 )
+from triggers.fired_by import FiredBy, firing_as
 from triggers.fork import reset_after_fork
 from triggers.health import DAMAGE, Problems, place_of
 from triggers.logs import InstanceLog, LogIdentity, LogSettings, detached, exception_record
-from triggers.manager import FiredBy
 from triggers.options import duration
 from triggers.runners.base import BY_ITSELF
 from triggers.session import TaskInstance
@@ -279,9 +279,10 @@ class RunningAttempt:
         self.rules = changes.session.rules
         self.rule = self.rules.rules.get(claimed.task)
         self.task = executor.tasks.get(self.rule.run) if self.rule else None
-        fired_by = FiredBy(claimed.name, claimed.cascade_depth + 1)
-        self.manager = executor.manager_of(changes.session.manager, self.uid, fired_by)
-        self.policy = self.manager.policy
+        self.fired_by = FiredBy(self.uid, claimed.name, claimed.cascade_depth + 1)
+        self.manager = executor.manager_of(changes.session.manager, self.uid, self.fired_by)
+        with firing_as(self.fired_by):
+            self.policy = self.manager.policy
         lasts = executor.lease_of(self.task)
         lease = Lease(self.uid, claimed.task, claimed.number, claimed.fence)
         self.held = HeldClaim.since(claimed_at, lease, lasts)
@@ -330,7 +331,7 @@ class RunningAttempt:
             )
             raise CascadeDepthError(message)
         # Detached: where one task runs within another's block, as the inline runner can have it.
-        with detached(), self.delivery.around():
+        with detached(), firing_as(self.fired_by), self.delivery.around():
             returned = self.task.run(self._context(self.rule))
             return self._await(returned) if inspect.isawaitable(returned) else returned
 
@@ -492,7 +493,8 @@ class RunningAttempt:
         if changes.refused:
             _log.warning("session %r: %s", self.uid, changes.refused)
         try:
-            self.manager.publish(changes)
+            with firing_as(self.fired_by):
+                self.manager.publish(changes)
         except Exception:  # noqa: BLE001 - a hook's
             _log.exception("a hook of session %r raised after %s had ended", self.uid, self.claimed.name)
 

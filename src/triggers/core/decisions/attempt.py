@@ -120,7 +120,9 @@ def fail(
         elif retry is not None and instance.task in session.rules.rules:
             work.transition(instance, Status.REPLAYED, "by its own retry")
             run_at = session.now + retry.cooldown
-            work.successor(instance, retry.kwargs, run_at=run_at, retries=instance.retries + 1)
+            # A retry is bounded by its own limit and does not make the chain of firings longer.
+            depth, retries = instance.cascade_depth, instance.retries + 1
+            work.successor(instance, retry.kwargs, run_at=run_at, retries=retries, depth=depth)
         return work.done()
 
     return Decision("fail", begin, prefetch=need_of_instance(attempt.task, attempt.number))

@@ -45,7 +45,8 @@ def replay(policy: Policy | PolicyOf, task: str, number: int, kwargs: str | None
         if task not in session.rules.rules:
             raise UnknownTaskError([(task, "is no longer in the configuration, so it cannot be replayed")])
         work.transition(instance, Status.REPLAYED)
-        work.successor(instance, kwargs, run_at=session.now, retries=0)
+        depth = work.policy.cascade_depth
+        work.successor(instance, kwargs, run_at=session.now, retries=0, depth=depth)
         return work.done()
 
     return Decision("replay", begin, prefetch=need_of_instance(task, number))

@@ -198,7 +198,7 @@ class UnitOfWork:
         latest = self.latest[trigger]
         if trigger in rule.after.names:
             instance.taken.setdefault(trigger, latest.number)
-            instance.cascade_depth = max(instance.cascade_depth, latest.depth)
+            instance.cascade_depth = max(instance.cascade_depth, latest.depth, self.policy.cascade_depth)
         if rule.unless and trigger in rule.unless.names and trigger not in instance.vetoes:
             instance.vetoes += (trigger,)
 
@@ -278,8 +278,8 @@ class UnitOfWork:
             self.describe(instance, attempt.metadata)
         self.transition(instance, status, remark)
 
-    def successor(self, failed: Instance, kwargs: str | None, *, run_at: int, retries: int) -> None:
-        """Create the instance that replays a failed one, with the same kwargs if `kwargs` is None."""
+    def successor(self, failed: Instance, kwargs: str | None, run_at: int, retries: int, depth: int) -> None:
+        """Create the instance that replays a failed one, with its kwargs if `kwargs` is None."""
         now = self.session.now
         number = self.counter(failed.task).created
         instance = Instance(
@@ -294,7 +294,7 @@ class UnitOfWork:
             root=failed.root if kwargs is None else number,
             depth=failed.depth + 1,
             retries=retries,
-            cascade_depth=failed.cascade_depth,
+            cascade_depth=max(failed.cascade_depth, depth),
             taken=dict(failed.taken),
             vetoes=failed.vetoes,
             kwargs=failed.kwargs if kwargs is None else kwargs,
@@ -304,7 +304,7 @@ class UnitOfWork:
 
     def cascade(self, instance: Instance, result: str) -> None:
         """Fire the name of the instance's task, with the encoded result as kwargs."""
-        depth = instance.cascade_depth + 1
+        depth = max(instance.cascade_depth + 1, self.policy.cascade_depth)
         instance.result = self.fire(Firing(0, instance.task, result, 0, depth, instance.name))
 
     def describe(self, instance: Instance, metadata: Mapping[str, Any]) -> None:
@@ -367,7 +367,7 @@ class UnitOfWork:
         if end.max_level is not None and (yield from self.is_flagged(end.max_level)):
             return
         self.absorb((yield self.need_for(end.trigger)))
-        session.finalized = self.fire(Firing(0, end.trigger, "{}", 0))
+        session.finalized = self.fire(Firing(0, end.trigger, "{}", 0, self.policy.cascade_depth))
 
     def is_flagged(self, level: int) -> Generator[Need, Slice, bool]:
         """Return whether a finished instance has unresolved log records at or above the level."""
