@@ -216,13 +216,16 @@ class TaskInstance:
 
     @property
     def unresolved_log_level(self) -> int:
-        """The highest level of its records that need a review and have none; 0 if there are none."""
-        return self._stored.log_unresolved
+        """The highest level of its records that need a review and have none; 0 if there are none.
+
+        A replayed, skipped or abandoned instance needs no review.
+        """
+        return self._stored.unreviewed_level
 
     @property
     def logs_resolved(self) -> bool:
         """Whether none of its log records needs a review."""
-        return self._stored.log_unresolved == 0
+        return self._stored.unreviewed_level == 0
 
     @property
     def log_reviews(self) -> list[dict[str, Any]]:

@@ -202,14 +202,17 @@ def test_a_review_in_part_holds_the_session_open(harness, session):
 
 
 def test_what_was_given_up_never_holds_the_session(harness, session):
-    """Replayed and skipped instances keep their unresolved records, and block nothing; abandoned ones said nothing."""
+    """Replayed and skipped instances need no review, and every reader says so; abandoned ones said nothing."""
     session.fire("last")
     replayed, skipped = said(session, 40, fail=True), said(session, 40, fail=True)
     session.replay_failed_instance(replayed, {"go": {}})
     harness.check("s").assert_not_finalized()
     session.skip_failed_instance(skipped)
     harness.check("s").assert_finalized()
-    assert [session.storage[name].unresolved_log_level for name in (replayed, skipped)] == [40, 40]
+    settled = [session.storage[name] for name in (replayed, skipped)]
+    assert [each.logs_resolved for each in settled] == [True, True]
+    assert [each.unresolved_log_level for each in settled] == [0, 0]
+    assert [each.log_level for each in settled] == [40, 40]
     assert session.storage.get_instances_with_unresolved_logs() == []
 
 

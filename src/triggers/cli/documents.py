@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from triggers.core.status import SETTLED, Status
+from triggers.core.status import Status
 from triggers.core.values import Limits, encode, to_datetime
 from triggers.session import level_name
 
@@ -75,14 +75,6 @@ def error_of(instance: Instance) -> dict[str, Any] | None:
     return None if instance.error is None else json.loads(instance.error)
 
 
-def unreviewed_level(instance: Instance) -> int:
-    """Return the highest level of the records that need a review, 0 if none does.
-
-    An instance that was replayed, skipped or abandoned needs no review.
-    """
-    return 0 if instance.status in SETTLED else instance.log_unresolved
-
-
 def parent_of(instance: Instance) -> str | None:
     """Return the name of the instance that this one replays; None if it replays none."""
     return None if instance.parent is None else f"{instance.task}#{instance.parent}"
@@ -111,7 +103,7 @@ def instance_document(instance: Instance, rules: Mapping[str, Rule]) -> dict[str
         "error": error and {"type": error.get("type"), "message": error.get("message")},
         "log": {
             "level": level(instance.log_level),
-            "unresolved": level(unreviewed_level(instance)),
+            "unresolved": level(instance.unreviewed_level),
             "counts": {level_name(number): count for number, count in sorted(instance.log_counts.items())},
             "dropped": instance.log_dropped,
         },

@@ -178,7 +178,7 @@ def _show_session(
     if bare:
         render.say("")
         render.console().print(render.bare_table(bare))
-    if any(documents.unreviewed_level(instance) for instance in shown):
+    if any(instance.unreviewed_level for instance in shown):
         command = f"triggers logs {shlex.quote(head.uid)} INSTANCE --unresolved"
         render.say("", f"* has records that need a review: {command}")
 

@@ -13,7 +13,7 @@ from itertools import chain, groupby, repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from triggers.cli.documents import error_of, parent_of, tagged, unreviewed_level
+from triggers.cli.documents import error_of, parent_of, tagged
 from triggers.core.status import Status
 from triggers.core.values import to_datetime
 from triggers.session import level_name
@@ -270,7 +270,7 @@ def instances_table(instances: Iterable[Instance], rules: Mapping[str, Rule], no
             visible(instance.name),
             status_text(instance.status),
             str(instance.attempt),
-            level_text(instance.log_level, unresolved=unreviewed_level(instance)),
+            level_text(instance.log_level, unresolved=instance.unreviewed_level),
             why(instance, rules, now),
         )
     return made
@@ -336,7 +336,7 @@ def _log(stored: Instance) -> str:
         f"{count:,} {level_name(number)}" for number, count in sorted(stored.log_counts.items())
     )
     dropped = f", {stored.log_dropped:,} of them not stored" if stored.log_dropped else ""
-    return counts + dropped + ("; needs a review" if unreviewed_level(stored) else "")
+    return counts + dropped + ("; needs a review" if stored.unreviewed_level else "")
 
 
 def _review(review: Mapping[str, Any]) -> str:

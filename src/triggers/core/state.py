@@ -13,7 +13,7 @@ from typing import NamedTuple
 from triggers.core.columns import INSTANCE, codecs_of, names_of
 from triggers.core.names import check_name, instance_name
 from triggers.core.rules import NO_RULES, RuleSet
-from triggers.core.status import RESOLVED, Status
+from triggers.core.status import RESOLVED, SETTLED, Status
 from triggers.core.values import DEFAULT_LIMITS, Limits, canonical, encode_mapping
 
 
@@ -203,6 +203,14 @@ class Instance:
     def is_resolved(self) -> bool:
         """Whether it will not change any more."""
         return self.status in RESOLVED
+
+    @property
+    def unreviewed_level(self) -> int:
+        """The highest level of its records that need a review, 0 if none does.
+
+        A replayed, skipped or abandoned instance needs no review.
+        """
+        return 0 if self.status in SETTLED else self.log_unresolved
 
     @property
     def budget(self) -> int:

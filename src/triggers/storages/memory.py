@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 from triggers.core.exchange import Changes, Need, Slice
 from triggers.core.records import without_contexts
 from triggers.core.state import Counter, Firing, Instance, Latest, Session, copy_of
-from triggers.core.status import SETTLED, Status
+from triggers.core.status import Status
 from triggers.core.values import decode, encode, type_name
 from triggers.exceptions import StorageBusyError, StorageError
 from triggers.fork import reset_after_fork
@@ -493,7 +493,7 @@ def _key(instance: Instance) -> Key:
 
 def _needs_review(instance: Instance, level: int) -> bool:
     """Whether an instance has unresolved records at or above this level that still need a review."""
-    return instance.log_unresolved >= max(level, 1) and instance.status not in SETTLED
+    return instance.unreviewed_level >= max(level, 1)
 
 
 def _is_open(stored: StoredSession, record: StoredRecord) -> bool:
@@ -511,7 +511,7 @@ def _is_purgeable(stored: StoredSession, record: StoredRecord, purge: Purge) -> 
     if purge.contexts_only and _without_context(record).entry == entry:
         return False
     instance = stored.instances[record.task, record.instance]
-    if not instance.log_unresolved or instance.status in SETTLED:
+    if not instance.unreviewed_level:
         return True
     return entry.level < min(purge.threshold, instance.log_unresolved) or not _is_open(stored, record)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from triggers.core.status import SETTLED, Status
+from triggers.core.status import Status
 from triggers.exceptions import StorageError
 from triggers.storages.base import ConflictError
 from triggers.storages.redis import rows
@@ -230,4 +230,4 @@ def _pairs(entries: list[tuple[Instance, Any]]) -> Iterator[tuple[Instance, str]
 
 
 def _is_flagged(instance: Instance) -> bool:
-    return instance.log_unresolved > 0 and instance.status not in SETTLED
+    return instance.unreviewed_level > 0
