@@ -185,7 +185,7 @@ def test_a_typo_of_an_option_is_refused_with_what_was_meant(given, meant):
 def test_an_unknown_option_of_the_decorator_is_refused():
     """With the options that there are; nothing given to the decorator is ignored."""
     with pytest.raises(
-        InvalidOptionError, match="@task has no option 'colour'; there are: name, max_retries, timeout"
+        InvalidOptionError, match="@task has no option 'colour'; the options are: name, max_retries, timeout"
     ):
         task(colour="red")
 
@@ -328,7 +328,7 @@ def test_any_callable_may_be_a_task(what):
 def test_a_callable_without_a_name_needs_one(what):
     """The error says how to give one."""
     for make in (lambda: task(CALLABLES[what]), lambda: task(max_retries=1)(CALLABLES[what])):
-        with pytest.raises(InvalidOptionError, match=r"has no name of its own: write @task\(name=…\)$"):
+        with pytest.raises(InvalidOptionError, match=r"does not have a name: write @task\(name=…\)$"):
             make()
 
 

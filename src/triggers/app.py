@@ -1,4 +1,4 @@
-"""Triggers: the one place where a storage, runners, a manager class and settings meet."""
+"""`Triggers` combines a storage, runners, a manager class and settings."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import logging
 import time
 from datetime import timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from triggers import plugins
 from triggers.core.configuration import check_configuration
 from triggers.core.names import is_name
 from triggers.core.values import DEFAULT_LIMITS, Limits, type_name
 from triggers.exceptions import ManagerMismatchError, UnknownSessionError
-from triggers.health import Health, Problems, place_of
+from triggers.health import Health, Problems
 from triggers.manager import FinalizingTriggerManager, ManagerServices, TriggerManager
 from triggers.options import check_application, duration
 from triggers.runners.base import BY_ITSELF
+from triggers.runners.dispatcher import Dispatcher
 from triggers.session import SessionView, unfinished
 from triggers.storages.base import Purge
 from triggers.task import registry as default_registry
@@ -40,48 +41,48 @@ _log = logging.getLogger(__name__)
 #: How long a claim lasts without a heartbeat.
 LEASE = timedelta(seconds=60)
 
-#: How long a hand-over has until the sweep repeats it.
+#: The pause before the sweep dispatches an instance again.
 GRACE = timedelta(seconds=30)
 
 #: The pause between two sweeps.
 SWEEP_INTERVAL = timedelta(seconds=5)
 
-#: At so many crashes that it alone can have caused an instance is failed.
+#: How many crashes that no other instance can have caused make an instance failed.
 MAX_CRASHES = 3
 
-#: How many instances the warning of `join` names, of how many sessions.
+#: How many instances the warning of `join` names, and in how many sessions it looks for them.
 TOLD, LOOKED_AT = 10, 200
 
-#: How often `join` looks, in seconds.
+#: The shortest pause between two checks of `join`, in seconds.
 JOIN_PAUSE = 0.02
 
 
 class Triggers:
     """An application's access to its sessions.
 
-    The threads of the runner start with the first instance that is released, that of the sweep with
-    :meth:`start`, both once for each process, so the object may be made before a fork. As a context manager
-    it starts and closes itself.
+    The threads of the runner start with the first released instance, the thread of the sweep with
+    :meth:`start`. Each process starts its own, so you can create the object before a fork. As a context
+    manager, the object starts and closes itself.
 
     Args:
-        url: of the storage, such as ``sqlite:///survey.db``, or a storage.
-        runner: the default runner, by name or itself; None for a process that only fires.
-        runners: further runners by the names that `using` gives them.
-        manager: the class of its managers; one of another process is used only by that name.
-        managers: further classes that sessions of this application may belong to.
-        registry: the tasks that run here.
-        complete_registry: whether that is every task there is, so that an unknown `run` is refused at once.
+        url: the URL of the storage, such as ``sqlite:///survey.db``, or a storage.
+        runner: the default runner, or its name; None for a process that only fires.
+        runners: further runners, by the names that `using` gives them.
+        manager: the manager class of this application.
+        managers: further manager classes that sessions of this application can belong to.
+        registry: the tasks that run in this process.
+        complete_registry: whether the registry has every task, so that an unknown `run` is refused at once.
         lease: how long a claim lasts without a heartbeat.
-        grace: how long a hand-over has until the sweep repeats it.
+        grace: the pause before the sweep dispatches an instance again.
         sweep_interval: the pause between two sweeps.
-        max_crashes: at so many crashes that it alone can have caused an instance is failed.
-        limits: sizes of what is accepted.
+        max_crashes: how many crashes that no other instance can have caused make an instance failed.
+        limits: the limits for values.
 
     Durations are timedeltas or numbers of seconds.
 
     Raises:
         InvalidOptionError: an option is not valid.
-        PluginError: no storage, or runner, of that name.
+        PluginError: there is no storage or runner of that name.
         StorageError: the storage cannot be opened.
     """
 
@@ -105,7 +106,7 @@ class Triggers:
         lease, grace, sweep_interval = duration(lease), duration(grace), duration(sweep_interval)
         self._backend = plugins.storage_from_url(url) if isinstance(url, str) else url
         if not hasattr(self._backend, "commit"):
-            message = f"a URL or a storage is needed, not a {type_name(type(url))}"
+            message = f"the first argument must be a URL or a storage, not a {type_name(type(url))}"
             raise TypeError(message)
         self._manager = manager
         kinds: tuple[type[TriggerManager], ...] = (
@@ -115,25 +116,21 @@ class Triggers:
             manager,
         )
         self._managers = {kind.name: kind for kind in kinds}
-        self._default = runner
-        self._runners: dict[str, Runner] = {}
-        self._given = dict(runners or {})
-        if runner is not None and not isinstance(runner, str) and hasattr(runner, "name"):
-            self._given.setdefault(runner.name, runner)
         self._registry = registry
-        self._closed = self._said_closed = False
         problems = getattr(self._backend, "problems", None)
         self._problems = Problems() if problems is None else problems
-        # Nobody hands over what is released here, so it is due for the sweeps of others at once.
-        micros = 0 if runner is None else round(grace.total_seconds() * 1e6)
+        self._has_runner = runner is not None
+        self._dispatcher = Dispatcher(self, runner, runners or {}, _load_runner, self._problems)
+        # Without a runner nothing is dispatched here, so the sweep of another process must find it at once.
+        micros = round(grace.total_seconds() * 1e6) if self._has_runner else 0
         self._services = ManagerServices(
             storage=self._backend,
-            dispatch=None if runner is None else self._dispatch,
+            dispatch=self._dispatcher.dispatch if self._has_runner else None,
             schedule_sweep=self._schedule_sweep,
             tasks=registry.names if complete_registry else None,
             registered=registry.names,
-            runners=plugins.names(plugins.RUNNERS) | self._given.keys(),
-            grace=0 if runner is None else micros,  # nobody here hands over: the next sweep elsewhere may
+            runners=plugins.names(plugins.RUNNERS) | self._dispatcher.names,
+            grace=micros,
             limits=limits,
         )
         self._policies: dict[str, Policy] = {}
@@ -145,17 +142,14 @@ class Triggers:
             lease.total_seconds(),
             max_crashes,
             self._problems,
-            self._dispatch,
+            self._dispatcher.dispatch,
         )
         trial = round(lease.total_seconds() * 1e6)
         self._sweep = Sweep(
             self._backend, self._services.dispatch, self._policy_of, micros, self._problems, trial
         )
         self._sweeper = Sweeper(self._sweep, sweep_interval.total_seconds(), self._tend)
-        if runner is not None:
-            self._runner(None)
-        for name in self._given:
-            self._runner(name)
+        self._dispatcher.start()
 
     def __repr__(self) -> str:
         return f"<Triggers on {self._backend!r}>"
@@ -167,30 +161,30 @@ class Triggers:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # -- sessions ---------------------------------------------------------------------------------------
+    # sessions
 
     def session(self, uid: str) -> TriggerManager:
-        """The manager of a session, of this application's class; nothing is read or stored yet.
+        """Return the manager of a session, of this application's class. Nothing is read or stored yet.
 
-        The session comes into being with the first thing that is stored in it.
+        The first change that is stored creates the session.
 
         Args:
             uid: any printable string of 1 to 255 characters.
 
         Raises:
-            InvalidNameError: it is something else.
+            InvalidNameError: the UID is not such a string.
         """
         return self._manager(uid, self._services)
 
     def existing_session(self, uid: str) -> TriggerManager:
-        """The manager that a stored session belongs to, whichever class of this process that is.
+        """Return the manager of a stored session, of the class that the session belongs to.
 
         Args:
             uid: the session.
 
         Raises:
-            UnknownSessionError: nothing is stored under that UID.
-            ManagerMismatchError: this process lacks its manager; the session may be read through
+            UnknownSessionError: the session does not exist.
+            ManagerMismatchError: this process does not have its manager. You can read the session through
                 ``session(uid).storage``.
         """
         head = self._backend.reader.session(uid) if is_name(uid) else None
@@ -200,7 +194,7 @@ class Triggers:
         return self._manager_of(head.manager, uid)
 
     def sessions(self, after: str = "") -> Iterator[SessionView]:
-        """Every session, in the order of the UIDs beyond `after`, read page by page."""
+        """Iterate over the sessions with UIDs after `after`, in the order of their UIDs, page by page."""
         return (SessionView(head.uid, self._backend, self._registry.names) for head in self._heads(after))
 
     def _heads(self, after: str = "") -> Iterator[Session]:
@@ -210,81 +204,80 @@ class Triggers:
             after = page[-1].uid
 
     def check(self, configuration: object) -> RuleSet:
-        """Check a configuration against the tasks and runners of this application; nothing is stored.
+        """Check a configuration against the tasks and runners of this application. Nothing is stored.
 
         Raises:
-            ConfigurationError: with every problem, each with its path.
+            ConfigurationError: the configuration has problems; the error has all of them, with their paths.
         """
-        around = self._services
+        services = self._services
         return check_configuration(
-            configuration, tasks=self._registry.names, runners=around.runners, limits=around.limits
+            configuration, tasks=self._registry.names, runners=services.runners, limits=services.limits
         )
 
     @property
     def storage(self) -> Storage:
-        """Where everything is kept."""
+        """The storage that this application uses: the one that was given, or the one of the URL."""
         return self._backend
 
     @property
     def registry(self) -> Registry:
-        """The tasks that run here."""
+        """The tasks that run in this process."""
         return self._registry
 
-    # -- running ----------------------------------------------------------------------------------------
+    # running
 
     def start(self) -> None:
-        """Begin to sweep, first of all for what an earlier process left; without a runner do nothing.
+        """Start to sweep; the first sweep runs at once. Without a runner, do nothing.
 
-        After a :meth:`close` everything begins again, the runners too. Otherwise a second call in the same
-        process does nothing, unless the sweep's thread has died: then it is started again.
+        After a :meth:`close`, the runners start again, too. Otherwise a second call in the same process does
+        nothing, unless the sweep's thread has died: then it is started again.
         """
-        if self._closed:
-            self._closed = self._said_closed = self._executor.closed = False
+        if self._dispatcher.is_stopped:
+            self._executor.closed = False
             self._executor.heartbeat.open()
-            for runner in list(self._runners.values()):
-                runner.start(self)
-        if self._default is not None:
+            self._dispatcher.start()
+        if self._has_runner:
             self._sweeper.start()
 
     def pause_sweeping(self) -> None:
-        """Sweep no more in the background, until the next :meth:`start`; a second call does nothing."""
+        """Stop sweeping in the background, until the next :meth:`start`. A second call does nothing."""
         self._sweeper.close()
 
     def sweep(self, *, include_recent: bool = False) -> SweepReport:
-        """Sweep once, now: rescue lost claims and, if there is a runner, hand over what is due.
+        """Sweep once, now: recover lost claims and, with a runner, dispatch due instances.
 
         Args:
-            include_recent: dispatch a batch also of what another process may just have dispatched before it
-                died.
+            include_recent: also dispatch a batch of instances that another process dispatched recently; it
+                may have died.
 
         Raises:
-            StorageError: the storage is away.
+            StorageError: the storage is unavailable.
         """
         return self._sweep.once(include_recent=include_recent)
 
     @property
     def has_runner(self) -> bool:
-        """Whether tasks run here, or are sent to where they run; False if `runner` is None."""
-        return self._default is not None
+        """Whether this process runs tasks or sends them to workers. False if `runner` is None."""
+        return self._has_runner
 
     def is_idle(self) -> bool:
-        """Whether the runners of this process run nothing and have no hint to follow."""
-        return all(runner.is_idle() for runner in list(self._runners.values()))
+        """Return whether the runners of this process run nothing and have no instance waiting."""
+        return self._dispatcher.is_idle()
 
     def run(self, uid: str, task: str, number: int, delivery: Delivery = BY_ITSELF) -> bool:
-        """Run an instance here, now, if it can be claimed; what a worker calls for each message.
+        """Run an instance in this thread, now, if it can be claimed. A worker calls this for each message.
 
         Args:
-            uid: its session.
-            task: its task.
-            number: its number.
-            delivery: how the message came, for runners that must be able to take it back.
+            uid: the instance's session.
+            task: the instance's task.
+            number: the instance's number.
+            delivery: how the instance came here, for runners that can abort it.
 
         Returns:
             Whether it was claimed.
 
         Raises:
-            StorageError: the storage is away; nothing was claimed, or the sweep finds what was.
+            StorageError: the storage is unavailable. Nothing was claimed, or the sweep recovers the claim.
         """
         return self._executor.run(uid, task, number, delivery)
 
@@ -298,43 +291,44 @@ class Triggers:
         *,
         timeout: float | None = None,
     ) -> bool:
-        """Fail an instance for a worker that cannot: killed at a time limit, say, or its message was revoked.
+        """Fail the instance of a message whose worker was killed at a time limit, or that was revoked.
 
-        That is, if it runs under a claim that the message of this label led to, or is still scheduled.
-        Anything else is left alone. A worker that goes on regardless is refused in the end.
+        The instance fails if it is scheduled, or if it runs because of this message. Otherwise nothing
+        changes. If its worker continues, its outcome is refused.
 
         Args:
-            uid: its session.
-            task: its task.
-            number: its number.
-            label: of the message, as :class:`~triggers.runners.base.Delivery` had it.
-            error: what the instance is failed with.
+            uid: the instance's session.
+            task: the instance's task.
+            number: the instance's number.
+            label: the label of the message, as in its :class:`~triggers.runners.base.Delivery`.
+            error: the error of the instance.
             timeout: how long to wait for the storage, in seconds; None for the storage's setting.
 
         Returns:
             Whether it was failed.
 
         Raises:
-            StorageError: the storage is away; nothing was changed.
+            StorageError: the storage is unavailable; nothing was changed.
         """
         return self._executor.abort(uid, task, number, label, error, timeout=timeout)
 
     def lose(self, uid: str, task: str, number: int, label: str) -> bool:
-        """Rescue what a worker was running that is known to be dead, without waiting for its lease.
+        """Recover the instance of a message whose worker is dead, without waiting until its lease expires.
 
-        A crash is counted; the instance is scheduled again after a pause, or failed if that was one too many.
+        The crash is charged. The instance is scheduled again after a pause, or failed if its crash budget is
+        used up.
 
         Args:
-            uid: its session.
-            task: its task.
-            number: its number.
-            label: of the message that led to the claim.
+            uid: the instance's session.
+            task: the instance's task.
+            number: the instance's number.
+            label: the label of the message that the worker received.
 
         Returns:
-            Whether it was running under that claim.
+            Whether the instance was running because of this message.
 
         Raises:
-            StorageError: the storage is away; the sweep finds it once its lease has run out.
+            StorageError: the storage is unavailable; the sweep recovers the instance after its lease.
         """
         lost = self._executor.lose(uid, task, number, label)
         if lost:
@@ -342,26 +336,26 @@ class Triggers:
         return lost
 
     def watch_tasks(self, learn: Callable[[str], None]) -> None:
-        """Call `learn`, a bound method, with the name of every task here, and with each that comes."""
+        """Call `learn`, a bound method, with the name of every registered task, now and later."""
         self._registry.watch(learn)
 
     def pull(self, limit: int) -> list[ReadyInstance]:
-        """Take instances that are ready from the storage, for the default runner; others go to theirs."""
+        """Take due instances of the default runner from the storage. Dispatch those of other runners."""
         due = self._backend.due(limit, grace=self._services.grace, include_recent=True)
-        self._dispatch([other for other in due if not self._is_default(other)])
-        return [own for own in due if self._is_default(own)]
+        self._dispatcher.dispatch([other for other in due if not self._dispatcher.is_default(other)])
+        return [own for own in due if self._dispatcher.is_default(own)]
 
     def join(self, timeout: float | timedelta | None = None, *, delayed: bool = True) -> bool:
-        """Wait until nothing in the storage is scheduled or running, whoever runs it, cascades included.
+        """Wait until no instance in the storage is scheduled or running, in this process or another one.
 
-        Meanwhile it sweeps for what is due, also where :meth:`start` was never called.
+        While it waits, it sweeps when something is due, also without a :meth:`start`.
 
         Args:
-            timeout: how long to wait, as a timedelta or in seconds; None for as long as it takes.
-            delayed: wait also for what is not due yet.
+            timeout: how long to wait, as a timedelta or in seconds; None for no limit.
+            delayed: also wait for instances that are not due yet.
 
         Returns:
-            Whether there is nothing left; False if the time was up. Then a WARNING says what is left.
+            Whether no instance is left. False after the timeout; then a WARNING says what is left.
         """
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         until = None if seconds is None else time.monotonic() + seconds
@@ -378,22 +372,22 @@ class Triggers:
                 left = "\n".join(islice(unfinished(islice(self.sessions(), LOOKED_AT)), TOLD))
                 _log.warning("join ended after %s s with %s left:\n%s", seconds, backlog, left)
                 return False
-            # Counting a long backlog takes a while: never do it for more than a part of the time.
+            # Counting a long backlog takes time. It must not take more than a fifth of the time.
             pause = max(JOIN_PAUSE, 4 * (now - asked))
             time.sleep(pause if until is None else min(pause, until - now))
 
     def mark_logs_resolved(
         self, fingerprint: str, *, by: str | None = None, reason: str | None = None
     ) -> int:
-        """Say that a person has reviewed every record of one kind, in every session whose manager is here.
+        """Mark every record of one kind as reviewed, in all sessions whose manager this process has.
 
         Args:
-            fingerprint: of the kind, as :attr:`StoredRecord.fingerprint` has it.
+            fingerprint: the kind, see :attr:`StoredRecord.fingerprint`.
             by: who reviewed them.
-            reason: what came of it.
+            reason: the result of the review.
 
         Returns:
-            How many records that no review had covered before.
+            How many records were not marked before.
         """
         managers = (
             self._manager_of(head.manager, head.uid) for head in self._heads() if self._kind(head.manager)
@@ -409,17 +403,17 @@ class Triggers:
         dry_run: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> int:
-        """Remove old records from every session; never one that asks for a review and has none.
+        """Delete old records from every session, except those that still need a review.
 
         Args:
-            older_than: only those said longer ago than this.
-            max_level: only those at or below this level.
-            contexts_only: let messages stay, and remove their contexts and those of exceptions.
+            older_than: the minimum age of a record.
+            max_level: the highest level of a record.
+            contexts_only: keep the messages; delete only the contexts of records and exceptions.
             dry_run: change nothing.
-            progress: is told, after each batch, how many it was so far.
+            progress: called after each batch with the number of records so far.
 
         Returns:
-            How many records it was, or would have been.
+            How many records were deleted, or would be.
         """
         before = self._backend.now() - round(older_than.total_seconds() * 1e6)
         threshold = min(kind.review_level for kind in self._managers.values())
@@ -435,102 +429,59 @@ class Triggers:
             after = purged.after
 
     def health(self) -> Health:
-        """How this object is, in this process: its threads, and what it cannot read or do.
+        """Return the state of this object in this process: its threads, and its problems.
 
-        Nothing is asked of the storage. Other processes have a health of their own.
+        The storage is not asked. Each process has its own health.
         """
-        runners = list(self._runners.items())
-        threads = {label or "default": getattr(runner, "threads", None) for label, runner in runners}
-        pools = {label: count for label, count in threads.items() if count is not None}
         return Health(
             sweep=self._sweeper.vital,
             heartbeat=self._executor.heartbeat.vital,
-            pool_threads=pools,
+            pool_threads=self._dispatcher.threads(),
             problems=self._problems.list(),
             last_error=self._problems.last_error,
         )
 
     @property
     def problems(self) -> Problems:
-        """What does not work here, for runners that have something to add."""
+        """The problems in this process. A runner can report its own."""
         return self._problems
 
     def backlog(self) -> Backlog:
-        """How many instances in the storage are ready, scheduled for later, and running."""
+        """Count the instances in the storage that are ready, scheduled for later, and running."""
         return self._backend.reader.backlog()
 
     def close(self, timeout: float | timedelta | None = None) -> None:
-        """Stop until the next :meth:`start`: nothing is dispatched or swept; what runs here is waited for.
+        """Stop dispatching and sweeping until the next :meth:`start`, and wait for running instances.
 
-        Firing goes on to work; what it releases is stored, for other processes and later ones to run.
+        Firing still works. What it releases is stored, and runs in another process or later.
 
         Args:
-            timeout: how long to wait for what runs, as a timedelta or in seconds; None until it has ended.
-                What has not ended by then is scheduled again, and its end, should it come, refused.
+            timeout: how long to wait for running instances, as a timedelta or in seconds; None for no limit.
+                Instances that still run then are released, and scheduled again. Their outcome is refused.
         """
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         until = None if seconds is None else time.monotonic() + seconds
-        self._closed = self._executor.closed = True
+        self._dispatcher.stop()
+        self._executor.closed = True
         self._sweeper.close(seconds)
-        ended = [runner.close(_left(until)) for runner in list(self._runners.values())]
-        if not all(ended):
+        if not self._dispatcher.close(until):
             self._executor.release_all()
         self._executor.heartbeat.close()
         self._backend.close()
 
-    # -- what holds it together -------------------------------------------------------------------------
-
-    def _dispatch(self, ready: Sequence[ReadyInstance]) -> None:
-        """Offer instances to their runners. A hint that gets lost is repeated by the sweep."""
-        if self._closed:
-            if ready and not self._said_closed:
-                self._said_closed = True
-                _log.warning(
-                    "%r is closed: what is released is stored, and runs after start() or elsewhere", self
-                )
-            return
-        failing: set[str] = set()
-        for due in ready:
-            place = f"runner {due.using or self._default!r}"
-            if place in failing:
-                continue
-            try:
-                self._runner(due.using).submit(due)
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - a firing that is stored must not fail
-                failing.add(place)
-                where = place_of(due.uid, due.task, due.number)
-                what = f"{where}, and what else wants it, could not be dispatched; the sweep tries again"
-                self._problems.report("plugin", place, error, what)
-            else:
-                self._problems.resolve(place)
+    # private
 
     def _tend(self) -> None:
-        """Start again the threads that have died, or could not start."""
+        """Start the threads again that have died or could not start."""
         self._executor.heartbeat.tend()
-        for runner in list(self._runners.values()):
-            tend = getattr(runner, "tend", None)
-            if tend is not None:
-                tend()
+        self._dispatcher.tend()
 
     def _schedule_sweep(self) -> None:
-        """Something will be due: the sweep of this process is to look when."""
+        """Make the sweep check when the next instance is due. It can be earlier than before."""
         self._sweeper.wake()
 
-    def _is_default(self, due: ReadyInstance) -> bool:
-        return due.using is None or due.using == self._default
-
-    def _runner(self, name: str | None) -> Runner:
-        wanted: Any = self._default if name is None else self._given.get(name, name)
-        label = name or (self._default if isinstance(self._default, str) else "")
-        if label not in self._runners:
-            made = plugins.load(plugins.RUNNERS, wanted)() if isinstance(wanted, str) else wanted
-            if made not in self._runners.values():
-                made.start(self)
-            self._runners[label] = made
-        return self._runners[label]
-
     def _kind(self, name: str) -> type[TriggerManager] | None:
-        """The manager class of that name, or None: this application's, or an installed one."""
+        """Return the manager class of that name, of this application or installed, or None."""
         if not name:
             return self._manager
         if name not in self._managers and name in plugins.names(plugins.MANAGERS):
@@ -538,14 +489,14 @@ class Triggers:
         return self._managers.get(name)
 
     def _load_manager(self, name: str) -> None:
-        """Load an installed manager; one that cannot be loaded is lacking here, and tried again later."""
+        """Load an installed manager. If it cannot be loaded, report it, and try again later."""
         place = f"manager {name!r}"
         if self._problems.is_paused(place):
             return
         try:
             self._managers[name] = plugins.manager_named(name)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's module may do anything
-            what = "until it can be loaded, its sessions are rescued, and run by processes that have it"
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - an installed module can raise anything
+            what = "until it can be loaded, only processes that have it run its sessions"
             self._problems.report("plugin", place, error, what)
         else:
             self._problems.resolve(place)
@@ -553,7 +504,7 @@ class Triggers:
     def _manager_of(self, name: str, uid: str, fired_by: FiredBy | None = None) -> TriggerManager:
         kind = self._kind(name)
         if kind is None:
-            message = f"session {uid!r} belongs to manager {name!r}, which this process lacks"
+            message = f"session {uid!r} belongs to manager {name!r}, which this process does not have"
             raise ManagerMismatchError(message)
         return kind(uid, self._services, fired_by)
 
@@ -566,6 +517,6 @@ class Triggers:
         return self._policies[name]
 
 
-def _left(until: float | None) -> float | None:
-    """How long it is until that monotonic time, in seconds."""
-    return None if until is None else max(until - time.monotonic(), 0.0)
+def _load_runner(name: str) -> Runner:
+    runner: Runner = plugins.load(plugins.RUNNERS, name)()
+    return runner

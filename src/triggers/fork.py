@@ -1,8 +1,7 @@
-"""What a forked process must not go on with: locks that another thread held, threads that are not there.
+"""Make forks safe: a child process inherits locks that other threads hold, but not the threads.
 
-Before a fork, whatever a child must not inherit is closed (:func:`close_before_fork`). After it, in the
-child, before that has a second thread, whatever has locks and threads begins anew
-(:func:`reset_after_fork`).
+Before a fork, objects that a child must not inherit are closed (:func:`close_before_fork`). After the fork,
+while the child has only one thread, objects with locks and threads are reset (:func:`reset_after_fork`).
 """
 
 from __future__ import annotations
@@ -16,22 +15,22 @@ from weakref import WeakSet
 
 
 class ForkAware(Protocol):
-    """Something that begins anew in a forked process."""
+    """An object that must be reset in a forked process."""
 
     def after_fork(self) -> None:
-        """Forget what belongs to the parent; called in the child, in its only thread."""
+        """Drop what belongs to the parent. Called in the child, in its only thread."""
         ...
 
 
 class Closing(ForkAware, Protocol):
-    """Something that is closed before a fork."""
+    """An object that must be closed before a fork."""
 
     def before_fork(self, until: float) -> None:
-        """Close what a child must not inherit; wait for other threads until that monotonic time."""
+        """Close what a child must not inherit. Wait for other threads until that monotonic time."""
         ...
 
     def after_fork_in_parent(self) -> None:
-        """Open again what is needed."""
+        """Open what is needed again, in the parent."""
         ...
 
 
@@ -40,28 +39,28 @@ _closing: WeakSet[Closing] = WeakSet()
 
 
 def reset_after_fork(thing: ForkAware) -> None:
-    """Call the thing's `after_fork` in every child that this process forks, as long as the thing lives."""
+    """Call the object's `after_fork` in every child process, as long as the object exists."""
     _things.add(thing)
 
 
 def close_before_fork(thing: Closing) -> None:
-    """Call the thing's `before_fork` before every fork, too."""
+    """Also call the object's `before_fork` before every fork."""
     reset_after_fork(thing)
     _closing.add(thing)
 
 
-#: A fork waits at most so long for what is going on in other threads, in seconds.
+#: How long a fork waits for other threads at most, in seconds.
 WAIT = 10.0
 
-#: How often it looks, in seconds.
+#: How often a fork checks whether another one has ended, in seconds.
 LOOK = 0.001
 
 
 class ForkGuard:
-    """The moment of a fork: one at a time in a process.
+    """Lets one thread of a process fork at a time, after what must be closed has been closed.
 
-    Whether everything was closed is not concluded from this: the child looks. So a hook that an exception
-    ends, as Python lets happen, costs the child its use of the file, and never loses anything.
+    Python forks even if a hook before the fork raises an exception. So a child checks by itself whether
+    everything was closed. If not, it cannot use the file, but nothing is lost.
     """
 
     def __init__(self) -> None:
@@ -70,44 +69,42 @@ class ForkGuard:
         self._until = 0.0
 
     def before_fork(self) -> None:
-        """Close what is to be closed, and wait for what is in use, though not for ever."""
+        """Close what a child must not inherit. Wait for what is in use, up to :data:`WAIT`."""
         me = threading.get_ident()
         while self._turn.setdefault("", me) != me and time.monotonic() < self._until:
             time.sleep(LOOK)
         self._turn[""] = me
         self._until = time.monotonic() + WAIT
-        for _ in range(
-            2
-        ):  # once more, to look: what one of them has found open, another may have closed later
+        for _ in range(2):  # twice, because one object can hold open what another one closes later
             for thing in _all(_closing):
                 thing.before_fork(self._until)
 
     def after_in_parent(self) -> None:
-        """Go on."""
+        """Open what is needed again, and let the next thread fork."""
         for thing in _all(_closing):
             thing.after_fork_in_parent()
         self._turn.pop("", None)
 
     def look(self) -> None:
-        """Begin anew in a child that nobody has told that it is one."""
+        """Reset everything in a child process whose hooks did not run."""
         if os.getpid() != self._pid:
             renew()
 
 
-#: What holds for the whole process.
+#: The only instance: a fork concerns the whole process.
 unforked = ForkGuard()
 
 
 def renew() -> None:
-    """Begin anew in a child."""
-    unforked.__init__()  # type: ignore[misc]  # everybody has a reference to this very one
+    """Reset all registered objects in a child process."""
+    unforked.__init__()  # type: ignore[misc]  # other modules refer to this object
     for thing in _all(_things):
         thing.after_fork()
 
 
 def _all(things: WeakSet[ForkAware] | WeakSet[Closing]) -> list[Closing]:
     while True:
-        with suppress(RuntimeError):  # another thread has added one meanwhile
+        with suppress(RuntimeError):  # another thread added one during the iteration
             return list(things)  # type: ignore[arg-type]
 
 

@@ -1,6 +1,6 @@
-"""Options: what may be set on a task and on an application, checked where it is set.
+"""The options of tasks and applications, which are checked where they are set.
 
-A duration is a timedelta, or a number of seconds.
+A duration is a timedelta or a number of seconds.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from triggers.exceptions import InvalidOptionError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-#: Longer durations are refused: added to a time, they would exceed what a storage can hold.
+#: The longest duration. A time plus a longer one could exceed what a storage can hold.
 LONGEST = timedelta(days=36_500)
 
-#: How like an option (0 to 1, difflib's ratio) another name must be to count as a typo of it.
+#: How similar to an option (0 to 1, difflib's ratio) another name must be to count as a typo of it.
 NEAR_MISS = 0.8
 
-#: Up to this length of an option, a typo of it has the very same letters: `nmae` is one, `game` is not.
+#: Up to this length of an option, a typo of it has the same letters: `nmae` is one, `game` is not.
 SHORT = 5
 
 
@@ -33,8 +33,8 @@ class Option:
     """What an option accepts.
 
     Attributes:
-        accepted: in words, for the message of an error.
-        is_valid: whether a value is accepted; where it raises, the value is not.
+        accepted: what is accepted, in words, for error messages.
+        is_valid: returns whether a value is accepted. If it raises, the value is not accepted.
     """
 
     accepted: str
@@ -44,28 +44,28 @@ class Option:
         """Refuse a value that is not accepted.
 
         Args:
-            owner: whose option it is, the beginning of the message.
-            name: of the option.
-            value: what it was set to.
+            owner: what the option belongs to, for the beginning of the message.
+            name: the name of the option.
+            value: the value.
 
         Raises:
-            InvalidOptionError: with all of these, and with what is accepted.
+            InvalidOptionError: the value is not accepted. The message says what is.
         """
         try:
             valid = self.is_valid(value)
-        except Exception:  # noqa: BLE001 - the value may be anybody's object
+        except Exception:  # noqa: BLE001 - the value can be any object
             valid = False
         if not valid:
             message = f"{owner}: {name} must be {self.accepted}, not {shown(value)}"
             raise InvalidOptionError(message)
 
     def or_none(self) -> Option:
-        """The same option, which may be None, too."""
+        """Return this option with None as another accepted value."""
         return Option(f"{self.accepted}, or None", lambda value: value is None or self.is_valid(value))
 
 
 def duration(given: timedelta | float) -> timedelta:
-    """A duration as a timedelta; a number counts as seconds."""
+    """Return a duration as a timedelta. A number counts as seconds."""
     return given if isinstance(given, timedelta) else timedelta(seconds=given)
 
 
@@ -126,7 +126,7 @@ _EXPIRY = Option(
     lambda value: isinstance(value, datetime) or _is_duration(value),
 )
 
-#: The options of a task, besides its name.
+#: The options of a task, except its name.
 TASK: dict[str, Option] = {
     "max_retries": _whole(0),
     "timeout": DURATION.or_none(),
@@ -137,7 +137,7 @@ TASK: dict[str, Option] = {
     "registry": _REGISTRY,
 }
 
-#: The options of a task that are Celery's, for :class:`triggers.runners.celery.CeleryRunner` alone.
+#: Celery's options of a task. Only :class:`triggers.runners.celery.CeleryRunner` uses them.
 CELERY: dict[str, Option] = {
     "queue": _TEXT.or_none(),
     "exchange": _TEXT.or_none(),
@@ -181,7 +181,7 @@ APPLICATION: dict[str, Option] = {
     "limits": Option("a triggers.Limits", lambda value: isinstance(value, Limits)),
 }
 
-#: How long a task waits before it runs again; less than nothing is nothing.
+#: How long an instance waits before a retry. A negative cooldown counts as none.
 COOLDOWN = Option(
     "a timedelta or a number of seconds, at most 100 years",
     lambda value: (
@@ -192,10 +192,10 @@ COOLDOWN = Option(
 
 
 def check_application(given: Mapping[str, object]) -> None:
-    """Check the options of an application, by name.
+    """Check the options of an application, given by name.
 
     Raises:
-        InvalidOptionError: one of them is not valid.
+        InvalidOptionError: an option is not valid.
     """
     for name, option in APPLICATION.items():
         option.check("Triggers", name, given[name])
@@ -205,13 +205,13 @@ def check_known(given: Iterable[str]) -> None:
     """Check the names of the options that `@task` was given.
 
     Raises:
-        InvalidOptionError: there is no option of one of these names.
+        InvalidOptionError: an option does not exist.
     """
     known = ("name", *OPTIONS)
     for name in given:
         if name not in known:
             meant = _meant(name, known) or next(iter(difflib.get_close_matches(name, known, n=1)), None)
-            hint = f"did you mean {meant!r}?" if meant else f"there are: {', '.join(known)}"
+            hint = f"did you mean {meant!r}?" if meant else f"the options are: {', '.join(known)}"
             message = f"@task has no option {name!r}; {hint}"
             raise InvalidOptionError(message)
 
@@ -219,15 +219,15 @@ def check_known(given: Iterable[str]) -> None:
 def check_class(kind: type, base: type) -> None:
     """Check the options that a task class sets, and refuse attributes whose names are typos of an option.
 
-    Methods, properties, names that begin with an underscore, and constants in capital letters are the class's
-    own. So is a name like that of an option which the class sets as well.
+    Methods, properties, names that begin with an underscore and constants in capital letters are not checked
+    for typos. Neither is a name that resembles an option which the class also sets.
 
     Args:
         kind: the class.
         base: the class that has the options' defaults.
 
     Raises:
-        InvalidOptionError: one of them is not valid, or a typo.
+        InvalidOptionError: an option is not valid, or a name is a typo.
     """
     owner = f"task {kind.__module__}.{kind.__qualname__}"
     inherited = [vars(one) for one in kind.__mro__ if one not in base.__mro__]
@@ -246,10 +246,10 @@ def check_class(kind: type, base: type) -> None:
 
 
 def check_instance(task: object) -> None:
-    """Check the options of a task that is registered, with those that it sets itself or computes.
+    """Check the options of a registered task, also those that its instance sets or computes.
 
     Raises:
-        InvalidOptionError: one of them is not valid.
+        InvalidOptionError: an option is not valid.
     """
     for name, option in OPTIONS.items():
         if name in TASK or hasattr(task, name):
@@ -257,7 +257,7 @@ def check_instance(task: object) -> None:
 
 
 def _meant(name: str, known: Iterable[str]) -> str | None:
-    """The option that a name was probably meant to be; None if it is one, or nothing like one."""
+    """Return the option of which a name is probably a typo; None if it is an option or resembles none."""
     if name in known or name.startswith("_") or name.isupper():
         return None
     close = {option: _likeness(name.lower(), option) for option in known}

@@ -1,4 +1,4 @@
-"""What a programmer writes: tasks, and the context that each run of one is given."""
+"""Tasks, as you write them, and the context that each run of a task receives."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _Function = TypeVar("_Function", bound="Callable[[TaskContext], Result | Awaitab
 class Registry:
     """The tasks that a process can run, by name.
 
-    A configuration names tasks and never imports any: only what was registered here runs.
+    A configuration names tasks but never imports them. Only registered tasks can run.
     """
 
     def __init__(self) -> None:
@@ -52,11 +52,11 @@ class Registry:
 
     @property
     def names(self) -> KeysView[str]:
-        """Every name, as it is at any time."""
+        """A view of the names of all registered tasks, which follows later changes."""
         return self._tasks.keys()
 
     def get(self, name: str) -> TriggerTask | None:
-        """The task of that name, or None."""
+        """Return the task of that name, or None."""
         return self._tasks.get(name)
 
     def warn_missing(self, name: str) -> None:
@@ -68,7 +68,7 @@ class Registry:
             _log.warning(what, name, hint)
 
     def register(self, task: TriggerTask) -> None:
-        """Make the task known under its name. The same definition again, as after a reload, replaces it.
+        """Register a task under its name. The same definition again, as after a reload, replaces it.
 
         Raises:
             DuplicateTaskError: another task has that name.
@@ -82,19 +82,20 @@ class Registry:
             )
             raise DuplicateTaskError(message)
         self._tasks[task.name] = task
-        self._tell(task.name)
+        self._notify(task.name)
 
     def watch(self, learn: Callable[[str], None]) -> None:
-        """Call `learn` with every name there is, and with each that comes, after it has come.
+        """Call `learn` with the name of every registered task, and of each task that is registered later.
 
         Args:
-            learn: a bound method; it is forgotten with its object. What it raises reaches whoever registers.
+            learn: a bound method. It is no longer called when its object is deleted. Its exceptions are
+                raised where the task is registered.
         """
         self._watchers = [*self._living(), WeakMethod(learn)]
         for name in list(self.names):
             learn(name)
 
-    def _tell(self, name: str) -> None:
+    def _notify(self, name: str) -> None:
         for watcher in self._living():
             learn = watcher()
             if learn is not None:
@@ -104,27 +105,29 @@ class Registry:
         return [watcher for watcher in self._watchers if watcher() is not None]
 
 
-#: Where classes and functions of a process are registered unless they name another registry.
+#: The default registry of a process.
 registry = Registry()
 
 
 class TriggerTask:
-    """A task: subclass it and write `_run`. A subclass with a `_run` is registered when it is defined.
+    """A task. Write a subclass with a method `_run`; it is registered when it is defined.
 
     Options are checked when the class is defined. A duration is a timedelta or a number of seconds. Besides
-    those below, a task may set options of Celery's, such as `queue`, `rate_limit` and `time_limit`.
+    the options below, a task can set Celery's options, such as `queue`, `rate_limit` and `time_limit`.
 
     Attributes:
-        name: under which a configuration's `run` finds it; ``module.ClassName`` unless given.
-        max_retries: how often in a row it may ask to run again.
-        timeout: after this it is failed with :class:`~triggers.exceptions.TaskTimeoutError`; None for never.
-            A coroutine is cancelled; a plain function goes on until it returns, which is then refused.
-        lease: how long its claim lasts without a heartbeat, None for the application's setting.
-        max_crashes: at so many crashes that it alone can have caused it is failed, None for the application's
-            setting.
-        on_lost: ``"fail"`` fails it at the first lost worker, for work that must not be begun twice.
-        log_context: what every record of it has in its context.
-        registry: where it is registered.
+        name: the name for a configuration's `run`; ``module.ClassName`` by default.
+        max_retries: how often in a row an instance may request a retry.
+        timeout: after this time the instance is failed with :class:`~triggers.exceptions.TaskTimeoutError`;
+            None for never. A coroutine is canceled. A plain function continues until it returns, and its
+            result is refused.
+        lease: how long a claim lasts without a heartbeat; None for the application's setting.
+        max_crashes: how many crashes that no other instance can have caused make an instance failed; None for
+            the application's setting.
+        on_lost: with ``"fail"``, the first lost worker makes the instance failed, for work that must not
+            start twice.
+        log_context: the context of every log record of the task.
+        registry: where the task is registered.
     """
 
     name: str
@@ -147,23 +150,23 @@ class TriggerTask:
 
     @property
     def celery_options(self) -> dict[str, Any]:
-        """The options of Celery's that the task sets, by name; durations are as they were given."""
+        """Celery's options that the task sets, by name. Durations are as they were given."""
         set_here = {name: getattr(self, name, None) for name in CELERY}
         return {name: value for name, value in set_here.items() if value is not None}
 
     def _run(self, context: TaskContext) -> Result | Awaitable[Result]:
-        """Do the work; may be ``async``.
+        """Do the work. This method may be ``async``.
 
         Args:
-            context: of this run.
+            context: the context of this run.
 
         Returns:
-            A mapping that the cascade fires with, or None for an empty one.
+            The result, a mapping, or None for an empty one. The cascade fires with it.
         """
         raise NotImplementedError
 
     def run(self, context: TaskContext) -> Result | Awaitable[Result]:
-        """Call `_run`; what surrounds every run of a family of tasks goes into an override of this."""
+        """Call `_run`. Override this method to surround every run of a family of tasks."""
         return self._run(context)
 
     def retry(
@@ -173,27 +176,27 @@ class TriggerTask:
         replacement_kwargs: Mapping[str, Mapping[str, Any]] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Retry:
-        """Make the signal to end this run as failed and to run again; ``raise`` it.
+        """Create the exception that ends this run as failed and requests a retry. ``raise`` it.
 
         Args:
-            exc: why; None for no exception.
-            cooldown: how long to wait, as a timedelta or in seconds; None for not at all.
-            replacement_kwargs: trigger → kwargs, in place of the present ones.
+            exc: the reason, or None.
+            cooldown: how long to wait, as a timedelta or in seconds; None for no pause.
+            replacement_kwargs: trigger → kwargs, which replace the current ones.
             metadata: added to the metadata of the instance that ends.
 
         Raises:
-            InvalidOptionError: the cooldown is something else, or too long.
+            InvalidOptionError: the cooldown is not a duration, or too long.
         """
         COOLDOWN.check("retry", "cooldown", cooldown)
         return Retry(exc, max(duration(cooldown or 0), timedelta()), replacement_kwargs, metadata)
 
     def skip(self, metadata: Mapping[str, Any] | None = None) -> Skip:
-        """Make the signal to end this run as skipped, so that nothing cascades; ``raise`` it."""
+        """Create the exception that ends this run as skipped. ``raise`` it. Nothing cascades."""
         return Skip(metadata)
 
 
 class TaskOptions(TypedDict, total=False):
-    """The options of `@task`: the attributes of :class:`TriggerTask`, and Celery's."""
+    """The options of `@task`: the attributes of :class:`TriggerTask`, and Celery's options."""
 
     name: str | None
     max_retries: int
@@ -231,16 +234,16 @@ def task(
 ) -> _Function | Callable[[_Function], _Function]:
     """Register a function, or a coroutine function, as a task.
 
-    The function is returned unchanged, so it can be called, and tested, like any other.
+    The function is returned unchanged, so you can call and test it like any other function.
 
     Args:
-        function: takes the :class:`TaskContext`; what it returns is the task's result. Any callable will do;
-            one without a name of its own, such as a :class:`functools.partial`, needs the option `name`.
-        options: the attributes of :class:`TriggerTask`; the name is ``module.function`` unless given.
+        function: receives the :class:`TaskContext` and returns the task's result. It can be any callable. One
+            without a name, such as a :class:`functools.partial`, needs the option `name`.
+        options: the attributes of :class:`TriggerTask`; the default name is ``module.function``.
 
     Raises:
         DuplicateTaskError: another task has that name.
-        InvalidOptionError: an option is unknown, or not valid.
+        InvalidOptionError: an option does not exist, or is not valid.
     """
     check_known(options)
 
@@ -265,7 +268,7 @@ def _check_callable(function: object) -> None:
 
 
 def _origin(function: Any) -> Any:
-    """The function or class that a callable comes from: what has a name and a module."""
+    """Return the function or class of a callable, which has a name and a module."""
     while isinstance(function, partial):
         function = function.func
     return function if isinstance(getattr(function, "__qualname__", None), str) else type(function)
@@ -276,7 +279,7 @@ def _name_of(function: Any) -> str:
     if callable(function) and isinstance(name, str):
         return f"{function.__module__}.{name}"
     if callable(function):
-        message = f"{shown(function)} has no name of its own: write @task(name=…)"
+        message = f"{shown(function)} does not have a name: write @task(name=…)"
     else:
         message = (
             f"@task is for functions, not for {shown(function)}; options are given by name: @task(name=…)"
@@ -285,23 +288,23 @@ def _name_of(function: Any) -> str:
 
 
 def _where(known: TriggerTask) -> str:
-    """Where a task was written; local definitions of one name count as the same, written again."""
+    """Return where a task was defined. Local definitions with the same name count as one definition."""
     kind = type(known)
     local = "<locals>" in kind.__qualname__
     return f"{kind.__module__}.{kind.__name__ if local else kind.__qualname__}"
 
 
 class TaskContext:
-    """One run of a task: what it was given, and what it may ask.
+    """What one run of a task receives, and what it can do.
 
     Attributes:
-        manager: of the session; a task may fire further triggers through it.
+        manager: the manager of the session; a task can fire further triggers with it.
         task_instance: the instance, as it was when it was claimed.
-        trigger_kwargs: trigger → the kwargs that it fired with, over the task's ``withParams``.
-        idempotency_key: the same for every attempt, retry and replay of the same work, another one where the
-            kwargs were replaced; give it to outside systems that must do a thing once.
-        fencing_token: grows with every claim of the instance; outside systems should refuse a lower one.
-        attempt: how often the instance was claimed, from 1.
+        trigger_kwargs: trigger → the kwargs of its firing, merged into the task's ``withParams``.
+        idempotency_key: identifies the work. It is the same for every attempt, retry and replay, unless the
+            kwargs were replaced. Pass it to other systems that must do something only once.
+        fencing_token: grows with every claim of the instance. Other systems should refuse a lower one.
+        attempt: how often the instance was claimed, this time included.
     """
 
     def __init__(
@@ -327,7 +330,7 @@ class TaskContext:
 
     @property
     def lease_lost(self) -> bool:
-        """Whether this run can no longer count on its claim; what it returns would then be refused."""
+        """Whether this run may have lost its claim. Its outcome would then be refused."""
         return self._is_lease_lost()
 
     def get_logger_context(
@@ -340,20 +343,22 @@ class TaskContext:
         capture: Iterable[str] = (),
         capture_counts: bool | None = None,
     ) -> LogBlock:
-        """Make a block with a logger: ``with context.get_logger_context({"page": 1}) as logger:``.
+        """Create a block with a logger: ``with context.get_logger_context({"page": 1}) as logger:``.
 
-        What the logger is told goes to the application's logger of that name and is kept with the instance;
-        an exception that leaves the block is logged on its way.
+        Records of the logger go to the application's logger of the same name, and are stored with the
+        instance. An exception that leaves the block is logged.
 
         Args:
-            args: the context of the block, or an application's logger, or both.
-            context: the context of the block: every record in it has it.
-            logger: the application's logger; the one named after the task's module by default.
-            name: name of the application's logger.
-            record_level: records below it are kept only if the application's logger takes them.
-            capture: names of other loggers (``sqlalchemy.engine``): what they and those below them say within
-                this block is kept with the instance as well.
-            capture_counts: whether that counts towards the level of the instance; it does not by default.
+            args: the context of the block, or a logger of the application, or both.
+            context: the context of the block. Every record in the block has it.
+            logger: the application's logger; the one of the task's module by default.
+            name: the name of the application's logger.
+            record_level: records below this level are stored only if the application's logger is enabled for
+                them.
+            capture: names of other loggers, such as ``sqlalchemy.engine``. Their records in this block, and
+                those of their child loggers, are stored with the instance, too.
+            capture_counts: whether captured records count for the level of the instance. By default they do
+                not.
         """
         return self._log.block(
             *args,
@@ -366,17 +371,17 @@ class TaskContext:
         )
 
     def filter_kwargs(self, filters: Mapping[str, Any]) -> dict[str, Any]:
-        """Check the kwargs, and take what the filters make of them.
+        """Check the kwargs with filters, and return the filtered kwargs.
 
         Args:
-            filters: trigger → a pydantic model or a TypedDict (before Python 3.12 that of typing_extensions),
-                or, where the Filters library is installed, a mapping of key → filter.
+            filters: trigger → a pydantic model, a TypedDict (before Python 3.12 that of typing_extensions),
+                or, with the Filters library, a mapping of key → filter.
 
         Returns:
-            Trigger → the model, the dict, or the filtered kwargs.
+            Trigger → the instance of the model, the dict, or the filtered kwargs.
 
         Raises:
-            InvalidKwargsError: with every problem; the context of the exception has them by path.
+            InvalidKwargsError: the kwargs have problems. The context of the exception has all, by path.
         """
         from triggers.kwargs import filter_kwargs  # noqa: PLC0415 - most tasks need no filters
 
@@ -389,11 +394,11 @@ class TaskContext:
         replacement_kwargs: Mapping[str, Mapping[str, Any]] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Retry:
-        """As :meth:`TriggerTask.retry`, for tasks that are functions."""
+        """Do the same as :meth:`TriggerTask.retry`, for tasks that are functions."""
         return TriggerTask.retry(_ANY, exc, cooldown, replacement_kwargs, metadata)
 
     def skip(self, metadata: Mapping[str, Any] | None = None) -> Skip:
-        """As :meth:`TriggerTask.skip`, for tasks that are functions."""
+        """Do the same as :meth:`TriggerTask.skip`, for tasks that are functions."""
         return Skip(metadata)
 
 

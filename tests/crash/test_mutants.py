@@ -37,7 +37,7 @@ from triggers.storages.sqlite.storage import SQL
 from triggers.task import task
 from triggers.testing.clock import VirtualClock
 from triggers.testing.conformance.steps import Steps
-from triggers.worker import executor as execution
+from triggers.worker import attempt, executor
 from triggers.worker.sweep import Sweep, SweepReport
 
 if TYPE_CHECKING:
@@ -341,7 +341,7 @@ def client_clock_lease() -> None:
 
 def reuse_owner_id() -> None:
     """Claims of different processes have the same name."""
-    put(execution.ClaimIds, "next", lambda _: "worker-1")
+    put(executor.ClaimIds, "next", lambda _: "worker-1")
 
 
 def finish_before_validate() -> None:
@@ -358,7 +358,7 @@ def finish_before_validate() -> None:
 
         return Decision("finish", begin)
 
-    put(execution.RunningAttempt, "_result", lambda _, returned: returned)
+    put(attempt.RunningAttempt, "_result", lambda _, returned: returned)
     put(decisions, "finish", finish)
 
 

@@ -23,7 +23,7 @@ from triggers.runners.threads import ThreadsRunner
 from triggers.storages.sqlite.url import load_driver
 from triggers.task import task
 from triggers.testing.clock import VirtualClock
-from triggers.worker import executor as execution
+from triggers.worker import executor
 
 LEASE = timedelta(seconds=60)
 
@@ -353,7 +353,7 @@ def test_a_fork_in_the_middle_of_anything_leaves_no_lock_behind(world, act):
             "schedule_sweep": app._schedule_sweep,
             "run": lambda: (manager.fire("go", {"id": "2"}), app.start(), app.join(60), app.close()),
         }
-        pool = next(iter(app._runners.values()))
+        pool = app._dispatcher.runners[0]
         locks = (
             app._executor.heartbeat._wake,
             app._sweeper._look._cond,
@@ -390,7 +390,7 @@ def test_a_fork_in_the_middle_of_anything_leaves_no_lock_behind(world, act):
 
 def test_a_claim_of_a_forked_child_never_has_its_parents_name():
     """Not in any of its threads, from the first claim on, and no two of them have the same name."""
-    owner = execution.ClaimIds()
+    owner = executor.ClaimIds()
     parents = owner.next().rpartition(":")[0]
 
     def child() -> None:

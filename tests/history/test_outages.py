@@ -17,7 +17,7 @@ from triggers.storages.sqlite import SqliteStorage
 from triggers.task import Registry, task
 from triggers.testing.conformance.machine import shown
 from triggers.testing.conformance.steps import Steps
-from triggers.worker import executor as execution
+from triggers.worker import attempt
 
 #: How long a commit waits for the lock in these tests, in seconds.
 BUSY = 0.05
@@ -98,7 +98,7 @@ def test_while_another_process_holds_the_lock_a_firing_is_refused_and_nothing_ch
 
 def test_the_end_of_a_run_waits_for_the_lock_and_is_stored_once(path, locker, monkeypatch):
     """While its lease is trusted, the end of a run is tried again until the lock is free, with all that it said."""
-    monkeypatch.setattr(execution, "LOG_PATIENCE", BUSY)
+    monkeypatch.setattr(attempt, "LOG_TIMEOUT", BUSY)
     work = Work()
     with listening() as heard, application(path, work) as triggers:
         manager = triggers.session("one")
@@ -106,7 +106,7 @@ def test_the_end_of_a_run_waits_for_the_lock_and_is_stored_once(path, locker, mo
         assert work.began.acquire(timeout=30)
         locker.lock()
         work.go_on.set()
-        heard.wait("the end of t_work#0 could not be stored; it is tried again")
+        heard.wait("the outcome of t_work#0 could not be stored; trying again")
         assert manager.storage["t_work#0"].status == "running"
         locker.unlock()
         assert triggers.join(30)
@@ -120,7 +120,7 @@ def test_the_end_of_a_run_waits_for_the_lock_and_is_stored_once(path, locker, mo
 
 def test_a_lock_that_outlasts_the_lease_costs_a_run_and_nothing_else(path, locker, monkeypatch):
     """Its lease gone, the end is given up; the sweep survives, and once the lock is free has the work done again."""
-    monkeypatch.setattr(execution, "LOG_PATIENCE", BUSY)
+    monkeypatch.setattr(attempt, "LOG_TIMEOUT", BUSY)
     work = Work()
     with listening() as heard, application(path, work, lease=timedelta(seconds=0.5)) as triggers:
         manager = triggers.session("one")
@@ -128,9 +128,9 @@ def test_a_lock_that_outlasts_the_lease_costs_a_run_and_nothing_else(path, locke
         assert work.began.acquire(timeout=30)
         locker.lock()
         work.go_on.set()
-        heard.wait("a heartbeat could not be stored; it is tried again")
-        heard.wait("the end of t_work#0 was not stored before its lease ran out")
-        heard.wait("a sweep failed; the next one tries again")
+        heard.wait("a heartbeat could not be stored; trying again")
+        heard.wait("the outcome of t_work#0 was not stored before its lease expired")
+        heard.wait("a sweep failed; trying again in the next one")
         assert manager.storage["t_work#0"].status == "running"
         locker.unlock()
         assert triggers.join(30)
@@ -150,7 +150,7 @@ def test_an_application_that_begins_while_the_file_is_locked_does_its_work_later
         elsewhere.session("one").fire("go")
     locker.lock()
     with listening() as heard, application(path, work) as triggers:
-        heard.wait("a sweep failed; the next one tries again")
+        heard.wait("a sweep failed; trying again in the next one")
         with pytest.raises(StorageBusyError):
             triggers.run("one", "t_work", 0)
         assert triggers.session("one").storage["t_work#0"].status == "scheduled"
@@ -193,7 +193,7 @@ def test_a_disk_that_fills_up_in_the_middle_loses_nothing_that_was_acknowledged(
         small.fill(room=0)
         work.go_on.set()
         if isinstance(small, SmallFile):  # on the disk, SQLite's log may have room of its own left
-            heard.wait("could not be stored; it is tried again")
+            heard.wait("could not be stored; trying again")
         small.make_room()
         _begin(triggers, refused, acknowledged)
         assert triggers.join(60)
@@ -240,7 +240,7 @@ def test_a_file_that_is_damaged_while_it_is_used_says_so(path):
     path.write_bytes(content)
     damaged = r"a\.db is damaged or not a SQLite file .*: restore a backup"
     with listening() as heard, application(path, Work()) as triggers:
-        heard.wait("a sweep failed; the next one tries again")
+        heard.wait("a sweep failed; trying again in the next one")
         with pytest.raises(StorageCorruptError, match=damaged):
             triggers.session("one").fire("said")
         with pytest.raises(StorageCorruptError, match=damaged):

@@ -95,7 +95,7 @@ def sent(app):
 
 def flushed(triggers):
     """The runner, once it has sent everything."""
-    runner = triggers._default
+    runner = triggers._dispatcher._default
     assert runner._hints.flush(PATIENCE)
     return runner
 
@@ -153,8 +153,8 @@ def test_options_are_bound_over_the_safe_ones(app, make, registry):
     [
         ("ratelimit", "no option 'ratelimit'; did you mean 'rate_limit'"),
         ("zzzzz", "no option 'zzzzz'$"),
-        ("run", "'run' cannot be bound"),
-        ("name", "'name' cannot be bound"),
+        ("run", "'run' cannot be set"),
+        ("name", "'name' cannot be set"),
     ],
 )
 def test_an_option_that_is_none_is_refused(app, option, message):
@@ -215,7 +215,7 @@ def test_a_name_that_the_application_has_is_refused(app, make):
 def test_a_name_that_the_application_turns_out_to_have_stops_its_workers(app, make, caplog):
     """Celery evaluates tasks late; nothing of either is overwritten, and no worker starts."""
     mine = app.task(name="survey.Import", shared=False)(own)
-    runner = make()._default
+    runner = make()._dispatcher._default
     app.finalize()
     assert "task of its own named 'survey.Import'" in caplog.text
     assert mine.run() == "own"
@@ -241,7 +241,7 @@ def test_one_application_has_one_runner(app, make):
     with pytest.raises(DuplicateTaskError, match="one CeleryRunner for each"):
         make()
     with pytest.raises(ValueError, match="belongs to one Triggers object"):
-        make(first._default)
+        make(first._dispatcher._default)
     first.close()
     make()
 
@@ -284,7 +284,7 @@ def test_a_process_without_tasks_sends_by_name(app, make, sent):
 def test_bound_options_go_with_the_message(app, make, sent):
     """Queue and priority, for example."""
     triggers = make(CeleryRunner(app).bind("survey.Import", queue=app.conf.task_default_queue, priority=5))
-    triggers._default.submit(ReadyInstance("s", "t", 0, None, "survey.Import"))
+    triggers._dispatcher._default.submit(ReadyInstance("s", "t", 0, None, "survey.Import"))
     flushed(triggers)
     ((queue, _, _, _, properties),) = sent()
     assert (queue, properties["priority"]) == ("default", 5)
@@ -293,7 +293,7 @@ def test_bound_options_go_with_the_message(app, make, sent):
 def test_a_rule_that_is_gone_has_a_task_to_go_to(make, sent):
     """The claim then fails it by name; any worker can do that."""
     triggers = make()
-    triggers._default.submit(ReadyInstance("s", "t", 0))
+    triggers._dispatcher._default.submit(ReadyInstance("s", "t", 0))
     flushed(triggers)
     assert [(queue, name, args) for queue, name, args, *_ in sent()] == [("default", RUN, ["s", "t#0"])]
 
@@ -301,11 +301,11 @@ def test_a_rule_that_is_gone_has_a_task_to_go_to(make, sent):
 def test_a_hint_that_cannot_be_sent_holds_nobody_up(app, make, sent, caplog):
     """It is dropped with a line in the log, and the next one is sent."""
     triggers = make(CeleryRunner(app).bind("bad", compression="nonsense"))
-    triggers._default.submit(ReadyInstance("s", "t", 0, None, "bad"))
-    triggers._default.submit(ReadyInstance("s", "t", 1, None, "survey.Import"))
+    triggers._dispatcher._default.submit(ReadyInstance("s", "t", 0, None, "bad"))
+    triggers._dispatcher._default.submit(ReadyInstance("s", "t", 1, None, "survey.Import"))
     flushed(triggers)
     assert [args for _, _, args, *_ in sent()] == [["s", "t#1"]]
-    assert "no message could be made for t#0 of session 's'" in caplog.text
+    assert "the message for t#0 of session 's' could not be created" in caplog.text
 
 
 def test_using_celery_is_the_default_runner(make, sent):
@@ -333,7 +333,7 @@ def test_it_can_be_one_of_several_runners(app, make, sent):
     session = triggers.session("s")
     session.update_configuration({"t": {"andEvery": "a", "run": "survey.Import", "using": "queue"}})
     session.fire("a")
-    assert triggers._given["queue"]._hints.flush(PATIENCE)
+    assert triggers._dispatcher._given["queue"]._hints.flush(PATIENCE)
     assert [args for _, _, args, *_ in sent()] == [["s", "t#0"]]
 
 
@@ -369,7 +369,7 @@ def test_a_broker_that_hangs_is_noticed(registry):
         server.pause()
         for _ in range(50):
             session.fire("a")
-        assert not triggers._default._hints.flush(0.5)
+        assert not triggers._dispatcher._default._hints.flush(0.5)
         server.resume()
         flushed(triggers)
         server.pause()
@@ -436,7 +436,7 @@ def test_the_sweep_is_a_task_for_a_schedule(app, make):
     triggers = make(grace=timedelta(microseconds=1))
     session = triggers.session("s")
     session.update_configuration(EVERY)
-    triggers._default._hints.close(0)
+    triggers._dispatcher._default._hints.close(0)
     session.fire("a")
     app.conf.task_always_eager = True
     app.tasks[SWEEP].apply_async(("x",), {"y": 1})
@@ -466,7 +466,7 @@ def test_what_is_no_hint_is_logged_and_dropped(app, make, caplog):
     for args in ((), ("s",), ("s", 5), (None, "t#0")):
         app.tasks["survey.Import"].apply(args)
         app.tasks[RUN].apply(args)
-    assert caplog.text.count("names no instance, and is dropped") == 8
+    assert caplog.text.count("does not name an instance; it is dropped") == 8
 
 
 def test_after_close_nothing_runs(app, make):
@@ -677,7 +677,7 @@ def running(app, make):
     steps = Steps(triggers.storage, "s")
     steps.start("t#0", owner=decisions.labelled("worker", "m1"))
     message = celery_worker.request_class(Message)(app.tasks["survey.Import"])
-    return steps, message, triggers._default
+    return steps, message, triggers._dispatcher._default
 
 
 def test_where_the_child_has_died_the_lease_is_not_waited_for(running):
@@ -732,14 +732,14 @@ def test_failing_for_a_worker_waits_for_the_storage(app, make, caplog):
 
     triggers = make(storage=Away())
     session = triggers.session("s")
-    runner = triggers._default
+    runner = triggers._dispatcher._default
     away[0] = False
     session.update_configuration(EVERY)
     session.fire("a")
     away[0] = True
     with caplog.at_level(logging.WARNING):
         runner.take_back(("s", "t", 0), "m1", TimeoutError("too long"), at_once=True)
-    assert "is failed later" in caplog.text
+    assert "will be failed later" in caplog.text
     away[0] = False
     assert runner._aborts.flush(PATIENCE)
     instance = session.storage["t#0"]

@@ -197,7 +197,7 @@ def test_garbage_in_the_queue_holds_nobody_up(desk):
             )
     name = desk.fire("count")
     desk.until_in("finished", name)
-    assert until(lambda: desk.worker.says("names no instance, and is dropped"))
+    assert until(lambda: desk.worker.says("does not name an instance; it is dropped"))
     assert desk.worker.process.poll() is None
 
 

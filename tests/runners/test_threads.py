@@ -160,7 +160,7 @@ def test_work_that_raises_does_not_end_a_thread(pool, caplog):
     runner.submit(hint(0))
     runner.submit(hint(1))
     assert _until(lambda: work.ran == [0, 1])
-    assert "t#0 of session 's' could not be run or stored" in caplog.text
+    assert "t#0 of session 's' could not be run, or its outcome not stored" in caplog.text
 
 
 def test_hints_that_wait_are_dropped_at_close(pool):

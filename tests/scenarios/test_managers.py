@@ -45,7 +45,7 @@ def test_a_session_belongs_to_its_manager(tasks):
                 ManagerMismatchError, match="belongs to manager 'other', and this is 'default'"
             ):
                 change()
-        with pytest.raises(ManagerMismatchError, match="which this process lacks"):
+        with pytest.raises(ManagerMismatchError, match="which this process does not have"):
             triggers.existing_session("s")
     with Triggers(storage, runner="inline", managers=[Other], registry=tasks) as triggers:
         assert type(triggers.existing_session("s")) is Other
@@ -134,7 +134,7 @@ def test_a_hook_that_raises_harms_nothing(tasks, hooked, monkeypatch, caplog):
     session.fire("go")
     hooked.check("other").assert_instance_finished("t_good#0")
     hooked.check("other").assert_instance_finished("t_next#0")
-    assert "a hook of session 'other' raised after t_good#0 had ended" in caplog.text
+    assert "a hook of session 'other' raised an exception after t_good#0 had ended" in caplog.text
 
 
 # -- finalising ----------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from triggers.core import decisions
 from triggers.exceptions import StorageBusyError, StorageError
 from triggers.manager import FinalizingTriggerManager
 from triggers.testing.faults import Faults, FaultyStorage, InjectedCrash
-from triggers.worker.executor import RunningAttempt
+from triggers.worker.attempt import RunningAttempt
 from triggers.worker.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ class Life:
             claimed = executor._claim(due.uid, due.task, due.number, name)
         if claimed.claimed is None:
             return
-        run = RunningAttempt(executor, claimed, claimed.claimed, before)
+        run = RunningAttempt(executor.context, claimed, claimed.claimed, before)
         self.heart.hold(run.held)
         yield
         ending = run._outcome()

@@ -25,8 +25,7 @@ from triggers.storages.memory import MemoryStorage
 from triggers.storages.sqlite import SqliteStorage
 from triggers.storages.sqlite.url import load_driver
 from triggers.testing.faults import FaultyDriver
-from triggers.worker import executor as execution
-from triggers.worker import heartbeat
+from triggers.worker import attempt, executor, heartbeat
 from triggers.worker.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def in_file(path: Path) -> Ground:
 def simulate(seed: int, ground: Ground, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Counter[str]]:
     """Play one world; returns the hash of its trace, and what happened in it."""
     world = World(seed, ground, jumps=seed % 5 == 4)
-    for module in (execution, heartbeat):
+    for module in (attempt, executor, heartbeat):
         monkeypatch.setattr(module, "time", world.time)
     try:
         trace = world.run()

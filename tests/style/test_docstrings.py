@@ -13,17 +13,6 @@ from tests.style.sources import PARTS, ROOT, files
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Parts of the package that still have docstrings that say too little. Reason: they are rewritten package by package.
-#: Remove a part when it is rewritten; this set must shrink until it is empty.
-NOT_YET = frozenset(
-    {
-        "app.py",
-        "fork.py",
-        "runners",
-        "worker",
-    }
-)
-
 #: A docstring with fewer characters does not say what is true after a call.
 SHORTEST = 25
 
@@ -93,16 +82,10 @@ def problems(part: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("part", sorted({*PARTS} - NOT_YET) or [None])
+@pytest.mark.parametrize("part", sorted(PARTS))
 def test_docstrings_say_something(part):
-    """Each docstring of a part that is rewritten is a sentence that says more than the name."""
-    assert part is None or problems(part) == []
-
-
-@pytest.mark.parametrize("part", sorted(NOT_YET))
-def test_a_part_that_is_listed_as_not_rewritten_has_problems(part):
-    """A part whose docstrings are all good, or that no longer exists, must be removed from `NOT_YET`."""
-    assert problems(part) != []
+    """Each docstring of the package is a sentence that says more than the name."""
+    assert problems(part) == []
 
 
 @pytest.mark.parametrize(

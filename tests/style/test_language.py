@@ -21,25 +21,11 @@ DOCUMENTS = sorted(
     if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
 )
 
-#: Parts of the package whose messages, docstrings and comments still use the old words. Reason: the documents were
-#: rewritten first, and the code follows package by package. Remove a part when it is rewritten. When the set is empty,
-#: delete it: the parts of the documents that come from the code (generated parts, printed output) are then checked, too.
-NOT_YET = frozenset(
-    {
-        "app.py",
-        "fork.py",
-        "runners",
-        "task.py",
-        "worker",
-    }
-)
-
-FROM_THE_CODE = re.compile(r"<!-- generated: .*?<!-- end -->|^```text\n.*?^```$", re.DOTALL | re.MULTILINE)
 PYTHON = re.compile(r"^(?P<indent> *)```python.*\n(?P<code>(?:.*\n)*?)(?P=indent)```$", re.MULTILINE)
 CODE = re.compile(r"(?<!`)(`{1,2})(?!`)[^`]+\1(?!`)")
 
-#: Names of stored columns and of attributes with the same names. They are documented without backquotes.
-STORED = re.compile(r"^\s*handovers(?=:|$)", re.MULTILINE)
+#: Names of stored columns, attributes and arguments. They are documented without backquotes.
+STORED = re.compile(r"^\s*(handovers|room)(?=:|$)", re.MULTILINE)
 
 
 class Phrase(NamedTuple):
@@ -159,8 +145,6 @@ def _blank(code: re.Match[str]) -> str:
 
 def in_document(text: str) -> list[Text]:
     """The prose of a document, and the strings and comments of its Python examples."""
-    if NOT_YET:
-        text = FROM_THE_CODE.sub(_blank, text)
     examples = [
         Text(text.count("\n", 0, block.start("code")) + line, string)
         for block in PYTHON.finditer(text)
@@ -184,16 +168,10 @@ def test_documents_use_the_usual_words(document):
     assert odd(in_document(document.read_text("utf-8"))) == []
 
 
-@pytest.mark.parametrize("part", sorted({*PARTS} - NOT_YET) or [None])
+@pytest.mark.parametrize("part", sorted(PARTS))
 def test_code_uses_the_usual_words(part):
-    """No message, docstring or comment of a part that is rewritten contains an odd word."""
-    assert part is None or odd_in_code(part) == []
-
-
-@pytest.mark.parametrize("part", sorted(NOT_YET))
-def test_a_part_that_is_listed_as_not_rewritten_has_odd_words(part):
-    """A part whose odd words are all replaced, or that no longer exists, must be removed from `NOT_YET`."""
-    assert odd_in_code(part) != []
+    """No message, docstring or comment of the package contains an odd word."""
+    assert odd_in_code(part) == []
 
 
 @pytest.mark.parametrize("phrase", PHRASES, ids=lambda phrase: phrase.instead)

@@ -165,7 +165,7 @@ def test_whatever_failing_a_late_task_raises_the_others_are_renewed(app, storage
 
     release(app, "healthy", "healthy")
     assert begun.acquire(timeout=60)
-    monkeypatch.setattr("triggers.worker.executor.RunningAttempt._time_out", fail)
+    monkeypatch.setattr("triggers.worker.attempt.RunningAttempt._time_out", fail)
     release(app, "s", "late")
     wait_for("the error", lambda: any("timeout" not in one.place for one in app.health().problems))
     (problem,) = app.health().problems

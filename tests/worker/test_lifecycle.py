@@ -106,7 +106,7 @@ def test_a_closed_application_says_once_that_it_runs_nothing(tasks, caplog):
         app.close()
         for _ in range(3):
             session.fire("go")
-    assert caplog.text.count("is closed: what is released is stored") == 2
+    assert caplog.text.count("is closed: released instances are stored") == 2
 
 
 def test_closing_waits_for_what_runs_inline_in_another_thread():

@@ -1,1 +1,1 @@
-"""RUN: runners take the names of instances and have them executed, somewhere, some time."""
+"""Runners receive the names of instances and have them run, in threads of this process or in workers."""

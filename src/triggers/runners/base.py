@@ -1,11 +1,11 @@
-"""What a runner promises.
+"""The contract of a runner.
 
-A runner is only told that an instance may be ready; whether it runs is decided by the claim. So a
-runner may lose a hint, repeat it or deliver it late, and nothing is lost or done twice. It must
+A runner receives hints: the names of instances that may be ready. Only the claim decides whether an instance
+runs. So a runner may lose a hint, repeat it or deliver it late; nothing is lost or done twice. It must
 
-1. return from `submit` at once, whatever is going on, and never raise because it has too much to do;
-2. call the executor's `run` for each hint that it keeps, from as many threads or processes as it likes;
-3. after `close` run nothing more, until it is started again.
+1. return from `submit` at once, and never raise because it has too much to do;
+2. call the host's `run` for each hint that it keeps, from any number of threads or processes;
+3. run nothing after `close`, until it is started again.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def _never(_: BaseException) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """How a hint came to where it is followed, for runners that must be able to take it back.
+    """How a hint came here, for runners that can abort it.
 
     Attributes:
-        label: of the message that brought it; goes into the name of the claim, so that
-            :meth:`RunnerHost.abort` finds the claim by it. "" for none.
-        around: makes a context that is entered around the user's code alone.
-        is_stop: whether an exception out of the user's code only means that the process, or the thread, is to
-            go: the instance is let go, due at once, and the exception raised again.
+        label: the label of the message that contained the hint, or "". The name of the claim contains it, so
+            that :meth:`RunnerHost.abort` finds the claim.
+        around: makes a context manager around the user's code.
+        is_stop: returns whether an exception from the user's code only tells the process or thread to stop.
+            The instance is then released, due at once, and the exception is raised again.
     """
 
     label: str = ""
@@ -42,15 +42,15 @@ class Delivery:
     is_stop: Callable[[BaseException], bool] = _never
 
 
-#: A hint that came by itself.
+#: The delivery of a hint without a message.
 BY_ITSELF = Delivery()
 
 
 class RunnerHost(Protocol):
-    """What an application gives its runners."""
+    """What runners call: the application, as they see it."""
 
     def run(self, uid: str, task: str, number: int, delivery: Delivery = BY_ITSELF) -> bool:
-        """Run an instance if it can be claimed."""
+        """Run an instance if it can be claimed; return whether it was claimed."""
         ...
 
     def abort(
@@ -63,80 +63,84 @@ class RunnerHost(Protocol):
         *,
         timeout: float | None = None,
     ) -> bool:
-        """Fail what a message was to run: the claim that it led to, or a scheduled instance.
+        """Fail the instance of a message, if it is scheduled or runs because of this message.
 
         Returns:
-            Whether it did; False if another message runs it, or it needs no run any more.
+            Whether it was failed. False if it runs because of another message, or has ended.
 
         Raises:
-            StorageError: the storage is away; nothing was changed.
+            StorageError: the storage is unavailable; nothing was changed.
         """
         ...
 
     def lose(self, uid: str, task: str, number: int, label: str) -> bool:
-        """Rescue what a worker was running that is known to be dead: a crash is counted, and it runs again.
+        """Recover the instance of a worker that is known to be dead. The crash is charged.
 
         Returns:
-            Whether it was running under the claim that the message of that label led to.
+            Whether the instance was running because of the message with this label.
 
         Raises:
-            StorageError: the storage is away; the sweep finds it once its lease has run out.
+            StorageError: the storage is unavailable; the sweep recovers the instance after its lease.
         """
         ...
 
     def watch_tasks(self, learn: Callable[[str], None]) -> None:
-        """Call `learn` with the name of every task that runs here, and with each that comes, when it comes.
+        """Call `learn` with the name of every registered task, and of each task that is registered later.
 
         Args:
-            learn: a bound method; it is forgotten with its object. What it raises reaches whoever defines
-                the task.
+            learn: a bound method. It is no longer called when its object is deleted. Its exceptions are
+                raised where the task is registered.
         """
         ...
 
     def start(self) -> None:
-        """Begin to sweep in the background; again after a :meth:`rest`."""
+        """Start to sweep in the background, also again after :meth:`pause_sweeping`."""
         ...
 
     def pause_sweeping(self) -> None:
-        """Sweep no more in the background, until the next :meth:`start`."""
+        """Stop sweeping in the background, until the next :meth:`start`."""
         ...
 
     def sweep(self) -> object:
-        """Sweep once, here and now.
+        """Sweep once in this thread, now.
 
         Raises:
-            StorageError: the storage is away.
+            StorageError: the storage is unavailable.
         """
         ...
 
     def pull(self, limit: int) -> list[ReadyInstance]:
-        """Take up to so many instances that are ready, straight from the storage."""
+        """Take up to this many due instances from the storage."""
         ...
 
 
 class Runner(Protocol):
-    """The plug for running."""
+    """Runs instances, or sends them to workers. Plugins implement this."""
 
     def start(self, host: RunnerHost) -> None:
-        """Learn what to call; called when the application is made, and after a `close`, to take hints again.
+        """Accept hints from now on, and call this host. Called once, and again after a `close`.
 
-        Nothing need start yet. A runner may have a method `tend`, called after each sweep, that starts again
-        what has died, and `threads`, the number of its threads here.
+        Threads can start later. A runner can also have a method `tend`, which is called after each sweep and
+        starts threads again that have died, and an attribute `threads`, the number of its threads in this
+        process.
         """
         ...
 
     def submit(self, due: ReadyInstance) -> None:
-        """A hint: this instance may be ready."""
+        """Accept the hint that this instance may be ready."""
         ...
 
     def is_idle(self) -> bool:
-        """Whether it neither runs anything here nor has a hint to follow."""
+        """Return whether nothing runs in this process and no hint is waiting."""
         ...
 
     def close(self, timeout: float | None) -> bool:
-        """Take no more hints, until the next `start`, and wait for what runs here; returns whether it ended.
+        """Accept no more hints until the next `start`, and wait for running instances.
 
         Args:
-            timeout: how long to wait, in seconds; None until it has ended.
+            timeout: how long to wait, in seconds; None for no limit.
+
+        Returns:
+            Whether all of them have ended.
         """
         ...

@@ -1,4 +1,4 @@
-"""Runs everything in the calling thread, cascades too, before `fire` returns: for tests and scripts."""
+"""Run everything in the calling thread before `fire` returns, also cascades. For tests and scripts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class _Thread(threading.local):
-    """What one thread has still to run; empty where nothing runs."""
+    """The hints that a thread must still follow."""
 
     def __init__(self) -> None:
         self.hints: deque[ReadyInstance] = deque()
@@ -22,26 +22,26 @@ class _Thread(threading.local):
 
 
 class InlineRunner:
-    """A runner without any thread of its own."""
+    """A runner without threads: each thread runs what it releases."""
 
     def __init__(self) -> None:
         self.after_fork()
         reset_after_fork(self)
 
     def after_fork(self) -> None:
-        """Run nothing: what other threads ran is the parent's."""
+        """Forget what the threads of the parent process run."""
         self._here = _Thread()
         self._changed = threading.Condition()
         self._active = 0
         self._closed = False
 
     def start(self, host: RunnerHost) -> None:
-        """Learn what to call; after a `close`, run again."""
+        """Accept hints from now on, also again after a `close`."""
         self._host = host
         self._closed = False
 
     def submit(self, due: ReadyInstance) -> None:
-        """Run it now; from within a task, as soon as that task has ended, so that no cascade nests calls."""
+        """Run the instance now. Inside a task, run it after that task, so that cascades do not nest."""
         here = self._here
         if self._closed:
             return
@@ -67,11 +67,11 @@ class InlineRunner:
         self._host.run(due.uid, due.task, due.number)
 
     def is_idle(self) -> bool:
-        """Whether this thread has nothing to run."""
+        """Return whether this thread runs nothing."""
         return not self._here.draining
 
     def close(self, timeout: float | None) -> bool:
-        """Run nothing more, and wait for what other threads run."""
+        """Accept no more hints, and wait for what other threads run."""
         self._closed = True
         own = self._here.draining
         with self._changed:

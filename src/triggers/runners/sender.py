@@ -1,6 +1,6 @@
-"""A courier: delivers things from a thread of its own, so that nobody waits for a broker or a storage.
+"""Send items from a background thread, so that the caller never waits for a broker or a storage.
 
-It is a convenience and no promise. What is dropped here, or lost with the process, is found by the sweep.
+There is no guarantee: if an item is dropped here, or lost with the process, the sweep finds what it was for.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_Thing = TypeVar("_Thing", bound="Hashable")
+_Item = TypeVar("_Item", bound="Hashable")
 
-#: Things kept, unless told otherwise; further ones are dropped.
+#: The default number of items that are kept. Further ones are dropped.
 ROOM = 10_000
 
-#: Pauses before a delivery that failed is tried again, in seconds; then the last one, again and again.
+#: The pauses before an item is sent again after a failure, in seconds. The last one is repeated.
 BACKOFF = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
-#: A delivery that takes longer is given up, with its thread and its connection, in seconds.
+#: The time after which a send counts as hanging, in seconds. Another thread and connection replace its own.
 DEADLINE = 10.0
 
-#: So many threads that were given up may hang at the same time; then nothing goes until one of them ends.
-GIVEN_UP = 3
+#: How many replaced threads may hang at the same time. After that, nothing is sent until one of them ends.
+MAX_HANGING = 3
 
-#: At the end of a process, deliveries are waited for so long, in seconds.
+#: How long a process waits for its last items at its end, in seconds.
 AT_EXIT = 1.0
 
-#: The thread, and its connection, ends when there was nothing to deliver for so long, in seconds.
+#: The thread and its connection end after this time without an item, in seconds.
 IDLE = 60.0
 
 
 class _Round:
-    """One thread: since when it has been busy with its present thing, and whether it is over with it."""
+    """One thread: since when it has been sending its current item, and whether it must end."""
 
     __slots__ = ("over", "since")
 
@@ -53,25 +53,25 @@ class _Round:
         self.over = False
 
 
-class BackgroundSender(Generic[_Thing]):
-    """Keeps things, each once, and delivers them in their order.
+class BackgroundSender(Generic[_Item]):
+    """Keeps items, each once, and sends them in order.
 
     Args:
-        what: what it delivers, and to whom, as in "hints to the broker".
-        connect: makes a context of one connection, which gives a function that delivers one thing. Both raise
-            if the other side is away, and the thing is delivered later; both may hang. What can never be
-            delivered the function drops itself.
-        room: how many things are kept.
-        deadline: how long a delivery may take, in seconds.
+        what: what it sends and where, such as "hints to the broker", for messages.
+        connect: makes a context manager for one connection. It returns a function that sends one item. Both
+            may hang, and raise if the other side is unavailable; the item is then sent later. The function
+            drops items that can never be sent.
+        room: how many items are kept.
+        deadline: how long sending an item may take, in seconds.
 
     Attributes:
-        problems: where it is noted that no thread can be started.
+        problems: where it is reported if no thread can be started.
     """
 
     def __init__(
         self,
         what: str,
-        connect: Callable[[], AbstractContextManager[Callable[[_Thing], object]]],
+        connect: Callable[[], AbstractContextManager[Callable[[_Item], object]]],
         room: int = ROOM,
         deadline: float = DEADLINE,
     ) -> None:
@@ -85,67 +85,68 @@ class BackgroundSender(Generic[_Thing]):
         _flush_at_exit(self)
 
     def after_fork(self) -> None:
-        """Begin without a thread: what there is to deliver is the parent's, and so is its connection."""
+        """Forget the items, the thread and the connection of the parent process."""
         self._changed = threading.Condition()
-        self._things: dict[_Thing, None] = {}
+        self._items: dict[_Item, None] = {}
         self._round: _Round | None = None
         self._hanging: list[_Round] = []
         self._closed = False
         self._dropped = 0
 
-    def submit(self, thing: _Thing) -> None:
-        """Keep the thing until it is delivered, or drop it if there are enough, or it is here already."""
+    def submit(self, item: _Item) -> None:
+        """Keep the item until it is sent. Drop it if it is kept already or there are too many."""
         with self._changed:
             if self._closed:
                 return
             self._see_to_thread()
-            if thing in self._things:
+            if item in self._items:
                 return
-            if len(self._things) >= self._room:
+            if len(self._items) >= self._room:
                 self._drop()
                 return
-            self._things[thing] = None
+            self._items[item] = None
             self._changed.notify_all()
 
     def open(self) -> None:
-        """Take things again after a :meth:`close`."""
+        """Accept items again after a :meth:`close`."""
         with self._changed:
             self._closed = False
 
     def is_idle(self) -> bool:
-        """Whether everything was delivered."""
+        """Return whether no item is waiting."""
         with self._changed:
-            return not self._things
+            return not self._items
 
     def flush(self, timeout: float | None) -> bool:
-        """Wait until everything was delivered; returns whether it was in time."""
+        """Wait until everything is sent; return whether it was within the timeout."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._things, timeout)
+            return self._changed.wait_for(lambda: not self._items, timeout)
 
     def close(self, timeout: float | None) -> bool:
-        """Take nothing more, and drop what is not delivered in time; returns whether nothing was."""
+        """Accept no more items; drop those not sent within the timeout. Return whether none was dropped."""
         delivered = self.flush(timeout)
         with self._changed:
             self._closed = True
-            self._things.clear()
+            self._items.clear()
             self._changed.notify_all()
         return delivered
 
     def _drop(self) -> None:
-        """Drop something, and say so, less and less often."""
+        """Count a dropped item. Log it at the first, second, fourth, eighth … one."""
         self._dropped += 1
         if self._dropped.bit_count() == 1:
-            what = "so far, %d %s were dropped: there is no room for more; the sweep finds what is not done"
+            what = "%d %s were dropped so far, because too many are waiting; the sweep finds their instances"
             _log.warning(what, self._dropped, self._what)
 
     def _see_to_thread(self) -> None:
-        """Begin a thread if there is none, or if it hangs; the lock is held."""
+        """Start a thread if there is none, or if it hangs. The caller holds the lock."""
         now, current = time.monotonic(), self._round
         if current is not None and current.since is not None and now - current.since > self._deadline:
             self._hanging = [one for one in self._hanging if one.since is not None]
-            if len(self._hanging) >= GIVEN_UP:
+            if len(self._hanging) >= MAX_HANGING:
                 return
-            _log.warning("the delivery of %s hangs for %s s: it is given up", self._what, self._deadline)
+            what = "sending %s has taken more than %s s; another thread continues"
+            _log.warning(what, self._what, self._deadline)
             current.over = True
             self._hanging.append(current)
             current = None
@@ -154,14 +155,14 @@ class BackgroundSender(Generic[_Thing]):
             name = f"triggers-{self._what.partition(' ')[0]}"
             try:
                 threading.Thread(target=self._loop, args=(fresh,), name=name, daemon=True).start()
-            except RuntimeError as error:  # the system has no thread left
-                self.problems.report("thread", f"the thread for {self._what}", error, "a later one starts it")
+            except RuntimeError as error:  # the system cannot start more threads
+                self.problems.report("thread", f"the thread for {self._what}", error, "trying again later")
             else:
                 self._round = fresh
                 self.problems.resolve(f"the thread for {self._what}")
 
-    # In the thread. Its connection is a variable of its own: a forked child, where the thread is not, never
-    # closes what is the parent's.
+    # In the thread. Only its stack refers to the connection, so a forked child, which does not have the
+    # thread, never closes the connection of its parent.
 
     def _loop(self, mine: _Round) -> None:
         try:
@@ -176,42 +177,42 @@ class BackgroundSender(Generic[_Thing]):
             mine.since = time.monotonic()
             try:
                 with self._connect() as deliver:
-                    while (thing := self._next(mine)) is not None:
+                    while (item := self._next(mine)) is not None:
                         mine.since = time.monotonic()
-                        deliver(thing)
-                        self._delivered(mine, thing)
+                        deliver(item)
+                        self._delivered(mine, item)
                         pauses = _pauses()
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
+            except Exception as error:  # noqa: BLE001 - whatever the error is, the item is sent again
                 if not mine.over:
                     self._rest(mine, next(pauses), error)
 
-    def _next(self, mine: _Round) -> _Thing | None:
-        """The next thing, which stays where it is until it is delivered; None if this thread is to end."""
+    def _next(self, mine: _Round) -> _Item | None:
+        """Wait for the next item, which is kept until it is sent; return None if this thread must end."""
         with self._changed:
             mine.since = None
-            if not (self._things or self._closed or mine.over):
+            if not (self._items or self._closed or mine.over):
                 self._changed.wait(IDLE)
-            if self._things and not (self._closed or mine.over):
-                return next(iter(self._things))
+            if self._items and not (self._closed or mine.over):
+                return next(iter(self._items))
             self._end(mine)
             return None
 
     def _end(self, mine: _Round) -> None:
-        """What is submitted from now on needs another thread; the lock is held."""
+        """Let the next item start another thread. The caller holds the lock."""
         mine.over, mine.since = True, None
         if self._round is mine:
             self._round = None
 
-    def _delivered(self, mine: _Round, thing: _Thing) -> None:
+    def _delivered(self, mine: _Round, item: _Item) -> None:
         with self._changed:
             if not mine.over:
-                self._things.pop(thing, None)
-            if not self._things:
+                self._items.pop(item, None)
+            if not self._items:
                 self._changed.notify_all()
 
     def _rest(self, mine: _Round, pause: float, error: Exception) -> None:
-        """Wait after a failure, though not once it is closed."""
-        _log.warning("%s could not be delivered; it is tried again in %s s: %r", self._what, pause, error)
+        """Wait after a failure, but not after a `close`."""
+        _log.warning("%s could not be sent; trying again in %s s: %r", self._what, pause, error)
         with self._changed:
             mine.since = None
             self._changed.wait_for(lambda: self._closed, pause)
@@ -221,9 +222,9 @@ def _pauses() -> itertools.chain[float]:
     return itertools.chain(BACKOFF, itertools.repeat(BACKOFF[-1]))
 
 
-def _flush_at_exit(courier: BackgroundSender[_Thing]) -> None:
-    """Give it a moment at the end of the process, if it lives until then."""
-    weak = WeakMethod(courier.flush)
+def _flush_at_exit(sender: BackgroundSender[_Item]) -> None:
+    """Send the last items at the end of the process, if the sender still exists then."""
+    weak = WeakMethod(sender.flush)
 
     def last() -> None:
         flush = weak()

@@ -1,4 +1,4 @@
-"""Runs instances on a few threads of this process: the default."""
+"""Run instances in a pool of threads of this process. This is the default runner."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: Threads, unless told otherwise.
+#: The default number of threads.
 WORKERS = min(32, (os.cpu_count() or 1) + 4)
 
-#: Hints kept for each thread; more are dropped, and what they named is taken from the storage later.
+#: How many hints are kept for each thread. Further ones are dropped, and taken from the storage later.
 HINTS = 64
 
-#: Pause before a pull that failed is tried again, and after a thread could not start, in seconds.
+#: The pause after the storage could not be asked, or a thread could not start, in seconds.
 PULL_PAUSE = 1.0
 
-#: What the pool's problems are called.
+#: The places of the pool's problems.
 THREADS = "the threads of the pool"
 PULL = "asking the storage for work"
 
 
 class ThreadsRunner:
-    """A pool of threads, started by the first hint, and started anew in a process that was forked.
+    """A pool of threads. It starts with the first hint, also in a forked process.
 
-    A thread that could not start, or has died, is started again with a later hint, and by the sweep. `submit`
-    never blocks. With all the hints that it keeps, the pool drops further ones, and once it
-    has nothing left to do it takes what is ready straight from the storage.
+    A thread that could not start, or has died, is started again with a later hint, or by the sweep. `submit`
+    never blocks: if the pool has as many hints as it keeps, it drops further ones. When it has no hints left,
+    it takes due instances from the storage.
 
     Args:
-        workers: how many threads.
-        hints: how many hints are kept.
+        workers: the number of threads.
+        hints: the greatest number of hints that are kept; 64 for each thread by default.
     """
 
     def __init__(self, workers: int = WORKERS, hints: int | None = None) -> None:
@@ -55,19 +55,19 @@ class ThreadsRunner:
         reset_after_fork(self)
 
     def after_fork(self) -> None:
-        """Begin with neither threads nor hints."""
+        """Forget the threads and hints of the parent process."""
         self._changed = threading.Condition()
         self._hints: deque[ReadyInstance] = deque()
         self._threads: set[threading.Thread] = set()
         self._begin_at = 0.0
         self._active = 0
-        self._dropped = True  # what was ready before this process began is in the storage, too
+        self._dropped = True  # instances can be due since before this process started
         self._pulling = False
         self._pull_at = 0.0
         self._closed = False
 
     def start(self, host: RunnerHost) -> None:
-        """Learn what to call; after a `close`, take hints again, and whatever was released meanwhile."""
+        """Accept hints from now on. After a `close`, also run what was released meanwhile."""
         with self._changed:
             self._host = host
             self._problems = getattr(host, "problems", self._problems)
@@ -75,12 +75,12 @@ class ThreadsRunner:
 
     @property
     def threads(self) -> int:
-        """How many threads there are now."""
+        """The number of threads now."""
         with self._changed:
             return len(self._threads)
 
     def submit(self, due: ReadyInstance) -> None:
-        """Keep the hint, or drop it if there are enough."""
+        """Keep the hint, or drop it if there are too many."""
         with self._changed:
             if self._closed:
                 return
@@ -92,18 +92,18 @@ class ThreadsRunner:
             self._changed.notify()
 
     def tend(self) -> None:
-        """Start the threads that are missing, if there is anything to do."""
+        """Start missing threads if there is something to run."""
         with self._changed:
             if self._hints and not self._closed:
                 self._begin()
 
     def is_idle(self) -> bool:
-        """Whether no thread runs anything and no hint waits."""
+        """Return whether no thread runs anything and no hint is waiting."""
         with self._changed:
             return not (self._active or self._hints or self._pulling)
 
     def close(self, timeout: float | None) -> bool:
-        """Wait for what runs; hints are dropped. A task that closes its own pool is not waited for."""
+        """Drop all hints and wait for running instances, but not for a task that closes its own pool."""
         own = threading.current_thread() in self._threads
         with self._changed:
             self._closed = True
@@ -112,7 +112,7 @@ class ThreadsRunner:
             return self._changed.wait_for(lambda: self._active <= own, timeout)
 
     def _begin(self) -> None:
-        """Start the threads that are missing, unless that failed a moment ago; the lock is held."""
+        """Start missing threads, unless that failed just before. The caller holds the lock."""
         if len(self._threads) == self._size and all(map(threading.Thread.is_alive, self._threads)):
             return
         self._threads = {thread for thread in self._threads if thread.is_alive()}
@@ -125,9 +125,9 @@ class ThreadsRunner:
                 )
                 thread.start()
                 self._threads.add(thread)
-        except RuntimeError as error:  # the system has no thread left
+        except RuntimeError as error:  # the system cannot start more threads
             self._begin_at = time.monotonic() + PULL_PAUSE
-            there = f"there are {len(self._threads)} of {self._size}; the rest is started later"
+            there = f"{len(self._threads)} of {self._size} threads run; the others are started later"
             self._problems.report("thread", THREADS, error, there)
         else:
             self._problems.resolve(THREADS)
@@ -143,8 +143,8 @@ class ThreadsRunner:
     def _follow(self, hint: ReadyInstance) -> None:
         try:
             self._host.run(hint.uid, hint.task, hint.number)
-        except BaseException:  # noqa: BLE001 - whatever it is, the other instances go on
-            what = "%s#%d of session %r could not be run or stored; the sweep finds it again"
+        except BaseException:  # noqa: BLE001 - whatever the error is, the other instances must run
+            what = "%s#%d of session %r could not be run, or its outcome not stored; the sweep recovers it"
             _log.exception(what, hint.task, hint.number, hint.uid)
         finally:
             with self._changed:
@@ -153,7 +153,7 @@ class ThreadsRunner:
                     self._changed.notify_all()
 
     def _next(self) -> ReadyInstance | None:
-        """The next hint, waited for if need be; None once the pool is closed."""
+        """Wait for the next hint and return it; None if the pool is closed."""
         with self._changed:
             while not self._closed:
                 if self._hints:
@@ -164,22 +164,20 @@ class ThreadsRunner:
                     self._pull()
                 else:
                     self._changed.wait(wait if self._dropped and not self._pulling else None)
-            self._threads.discard(threading.current_thread())  # a `start` from now on needs another one
+            self._threads.discard(threading.current_thread())  # a later `start` needs another thread
         return None
 
     def _pull(self) -> None:
-        """Take hints from the storage; the lock is held before and after, and not while the storage works."""
+        """Take hints from the storage. The lock is held before and after, but not during the call."""
         self._pulling, self._dropped = True, False
         self._changed.release()
         found: list[ReadyInstance] = []
         failed = False
         try:
             found = self._host.pull(self._room)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the storage is asked again
+        except BaseException as error:  # noqa: BLE001 - whatever the error is, the storage is asked again
             failed = True
-            self._problems.report(
-                "storage", PULL, error, "the storage could not be asked for work; it is asked again"
-            )
+            self._problems.report("storage", PULL, error, "due instances could not be read; trying again")
         else:
             self._problems.resolve(PULL)
         finally:

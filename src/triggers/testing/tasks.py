@@ -111,7 +111,7 @@ class LayeredRegistry(Registry):
         layers = (other._tasks for other in below)  # noqa: SLF001 - a registry may read other registries
         self._tasks = ChainMap({}, *layers)  # type: ignore[assignment]  # a view, where the others have a dict
         for other in below:
-            other.watch(self._tell)
+            other.watch(self._notify)
 
     def replace(self, task: TriggerTask) -> None:
         """Register a task, and replace the one that has the same name."""

@@ -1,1 +1,1 @@
-"""Running instances: claim, run, keep the claim alive, and find what is due or lost."""
+"""Run instances: claim them, renew the claims, store the outcomes, and sweep for due and lost instances."""

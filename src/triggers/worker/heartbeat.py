@@ -1,7 +1,7 @@
-"""The heartbeat: keeps a process's claims alive while their tasks run, and ends those that run too long.
+"""The heartbeat: renew the claims of a process while their tasks run, and fail tasks that run too long.
 
-Renewing waits for nothing but the storage's own `renew`. A task that ran too long is failed by a thread of
-its own, since that takes a commit, which may have to wait for a session that somebody has locked.
+Renewing waits only for the storage's `renew`. Failing a task needs a commit, which can wait for a locked
+session, so it has a thread of its own.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ if TYPE_CHECKING:
     from triggers.health import Vital
     from triggers.storages.base import Lease, Storage
 
-#: A heartbeat is sent so many times in the length of a lease.
+#: How many heartbeats are sent in the length of a lease.
 BEATS = 4
 
-#: The heartbeat's thread ends when it has had nothing to renew for so long, in seconds.
+#: The heartbeat's thread ends after this time without a claim, in seconds.
 IDLE = 10.0
 
-#: This part of a lease before its end, the worker stops trusting it.
+#: The part of a lease, at its end, in which the worker no longer relies on the claim.
 MARGIN = 0.1
 
-#: After an error that it does not expect, and where no thread can be started, it waits so long, in seconds.
+#: The pause after an unexpected error, or if a thread cannot be started, in seconds.
 ERROR_PAUSE = 0.1
 
-#: What the heartbeat's problems are called.
+#: The places of the heartbeat's problems.
 THREAD = "the heartbeat's thread"
 RENEWAL = "renewing claims"
 
 
 @dataclass(slots=True, eq=False)
 class HeldClaim:
-    """A claim that this process holds. Times are the process's monotonic ones, in seconds.
+    """A claim that this process holds. Times are monotonic times of this process, in seconds.
 
     Attributes:
-        lease: which instance, with which fence.
-        lasts: the length of its lease.
-        trusted_until: until then it is surely ours.
-        beat_at: when it is to be renewed.
+        lease: the instance and its fence.
+        lasts: the length of the lease.
+        trusted_until: until when the claim certainly holds.
+        beat_at: when it must be renewed.
         deadline: when the task is failed.
-        lost: whether it is known that it is no longer ours.
-        overdue: whether the task ran too long, and is being failed; the claim is ours until that is stored.
+        lost: whether the claim is known to be lost.
+        overdue: whether the task ran too long and is being failed. The claim holds until that is stored.
         expire: fails the instance at its deadline.
     """
 
@@ -64,28 +64,32 @@ class HeldClaim:
 
     @classmethod
     def since(cls, claimed_at: float, lease: Lease, lasts: float) -> HeldClaim:
-        """A claim that was asked for at that time."""
+        """Create the claim that was requested at that time."""
         return cls(lease, lasts, claimed_at + lasts * (1 - MARGIN), claimed_at + lasts / BEATS)
 
     @property
     def due_at(self) -> float:
-        """When it needs attention."""
+        """When it must be renewed or failed."""
         return self.beat_at if self.overdue else min(self.beat_at, self.deadline)
 
     def is_lost(self) -> bool:
-        """Whether the claim can no longer be counted on."""
+        """Return whether the claim may have been lost."""
         return self.lost or time.monotonic() > self.trusted_until
 
     def is_over(self) -> bool:
-        """Whether the task works for nothing: the claim is lost, or its time was up."""
+        """Return whether the task can no longer succeed: its claim is lost, or its timeout is over."""
         return self.overdue or self.is_lost()
 
 
 class Heartbeat:
-    """Renews the claims of a process, from a thread of its own that starts with the first claim.
+    """Renews the claims of a process in a thread that starts with the first claim.
 
-    The thread ends when nothing has been claimed for a while, and starts again with the next claim. It
-    survives every exception. If it dies all the same it starts another one in its place.
+    The thread ends after a while without a claim, and starts again with the next one. It survives every
+    exception. If it dies anyway, another thread replaces it.
+
+    Args:
+        storage: the storage of the claims.
+        problems: where problems are reported.
     """
 
     def __init__(self, storage: Storage, problems: Problems | None = None) -> None:
@@ -95,7 +99,7 @@ class Heartbeat:
         reset_after_fork(self)
 
     def after_fork(self) -> None:
-        """Hold nothing: the claims are the parent's."""
+        """Forget the claims, which belong to the parent process."""
         self._wake = threading.Condition()
         self._held: set[HeldClaim] = set()
         self._thread: threading.Thread | None = None
@@ -103,12 +107,12 @@ class Heartbeat:
         self._looks_at = 0.0
 
     def open(self) -> None:
-        """Keep the thread for a while where nothing is held; again after a :meth:`close`."""
+        """Let the thread wait for further claims, also again after a :meth:`close`."""
         with self._wake:
             self._idle = IDLE
 
     def is_ready(self) -> bool:
-        """Whether there is a thread that would renew a claim; it is started if there is none."""
+        """Start the thread if it does not run; return whether it runs."""
         with self._wake:
             return self._has_thread()
 
@@ -116,7 +120,7 @@ class Heartbeat:
         """Renew this claim until :meth:`drop`.
 
         Returns:
-            False, and the claim is not held, if no thread can be started that would renew it.
+            Whether the claim is renewed. It is not if no thread can be started.
         """
         with self._wake:
             self._held.add(held)
@@ -128,48 +132,48 @@ class Heartbeat:
             return True
 
     def drop(self, held: HeldClaim) -> None:
-        """Renew it no longer."""
+        """Stop renewing this claim. A second call does nothing."""
         with self._wake:
             self._held.discard(held)
 
     @property
     def held(self) -> list[HeldClaim]:
-        """What this process holds now."""
+        """The claims that are renewed now."""
         with self._wake:
             return list(self._held)
 
     @property
     def vital(self) -> Vital:
-        """Whether what is held is renewed."""
+        """Whether the claims are renewed."""
         with self._wake:
             if self._thread is not None and self._thread.is_alive():
                 return "alive"
             return "dead" if self._held else "idle"
 
     def tend(self) -> None:
-        """Start the thread again if it has died and claims are held."""
+        """Start the thread again if it has died and there are claims."""
         with self._wake:
             if self._held:
                 self._has_thread()
 
     def close(self) -> None:
-        """Let the thread end as soon as nothing is held."""
+        """Let the thread end as soon as there is no claim."""
         with self._wake:
             self._idle = 0.0
             self._wake.notify()
 
-    # -- the thread -------------------------------------------------------------------------------------
+    # the thread
 
     def _has_thread(self) -> bool:
-        """Whether the thread runs, which is started if it does not; the lock is held."""
+        """Start the thread if it does not run; return whether it runs. The caller holds the lock."""
         if self._thread is not None and self._thread.is_alive():
             return True
         thread = threading.Thread(target=self._loop, name="triggers-heartbeat", daemon=True)
         try:
             thread.start()
-        except RuntimeError as error:  # the system has no thread left
+        except RuntimeError as error:  # the system cannot start more threads
             self._thread = None
-            self._problems.report("thread", THREAD, error, "what is claimed here is not renewed")
+            self._problems.report("thread", THREAD, error, "claims of this process are not renewed")
             return False
         self._thread = thread
         self._problems.resolve(THREAD)
@@ -181,24 +185,24 @@ class Heartbeat:
                 pass
         finally:
             with self._wake:
-                if self._thread is threading.current_thread():  # it did not end as it should
+                if self._thread is threading.current_thread():  # it died
                     self._thread = None
                     self._has_thread()
 
     def _is_needed(self) -> bool:
-        """Wait for what is due and see to it; returns whether the thread is to go on."""
+        """Wait for due claims and renew them; return whether the thread must continue."""
         try:
             due = self._wait()
             if due is not None:
                 self.beat(due)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, other claims are still to be renewed
-            self._problems.report("thread", RENEWAL, error, "it is tried again")
+        except BaseException as error:  # noqa: BLE001 - whatever the error is, the other claims must be renewed
+            self._problems.report("thread", RENEWAL, error, "trying again")
             time.sleep(ERROR_PAUSE)
             return True
         return due is not None
 
     def _wait(self) -> list[HeldClaim] | None:
-        """What is due, once something is or may be; None if the thread is to end."""
+        """Wait until a claim may be due; return the due claims, or None if the thread must end."""
         with self._wake:
             now = time.monotonic()
             self._looks_at = min((one.due_at for one in self._held), default=now + self._idle)
@@ -208,10 +212,10 @@ class Heartbeat:
                 return None
             return [one for one in self._held if one.due_at <= time.monotonic()]
 
-    # -- a beat -----------------------------------------------------------------------------------------
+    # a heartbeat
 
     def beat(self, due: list[HeldClaim]) -> None:
-        """Renew these claims once, and begin to fail those that are past their deadline."""
+        """Renew these claims once. Start to fail those whose deadline is over."""
         for lasts in {one.lasts for one in due}:
             self._renew([one for one in due if one.lasts == lasts], lasts)
         for one in due:
@@ -229,9 +233,7 @@ class Heartbeat:
                 one.beat_at = before + lasts / BEATS / BEATS
             if not isinstance(error, Exception):
                 raise
-            self._problems.report(
-                "storage", RENEWAL, error, "a heartbeat could not be stored; it is tried again"
-            )
+            self._problems.report("storage", RENEWAL, error, "a heartbeat could not be stored; trying again")
             return
         for one in held:
             one.lost = one.lost or one.lease in lost
@@ -244,17 +246,17 @@ class Heartbeat:
         one.overdue = True
         try:
             threading.Thread(target=self._expire, args=(one,), name=name, daemon=True).start()
-        except RuntimeError as error:  # the system has no thread left
+        except RuntimeError as error:  # the system cannot start more threads
             one.overdue, one.deadline = False, time.monotonic() + ERROR_PAUSE
-            self._problems.report("thread", "failing a task that ran too long", error, "it is tried again")
+            self._problems.report("thread", "failing a task that ran too long", error, "trying again")
 
     def _expire(self, one: HeldClaim) -> None:
-        """Fail the instance; until that is stored, its claim is renewed."""
+        """Fail the instance. Its claim is renewed until that is stored."""
         try:
             one.expire()
-        except BaseException as error:  # noqa: BLE001 - of whatever kind, it is for this instance alone
+        except BaseException as error:  # noqa: BLE001 - whatever the error is, it concerns only this instance
             place = place_of(one.lease.uid, one.lease.task, one.lease.number)
-            what = "its timeout could not be stored; its lease runs out"
+            what = "its timeout could not be stored; its lease will expire"
             self._problems.report("storage", place, error, what)
         finally:
             one.lost = True

@@ -17,34 +17,34 @@ from triggers.fork import reset_after_fork
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
 
-#: New work waits at most so long for what runs to end, so that a suspect can run, in seconds; it doubles each
-#: time that this was not enough, up to so many times.
+#: How long a suspect waits for the running instances to end, in seconds. New ones do not start meanwhile.
+#: Each time that this is not enough, the limit doubles, up to this multiple.
 DRAIN = 10.0
 LONGEST_DRAIN = 64
 
-#: Whoever waits looks so often whether it is still to wait, in seconds.
+#: How often a waiting thread checks whether it must still wait, in seconds.
 LOOK = 0.5
 
-#: So many suspects wait here for another one to end; the sweep brings further ones again.
+#: How many suspects are remembered while another one runs. The sweep dispatches further ones again.
 POSTPONED = 1_000
 
 
 class Ticket:
-    """One run in this process; `is_over` says that its claim is lost, though the code may still run."""
+    """One run in this process. If `is_over` returns True, its claim is lost, but its code may still run."""
 
     def __init__(self) -> None:
         self.is_over: Callable[[], bool] = lambda: False
 
 
 class Isolation:
-    """Lets runs into this process."""
+    """Decides which runs may start now in this process."""
 
     def __init__(self) -> None:
         self.after_fork()
         reset_after_fork(self)
 
     def after_fork(self) -> None:
-        """Nothing runs: what ran is the parent's."""
+        """Forget the runs of the parent process."""
         self._changed = threading.Condition()
         self._here = threading.local()
         self._running: set[Ticket] = set()
@@ -55,10 +55,13 @@ class Isolation:
         self._postponed: dict[Hashable, Callable[[], None]] = {}
 
     @contextmanager
-    def together(self, is_cancelled: Callable[[], bool]) -> Iterator[Ticket | None]:
-        """Run beside others, once nobody runs alone here; None if that was cancelled.
+    def together(self, is_canceled: Callable[[], bool]) -> Iterator[Ticket | None]:
+        """Wait until no suspect runs, then run beside others. The ticket is None if the run was canceled.
 
-        Within another run of the same thread it is part of that one.
+        A run inside another run of the same thread is part of that one, and does not wait.
+
+        Args:
+            is_canceled: returns whether to stop waiting.
         """
         outer: Ticket | None = getattr(self._here, "ticket", None)
         if outer is not None:
@@ -68,7 +71,7 @@ class Isolation:
         with self._changed:
             self._waiting += 1
             try:
-                entered = self._wait(self._is_open, is_cancelled, None)
+                entered = self._wait(self._is_open, is_canceled, None)
             finally:
                 self._waiting -= 1
                 self._changed.notify_all()
@@ -88,18 +91,19 @@ class Isolation:
 
     @contextmanager
     def alone(
-        self, key: Hashable, again: Callable[[], None], is_cancelled: Callable[[], bool]
+        self, key: Hashable, again: Callable[[], None], is_canceled: Callable[[], bool]
     ) -> Iterator[Ticket | None]:
-        """Run with nobody beside; None if another suspect does or what runs does not end soon enough.
+        """Wait until nothing runs, then run alone. New runs wait until it has ended.
 
-        Meanwhile new runs wait.
+        The ticket is None if another suspect runs, if the running instances do not end in time, or if the run
+        was canceled.
 
         Args:
-            key: names what is to run.
-            again: called when another suspect was in the way, and has ended.
-            is_cancelled: whether it is to be given up.
+            key: identifies the suspect.
+            again: called when the other suspect has ended.
+            is_canceled: returns whether to stop waiting.
         """
-        ticket = self._enter_alone(key, again, is_cancelled)
+        ticket = self._enter_alone(key, again, is_canceled)
         if ticket is None:
             yield None
             return
@@ -111,7 +115,7 @@ class Isolation:
             self._leave_alone(ticket)
 
     def _enter_alone(
-        self, key: Hashable, again: Callable[[], None], is_cancelled: Callable[[], bool]
+        self, key: Hashable, again: Callable[[], None], is_canceled: Callable[[], bool]
     ) -> Ticket | None:
         with self._changed:
             if getattr(self._here, "ticket", None) is not None:
@@ -124,7 +128,7 @@ class Isolation:
             tries = self._tries.get(key, 0)
             limit = DRAIN * min(2**tries, LONGEST_DRAIN)
             try:
-                if not self._wait(self._is_empty, is_cancelled, limit):
+                if not self._wait(self._is_empty, is_canceled, limit):
                     self._tries[key] = tries + 1
                     return None
                 self._tries.pop(key, None)
@@ -142,7 +146,7 @@ class Isolation:
         self.bring_next()
 
     def bring_next(self) -> None:
-        """Have the next suspect that was postponed brought again, if nothing is in its way."""
+        """Dispatch the next postponed suspect again, if it could run now."""
         with self._changed:
             following = next(iter(self._postponed), None)
             if following is None or not self._is_open():
@@ -151,24 +155,24 @@ class Isolation:
         again()
 
     def _is_open(self) -> bool:
-        """Whether runs may begin."""
+        """Return whether runs may start."""
         return not self._is_draining and (self._alone is None or self._alone.is_over())
 
     def _is_empty(self) -> bool:
-        """Whether nothing runs here whose claim still holds."""
+        """Return whether nothing runs whose claim still holds."""
         return all(ticket.is_over() for ticket in self._running)
 
     def _wait(
-        self, condition: Callable[[], bool], is_cancelled: Callable[[], bool], limit: float | None
+        self, condition: Callable[[], bool], is_canceled: Callable[[], bool], limit: float | None
     ) -> bool:
         until = None if limit is None else time.monotonic() + limit
         while not condition():
             left = LOOK if until is None else min(LOOK, until - time.monotonic())
-            if left <= 0 or is_cancelled():
+            if left <= 0 or is_canceled():
                 return False
             self._changed.wait(left)
         return True
 
 
-#: What holds for the whole process.
+#: The only instance: what runs at the same time concerns the whole process.
 isolation = Isolation()

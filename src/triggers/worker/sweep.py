@@ -1,8 +1,8 @@
-"""The sweep: finds what nobody is looking after, from what is stored, again and again.
+"""The sweep: recover lost claims and dispatch due instances, again and again, from what is stored.
 
-It rescues claims whose lease ran out and hands over what is due: instances whose hint was lost, retries
-whose cooldown is over, work that came back. It keeps no list of its own, so it can die anywhere, and
-any number of sweeps may run at once.
+Instances are due if their hint was lost, if the cooldown of a retry is over, or if they were returned to the
+queue. The sweep keeps no list of its own, so it can stop at any point, and any number of sweeps can run at
+once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from triggers.exceptions import StorageCorruptError, StorageError
 from triggers.fork import reset_after_fork
 from triggers.health import Problems, place_of
 from triggers.storages.base import ConflictError
-from triggers.worker.executor import worker_lost
+from triggers.worker.attempt import worker_lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: Rows that one statement of the sweep looks at.
+#: How many instances the sweep takes from the storage at a time.
 BATCH = 200
 
 #: The shortest pause between two sweeps, in seconds.
 SHORTEST = 0.02
 
-#: The pause between two sweeps varies by this part, so that many sweeps do not march in step.
+#: The pause between two sweeps varies by this part, so that many processes do not sweep at the same time.
 JITTER = 0.25
 
-#: What the sweep's problems are called.
+#: The places of the sweep's problems, and what is done about them.
 THREAD = "the sweep's thread"
 SWEEP = "the sweep"
-NEXT = "a sweep failed; the next one tries again"
-SKIPPED = "it is skipped, and tried again later; all others go on"
+NEXT = "a sweep failed; trying again in the next one"
+SKIPPED = "it is skipped and tried again later; the others are recovered"
 
-#: Errors of a storage that concern one session, or one row, alone.
+#: The errors of a storage that concern only one session or one row.
 OF_ONE = (ConflictError, StorageCorruptError)
 
 
@@ -53,9 +53,9 @@ class SweepReport:
     """What one sweep did.
 
     Attributes:
-        recovered: instances scheduled again because their lease ran out.
-        failed: instances failed because it ran out too often.
-        dispatched: instances handed over to their runners.
+        recovered: how many instances were scheduled again because their lease had expired.
+        failed: how many were failed because their crash budget was used up.
+        dispatched: how many were dispatched to their runners.
     """
 
     recovered: int = 0
@@ -68,12 +68,12 @@ class Sweep:
     """Sweeps one storage.
 
     Attributes:
-        storage: which.
-        dispatch: offers instances to their runners; None where there are none.
-        policy_of: name of a manager → its policy, None where this process lacks it.
-        grace: the first pause before an instance is handed over again, in microseconds.
-        problems: where it is noted what does not work.
-        trial: how long a worker gets to show that it lives before a crash is charged, in microseconds.
+        storage: the storage.
+        dispatch: gives instances to their runners; None if the process has no runner.
+        policy_of: name of a manager → its policy, or None if this process does not have the manager.
+        grace: the first pause before an instance is dispatched again, in microseconds.
+        problems: where problems are reported.
+        trial: how long a worker has to send a heartbeat before a crash is charged, in microseconds.
     """
 
     storage: Storage
@@ -84,23 +84,23 @@ class Sweep:
     trial: int = decisions.TRIAL
 
     def once(self, *, include_recent: bool = False) -> SweepReport:
-        """Sweep until nothing is left to do now.
+        """Sweep until there is nothing more to do now.
 
         Args:
-            include_recent: dispatch a batch also of what another process may just have dispatched before it
-                died.
+            include_recent: also dispatch a batch of instances that another process dispatched recently; it
+                may have died.
 
         Raises:
-            StorageError: the storage is away; what was done so far is stored.
+            StorageError: the storage is unavailable; what was done so far is stored.
         """
         ends = self._recover_all()
         dispatched = self._dispatch(include_recent=include_recent)
         return SweepReport(ends.count("scheduled"), ends.count("failed"), dispatched)
 
     def _recover_all(self) -> list[str]:
-        """Rescue what has lost its worker; returns the status of each instance then.
+        """Recover instances whose lease has expired; return their new statuses.
 
-        What cannot be read is skipped for a while, and does not count towards the batch.
+        Instances that cannot be read are skipped for a while, and do not count towards the batch.
         """
         ends: list[str] = []
         while True:
@@ -113,7 +113,7 @@ class Sweep:
                 return ends
 
     def _try_to_recover(self, lost: Expired) -> str:
-        """Rescue one claim, whatever is wrong with it; returns the status that it has then, "" for none.
+        """Recover one instance; return its new status, or "" if it was skipped or needs no recovery.
 
         Raises:
             StorageError: the storage is unavailable.
@@ -127,7 +127,7 @@ class Sweep:
             if not isinstance(error, OF_ONE):
                 raise
             self.problems.report("unreadable", place, error, SKIPPED)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with this one, the others are rescued
+        except Exception as error:  # noqa: BLE001 - whatever the error is, the other instances must be recovered
             self.problems.report("unreadable", place, error, SKIPPED)
         else:
             self.problems.resolve(place)
@@ -146,7 +146,7 @@ class Sweep:
         return count
 
     def _recover(self, lost: Expired) -> str:
-        """Rescue one claim; returns the status that it has then, "" if it was not to be rescued."""
+        """Recover one instance; return its new status, or "" if it needs no recovery."""
         recovery = decisions.recover(
             self.policy_of, lost.task, lost.number, lost.fence, worker_lost, self.trial
         )
@@ -155,21 +155,23 @@ class Sweep:
             return ""
         instance = changes.transitioned[0][0]
         if instance.status is Status.RUNNING:
-            what = "session %r: %s has missed its heartbeats; its worker gets %s s to send another one"
+            what = "session %r: the lease of %s has expired; its worker has %s s to send a heartbeat"
             _log.warning(what, lost.uid, instance.name, self.trial / 1e6)
         else:
-            _log.warning("session %r: %s lost its worker and is %s", lost.uid, instance.name, instance.status)
+            what = "session %r: %s has lost its worker and is %s"
+            _log.warning(what, lost.uid, instance.name, instance.status)
         return instance.status.value
 
 
 class Sweeper:
-    """Sweeps from a thread of its own, and sees to it that the other threads of the process live.
+    """Sweeps in a thread of its own, and starts the other threads of the process again if they have died.
 
-    It survives every exception. A thread that could not start is started by a later :meth:`wake`, or `start`.
+    The thread survives every exception. If it cannot start, a later :meth:`wake` or :meth:`start` tries it
+    again.
 
     Args:
-        sweep: what to do.
-        interval: the pause between two sweeps, in seconds; shorter where something is known to be due sooner.
+        sweep: the sweep.
+        interval: the pause between two sweeps, in seconds. It is shorter if something is due earlier.
         tend: starts other threads that have died; called after each sweep.
     """
 
@@ -182,7 +184,7 @@ class Sweeper:
         reset_after_fork(self)
 
     def after_fork(self) -> None:
-        """Be as before :meth:`start`."""
+        """Forget the thread of the parent process, as before :meth:`start`."""
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._look = threading.Event()
@@ -190,9 +192,10 @@ class Sweeper:
         self._wanted = False
 
     def start(self) -> None:
-        """Sweep once for what an earlier process released and did not run, then begin; again after a `close`.
+        """Sweep once, also for instances of an earlier process, and start the thread.
 
-        A second call in the same process does nothing, unless the thread has died or could not start.
+        A second call in the same process does nothing, unless the thread has died, could not start, or was
+        closed.
         """
         if self._is_alive():
             return
@@ -201,16 +204,16 @@ class Sweeper:
         self._begin()
 
     def wake(self) -> None:
-        """Look now when the next thing is due: it may be sooner than it was."""
+        """Check when the next instance is due. It can be earlier than before."""
         self._look.set()
         if self._wanted and not self._is_alive() and not self._problems.is_paused(THREAD):
             self._begin()
 
     def close(self, timeout: float | None = None) -> bool:
-        """End, after the sweep that is under way; returns whether it has ended.
+        """Stop after the current sweep; return whether the thread has ended.
 
         Args:
-            timeout: how long to wait for that, in seconds; None until it has ended.
+            timeout: how long to wait for that, in seconds; None for no limit.
         """
         with self._lock:
             thread, self._thread, self._wanted = self._thread, None, False
@@ -223,11 +226,11 @@ class Sweeper:
 
     @property
     def vital(self) -> Vital:
-        """Whether it sweeps."""
+        """Whether the sweep's thread is running, was stopped, or has died."""
         return "alive" if self._is_alive() else "dead" if self._wanted else "stopped"
 
     def run_once(self) -> None:
-        """Sweep here and now; what goes wrong is logged."""
+        """Sweep in this thread, now. Errors are logged."""
         self._try()
 
     def _is_alive(self) -> bool:
@@ -242,8 +245,8 @@ class Sweeper:
             thread = threading.Thread(target=self._loop, args=(stop,), name="triggers-sweep", daemon=True)
             try:
                 thread.start()
-            except RuntimeError as error:  # the system has no thread left
-                self._problems.report("thread", THREAD, error, "it is started later")
+            except RuntimeError as error:  # the system cannot start more threads
+                self._problems.report("thread", THREAD, error, "trying again later")
                 return
             self._thread, self._stop = thread, stop
         self._problems.resolve(THREAD)
@@ -253,24 +256,24 @@ class Sweeper:
             try:
                 pause = self._try()
                 self._tend()
-            except BaseException as error:  # noqa: BLE001 - a plugin that exits, say: the sweep goes on
+            except BaseException as error:  # noqa: BLE001 - for example a plugin that exits; the sweep must continue
                 self._problems.report("thread", SWEEP, error, NEXT)
                 pause = self._interval
             self._look.wait(pause)
             self._look.clear()
 
     def _try(self, *, include_recent: bool = False) -> float:
-        """Sweep, and say how long the pause is until the next time, in seconds."""
-        full = self._interval * (1 + random.uniform(-JITTER, JITTER))  # noqa: S311 - nothing secret hangs on it
+        """Sweep, and return the pause until the next sweep, in seconds."""
+        full = self._interval * (1 + random.uniform(-JITTER, JITTER))  # noqa: S311 - it protects no secret
         storage = self._sweep.storage
         try:
             self._sweep.once(include_recent=include_recent)
             next_at = storage.reader.next_at()
             now = storage.now()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next sweep starts from what is stored
+        except Exception as error:  # noqa: BLE001 - whatever the error is, the next sweep must run
             self._problems.report("storage", SWEEP, error, NEXT)
             return full
         self._problems.resolve(SWEEP)
-        if next_at is None or (next_at <= now and self._problems):  # what is late is what cannot be read
+        if next_at is None or (next_at <= now and self._problems):  # overdue instances cannot be read
             return full
         return min(full, max((next_at - now) / 1e6, SHORTEST))

@@ -1,4 +1,4 @@
-"""Tasks on Celery workers."""
+"""Run tasks on the workers of a Celery application."""
 
 from triggers.runners.celery.runner import CeleryRunner, by_name
 

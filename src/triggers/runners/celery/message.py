@@ -1,9 +1,8 @@
-"""What a message says: which instance may be ready. The form, and the rule by which forms may change.
+"""The format of a message, which says that an instance may be ready.
 
-The rule: in every version, the first two arguments are the UID and the name of the instance (``"task#0"``),
-and they are all that is needed. Whatever else a later version sends has a name of its own, as a keyword
-argument or a header, and is ignored by a version that does not know it. So workers understand messages from
-before and from after an upgrade, whichever of them is updated first.
+In every version, the first two arguments are the UID and the name of the instance (``"task#0"``), and nothing
+else is required. Whatever a later version adds is a keyword argument or a header, which an earlier version
+ignores. So all workers understand all messages during an upgrade, in any order.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ if TYPE_CHECKING:
 
     from triggers.storages.base import ReadyInstance
 
-#: The version of the form, as a header; for people who look at messages: nothing decides by it.
+#: The version of the format, as a header. It is for people who read messages; the code does not use it.
 HEADERS: Final = {"triggers": 1}
 
-#: The names of the two arguments, for messages that are written by hand.
+#: The names of the two arguments, for messages that a person writes.
 NAMES: Final = ("uid", "instance")
 
 
 class Hint(NamedTuple):
-    """Which instance a message is about."""
+    """The instance that a message names."""
 
     uid: str
     task: str
@@ -34,16 +33,16 @@ class Hint(NamedTuple):
 
 
 def arguments(due: ReadyInstance) -> tuple[str, str]:
-    """The arguments of the message about an instance."""
+    """Return the UID and the name of the instance, as the message carries them."""
     return due.uid, instance_name(due.task, due.number)
 
 
 def understood(args: object, kwargs: object) -> Hint | None:
-    """Which instance the arguments of a message are about; None if they make no sense.
+    """Return the instance that the arguments of a message name, or None if they name none.
 
     Args:
-        args: the positional ones.
-        kwargs: the named ones.
+        args: the positional arguments.
+        kwargs: the keyword arguments.
     """
     given: Sequence[Any] = args if isinstance(args, list | tuple) else ()
     named: Mapping[str, Any] = kwargs if isinstance(kwargs, dict) else {}

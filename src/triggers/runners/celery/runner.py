@@ -1,8 +1,8 @@
-"""Runs instances on Celery workers.
+"""Run instances on Celery workers.
 
-A message only says that an instance may be ready; whether it runs is decided by the claim in the storage.
-So nothing that a broker can do to a message does harm: what is lost is sent again by the sweep, what comes
-twice, late or in another order finds nothing to claim.
+A message only says that an instance may be ready. Only the claim in the storage decides whether it runs. So
+a broker may do anything with messages: the sweep replaces lost ones, and a repeated or late one finds nothing
+to claim.
 """
 
 from __future__ import annotations
@@ -38,28 +38,28 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: What a worker's main process has to tell the storage: of which instance, by which message, and why.
+#: What a worker's main process reports to the storage: the instance, the label of its message, and the error.
 _Loss = tuple[Hint, str, BaseException | None]
 
-#: The Celery task that runs what has no task of its own in the application.
+#: The Celery task for instances whose task is not registered in the application.
 RUN = "triggers.run"
 
 #: The Celery task that sweeps once.
 SWEEP = "triggers.sweep"
 
-#: At `close`, hints are waited for at most so long, in seconds.
+#: How long `close` waits until hints are sent at most, in seconds.
 FLUSH = 2.0
 
-#: How long a worker's main process, which has messages to take, may wait for the storage, in seconds.
-PATIENCE = 1.0
+#: How long a worker's main process waits for the storage at most, in seconds. It must receive messages.
+STORAGE_TIMEOUT = 1.0
 
-#: How long failing an instance for a worker may take before it is tried on another thread, in seconds.
+#: The time after which another thread takes over from one that fails an instance, in seconds.
 ABORT_DEADLINE = 120.0
 
-#: What lets a broker that hangs be noticed, by kind of driver; an application's own options go first.
+#: Transport options that detect a hanging broker, by kind of driver. The application's own options win.
 TIMEOUTS = {"redis": ("socket_timeout", "socket_connect_timeout"), "amqp": ("read_timeout", "write_timeout")}
 
-#: Options with which a message is sent, as far as Celery takes them from a task.
+#: The options of a task that apply when its messages are sent.
 SENDING = frozenset(
     {
         "queue",
@@ -76,24 +76,24 @@ SENDING = frozenset(
     }
 )
 
-#: Options that would take the place of what makes it run an instance.
+#: Options that would replace what makes a Celery task run an instance.
 TAKEN = frozenset({"name", "run", "bind", "base", "app", "carrier", "Request"})
 
 
 class CeleryRunner:
     """Sends instances to the workers of a Celery application, and runs them there.
 
-    ``Triggers(url, runner=CeleryRunner(app))``, in a module that the workers import, too. Each task is a
-    Celery task under its own name: routes, queues, priorities, limits and annotations apply by name.
+    Write ``Triggers(url, runner=CeleryRunner(app))`` in a module that the workers import, too. Each task is a
+    Celery task with its own name, so routes, queues, priorities, limits and annotations apply by name.
 
     Args:
-        app: the Celery application; one runner for each.
-        sweep: whether each worker of it sweeps, in its main process.
-        room: how many hints are kept while the broker is slow or away; the sweep repeats further ones.
+        app: the Celery application. Each one has one runner.
+        sweep: whether each worker sweeps in its main process.
+        room: how many hints are kept while the broker is slow or unavailable. The sweep repeats further ones.
         deadline: how long sending one message may take, in seconds.
     """
 
-    #: What `using` calls it.
+    #: The name of this runner for `using`.
     name = "celery"
 
     def __init__(
@@ -121,27 +121,27 @@ class CeleryRunner:
         return f"<CeleryRunner of {self._app!r}>"
 
     def after_fork(self) -> None:
-        """Run nothing."""
+        """Forget what the parent process runs."""
         self._changed = threading.Condition()
         self._active = 0
 
-    # -- what an application says -------------------------------------------------------------------------
+    # options
 
     def bind(self, task: type | str, **options: Any) -> Self:
-        """Give a task options of Celery's: ``queue``, ``priority``, ``rate_limit``, ``time_limit`` and so on.
+        """Set Celery's options of a task: ``queue``, ``priority``, ``rate_limit``, ``time_limit`` and so on.
 
-        They are put over the safe ones, which may be overridden. Call it before the workers start; for a task
-        that is defined elsewhere, by its name. Another call adds to the options of the first.
+        They override the defaults of this runner. Call this before the workers start. Another call adds to
+        the options of earlier calls.
 
         Args:
-            task: the class, or the name under which a configuration's `run` has it.
+            task: the task class, or its name, for example if it is defined elsewhere.
             options: attributes of :class:`celery.Task`.
 
         Returns:
-            The runner.
+            This runner.
 
         Raises:
-            TypeError: there is no such option, or it is not for an application to say.
+            TypeError: an option does not exist, or an application cannot set it.
         """
         name = task if isinstance(task, str) else getattr(task, "name", None)
         if not isinstance(name, str):
@@ -158,7 +158,7 @@ class CeleryRunner:
         known = SENDING | {name for name in dir(self._app.Task) if not name.startswith("_")}
         known |= {"autoretry_for", "retry_kwargs", "retry_backoff", "retry_backoff_max", "retry_jitter"}
         if option in TAKEN:
-            message = f"{option!r} cannot be bound: it is what makes the Celery task run an instance"
+            message = f"the option {option!r} cannot be set: the runner needs it"
             raise TypeError(message)
         if option not in known:
             close = difflib.get_close_matches(option, known, n=1)
@@ -166,28 +166,28 @@ class CeleryRunner:
             message = f"a Celery task has no option {option!r}{hint}"
             raise TypeError(message)
 
-    # -- the plug -----------------------------------------------------------------------------------------
+    # the contract of a runner
 
     def start(self, host: RunnerHost) -> None:
-        """Make every task known to Celery, and those to come; after a `close`, send again.
+        """Register every task with Celery, now and later, and send hints, also again after a `close`.
 
-        Nothing is connected yet.
+        Nothing connects to the broker yet.
 
         Raises:
-            DuplicateTaskError: the application has a task of its own of that name. Where that is not known
-                yet, since the application has not been finalised, the workers refuse to start.
-            ValueError: it was started by another application object.
+            DuplicateTaskError: the application has a task of its own with the name of one of the tasks. If
+                the application is not finalized yet, the workers raise this when they start.
+            ValueError: another application object has started this runner.
         """
         if self._host not in {None, host}:
             message = (
-                "a CeleryRunner belongs to one Triggers object: make another one, with another Celery app"
+                "a CeleryRunner belongs to one Triggers object: create another one, with another Celery app"
             )
             raise ValueError(message)
         self._closed = False
         self._eager.start(host)
-        for courier in (self._hints, self._aborts):
-            courier.problems = getattr(host, "problems", courier.problems)
-            courier.open()
+        for sender in (self._hints, self._aborts):
+            sender.problems = getattr(host, "problems", sender.problems)
+            sender.open()
         if self._host is host:
             return
         self._host = host
@@ -200,7 +200,7 @@ class CeleryRunner:
             self._app.on_after_finalize.connect(self._register_all)
 
     def submit(self, due: ReadyInstance) -> None:
-        """Keep the hint for the thread that sends it; with ``task_always_eager``, run it here and now."""
+        """Send the hint in the background. With ``task_always_eager``, run the instance in this thread."""
         if self._closed:
             return
         if self._app.conf.task_always_eager:
@@ -209,21 +209,21 @@ class CeleryRunner:
             self._hints.submit(due)
 
     def is_idle(self) -> bool:
-        """Whether every hint was sent, and nothing runs in this process."""
+        """Return whether every hint was sent and nothing runs in this process."""
         return self._hints.is_idle() and not self._active
 
     def close(self, timeout: float | None) -> bool:
-        """Send what there is to send, for a moment, and wait for what runs in this process."""
+        """Send the waiting hints, for 2 seconds at most, and wait for what runs in this process."""
         began = time.monotonic()
         self._closed = True
         self._hints.close(FLUSH if timeout is None else min(timeout, FLUSH))
         left = None if timeout is None else max(timeout - (time.monotonic() - began), 0)
         with self._changed:
             ended = self._changed.wait_for(lambda: not self._active, left)
-        self._aborts.close(PATIENCE)
+        self._aborts.close(STORAGE_TIMEOUT)
         return ended
 
-    # -- tasks --------------------------------------------------------------------------------------------
+    # tasks
 
     def _learn(self, name: str) -> None:
         self._names.add(name)
@@ -231,11 +231,11 @@ class CeleryRunner:
             self._register(name)
 
     def _register_all(self, **_: object) -> None:
-        """The application has evaluated its own tasks."""
+        """Register all tasks when the application is finalized and has its own tasks."""
         for name in sorted(self._names):
             try:
                 self._register(name)
-            except DuplicateTaskError as error:  # a signal's receiver cannot raise; the worker does
+            except DuplicateTaskError as error:  # a receiver of a signal cannot raise; the worker raises it
                 _log.error("%s", error)
                 self._conflicts.append(str(error))
 
@@ -251,16 +251,16 @@ class CeleryRunner:
         if carrier is self:
             return
         if not isinstance(carrier, CeleryRunner):
-            message = f"{self._app!r} has a task of its own named {name!r}: rename one of them"
+            message = f"{self._app!r} has another task named {name!r}: rename one of them"
             raise DuplicateTaskError(message)
-        if not carrier._closed:  # noqa: SLF001 - one of ours
+        if not carrier._closed:  # noqa: SLF001 - of this class
             message = (
-                f"{self._app!r} belongs to another Triggers object: one CeleryRunner for each application"
+                f"{self._app!r} already has the CeleryRunner of another Triggers object: use one for each"
             )
             raise DuplicateTaskError(message)
 
     def _make(self, name: str) -> Any:
-        """The Celery task of that name: the application's own kind of task, which runs instances."""
+        """Make the Celery task of that name, from the application's own task class."""
         base = self._app.Task
         mixin = celery_worker.SweepTask if name == SWEEP else celery_worker.InstanceTask
         body = {
@@ -275,11 +275,11 @@ class CeleryRunner:
             body["Request"] = celery_worker.request_class(symbol_by_name(base.Request))
         return type(mixin.__name__, (mixin, base), body)()
 
-    # -- sending ------------------------------------------------------------------------------------------
+    # sending
 
     @contextmanager
     def _connect(self) -> Iterator[Callable[[ReadyInstance], None]]:
-        """A connection of its own: neither waits for the application's, nor keeps one of them."""
+        """Open a connection outside the application's pool, so that neither waits for the other."""
         with self._app.connection_for_write() as connection:
             for option in TIMEOUTS.get(connection.transport.driver_type, ()):
                 connection.transport_options.setdefault(option, self._deadline)
@@ -288,13 +288,13 @@ class CeleryRunner:
             yield partial(self._send, producer, (OperationalError, *connection.connection_errors))
 
     def _send(self, producer: Any, away: tuple[type[BaseException], ...], due: ReadyInstance) -> None:
-        """Send one hint; raises one of `away` if the broker is to blame, and drops a hint that never goes."""
+        """Send one hint. Raise an error of the broker (`away`), and drop a hint that can never be sent."""
         try:
             self._publish(due, producer=producer, retry=False, add_to_parent=False)
         except away:
             raise
-        except Exception:  # noqa: BLE001 - an option of a task, say: the next hint may do
-            what = "no message could be made for %s#%d of session %r; the sweep tries again"
+        except Exception:  # noqa: BLE001 - for example a wrong option of a task; the next hint can succeed
+            what = "the message for %s#%d of session %r could not be created; the sweep tries again"
             _log.exception(what, due.task, due.number, due.uid)
 
     def _publish(self, due: ReadyInstance, **options: Any) -> None:
@@ -310,13 +310,13 @@ class CeleryRunner:
         task.apply_async(arguments(due), headers=HEADERS, **options)
 
     def _apply(self, due: ReadyInstance) -> None:
-        """Run a hint here and now, the way Celery does it where it is told to be eager."""
+        """Run a hint in this thread, as Celery does it when it is eager."""
         self._publish(due)
 
-    # -- in a worker --------------------------------------------------------------------------------------
+    # in a worker
 
     def follow(self, hint: Hint, delivery: Delivery) -> None:
-        """Run what a message is about, unless this process runs nothing more."""
+        """Run the instance of a message, unless this runner is closed."""
         host = self._host
         if self._closed or host is None:
             return
@@ -333,15 +333,16 @@ class CeleryRunner:
     def take_back(
         self, hint: Hint, label: str, error: BaseException | None, *, at_once: bool = False
     ) -> None:
-        """Fail what a message is about, or rescue it if there is no error but the death of its worker.
+        """Fail the instance of a message, or recover it if `error` is None, because its worker is dead.
 
-        In the background, as long as it takes, where that is not asked for at once or the storage is away.
+        This happens in the background, with retries. With `at_once` it is first tried in this thread.
         """
         if at_once and error is not None and self._host is not None:
             try:
-                self._host.abort(*hint, label, error, timeout=PATIENCE)
+                self._host.abort(*hint, label, error, timeout=STORAGE_TIMEOUT)
             except StorageError:
-                _log.warning("session %r: %s#%d is failed later: the storage is away", *hint, exc_info=True)
+                what = "session %r: %s#%d will be failed later: the storage is unavailable"
+                _log.warning(what, *hint, exc_info=True)
             else:
                 return
         self._aborts.submit((hint, label, error))
@@ -350,27 +351,27 @@ class CeleryRunner:
     def _reach_storage(self) -> Iterator[Callable[[_Loss], None]]:
         host = self._host
 
-        def abort(thing: _Loss) -> None:
-            hint, label, error = thing
+        def abort(loss: _Loss) -> None:
+            hint, label, error = loss
             if host is None:
                 return
             if error is None and host.lose(*hint, label):
                 _log.warning("session %r: %s#%d has lost its worker", *hint)
             elif error is not None and host.abort(*hint, label, error):
-                _log.warning("session %r: %s#%d is failed: %s", *hint, error)
+                _log.warning("session %r: %s#%d was failed: %s", *hint, error)
 
         yield abort
 
     def sweep(self) -> None:
-        """Sweep once."""
+        """Sweep once, in this thread; do nothing if the runner was never started."""
         if self._host is not None:
             self._host.sweep()
 
     def work_begins(self) -> None:
-        """A worker starts, in its main process.
+        """Check the names of the tasks and start to sweep. Called in a worker's main process at its start.
 
         Raises:
-            DuplicateTaskError: the application has tasks of its own under names of tasks of ours.
+            DuplicateTaskError: the application has tasks of its own with the names of tasks of this runner.
         """
         tasks = self._app.tasks
         for name in sorted(self._names):
@@ -380,23 +381,23 @@ class CeleryRunner:
         if self._conflicts:
             raise DuplicateTaskError("; ".join(self._conflicts))
         if self._sweeps and self._host is not None:
-            # Not here: a storage that is away would keep the worker from starting.
+            # In another thread, so that the worker starts even if the storage is unavailable.
             threading.Thread(target=self._host.start, name="triggers-start", daemon=True).start()
 
     def work_ends(self) -> None:
-        """A worker stops, in its main process: sweep no more."""
+        """Stop sweeping. Called in a worker's main process at its end."""
         if self._sweeps and self._host is not None:
             rest = threading.Thread(target=self._host.pause_sweeping, name="triggers-rest", daemon=True)
             rest.start()
             rest.join(FLUSH)
 
     def _leave_process(self, **_: object) -> None:
-        """A child of the pool ends, without the interpreter's own ceremony."""
-        self._hints.flush(PATIENCE)
+        """Send the last hints of a pool's child process, which ends without its `atexit` handlers."""
+        self._hints.flush(STORAGE_TIMEOUT)
 
 
 class _Eager(InlineRunner):
-    """Runs hints in the calling thread, one after the other."""
+    """Runs hints in the calling thread, one after another."""
 
     def __init__(self, apply: Callable[[ReadyInstance], None]) -> None:
         super().__init__()
@@ -407,7 +408,7 @@ class _Eager(InlineRunner):
 
 
 def by_name() -> NoReturn:
-    """What the name ``celery`` leads to where no runner was given for it.
+    """Explain that the runner ``celery`` cannot be made by its name alone.
 
     Raises:
         PluginError: always.

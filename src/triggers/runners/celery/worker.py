@@ -1,6 +1,6 @@
-"""What a Celery worker does with a message: the task, the request around it, and the step that sweeps.
+"""What runs in a Celery worker: the task of a message, the request around it, and the step that sweeps.
 
-Imported by :mod:`triggers.runners.celery` alone.
+Only :mod:`triggers.runners.celery` imports this module.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _AROUND = ("triggers.worker", "triggers.task", "triggers.demo", "triggers.testin
 #: The pause until a soft limit that interrupts a call of the library is tried again, in seconds.
 AGAIN = 0.005
 
-#: What the task of an instance is unless an application binds it otherwise. The claim is what acknowledges,
-#: the storage keeps results and repeats what is lost, so the broker need not do any of it.
+#: The default options of the Celery tasks. The claim acknowledges a message, and the storage keeps results
+#: and repeats lost work, so the broker does not have to.
 SAFE: dict[str, Any] = {
     "acks_late": False,
     "reject_on_worker_lost": False,
@@ -54,33 +54,33 @@ SAFE: dict[str, Any] = {
 
 
 class Carrier(Protocol):
-    """What these need of the runner."""
+    """What the classes of this module need from the runner."""
 
     def follow(self, hint: Hint, delivery: Delivery) -> None:
-        """Run what a message is about."""
+        """Run the instance of a message."""
         ...
 
     def take_back(
         self, hint: Hint, label: str, error: BaseException | None, *, at_once: bool = False
     ) -> None:
-        """Fail what a message is about; without an error, its worker is dead. Never raises."""
+        """Fail the instance of a message. Without an error its worker is dead. Never raise."""
         ...
 
     def sweep(self) -> None:
-        """Sweep once."""
+        """Sweep once in this thread."""
         ...
 
     def work_begins(self) -> None:
-        """A worker is about to take messages."""
+        """Prepare for messages. Called when a worker starts."""
         ...
 
     def work_ends(self) -> None:
-        """A worker takes no more messages."""
+        """Stop sweeping. Called when a worker stops."""
         ...
 
 
 class InstanceTask:
-    """The Celery task that runs instances of one task; mixed into the application's own task class.
+    """The Celery task that runs the instances of one task. A mixin for the application's task class.
 
     Attributes:
         carrier: the runner.
@@ -91,16 +91,17 @@ class InstanceTask:
     name: str
 
     def run(self, *args: object, **kwargs: object) -> None:
-        """Run what the message is about, if it can be claimed. What makes no sense is logged and dropped."""
+        """Run the instance of the message if it can be claimed. A message that names none is logged."""
         hint = understood(args, kwargs)
         if hint is None:
-            _log.error("a message of task %s names no instance, and is dropped: %.200r", self.name, args)
+            what = "a message of task %s does not name an instance; it is dropped: %.200r"
+            _log.error(what, self.name, args)
             return
         self.carrier.follow(hint, Delivery(self.request.id or "", _limit.inside, _is_stop))
 
 
 class SweepTask:
-    """The Celery task that sweeps once; for a schedule.
+    """The Celery task that sweeps once, for use in a schedule.
 
     Attributes:
         carrier: the runner.
@@ -109,12 +110,12 @@ class SweepTask:
     carrier: ClassVar[Carrier]
 
     def run(self, *_: object, **__: object) -> None:
-        """Sweep once; whatever the message says."""
+        """Sweep once, whatever the arguments of the message are."""
         self.carrier.sweep()
 
 
 class _Request(Protocol):
-    """What is used of Celery's request, which stands for a message in the worker's main process."""
+    """The used part of Celery's request, which represents a message in the worker's main process."""
 
     id: str
     args: Any
@@ -123,10 +124,10 @@ class _Request(Protocol):
 
 
 class InstanceRequest:
-    """Fails the instance where the main process ends its message; mixed into Celery's request."""
+    """Fails the instance of a message that the main process ends. A mixin for Celery's request class."""
 
     def on_timeout(self: Any, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's
-        """After the hard limit the child is killed: nobody else can say so."""
+        """Fail the instance after the hard limit. The child is killed, so it cannot do that itself."""
         try:
             super().on_timeout(soft, timeout)  # type: ignore[misc]
         finally:
@@ -134,7 +135,7 @@ class InstanceRequest:
                 _take_back(self, TimeLimitExceeded(timeout))
 
     def on_failure(self: Any, exc_info: Any, *how: Any, **named: Any) -> None:
-        """Where the child has died, the instance need not wait until its lease runs out."""
+        """Recover the instance of a dead child at once, without waiting for its lease."""
         try:
             super().on_failure(exc_info, *how, **named)  # type: ignore[misc]
         finally:
@@ -143,8 +144,8 @@ class InstanceRequest:
                 _take_back(self, None)
 
     def terminate(self: Any, pool: Any, signal: Any = None) -> None:
-        """Shut the child out before it is killed, so that it does not let the instance go to others."""
-        _take_back(self, TaskRevokedError("revoked, and terminated"), at_once=True)
+        """Fail the instance before the child is killed, so that the child cannot release it to others."""
+        _take_back(self, TaskRevokedError("revoked and terminated"), at_once=True)
         super().terminate(pool, signal)  # type: ignore[misc]
 
     def _announce_revoked(self: Any, reason: str, *how: Any) -> None:
@@ -162,16 +163,16 @@ def _take_back(request: _Request, error: BaseException | None, *, at_once: bool 
 
 
 def request_class(base: type) -> type:
-    """Celery's class of requests, or the application's, that fails instances."""
+    """Derive a request class that fails instances from that of Celery or of the application."""
     return type("InstanceRequest", (InstanceRequest, base), {})
 
 
 class SoftLimit:
-    """Lets a soft time limit strike in the user's code alone, and never in the middle of a commit.
+    """Lets a soft time limit interrupt only the user's code, and never a commit.
 
-    It comes as a signal to a child of the pool, where Celery raises an exception at whatever line runs then.
-    While the user's code calls the library, to fire, read or log, the signal is sent again until the call
-    has returned.
+    The limit is a signal to a child of the pool. Celery raises an exception in the line that runs at that
+    moment. While the user's code calls this library, to fire, read or log, the signal is sent again until the
+    call has returned.
     """
 
     def __init__(self) -> None:
@@ -180,10 +181,10 @@ class SoftLimit:
         self._depth = 0
 
     def inside(self) -> Self:
-        """Around the user's code. A limit that has passed before strikes at the beginning."""
+        """Return the context manager around the user's code. It raises if the limit has passed before."""
         return self
 
-    # Not by contextlib, which sets attributes of the exceptions that pass: some of them refuse that.
+    # Without contextlib, because that sets attributes of exceptions, which some of them do not allow.
     def __enter__(self) -> None:
         if self._struck:
             raise SoftTimeLimitExceeded
@@ -194,7 +195,7 @@ class SoftLimit:
         self._inside = False
 
     def begin(self) -> None:
-        """A message begins: take Celery's place, if this is a child of a pool and its handler is there."""
+        """Prepare for a message: in a child of a pool, replace Celery's handler of the signal."""
         self._struck = False
         number = billiard_pool.SIG_SOFT_TIMEOUT
         if number is None or threading.current_thread() is not threading.main_thread():
@@ -214,7 +215,7 @@ class SoftLimit:
 
 
 def _modules(frame: FrameType | None) -> list[str]:
-    """The names of the modules whose functions are running, the innermost first."""
+    """Return the names of the modules whose functions are running, the innermost first."""
     names = []
     while frame is not None:
         names.append(frame.f_globals.get("__name__", ""))
@@ -223,7 +224,7 @@ def _modules(frame: FrameType | None) -> list[str]:
 
 
 def _is_ours(module: str) -> bool:
-    """Whether a module belongs to the library, and neither calls the user's code nor has tasks."""
+    """Return whether a module belongs to this library, and neither calls the user's code nor has tasks."""
     return module.startswith("triggers.") and not module.startswith(_AROUND)
 
 
@@ -231,24 +232,24 @@ _limit = SoftLimit()
 
 
 def begin() -> None:
-    """A message begins in this process."""
+    """Prepare this process for the next message."""
     _limit.begin()
 
 
 def _is_stop(error: BaseException) -> bool:
-    """Whether an exception only means that this process, or greenlet, is told to go."""
-    kind = type(error)  # an exception may be anybody's, and isinstance would ask it for its class
+    """Return whether an exception only tells this process or greenlet to stop."""
+    kind = type(error)  # isinstance would call code of the exception's class
     if issubclass(kind, WorkerShutdown | WorkerTerminate) or type_name(kind).endswith(".GreenletExit"):
         return True
-    # Billiard's handler of SIGTERM notes that it was called, and exits: not the user's own SystemExit.
+    # Billiard's handler of SIGTERM sets this flag and exits, unlike the user's own SystemExit.
     return issubclass(kind, SystemExit) and billiard_common._should_have_exited[0]  # noqa: SLF001
 
 
 def sweep_step(carrier: Carrier) -> type:
-    """A step of the worker, in its main process: check the names of the tasks, and sweep."""
+    """Make the step of the worker's main process that checks the names of the tasks, and sweeps."""
 
     class TriggersStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
-        """Sweeps as long as the worker runs; begins after its pool."""
+        """Sweeps while the worker runs. It starts after the pool."""
 
         requires = ("celery.worker.components:Pool",)
         name = "Triggers"

@@ -1,0 +1,393 @@
+"""One running attempt: it calls the user's code, keeps its log, and stores how it ended."""
+
+from __future__ import annotations
+
+import contextvars
+import copy
+import inspect
+import itertools
+import logging
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from triggers.core import decisions
+from triggers.core.values import Limits, decode, encode, encode_mapping
+from triggers.exceptions import (
+    CascadeDepthError,
+    InvalidValueError,
+    MaxRetriesExceeded,
+    Retry,
+    Skip,
+    StorageError,
+    TaskTimeoutError,
+    TriggersError,
+    UnknownTaskError,
+    WorkerLost,
+)
+from triggers.fired_by import FiredBy, firing_as
+from triggers.logs import InstanceLog, LogIdentity, LogSettings, detached, exception_record
+from triggers.options import duration
+from triggers.runners.base import BY_ITSELF
+from triggers.session import TaskInstance
+from triggers.storages.base import Lease
+from triggers.task import TaskContext
+from triggers.worker.heartbeat import HeldClaim
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from triggers.core.exchange import Changes, Decision
+    from triggers.core.records import LogBatch
+    from triggers.core.rules import Rule
+    from triggers.core.state import Instance
+    from triggers.manager import TriggerManager
+    from triggers.runners.base import Delivery
+    from triggers.storages.base import Storage
+    from triggers.task import Registry, TriggerTask
+    from triggers.worker.heartbeat import Heartbeat
+
+_log = logging.getLogger(__name__)
+
+#: The pauses before the outcome is stored again while the storage is unavailable, in seconds.
+END_BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+#: The limits of an error with all its causes. It can be larger than a payload; the log's limits bound it.
+ERROR_LIMITS = Limits(payload=16 * 1024 * 1024)
+
+#: How long a task waits at most while its log is stored, in seconds.
+LOG_TIMEOUT = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptContext:
+    """What all attempts of an executor share.
+
+    Attributes:
+        storage: the storage of the instances.
+        tasks: the tasks that run in this process.
+        manager_of: makes the manager of a session for the instance that uses it, from the manager's name, the
+            UID and the instance.
+        lease: how long a claim lasts without a heartbeat, in seconds, unless its task has its own lease.
+        heartbeat: renews the claim while the task runs.
+    """
+
+    storage: Storage
+    tasks: Registry
+    manager_of: Callable[[str, str, FiredBy], TriggerManager]
+    lease: float
+    heartbeat: Heartbeat
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnd:
+    """How an attempt ended.
+
+    Attributes:
+        decide: makes the decision that stores the outcome, from the report of the attempt.
+        metadata: what is added to the metadata of the instance.
+    """
+
+    decide: Callable[[decisions.AttemptReport], Decision]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+class RunningAttempt:
+    """One run of one claimed instance.
+
+    Args:
+        context: what the attempts share.
+        changes: the changes of the claim.
+        claimed: the instance.
+        claimed_at: the monotonic time before the claim was requested.
+        delivery: how the instance came here.
+    """
+
+    def __init__(
+        self,
+        context: AttemptContext,
+        changes: Changes,
+        claimed: Instance,
+        claimed_at: float,
+        delivery: Delivery = BY_ITSELF,
+    ) -> None:
+        self.context = context
+        self.delivery = delivery
+        self.claimed = claimed
+        self.payloads = changes.payloads
+        self.uid = changes.session.uid
+        self.rules = changes.session.rules
+        self.rule = self.rules.rules.get(claimed.task)
+        self.task = context.tasks.get(self.rule.run) if self.rule else None
+        self.fired_by = FiredBy(self.uid, claimed.name, claimed.cascade_depth + 1)
+        self.manager = context.manager_of(changes.session.manager, self.uid, self.fired_by)
+        with firing_as(self.fired_by):
+            self.policy = self.manager.policy
+        lease = Lease(self.uid, claimed.task, claimed.number, claimed.fence)
+        self.held = HeldClaim.since(claimed_at, lease, lease_of(self.task, context.lease))
+        if self.task is not None and self.task.timeout is not None:
+            self.held.deadline = time.monotonic() + duration(self.task.timeout).total_seconds()
+            self.held.expire = self._time_out
+        self.log = self._open_log()
+        self.interrupted: BaseException | None = None
+
+    def perform(self) -> None:
+        """Run the task and store the outcome. Raise again what told the process to stop."""
+        renewed = self.context.heartbeat.hold(self.held)
+        try:
+            self._end(self._outcome() if renewed else AttemptEnd(partial(decisions.release, self.policy)))
+        finally:
+            self.context.heartbeat.drop(self.held)
+            self.log.close()
+        if self.interrupted is not None:
+            raise self.interrupted
+
+    # the user's code
+
+    def _outcome(self) -> AttemptEnd:
+        """Run the task and return how it ended."""
+        try:
+            result = self._result(self._call())
+            return AttemptEnd(partial(decisions.finish, self.policy, result=result, rules=self.rules))
+        except (Skip, Retry) as signal:
+            return self._signalled(signal)
+        except BaseException as error:  # noqa: BLE001 - whatever a task raises is stored in its instance
+            stop = self.delivery.is_stop(error)
+            if stop or issubclass(type(error), KeyboardInterrupt):
+                self.interrupted = error
+            if stop and (self.task is None or self.task.on_lost == "retry"):
+                return AttemptEnd(partial(decisions.release, self.policy))
+            return self._failed(error)
+
+    def _call(self) -> object:
+        limit = self.policy.limits.cascade_depth
+        if self.rule is None or self.task is None:
+            raise UnknownTaskError([(self.claimed.task, "is no longer in the configuration")])
+        if self.claimed.cascade_depth > limit:
+            message = (
+                f"{self.claimed.cascade_depth} firings led to one another, more than the limit of {limit}"
+            )
+            raise CascadeDepthError(message)
+        # Detached, because the inline runner can run a task inside the log block of another one.
+        with detached(), firing_as(self.fired_by), self.delivery.around():
+            returned = self.task.run(self._context(self.rule))
+            return self._await(returned) if inspect.isawaitable(returned) else returned
+
+    def _result(self, returned: object) -> str:
+        return encode_mapping(returned, "result", self.policy.limits)
+
+    def _await(self, coroutine: Any) -> Any:
+        """Run a coroutine. After its timeout it fails, whatever it does when it is canceled."""
+        import asyncio  # noqa: PLC0415 - its import is slow, and most tasks are not coroutines
+
+        timeout = self.task.timeout if self.task else None
+
+        returned: Any = None
+        ended: BaseException | None = None
+
+        # Neither the result nor an exception passes through asyncio. It prints results and sets attributes of
+        # exceptions, and both can call the user's code.
+        async def bounded() -> None:
+            nonlocal returned, ended
+            limit = asyncio.timeout(None if timeout is None else duration(timeout).total_seconds())
+            try:
+                async with limit:
+                    returned = await coroutine
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised again below
+                ended = error
+            if limit.expired() or time.monotonic() >= self.held.deadline:
+                late = TaskTimeoutError(self._too_long())
+                late.__cause__, ended = ended, late
+            elif ended is not None and issubclass(type(ended), asyncio.CancelledError):
+                raise ended  # asyncio can turn this into a KeyboardInterrupt
+
+        _run_anywhere(bounded)
+        if ended is not None:
+            raise ended
+        return returned
+
+    def _context(self, rule: Rule) -> TaskContext:
+        claimed = self.claimed
+        instance = TaskInstance(self.manager.storage, claimed)
+        return TaskContext(
+            manager=self.manager,
+            task_instance=instance,
+            trigger_kwargs=merged(copy.deepcopy(rule.with_params), self._kwargs()),
+            idempotency_key=idempotency_key(self.uid, f"{claimed.task}#{claimed.root}"),
+            fencing_token=claimed.fence,
+            attempt=claimed.attempt,
+            log=self.log,
+            is_lease_lost=self.held.is_over,
+        )
+
+    def _kwargs(self) -> dict[str, Any]:
+        if self.claimed.kwargs is not None:
+            replaced: dict[str, Any] = decode(self.claimed.kwargs)
+            return replaced
+        return {trigger: decode(self.payloads[number]) for trigger, number in self.claimed.taken.items()}
+
+    def _open_log(self) -> InstanceLog:
+        claimed, manager = self.claimed, self.manager
+        return InstanceLog(
+            LogIdentity(self.uid, claimed.task, claimed.name, claimed.attempt, claimed.fence),
+            write=self._write_log,
+            now=self.context.storage.now,
+            settings=manager.log_settings,
+            context=manager.log_context,
+            task_context=self.task.log_context if self.task else None,
+            logger_name=type(self.task).__module__ if self.task else "triggers.tasks",
+        )
+
+    def _write_log(self, batch: LogBatch) -> None:
+        attempt = self._attempt(logs=batch)
+        decision = decisions.keep_logs(self.policy, attempt)
+        self.context.storage.commit(self.uid, decision, timeout=LOG_TIMEOUT)
+
+    # the outcome
+
+    def _attempt(
+        self, metadata: Mapping[str, Any] | None = None, logs: LogBatch | None = None
+    ) -> decisions.AttemptReport:
+        claimed = self.claimed
+        return decisions.AttemptReport(
+            claimed.task, claimed.number, claimed.fence, claimed.attempt, logs, metadata or {}
+        )
+
+    def _error(self, error: BaseException) -> str:
+        return error_payload(error, self.manager.log_settings, self.log.secrets())
+
+    def _failed(self, error: BaseException) -> AttemptEnd:
+        return AttemptEnd(partial(decisions.fail, self.policy, error=self._error(error)))
+
+    def _signalled(self, signal: Skip | Retry) -> AttemptEnd:
+        """The outcome that the task requested, or a failure if its arguments cannot be stored."""
+        try:
+            metadata = decode(encode_mapping(signal.metadata, "metadata", self.policy.limits))
+            if isinstance(signal, Skip):
+                return AttemptEnd(partial(decisions.skip_running, self.policy), metadata)
+            error = self._error(signal if signal.cause is None else signal.cause)
+            retry = self._retry_terms(signal)
+            return AttemptEnd(partial(decisions.fail, self.policy, error=error, retry=retry), metadata)
+        except InvalidValueError as invalid:
+            return self._failed(invalid)
+
+    def _retry_terms(self, signal: Retry) -> decisions.RetryTerms:
+        limit, limits = self.task.max_retries if self.task else 0, self.policy.limits
+        exhausted = MaxRetriesExceeded(f"{self.claimed.name} requested another retry after {limit} retries")
+        exhausted.__cause__ = signal.cause
+        kwargs = signal.replacement_kwargs
+        payload = None if kwargs is None else encode_mapping(kwargs, "replacement_kwargs", limits)
+        return decisions.RetryTerms(
+            round(signal.cooldown.total_seconds() * 1e6), limit, self._error(exhausted), payload
+        )
+
+    def _too_long(self) -> str:
+        timeout = duration(self.task.timeout) if self.task and self.task.timeout else None
+        return f"{self.claimed.name} ran longer than its timeout of {timeout}"
+
+    def _time_out(self) -> None:
+        """Fail a task that is still running at its deadline. The heartbeat calls this in another thread."""
+        _log.error("%s in session %r; its thread stays busy until it returns", self._too_long(), self.uid)
+        self._end(self._failed(TaskTimeoutError(self._too_long())))
+
+    def _end(self, ending: AttemptEnd) -> None:
+        """Store the outcome with the log. Retry while the storage is unavailable and the claim holds."""
+        name, attempt = self.claimed.name, self._attempt(ending.metadata, self.log.drain())
+        for pause in itertools.chain((0.0,), END_BACKOFF, itertools.repeat(END_BACKOFF[-1])):
+            try:
+                if pause:
+                    time.sleep(pause)
+                changes = self.manager.store(ending.decide(attempt))
+            except InvalidValueError as error:  # with its additions, the metadata is too large
+                ending, attempt = self._failed(error), self._attempt(logs=attempt.logs)
+            except BaseException as error:
+                if not self._is_passing(error):
+                    raise
+                if self.held.is_lost():
+                    _log.exception(
+                        "the outcome of %s was not stored before its lease expired; it runs again", name
+                    )
+                    return
+                _log.warning("the outcome of %s could not be stored; trying again", name, exc_info=True)
+            else:
+                self._follow_up(changes)
+                return
+
+    def _is_passing(self, error: BaseException) -> bool:
+        """Return whether the outcome can still be stored after this error.
+
+        It can if the storage is unavailable, or if a time limit of the runner interrupted the commit. An
+        exception that tells the process to stop is kept, and raised after the outcome is stored.
+        """
+        if isinstance(error, Exception):
+            return isinstance(error, StorageError) or not isinstance(error, TriggersError)
+        if isinstance(error, KeyboardInterrupt | SystemExit) or self.delivery.is_stop(error):
+            self.interrupted = error
+            return True
+        return False
+
+    def _follow_up(self, changes: Changes) -> None:
+        """Dispatch what the outcome released, and call the hooks. Their errors do not change the outcome."""
+        if changes.refused:
+            _log.warning("session %r: %s", self.uid, changes.refused)
+        try:
+            with firing_as(self.fired_by):
+                self.manager.publish(changes)
+        except Exception:  # noqa: BLE001 - a hook can raise anything
+            _log.exception(
+                "a hook of session %r raised an exception after %s had ended", self.uid, self.claimed.name
+            )
+
+
+def lease_of(task: TriggerTask | None, default: float) -> float:
+    """Return how long a claim of the task lasts without a heartbeat, in seconds."""
+    return default if task is None or task.lease is None else duration(task.lease).total_seconds()
+
+
+def worker_lost(what: str) -> str:
+    """Encode the error of an instance that has lost too many workers."""
+    return error_payload(WorkerLost(what))
+
+
+def error_payload(
+    error: BaseException, settings: LogSettings | None = None, secrets: tuple[str, ...] = ()
+) -> str:
+    """Encode an exception, with its causes and groups, as the error of an instance.
+
+    Args:
+        error: the exception.
+        settings: the log settings of the session; None for the defaults.
+        secrets: values to mask.
+    """
+    return encode(
+        dict(exception_record(error, settings or LogSettings(), secrets)), "the error", ERROR_LIMITS
+    )
+
+
+def idempotency_key(uid: str, root: str) -> str:
+    """Combine the UID and the name of the root instance into one string that no other pair has."""
+    return f"{uid.replace('%', '%25').replace('/', '%2F')}/{root}"
+
+
+def merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge given values into defaults, mapping by mapping. Other values are replaced, lists, too."""
+    both = dict(defaults)
+    for key, value in given.items():
+        under = both.get(key)
+        both[key] = (
+            merged(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+        )
+    return both
+
+
+def _run_anywhere(make: Callable[[], Any]) -> Any:
+    """Run a coroutine to its end, in another thread if this thread already runs an event loop."""
+    import asyncio  # noqa: PLC0415 - as above
+
+    if asyncio._get_running_loop() is None:  # noqa: SLF001 - the public function raises, and the task could see that
+        return asyncio.run(make())
+    with ThreadPoolExecutor(1, thread_name_prefix="triggers-async") as pool:
+        return pool.submit(contextvars.copy_context().run, asyncio.run, make()).result()
