@@ -170,7 +170,7 @@ def test_what_was_said_of_one_instance_is_explained_or_not(calls, possible):
 
 def test_a_transaction_that_takes_its_lock_too_late_is_found(tmp_path, monkeypatch):
     """Where transactions begin by reading and lock only when they write, clients get errors that the check finds."""
-    monkeypatch.setattr(SqliteFile, "_begin", lambda file, connection, until: connection.execute("BEGIN"))
+    monkeypatch.setattr(SqliteFile, "_begin", lambda file, link, until: link.connection.execute("BEGIN"))
     calls = play(tmp_path / "a.db", seed=2, acts=60)
     storage = open_storage(tmp_path / "a.db")
     assert any("StorageBusyError" in problem for problem in check(calls, storage))

@@ -485,7 +485,8 @@ def test_what_both_finallys_have_missed_is_found_by_the_next_call(wal_url, monke
         user = Checkout()
         file = storage._file
         assert file._pool.lock("write", user, 0)
-        file._begun(user, 0, lambda link: link.connection.execute("BEGIN IMMEDIATE"))("never checked in")
+        link = file._pool.check_out(user, 0, lambda keep: None)
+        link.connection.execute("BEGIN IMMEDIATE")("never checked in")
 
     try:
         interrupted()

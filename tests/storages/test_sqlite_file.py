@@ -25,12 +25,8 @@ from triggers.exceptions import (
     StorageFullError,
 )
 from triggers.storages.sqlite import SqliteStorage
-from triggers.storages.sqlite.file import (
-    APPLICATION_ID,
-    NETWORK_FILE_SYSTEMS,
-    SLICE,
-    check_file_system,
-)
+from triggers.storages.sqlite.creation import NETWORK_FILE_SYSTEMS, check_file_system
+from triggers.storages.sqlite.file import APPLICATION_ID, SLICE
 from triggers.storages.sqlite.url import SqliteUrl, is_safe, load_driver
 from triggers.testing.conformance.fixtures import SURVEY, at_once
 from triggers.testing.conformance.machine import shown

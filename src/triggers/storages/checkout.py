@@ -45,14 +45,20 @@ _GUARDS: Final = contextlib.__file__
 class Checkout:
     """One use of a pool, by the function that made this object.
 
+    Args:
+        depth: how many calls lie between that function and this object.
+
     Attributes:
         thread: the identifier of its thread, or of its greenlet.
+        is_checked_in: whether everything that it used has been released.
         heir: the checkout that cleans up after it, if it was interrupted.
     """
 
-    def __init__(self) -> None:
+    is_checked_in = False
+
+    def __init__(self, depth: int = 0) -> None:
         self.thread = threading.get_ident()
-        frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - a documented function
+        frame: FrameType | None = sys._getframe(depth + 1)  # noqa: SLF001 - a documented function
         while frame and (frame.f_code.co_flags & inspect.CO_GENERATOR or frame.f_code.co_filename == _GUARDS):
             frame = frame.f_back
         self._frame = frame
@@ -162,6 +168,24 @@ class Checkouts(Generic[T]):
         connect(lambda made: self._open.__setitem__(place, (began_in, made)))
         return self._open[place][1]
 
+    def check_out_idle(self, user: Checkout, lock: str | None = None) -> T | None:
+        """A connection, and the lock of this name, in the usual case that the pool is not used at all.
+
+        Otherwise it returns None. The user can then have the lock already, which :meth:`lock` accepts.
+        """
+        held, place = self._held, 0
+        kept = self._open.get(place)
+        if held or kept is None or kept[0] is not self._generation or self._reservation is not None:
+            return None
+        if lock is not None and held.setdefault(lock, user) is not user:
+            return None
+        if held.setdefault(place, user) is not user:
+            return None
+        if self._open.get(place) is kept:
+            return kept[1]
+        self._release(place)  # another thread was faster, and has closed the connection
+        return None
+
     def return_one(self, user: Checkout, connection: T) -> None:
         """Release this connection of the user, and nothing else that the user has."""
         for place, (_, kept) in list(self._open.items()):
@@ -170,16 +194,19 @@ class Checkouts(Generic[T]):
 
     def check_in(self, user: Checkout) -> None:
         """Release everything that the user has; a second call does nothing."""
-        if self._held:
-            for key in [key for key, holder in reversed(list(self._held.items())) if holder is user]:
+        held = self._held
+        for key in reversed(list(held)):
+            if held.get(key) is user:
                 self._release(key)
+        user.is_checked_in = True
 
     def _release(self, key: Any) -> None:
         kept = self._open.get(key)
         if kept is not None and not (kept[0] is self._generation and self._clean(kept[1])):
             self._discard(key)
         self._held.pop(key, None)
-        self._wake(key)
+        if self._waiting:
+            self._wake(key)
 
     def close(self) -> None:
         """Close the idle connections now, and those in use when they are checked in."""

@@ -41,16 +41,14 @@ original file is back.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import re
 import threading
 import time
 import warnings
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from triggers.exceptions import (
     SchemaVersionError,
@@ -60,14 +58,26 @@ from triggers.exceptions import (
     StorageFullError,
     TriggersError,
 )
-from triggers.fork import WAIT, close_before_fork, unforked
-from triggers.storages.base import ConflictError
-from triggers.storages.checkout import Checkout, Checkouts, Reservation
+from triggers.fork import WAIT, close_before_fork
+from triggers.storages.checkout import Checkouts, Reservation
 from triggers.storages.sql import migrations
+from triggers.storages.sqlite.creation import check_file_system, create_file
+from triggers.storages.sqlite.inherited import (
+    BarredConnection,
+    barred,
+    descriptors,
+    identity,
+    inherited,
+    is_locked_here,
+    never_close,
+)
+from triggers.storages.sqlite.transaction import Link, Transaction
 from triggers.storages.sqlite.url import BUSY_TIMEOUT, SqliteUrl, is_safe, load_driver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable
+
+    from triggers.storages.checkout import Checkout
 
 _T = TypeVar("_T")
 
@@ -82,67 +92,6 @@ SLICE: Final = 0.1
 
 #: The longest path in a message, in characters.
 MAX_SHOWN: Final = 300
-
-#: File systems on which SQLite's locks, or the shared memory of WAL, are not reliable.
-NETWORK_FILE_SYSTEMS: Final = frozenset(
-    {
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb3",
-        "smbfs",
-        "afs",
-        "9p",
-        "fuse.sshfs",
-        "fuse.s3fs",
-        "glusterfs",
-        "ceph",
-        "lustre",
-    }
-)
-
-
-class Link:
-    """One connection.
-
-    Attributes:
-        connection: the connection of the driver; in a forked child, an object that refuses every statement.
-        files: path → device and inode of each file that it has open.
-        is_committing: whether the commit of its transaction has begun.
-        is_stale: whether a file that it has open was deleted or replaced.
-    """
-
-    __slots__ = ("connection", "files", "is_committing", "is_stale")
-
-    def __init__(self, connection: Any) -> None:
-        self.connection = connection
-        self.files: dict[str, tuple[int, int]] = {}
-        self.is_committing = False
-        self.is_stale = False
-
-
-class Run:
-    """Runs statements on one connection, in its current transaction."""
-
-    __slots__ = ("_link",)
-
-    def __init__(self, link: Any) -> None:
-        self._link = link
-
-    def __call__(self, statement: str, given: Sequence[Any] = ()) -> Any:
-        """Run one statement; returns its cursor."""
-        return self._link.connection.execute(statement, given)
-
-    def many(self, statement: str, given: Iterable[Sequence[Any]], expected: int | None = None) -> None:
-        """Run one statement for each row; raises ConflictError if not exactly `expected` rows changed."""
-        changed = self._link.connection.executemany(statement, given).rowcount
-        if expected is not None and changed != expected:
-            raise ConflictError(statement)
-
-    def one(self, statement: str, given: Sequence[Any]) -> None:
-        """Run a statement; raises ConflictError if it does not change exactly one row."""
-        if self._link.connection.execute(statement, given).rowcount != 1:
-            raise ConflictError(statement)
 
 
 class SqliteFile:
@@ -163,6 +112,7 @@ class SqliteFile:
         self._parts = parts
         self.driver = driver
         self._safe = is_safe(driver.sqlite_version_info)
+        self._version = len(migrations("sqlite"))
         self._identity: tuple[int, int] | None = None
         self._is_locked_by_others = False
         self._pool = self._new_pool()
@@ -186,7 +136,7 @@ class SqliteFile:
         """
         try:
             check_file_system(self.path)
-            _create(self.path)
+            create_file(self.path)
         except OSError as error:
             message = f"{self.path[:MAX_SHOWN]} cannot be opened: {error.strerror}"
             raise StorageError(message) from error
@@ -202,8 +152,7 @@ class SqliteFile:
         except self.driver.Error as error:
             raise self.translated(error) from error
 
-    @contextmanager
-    def transaction(self, timeout: float | None = None) -> Iterator[Run]:
+    def transaction(self, timeout: float | None = None) -> Transaction:
         """A transaction that holds the write lock. Its changes are kept unless the block raises an exception.
 
         An exception that interrupts it gets a note that says whether the transaction was committed.
@@ -215,17 +164,15 @@ class SqliteFile:
             SchemaVersionError: another version of Triggers has migrated the file; nothing was changed.
             StorageError: nothing was changed.
         """
-        with self._writing(timeout) as run:
-            self.check_schema_version(run)
-            yield run
+        return self._writing(timeout, checks=True)
 
-    def check_schema_version(self, run: Run) -> None:
+    def check_schema_version(self, run: Callable[[str], Any]) -> None:
         """Check within a transaction that the schema has the version that this process requires.
 
         Raises:
             SchemaVersionError: the schema has another version.
         """
-        known = len(migrations("sqlite"))
+        known = self._version
         version: int = run("PRAGMA user_version").fetchone()[0]
         if version != known:
             message = (
@@ -235,58 +182,75 @@ class SqliteFile:
             )
             raise SchemaVersionError(message)
 
-    @contextmanager
-    def _writing(self, timeout: float | None = None) -> Iterator[Run]:
+    def _writing(self, timeout: float | None = None, *, checks: bool) -> Transaction:
         wait = self._parts.busy_timeout if timeout is None else timeout
-        unforked.look()
-        user, pool = Checkout(), self._pool
-        link: Link | None = None
-        try:
-            try:
-                until = time.monotonic() + wait
-                self._check_nesting(user)
-                self._lock(user, until, wait)
-                link = self._begun(user, until, lambda kept: self._begin(kept.connection, until))
-                yield Run(link)
-                self._check_same(link, *link.files)
-                self._commit(link, until)
-            except self.driver.Error as error:
-                if link is not None:
-                    self._check_same(link, *link.files)
-                raise self.translated(error, wait) from error
-            except BaseException as error:
-                self._note(error, link)
-                raise
-            finally:
-                pool.check_in(user)
-        finally:
-            pool.check_in(user)  # again: an interrupt can have ended the first call
+        return Transaction(self._begin_writing, self._end_writing, self._fail_writing, wait, checks=checks)
 
-    def _check_nesting(self, user: Checkout) -> None:
-        """Refuse a transaction that would wait for another one of the same thread."""
-        joined_here = self.joined_here
-        if joined_here and any(joined.is_in_transaction for joined in joined_here):
+    def _begin_writing(self, transaction: Transaction) -> Link:
+        pool = transaction.pool = self._pool
+        user, until = transaction.user, transaction.until
+        joined = self.joined_here
+        if joined:
+            self._check_joined(joined)
+        link = pool.check_out_idle(user, _WRITE)
+        if link is None:
+            self._check_nesting(user)
+            if not pool.lock(_WRITE, user, until):
+                raise StorageBusyError(self._busy(transaction.wait))
+        link = self._begun(pool, transaction, self._begin, link)
+        if transaction.checks:
+            self.check_schema_version(link.control())
+        return link
+
+    def _end_writing(self, transaction: Transaction) -> None:
+        link = transaction.link
+        assert link is not None  # noqa: S101 - for mypy: it has begun
+        self._check_same(link, link.files)
+        self._commit(link, transaction.until)
+
+    def _fail_writing(self, transaction: Transaction, error: BaseException) -> None:
+        link = transaction.link
+        if isinstance(error, self.driver.Error):
+            if link is not None:
+                self._check_same(link, link.files)
+            raise self.translated(error, transaction.wait) from error
+        self._note(error, link)
+
+    def _check_joined(self, joined_here: list[Any]) -> None:
+        """Refuse a transaction that would wait for one that this thread has joined."""
+        if any(joined.is_in_transaction for joined in joined_here):
             message = (
                 f"this thread has joined a transaction that holds the lock of {self.path}, so it would wait "
                 f"for itself: inside the block, use the manager that has joined; nothing was changed"
             )
             raise StorageBusyError(message)
+
+    def _check_nesting(self, user: Checkout) -> None:
+        """Refuse a transaction that would wait for another one of the same thread."""
         holder = self._pool.holder(_WRITE)
-        if holder is not None and holder.thread == user.thread and not holder.is_over():
+        if (
+            holder is not None
+            and holder is not user
+            and holder.thread == user.thread
+            and not holder.is_over()
+        ):
             message = (
                 f"this thread is in the middle of a commit to {self.path}, so it would wait for itself: do "
                 f"not fire in a signal handler, or in code that a decision calls; nothing was changed"
             )
             raise StorageBusyError(message)
 
-    def _lock(self, user: Checkout, until: float, wait: float) -> None:
-        if not self._pool.lock(_WRITE, user, until):
-            raise StorageBusyError(self._busy(wait))
-
-    def _begun(self, user: Checkout, until: float, begin: Callable[[Link], object]) -> Link:
+    def _begun(
+        self,
+        pool: Checkouts[Link],
+        transaction: Transaction,
+        begin: Callable[[Link, float], object],
+        link: Link | None,
+    ) -> Link:
         """A connection on which a transaction has begun. It is returned to the pool between two attempts."""
+        user, until = transaction.user, transaction.until
         while True:
-            link = self._pool.check_out(user, until, partial(self._open, until))
+            link = link or pool.check_out(user, until, partial(self._open, until))
             if link is None:
                 message = (
                     f"all {MAX_CONNECTIONS} connections of this process to {self.path} are in use; "
@@ -294,19 +258,21 @@ class SqliteFile:
                 )
                 raise StorageBusyError(message)
             try:
-                begin(link)
+                begin(link, until)
             except self.driver.OperationalError as error:
                 if not _is_locked(error) or time.monotonic() >= until:
                     raise
-                self._pool.return_one(user, link)
+                pool.return_one(user, link)
+                link = None
             else:
                 return link
 
-    def _begin(self, connection: Any, until: float) -> None:
+    def _begin(self, link: Link, until: float) -> None:
         """Acquire the write lock, within one slice of the time until that monotonic time."""
+        connection = link.connection
         rest = until - time.monotonic()
         if rest >= SLICE:
-            connection.execute("BEGIN IMMEDIATE")
+            link.control()("BEGIN IMMEDIATE")
             return
         connection.execute(f"PRAGMA busy_timeout = {max(0, int(rest * 1000))}")
         try:
@@ -316,11 +282,11 @@ class SqliteFile:
 
     def _commit(self, link: Link, until: float) -> None:
         """Commit, and retry while a reader prevents it, which happens only in journal_mode=DELETE."""
-        connection = link.connection
+        connection, run = link.connection, link.control()
         link.is_committing = True
         while True:
             try:
-                connection.execute("COMMIT")
+                run("COMMIT")
             except self.driver.OperationalError as error:
                 if _is_locked(error) and connection.in_transaction and time.monotonic() < until:
                     continue
@@ -336,39 +302,33 @@ class SqliteFile:
         else:
             error.add_note(f"The transaction on {self.path} is rolled back; nothing was changed.")
 
-    @contextmanager
-    def reading(self) -> Iterator[Run]:
+    def reading(self) -> Transaction:
         """A transaction that reads one consistent state of the file, without waiting for a writer."""
-        with self._reading() as run:
-            self.check_schema_version(run)
-            yield run
+        return self._reading(checks=True)
 
-    @contextmanager
-    def _reading(self) -> Iterator[Run]:
-        unforked.look()
-        user, pool = Checkout(), self._pool
-        try:
-            try:
-                until = time.monotonic() + self._parts.busy_timeout
-                link = self._begun(user, until, self._begin_reading)
-                yield Run(link)
-            except self.driver.Error as error:
-                raise self.translated(error) from error
-            finally:
-                pool.check_in(user)
-        finally:
-            pool.check_in(user)
+    def _reading(self, *, checks: bool) -> Transaction:
+        begin, wait = self._begin_reading, self._parts.busy_timeout
+        return Transaction(begin, None, self._fail_reading, wait, checks=checks)
+
+    def _begin_reading(self, transaction: Transaction) -> Link:
+        pool = transaction.pool = self._pool
+        begin = self._begin_checked if transaction.checks else self._begin_unchecked
+        return self._begun(pool, transaction, begin, pool.check_out_idle(transaction.user))
 
     # The first statement acquires the lock for reading, so no later statement has to wait.
-    def _begin_reading(self, link: Link) -> None:
-        self._check_same(link, self.path)
-        connection = link.connection
-        connection.execute("BEGIN")
-        try:
-            connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
+    def _begin_checked(self, link: Link, _: float) -> None:
+        self._check_same(link, link.files[:1])
+        run = link.control()
+        run("BEGIN")
+        self.check_schema_version(run)
+
+    def _begin_unchecked(self, link: Link, _: float) -> None:
+        link.connection.execute("BEGIN")
+        link.connection.execute("PRAGMA user_version").fetchone()
+
+    def _fail_reading(self, _: Transaction, error: BaseException) -> None:
+        if isinstance(error, self.driver.Error):
+            raise self.translated(error) from error
 
     @property
     def root(self) -> SqliteFile:
@@ -391,7 +351,7 @@ class SqliteFile:
     def before_fork(self, until: float) -> None:
         """Close all connections, so that a child process inherits none."""
         self._pool.reserve(until, WAIT)
-        self._is_locked_by_others = self._identity is not None and _is_locked_here(self._identity)
+        self._is_locked_by_others = self._identity is not None and is_locked_here(self._identity)
 
     def after_fork_in_parent(self) -> None:
         """Allow new connections again."""
@@ -405,7 +365,7 @@ class SqliteFile:
         if self._identity is None:
             return
         shared = identity(f"{self.path}-shm")
-        theirs = self._is_locked_by_others or (shared is not None and bool(_open_here(shared)))
+        theirs = self._is_locked_by_others or (shared is not None and bool(descriptors(shared)))
         if not (kept or users or theirs):
             return
         message = (
@@ -413,19 +373,23 @@ class SqliteFile:
             f"be lost: close the application's own connections to the file before the fork, do not fork "
             f"within a transaction, or start a new process (multiprocessing: the method 'spawn')"
         )
-        _barred[self._identity] = message
+        barred[self._identity] = message
         if any(user.thread != threading.get_ident() for user in users):
             # That thread can have held a lock of SQLite that protects all files.
-            _barred[None] = message
+            barred[None] = message
         for link in kept:
             inherited.append(link.connection)
-            _never_close(link.connection)
-            link.connection = _Barred(message)
+            never_close(link.connection)
+            link.connection = BarredConnection(message)
 
-    def _check_same(self, link: Link, *paths: str) -> None:
+    def _check_same(self, link: Link, files: tuple[tuple[str, int, int], ...]) -> None:
         """Raise a StorageError if a file at one of these paths is not the file that is open."""
-        for path in paths:
-            if identity(path) != link.files[path]:
+        for path, device, inode in files:
+            try:
+                found = os.stat(path)  # noqa: PTH116 - called for each commit; Path takes twice as long
+            except OSError:
+                found = None
+            if found is None or found.st_ino != inode or found.st_dev != device:
                 link.is_stale = True
                 raise StorageError(self._replaced(path))
 
@@ -467,18 +431,18 @@ class SqliteFile:
         now = identity(self.path)
         if self._identity is not None and now != self._identity:
             raise StorageError(self._replaced(self.path))
-        message = _barred.get(now) or _barred.get(None)
+        message = barred.get(now) or barred.get(None)
         if message:
             raise StorageError(message)
 
-    def _opened_files(self, connection: Any, until: float) -> dict[str, tuple[int, int]]:
+    def _opened_files(self, connection: Any, until: float) -> tuple[tuple[str, int, int], ...]:
         """The files that the connection has open: the database, and in WAL mode its log."""
         mode = self._with_retries(until, lambda: connection.execute("PRAGMA journal_mode").fetchone()[0])
         self._with_retries(
             until, lambda: connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
         )
         names = [self.path, f"{self.path}-wal"] if mode == "wal" else [self.path]
-        return {name: found for name in names if (found := identity(name)) is not None}
+        return tuple((name, *found) for name in names if (found := identity(name)) is not None)
 
     # Only after the check that the file belongs to Triggers, because the journal mode is written into it.
     def _set_up(self, connection: Any, until: float) -> None:
@@ -500,10 +464,10 @@ class SqliteFile:
 
     def _migrate(self) -> None:
         steps = migrations("sqlite")
-        with self._reading() as run:
+        with self._reading(checks=False) as run:
             found = self._check_version(run)
         for version in range(found, len(steps)):
-            with self._writing() as run:
+            with self._writing(checks=False) as run:
                 if self._check_version(run) != version:
                     continue  # another process was faster
                 for statement in steps[version]:
@@ -571,11 +535,12 @@ def _clean(driver: Any, link: Link) -> bool:
     link.is_committing = False
     try:
         if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        is_ready = not connection.in_transaction
+            link.control()("ROLLBACK")
+            if connection.in_transaction:
+                return False
     except driver.Error:  # for example, because it is closed
         return False
-    return is_ready and not link.is_stale and bool(link.files)
+    return not link.is_stale and bool(link.files)
 
 
 def _close(driver: Any, link: Link) -> None:
@@ -586,116 +551,7 @@ def _close(driver: Any, link: Link) -> None:
 #: The lock of the pool that a writer holds.
 _WRITE: Final = "write"
 
-#: Device and inode → why this process must not use that file; None for all files.
-_barred: dict[tuple[int, int] | None, str] = {}
-
-#: Connections that child processes have inherited and must neither use nor close.
-inherited: list[Any] = []
-
-
-class _Barred:
-    """Replaces a connection in a child process that has inherited it."""
-
-    in_transaction: Final = False
-
-    def __init__(self, message: str) -> None:
-        self._message = message
-
-    def execute(self, *_: object) -> NoReturn:
-        """Raise a StorageError that says what to do."""
-        raise StorageError(self._message)
-
-    executemany = execute
-
-    def close(self) -> None:
-        """Do nothing: closing it would release the locks of the parent, or delete its log."""
-
-
-def _never_close(connection: Any) -> None:
-    """Keep a reference, so that the connection is not closed at the end of this process either."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
-
-
-def identity(path: str) -> tuple[int, int] | None:
-    """Device and inode of the file at this path, None if there is no file."""
-    try:
-        found = os.stat(path)  # noqa: PTH116 - called for each commit; Path takes twice as long
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _open_here(wanted: tuple[int, int]) -> list[str]:
-    """The descriptors of this process for a file, where the system lists them (on Linux and macOS)."""
-    folder = next(filter(os.path.isdir, ("/proc/self/fd", "/dev/fd")), None)
-    found = Path(folder).iterdir() if folder else ()
-    return [entry.name for entry in found if identity(str(entry)) == wanted]
-
-
-def _is_locked_here(wanted: tuple[int, int]) -> bool:
-    """Whether this process has a lock on the file, where the system lists locks (on Linux)."""
-    for number in _open_here(wanted):
-        with suppress(OSError):
-            if "lock:" in Path(f"/proc/self/fdinfo/{number}").read_text():
-                return True
-    return False
-
 
 def _is_locked(error: Exception) -> bool:
     name = getattr(error, "sqlite_errorname", "") or ""
     return name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or "locked" in str(error)
-
-
-def _create(path: str) -> None:
-    """Create an empty file that only its owner can read. A file that exists is not opened.
-
-    Closing an existing file would release every lock that this process has on it.
-
-    Raises:
-        StorageError: the file cannot be created, or an existing file cannot be a SQLite file.
-    """
-    folder = Path(path).parent
-    if not folder.is_dir():
-        message = f"{folder} is not a folder: create it first, for the file {Path(path).name}"
-        raise StorageError(message)
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-    try:
-        os.close(os.open(path, flags, 0o600))
-    except FileExistsError as error:
-        if not Path(path).exists():
-            message = f"{path} is a link to a file that does not exist: create the file, or remove the link"
-            raise StorageError(message) from error
-        if 0 < Path(path).stat().st_size < SMALLEST_FILE:
-            message = f"{path} is too small to be a SQLite file: choose another path; nothing was changed"
-            raise StorageCorruptError(message) from error
-    except OSError as error:
-        message = f"{path} cannot be created: {error.strerror}"
-        raise StorageError(message) from error
-
-
-#: The size of the smallest SQLite file in bytes. SQLite itself would overwrite a smaller file.
-SMALLEST_FILE: Final = 512
-
-#: How a list of mounts writes spaces and similar characters in the name of a folder.
-_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
-
-
-def check_file_system(path: str, mounts: str = "/proc/self/mounts") -> None:
-    """Refuse a network file system, where the type of file systems is known (on Linux).
-
-    Raises:
-        StorageError: the path is on a network file system.
-    """
-    try:
-        lines = Path(mounts).read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return
-    found = [line.split()[1:3] for line in lines if line.count(" ") >= 2]  # noqa: PLR2004 - device, folder, kind
-    folders = [(_ESCAPE.sub(lambda escaped: chr(int(escaped[1], 8)), folder), kind) for folder, kind in found]
-    holding = [(folder, kind) for folder, kind in folders if Path(path).resolve().is_relative_to(folder)]
-    folder, kind = max(holding, key=lambda mount: len(mount[0]), default=("", ""))
-    if kind in NETWORK_FILE_SYSTEMS:
-        message = (
-            f"{path} is on {folder}, a network file system ({kind}), which can lose data: use a local disk"
-        )
-        raise StorageError(message)

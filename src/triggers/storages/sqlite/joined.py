@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from triggers.core.values import type_name
 from triggers.exceptions import StorageBusyError, StorageError
 from triggers.storages.joining.transaction import AsyncConnection
-from triggers.storages.sqlite.file import Link, Run
+from triggers.storages.sqlite.transaction import Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -119,7 +119,7 @@ class JoinedFile:
         given = self._connection.text_factory
         self._connection.text_factory = str
         try:
-            yield Run(Link(_Plain(self._connection, self._file.driver)))
+            yield Run(_Plain(self._connection, self._file.driver))
         finally:
             self._connection.text_factory = given
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from triggers.core.state import Firing, Instance
     from triggers.core.status import Status
     from triggers.storages.base import StoredRecord
-    from triggers.storages.sqlite.file import Run
+    from triggers.storages.sqlite.transaction import Run
 
 _PARTS: Final = {
     **rows.placeholders(ref="id", is_open=rows.OPEN),
