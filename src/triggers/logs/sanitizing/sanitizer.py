@@ -15,7 +15,7 @@ from triggers.logs.sanitizing.plain import SanitizedContext, merged
 from triggers.logs.sanitizing.policy import policy
 from triggers.logs.sanitizing.redact import REDACTED, SecretKeys
 from triggers.logs.sanitizing.shapes import type_name
-from triggers.logs.sanitizing.texts import fit_text
+from triggers.logs.sanitizing.texts import ELLIPSIS, fit_text
 from triggers.logs.sanitizing.walk import LARGEST, MAX_CUTS, RESERVE, SHORT, SMALLEST, Keys, Walk
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 #: Types that never become a mapping.
 _NO_MAPPINGS = frozenset({list, tuple, set, frozenset, str})
+#: A part of a context that is larger than one in so many of its bytes is large, and is cut first.
+LARGE = 8
+#: Bytes, nodes and items of a context.
+_Amounts = tuple[int, int, int]
 #: Templates of messages that are remembered.
 MAX_TEMPLATES = 256
 
@@ -136,7 +140,7 @@ class Sanitizer:
         )
 
     def merge(self, under: SanitizedContext, over: SanitizedContext) -> SanitizedContext:
-        """Return one context merged over another; if both together are too large, the lower one is cut."""
+        """Return one context merged over another; if both together are too large, the larger one is cut."""
         if not over.data:
             return under if not over.truncated else self._labelled(under, over)
         if not under.data:
@@ -153,15 +157,54 @@ class Sanitizer:
         return replace(plain, truncated=plain.truncated + other.truncated)
 
     def _squeezed(self, under: SanitizedContext, over: SanitizedContext) -> SanitizedContext:
+        """Merge two contexts that are too large together, of which the larger one is cut.
+
+        Neither is cut below half of a limit, so a large context leaves space for a smaller one.
+        """
         limits = self.settings
-        budget = limits.max_context - self.measure(over.data) - RESERVE
-        walk = self._second_walk((), budget, limits.max_nodes - over.nodes)
-        walk.top_items = max(limits.max_items - len(over.data) - 1, 0)
-        rest = walk.result(walk.value(under.data, 0))
-        data = merged(rest.data, over.data)
-        size, truncated = self.measure(data), under.truncated + rest.truncated + over.truncated
-        flat = under.flat and over.flat
-        return SanitizedContext(data, size, size, rest.nodes + over.nodes, flat, truncated[:MAX_CUTS])
+        sizes = [self._sizes(side.data) for side in (under, over)]
+        needs = [
+            (sum(size.values()) + RESERVE, side.nodes, len(side.data))
+            for size, side in zip(sizes, (under, over), strict=True)
+        ]
+        most = (limits.max_context, limits.max_nodes, limits.max_items)
+        low = self._cut_to(under, sizes[0], needs[0], _shares(most, needs[1]))
+        high = self._cut_to(over, sizes[1], needs[1], _shares(most, needs[0]))
+        data = merged(low.data, high.data)
+        if needs[1] < needs[0]:  # the smaller one first: if this is cut again, the last items are cut
+            data = {key: data[key] for key in (*high.data, *data)}
+        if ELLIPSIS in data:  # the counts of two marks are not known to be of different items
+            data[ELLIPSIS] = "[truncated items]"
+        size, truncated = self.measure(data), tuple(dict.fromkeys(low.truncated + high.truncated))
+        flat = low.flat and high.flat
+        return SanitizedContext(data, size, size, low.nodes + high.nodes, flat, truncated[:MAX_CUTS])
+
+    def _sizes(self, data: dict[str, Any]) -> dict[str, int]:
+        """Return an upper bound of the size of each item as JSON, in bytes."""
+        walk, sizes = self._second_walk((), 2**40, 2**40), {}
+        for key, item in data.items():
+            before = walk.budget
+            walk.value(key, 1)
+            walk.value(item, 1)
+            sizes[key] = before - walk.budget
+        return sizes
+
+    def _cut_to(
+        self, plain: SanitizedContext, sizes: dict[str, int], needs: _Amounts, share: _Amounts
+    ) -> SanitizedContext:
+        """Cut a context to its share; large items are cut first, and then the last ones."""
+        if all(need <= most for need, most in zip(needs, share, strict=True)):
+            return plain
+        size, nodes, items = share
+        large = size // LARGE
+        order = sorted(plain.data, key=lambda key: sizes[key] if sizes[key] > large else 0)
+        walk = self._second_walk((), size - RESERVE, nodes)
+        walk.top_items = max(items - 1, 0)
+        fit = walk.result(walk.value({key: plain.data[key] for key in order}, 0))
+        gone = [f"context.{key}" for key in order if key not in fit.data]
+        kept = [key for key in (*plain.data, ELLIPSIS) if key in fit.data]
+        cuts = (*gone, *[cut for cut in fit.truncated if cut != f"context.{ELLIPSIS}"], *plain.truncated)
+        return replace(fit, data={key: fit.data[key] for key in kept}, truncated=cuts)
 
     def measure(self, data: Any) -> int:
         """Return an upper bound of the size of plain data as JSON, in bytes."""
@@ -205,3 +248,9 @@ class Sanitizer:
                 self._templates.clear()
             self._templates[template] = known
         return known
+
+
+def _shares(most: _Amounts, other: _Amounts) -> _Amounts:
+    """Return what a context may take of each limit beside another one: what that leaves, at least half."""
+    size, nodes, items = (max(limit - need, limit // 2) for limit, need in zip(most, other, strict=True))
+    return size, nodes, items
