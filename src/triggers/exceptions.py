@@ -42,6 +42,17 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
 
+#: How many problems the text of one error has.
+SHOWN_PROBLEMS = 20
+
+
+def first_problems(problems: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the first problems, given as (path, message), as texts, and how many more there are."""
+    lines = [f"{path}: {message}" for path, message in problems[:SHOWN_PROBLEMS]]
+    more = len(problems) - SHOWN_PROBLEMS
+    return [*lines, f"and {more:,} more"] if more > 0 else lines
+
+
 class TriggersError(Exception):
     """The base class of all errors that Triggers raises."""
 
@@ -51,14 +62,14 @@ class ConfigurationError(TriggersError, ValueError):
 
     Attributes:
         problems: all problems, as (path, message). A path is a place in the configuration, such as
-            ``t_importSubject.after[1]``.
+            ``t_importSubject.after[1]``. The text of the exception has the first 20 and the count.
     """
 
     def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
         self.problems = tuple(problems)
-        lines = "\n".join(f"  {path}: {message}" for path, message in self.problems)
         count = len(self.problems)
-        super().__init__(f"{count} problem{'s'[: count != 1]} in the configuration:\n{lines}")
+        lines = "\n".join(f"  {line}" for line in first_problems(self.problems))
+        super().__init__(f"{count:,} problem{'s'[: count != 1]} in the configuration:\n{lines}")
 
     def __reduce__(self) -> tuple[type[ConfigurationError], tuple[Sequence[tuple[str, str]]]]:
         return type(self), (self.problems,)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from triggers.exceptions import InvalidKwargsError, with_context
+from triggers.exceptions import InvalidKwargsError, first_problems, with_context
 
 
 def filter_kwargs(kwargs: Mapping[str, Any], filters: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def filter_kwargs(kwargs: Mapping[str, Any], filters: Mapping[str, Any]) -> dict
         apply = _by_filters if isinstance(wanted, Mapping) else _by_type
         filtered[trigger] = apply(trigger, kwargs.get(trigger, {}), wanted, problems)
     if problems:
-        listed = "; ".join(f"{path}: {problem}" for path, problem in problems.items())
+        listed = "; ".join(first_problems([*problems.items()]))
         raise with_context(
             exc=InvalidKwargsError(f"invalid kwargs: {listed}"), context={"problems": problems}
         )

@@ -23,7 +23,7 @@ FORMS = 'must be a list of names, such as ["pageReceived"], or one of {"all": [â
 def problems(configuration, **known):
     with pytest.raises(ConfigurationError) as error:
         check_configuration(configuration, **known)
-    assert all(f"{path}: {message}" in str(error.value) for path, message in error.value.problems)
+    assert all(f"{path}: {message}" in str(error.value) for path, message in error.value.problems[:20])
     return list(error.value.problems)
 
 
@@ -532,6 +532,28 @@ def test_ten_thousand_tasks_are_accepted_and_no_more():
     assert problems({"t": {}, "u": {}}, limits=Limits(tasks=1)) == [
         ("$", "2 tasks are more than the limit of 1")
     ]
+
+
+def test_the_text_has_the_first_problems_and_their_count():
+    """The error of the largest wrong configuration can be printed; its attribute has every problem."""
+    long = "n" * 240
+    with pytest.raises(ConfigurationError) as error:
+        check_configuration({f"{long}{number}": {"after": ["a"], "afer": ["b"]} for number in range(5_000)})
+    assert len(error.value.problems) == 10_000
+    text = str(error.value)
+    first, *lines, last = text.splitlines()
+    assert (first, last) == ("10,000 problems in the configuration:", "  and 9,980 more")
+    assert lines == [f"  {path}: {message}" for path, message in error.value.problems[:20]]
+    assert len(text) < 10_000
+
+
+def test_a_task_that_waits_for_many_is_one_short_problem():
+    """Of the names that it waits for, the problem has the first ones and the count."""
+    names = [f"t{number}" for number in range(300)]
+    found = problems({name: {"after": names, "run": "r"} for name in names})
+    listed = ", ".join(names[:10])
+    message = f"can never start: it waits for {listed} and 290 more, which can never start before it"
+    assert found[0] == ("t0.after", message)
 
 
 def test_a_problem_is_an_error_that_can_be_sent():

@@ -110,6 +110,20 @@ def test_every_problem_of_the_kwargs_is_told(tasks, session, check):
     }
 
 
+def test_the_text_of_invalid_kwargs_has_the_first_problems(tasks, session, check):
+    """However many problems there are, the text has 20 of them and the count."""
+
+    class Pages(BaseModel):
+        pages: list[int]
+
+    task(name="work", registry=tasks)(lambda context: context.filter_kwargs({"go": Pages}))
+    session.update_configuration(runs("work"))
+    session.fire("go", {"pages": ["wrong"] * 500})
+    failed = check.assert_instance_failed("t_work#0", InvalidKwargsError)
+    assert failed.error["message"].endswith("; and 480 more")
+    assert failed.error["message"].count("go.pages.") == 20
+
+
 # -- firing from within --------------------------------------------------------------------------------------
 
 

@@ -43,6 +43,9 @@ ELSEWHERE = {
 #: How similar to a directive a key must be to count as a typo: difflib's ratio, from 0 to 1.
 NEAR_MISS = 0.8
 
+#: How many names a problem lists at most.
+LISTED = 10
+
 
 def check_configuration(
     configuration: object,
@@ -221,7 +224,7 @@ def _unknown(
             hint = (
                 f"did you mean {close[0]!r}?"
                 if close
-                else f"the known {what}s are: {', '.join(sorted(known)[:10]) or 'none'}"
+                else f"the known {what}s are: {', '.join(sorted(known)[:LISTED]) or 'none'}"
             )
             yield _path((task, directive)), f"unknown {what} {name!r}; {hint}"
 
@@ -240,7 +243,9 @@ def _never(rules: RuleSet) -> Iterator[tuple[str, str]]:
             heads += [listener.task for listener in rules.listeners.get(rule.task, ())]
     for rule in rules.rules.values():
         if rule.task not in possible:
-            missing = ", ".join(rule.after.lacking(possible))
+            names = list(rule.after.lacking(possible))
+            more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
+            missing = ", ".join(names[:LISTED]) + more
             yield (
                 f"{rule.task}.after",
                 f"can never start: it waits for {missing}, which can never start before it",
