@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from triggers.exceptions import InvalidKwargsError, first_problems, with_context
+from triggers.plugins import missing
 
 
 def filter_kwargs(kwargs: Mapping[str, Any], filters: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,8 +44,7 @@ def _by_filters(trigger: str, value: Any, wanted: Mapping[str, Any], problems: d
     try:
         import filters
     except ImportError as error:
-        message = "a mapping of filters needs the Filters library: pip install session-triggers[filters]"
-        raise ImportError(message) from error
+        raise ImportError(missing("a mapping of filters", "filters")) from error
     runner = filters.FilterRunner(filters.FilterMapper(dict(wanted)), value)
     if not runner.is_valid():
         for path, found in runner.get_errors().items():

@@ -22,6 +22,17 @@ STORAGES = "triggers.storages"
 RUNNERS = "triggers.runners"
 MANAGERS = "triggers.managers"
 
+#: Package that an extra of this distribution installs → the extra.
+EXTRAS = {
+    "psycopg": "postgres",
+    "psycopg_pool": "postgres",
+    "redis": "redis",
+    "celery": "celery",
+    "kombu": "celery",
+    "billiard": "celery",
+    "filters": "filters",
+}
+
 
 def load(group: str, name: str) -> Any:
     """Import the object of an entry point.
@@ -50,8 +61,23 @@ def load(group: str, name: str) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "triggers":
             raise
-        message = f"the {what} {name!r} needs {error.name or error}, which is not installed"
-        raise PluginError(message) from error
+        raise PluginError(missing(f"the {what} {name!r}", error.name or str(error))) from error
+
+
+def missing(what: str, module: str) -> str:
+    """Return the message of an error: something needs a module that is not installed, and how to install it.
+
+    Args:
+        what: what needs it, such as ``the storage 'redis'``.
+        module: the name of the module; the extra of this distribution that installs it is named, if any.
+    """
+    extra = EXTRAS.get(module.partition(".")[0])
+    hint = (
+        f": install Triggers with the extra {extra!r}, for example with pip install '.[{extra}]'"
+        if extra
+        else ""
+    )
+    return f"{what} needs {module}, which is not installed{hint}"
 
 
 def _entry_points(group: str) -> dict[str, EntryPoint]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlsplit
 
+from triggers import plugins
 from triggers.exceptions import PluginError
 from triggers.testing.servers import (
     MissingServerError,
@@ -31,8 +32,8 @@ BROKERS: Final[Mapping[str, Callable[[], Server]]] = {
     "rabbitmq": lambda: RabbitServer(private=True),
 }
 
-#: The beginning of a URL or a name → the package that it needs, and the extra that installs it.
-_PACKAGES: Final = {"postgres": ("psycopg", "postgres"), "redis": ("redis", "redis")}
+#: The beginning of a URL or a name → the package that it needs.
+_PACKAGES: Final = {"postgres": "psycopg", "redis": "redis"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def broker_at(where: str) -> Iterator[str]:
         PluginError: no broker has that name, or Celery or the broker's package is not installed.
         MissingServerError: this machine does not have the programs of such a server.
     """
-    _require("--runner celery", "celery", "celery")
+    _require("--runner celery", "celery")
     if ":" in where:
         _require_package("--broker", where)
         yield where
@@ -121,14 +122,11 @@ def _private(
 
 
 def _require_package(option: str, where: str) -> None:
-    for begin, (package, extra) in _PACKAGES.items():
+    for begin, package in _PACKAGES.items():
         if where.startswith(begin):
-            _require(f"{option} {where.partition(':')[0]}", package, extra)
+            _require(f"{option} {where.partition(':')[0]}", package)
 
 
-def _require(what: str, package: str, extra: str) -> None:
+def _require(what: str, package: str) -> None:
     if importlib.util.find_spec(package) is None:
-        raise PluginError(
-            f"{what} needs the package {package}, which is not installed: "
-            f"pip install 'session-triggers[{extra}]'"
-        )
+        raise PluginError(plugins.missing(what, package))
