@@ -146,7 +146,7 @@ class Triggers:
         )
         trial = round(lease.total_seconds() * 1e6)
         self._sweep = Sweep(
-            self._backend, self._services.dispatch, self._policy_of, micros, self._problems, trial
+            self._backend, self._services.dispatch, self._policy_of, micros, self._problems, trial, registry
         )
         self._sweeper = Sweeper(self._sweep, sweep_interval.total_seconds(), self._tend)
         self._dispatcher.start()

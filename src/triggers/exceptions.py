@@ -166,6 +166,28 @@ class CascadeDepthError(TriggersError):
     """More firings led to one another, and to this instance, than the limit allows."""
 
 
+class InstanceFailedError(TriggersError):
+    """An instance has failed, which is stored and logged. Celery gets it as the outcome of the Celery task.
+
+    It has texts only, so that every process can unpickle it. Secrets are hidden in them as in the stored
+    error.
+
+    Attributes:
+        uid: the session.
+        instance: the name of the instance.
+        kind: the name of the exception's type.
+        text: the exception's message.
+    """
+
+    def __init__(self, uid: str, instance: str, kind: str, text: str) -> None:
+        super().__init__(uid, instance, kind, text)
+        self.uid, self.instance, self.kind, self.text = uid, instance, kind, text
+
+    def __str__(self) -> str:
+        reason = f"{self.kind}: {self.text}" if self.text else self.kind
+        return f"{self.instance} of session {self.uid!r} failed: {reason}"
+
+
 class StatusChange(Exception):  # noqa: N818 - a signal, not an error
     """Raised by a task to say how its instance ends. It is never logged as an error."""
 

@@ -59,6 +59,11 @@ class Registry:
         """Return the task of that name, or None."""
         return self._tasks.get(name)
 
+    def logger_of(self, name: str) -> str:
+        """Return the name of the logger of a task: its module, or a general name if it is not registered."""
+        task = self._tasks.get(name)
+        return "triggers.tasks" if task is None else type(task).__module__
+
     def warn_missing(self, name: str) -> None:
         """Log that an instance cannot run here, because no task has this name; once for each name."""
         if name not in self._missed:

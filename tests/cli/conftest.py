@@ -30,6 +30,10 @@ registry = Registry()
 def ok(context):
     return {"subjectId": 7}
 
+@task(name="survey.bad", registry=registry)
+def bad(context):
+    raise ValueError("spam")
+
 @task(name="survey.hang", registry=registry)
 def hang(context):
     print("begun", file=sys.stderr, flush=True)
@@ -107,11 +111,11 @@ class StorageSandbox:
     def open(self, **options) -> Triggers:
         return Triggers(self.url, **{"runner": "inline", "registry": survey_tasks(), **options})
 
-    def play(self, uid: str, **options) -> None:
+    def play(self, uid: str, rules=RULES, **options) -> None:
         """A session with instances that failed, wait, were abandoned, retried and finished."""
         with self.open(**options) as app:
             manager = app.session(uid)
-            manager.update_configuration(RULES)
+            manager.update_configuration(rules)
             manager.fire("isEmbedded")
             manager.fire("firstPage", {"responses": {"a": 1}})
             manager.fire("page", {"number": 1}, key="p1")

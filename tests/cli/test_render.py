@@ -179,7 +179,7 @@ def test_long_work_has_a_bar_on_a_terminal(place):
 @pytest.mark.parametrize(
     ("command", "doing", "done"),
     [
-        (["purge", "--logs-older-than", "0s"], "deleting records", "deleted 1 record\n"),
+        (["purge", "--logs-older-than", "0s"], "deleting records", "deleted 2 records\n"),
         (
             ["purge", "--contexts-older-than", "0s", "--dry-run"],
             "counting contexts",

@@ -84,6 +84,25 @@ def test_a_worker_runs_until_it_is_told_to_stop(place, number):
     assert status(place, "s", "t_two#0") == "finished"
 
 
+@pytest.mark.parametrize("configured", [False, True])
+def test_a_worker_prints_what_fails(place, configured):
+    """By default as a line with the level and a traceback; otherwise as the application configures its logging."""
+    if configured:
+        own = "import logging; logging.basicConfig(format='own: %(levelname)s %(message)s')\n"
+        (place.folder / "survey_app.py").write_text(own + (place.folder / "survey_app.py").read_text())
+    place.run("configure", "s", "-", stdin=json.dumps({"t_bad": {"after": ["x"], "run": "survey.bad"}}))
+    place.run("fire", "s", "x")
+    worker = place.start("work", "--app", "survey_app:threads")
+    with place.open(runner=None) as app:
+        assert app.join(30)
+    worker.terminate()
+    err = worker.communicate(timeout=30)[1]
+    (line,) = (line for line in err.splitlines() if "ERROR" in line)
+    assert line.startswith("own: ") == configured
+    assert line.count("ValueError: spam") == 1
+    assert err.count("Traceback") == 1
+
+
 def test_a_worker_lets_go_of_what_does_not_end(place):
     """After --stop-within what still runs is scheduled again at once, for another process."""
     place.run("configure", "s", "-", stdin=HANGS)

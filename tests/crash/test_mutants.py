@@ -309,7 +309,7 @@ def no_session_lock() -> None:
 def recover_without_fence_check() -> None:
     """A sweep takes an instance away whatever has become of it since it was seen."""
 
-    def recover(policy, task, number, *_):
+    def recover(policy, task, number, *_, **__):
         def begin(session):
             work = UnitOfWork(session, policy, head=False)
             instance = yield from work.load_instance(task, number)

@@ -219,6 +219,20 @@ def test_a_soft_limit_fails_the_instance(desk):
     assert instance.result == {"attempt": 1}
 
 
+def test_a_failure_is_logged_once_and_reported(desk):
+    """The worker prints it once, with its traceback; Celery says in one line that it was expected, and goes on."""
+    name = desk.fire("raise")
+    desk.until_in("failed", name)
+    reported = f"raised expected: InstanceFailedError('s', '{name}', 'ValueError', '{name}')"
+    until(lambda: desk.worker.says(reported))
+    desk.until_in("finished", desk.fire("count"))
+    log = desk.worker.link.with_name("log").read_text()
+    assert log.count(f"ValueError: {name}\nTraceback") == 1
+    assert log.count(f"    raise ValueError(context.task_instance.name)\nValueError: {name}\n") == 1
+    assert log.count(reported) == 1
+    assert (desk[name].stored.attempt, desk[name].log_level_name) == (1, "ERROR")
+
+
 def test_a_hard_limit_fails_the_instance(desk):
     """The worker's main process kills the child and says why; no crash is counted, and the next one runs."""
     (instance,) = desk.until_in("failed", desk.fire("sleep.hard"))

@@ -211,7 +211,7 @@ def _without_keys(commit):
 def _eager(recover):
     """A recovery that does not look whether the claim still is as the sweep saw it."""
 
-    def recover_anyway(policy, task, number, fence, lost, trial):  # noqa: PLR0917 - as what it replaces
+    def recover_anyway(policy, task, number, fence, lost, trial, *, log=None):  # noqa: PLR0917 - as what it replaces
         def begin(session):
             work = UnitOfWork(session, policy, head=False)
             instance = yield from work.load_instance(task, number)
@@ -225,7 +225,7 @@ def _eager(recover):
             instance.run_at = instance.dispatch_after = session.now
             return work.done()
 
-        return replace(recover(policy, task, number, fence, lost, trial), begin=begin)
+        return replace(recover(policy, task, number, fence, lost, trial, log=log), begin=begin)
 
     return recover_anyway
 

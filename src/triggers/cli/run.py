@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ import click
 
 from triggers.cli import documents, render
 from triggers.cli.options import PAUSE, Target, common, pass_where, settle
+from triggers.logs.formatters import ConsoleFormatter
 from triggers.worker.sweep import SweepReport
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def sweep(where: Target) -> None:
 
     With --app, it also runs due instances, and ends when nothing is due.
     """
-    with where.opened() as app:
+    with _terminal_log(), where.opened() as app:
         with render.progress(quiet=where.json) as bar:
             report = _sweep(app, bar)
         backlog = app.storage.reader.backlog()
@@ -97,6 +99,22 @@ def _sweep(app: Triggers, bar: Progress) -> SweepReport:
             return total
 
 
+@contextmanager
+def _terminal_log() -> Iterator[None]:
+    """Print records at WARNING and above on standard error, with their level, if no handler takes them.
+
+    Without it, Python prints their text alone. An application that configures logging is not affected.
+    """
+    before, handler = logging.lastResort, logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(ConsoleFormatter())
+    logging.lastResort = handler
+    try:
+        yield
+    finally:
+        logging.lastResort = before
+
+
 #: The numbers of received signals, in order. A signal handler may put into this queue; it must not raise.
 _Stops = SimpleQueue[int]
 
@@ -142,7 +160,7 @@ def work(where: Target, stop_within: float) -> None:
         app.close()
         message = "the application has runner=None, so it cannot run tasks; give it a runner in this process"
         raise click.UsageError(message)
-    with _signals() as stops:
+    with _terminal_log(), _signals() as stops:
         if not where.json:
             click.echo("Working. Stop it with Ctrl-C or SIGTERM.", err=True)
         name = signal.Signals(_until_stopped(app, stops)).name

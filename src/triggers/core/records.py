@@ -72,6 +72,12 @@ class LogBatch:
         """Return whether there is anything to commit."""
         return bool(self.entries or self.counts or self.dropped)
 
+    def __add__(self, later: LogBatch) -> LogBatch:
+        """Return one batch with the records of this one and then those of a later one."""
+        levels = self.counts.keys() | later.counts.keys()
+        counts = {level: self.counts.get(level, 0) + later.counts.get(level, 0) for level in levels}
+        return LogBatch([*self.entries, *later.entries], counts, self.dropped + later.dropped)
+
 
 def fingerprint(entry: LogEntry) -> str:
     """Return the fingerprint of a record's kind.

@@ -6,6 +6,7 @@ are stored with their context regardless of the application's logging configurat
 
 from triggers.logs.block import LogBlock
 from triggers.logs.current import bind, current_logger, detached, mask_secret, propagate
+from triggers.logs.failures import RemoteFailure
 from triggers.logs.log import InstanceLog
 from triggers.logs.logger import TriggersLogger
 from triggers.logs.sanitizing.exceptions import exception_record
@@ -20,6 +21,7 @@ __all__ = [
     "LogBlock",
     "LogIdentity",
     "LogSettings",
+    "RemoteFailure",
     "Sensitive",
     "TriggersLogger",
     "bind",

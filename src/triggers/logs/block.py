@@ -64,8 +64,10 @@ class LogBlock(AbstractContextManager[TriggersLogger]):
         logger, scope, token = self._entered.pop()
         restore(token)
         CAPTURER.end(self._captures)
-        if exc is not None and not issubclass(type(exc), GeneratorExit) and self._log.first_sight(exc):
-            logger.leave(exc, level_of(exc))
+        if exc is not None and not issubclass(type(exc), GeneratorExit):
+            level = level_of(exc)
+            if logger.isEnabledFor(level) and self._log.first_sight(exc, level):
+                logger.leave(exc, level)
         scope.ended = True
 
 

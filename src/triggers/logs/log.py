@@ -11,8 +11,9 @@ from triggers.fork import reset_after_fork
 from triggers.logs.block import LogBlock
 from triggers.logs.buffer import RecordBuffer
 from triggers.logs.current import PROCESS_SECRETS
-from triggers.logs.logger import TriggersLogger
+from triggers.logs.logger import MAX_LEVEL, TriggersLogger
 from triggers.logs.report import report_once
+from triggers.logs.sanitizing.exceptions import entry_of
 from triggers.logs.sanitizing.redact import Secrets
 from triggers.logs.sanitizing.sanitizer import sanitizer
 from triggers.logs.settings import LogIdentity, LogSettings, level_number, names_of
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from triggers.core.records import LogBatch, LogEntry
+    from triggers.exceptions import Retry
 
 #: The first record to reach each of these levels is written at once, so that a crash cannot hide a warning.
 STEPS = (logging.WARNING, logging.ERROR, logging.CRITICAL)
@@ -58,6 +60,8 @@ class InstanceLog(Sink):
         "_at",
         "_buffer",
         "_delay",
+        "_ending",
+        "_failed",
         "_flush_at",
         "_highest",
         "_lock",
@@ -112,7 +116,9 @@ class InstanceLog(Sink):
         self._retry_at = 0
         self._at = 0
         self._delay = 0
-        self._seen: list[BaseException] = []
+        self._seen: list[tuple[BaseException, int]] = []
+        self._ending = False
+        self._failed = False
         reset_after_fork(self)
 
     @property
@@ -152,6 +158,45 @@ class InstanceLog(Sink):
         counts = self.settings.capture_counts if capture_counts is None else capture_counts
         return LogBlock(self, application, layers, level_number(least), captures, capture_counts=counts)
 
+    def log_failure(self, exc: BaseException, logger: logging.Logger | None = None) -> None:
+        """Log the exception with which the attempt fails, at ERROR, unless a block has logged it at ERROR.
+
+        The commit that ends the instance writes the record, see :meth:`drain`. `record_level` does not apply.
+        An attempt fails once: what it raises after a first failure is logged at WARNING. An exception of a
+        handler is reported on standard error and never raised, even if the log is strict, because the failure
+        must still be stored.
+
+        Args:
+            exc: the exception, raised or not.
+            logger: the application's logger that receives the record; by default, that of the task's module.
+        """
+        level = logging.WARNING if self._failed else logging.ERROR
+        self._failed = True
+        if self.first_sight(exc, level):
+            self._log_end(logger, lambda last: last.leave(exc, level, entry_of(exc)), level)
+
+    def log_retry(self, signal: Retry, attempt: int, attempts: int) -> None:
+        """Log at WARNING that the attempt ends and is repeated. Its commit writes the record.
+
+        Args:
+            signal: the retry that the task has raised.
+            attempt: the number of the attempt among the retries, from 1.
+            attempts: how many attempts the task may make.
+        """
+        self._log_end(None, lambda last: last.leave_for_retry(signal, attempt, attempts, entry_of(signal)))
+
+    def _log_end(
+        self, logger: logging.Logger | None, say: Callable[[TriggersLogger], None], least: int = MAX_LEVEL
+    ) -> None:
+        """Log a record that the commit of the end writes."""
+        self._ending = True
+        application = logger if logger is not None else logging.getLogger(self.logger_name)
+        record_level = min(level_number(self.settings.record_level), least)
+        try:
+            say(TriggersLogger(application, self, self.base, record_level=record_level))
+        except Exception as problem:  # noqa: BLE001 - of a strict log
+            report_once("a handler failed with the record of a task's end; the end is stored", problem)
+
     def drain(self) -> LogBatch:
         """Remove and return all records that are not written yet, for the commit that ends the instance.
 
@@ -162,6 +207,7 @@ class InstanceLog(Sink):
         waited = not mine and self._writing.acquire(timeout=WRITE_TIMEOUT)
         try:
             with self._lock:
+                self._ending = False
                 return self._buffer.take(everything=True)[0]
         finally:
             if waited:
@@ -204,12 +250,12 @@ class InstanceLog(Sink):
             report_once("the clock of a log failed; its last time is used", problem)
         return self._at
 
-    def first_sight(self, exc: BaseException) -> bool:
-        """Return whether this exception leaves a block for the first time, and remember it."""
+    def first_sight(self, exc: BaseException, level: int) -> bool:
+        """Return whether no record at this level or above has this exception, and remember it."""
         with self._lock:
-            if any(seen is exc for seen in self._seen):
+            if any(seen is exc and level <= known for seen, known in self._seen):
                 return False
-            self._seen = [*self._seen[1 - MAX_SEEN :], exc]
+            self._seen = [*self._seen[1 - MAX_SEEN :], (exc, level)]
         return True
 
     def is_writing(self) -> bool:
@@ -233,6 +279,7 @@ class InstanceLog(Sink):
                 self._next_step = next((step for step in STEPS if step > level), float("inf"))
             ready = buffer.ready
             due = urgent or (bool(ready) and self._gathered_enough(len(ready), entry.at))
+            due = due and not self._ending
         if due:
             self._store(entry.at, urgent=urgent)
         for told in _listeners:

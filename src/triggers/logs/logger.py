@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import FrameType, TracebackType
 
+    from triggers.exceptions import Retry
     from triggers.logs.sanitizing.redact import Secrets
 
     ExcInfo = (
@@ -344,18 +345,43 @@ class TriggersLogger(logging.Logger):
             self._hidden = (secrets, plain)
         return plain
 
-    def leave(self, exc: BaseException, level: int) -> None:
-        """Log an exception that leaves the block, with the line of the block that raised it."""
+    def leave(self, exc: BaseException, level: int, entry: TracebackType | None = None) -> None:
+        """Log an exception that leaves the block or the task.
+
+        Args:
+            exc: the exception.
+            level: the level.
+            entry: the part of its traceback with the line to record; by default, the first part, which is the
+                line of the block.
+        """
         try:
-            if not self.isEnabledFor(level):
-                return
-            kind, trace = type_name(type(exc)).rpartition(".")[2], traceback_of(exc)
-            place = _NOWHERE
-            if trace is not None:
-                code = trace.tb_frame.f_code
-                place = (code.co_filename, trace.tb_lineno, code.co_name)
-            text = text_of(exc)
-            self._take(level, f"{kind}: %s" if text else kind, (text,) if text else (), place, exc_info=exc)
+            if self.isEnabledFor(level):
+                template, args = _described(exc)
+                self._take(level, template, args, _place(entry or traceback_of(exc)), exc_info=exc)
+        except Exception as problem:  # noqa: BLE001 - as every other record
+            self._failed(problem)
+
+    def leave_for_retry(
+        self, signal: Retry, attempt: int, attempts: int, entry: TracebackType | None
+    ) -> None:
+        """Log at WARNING that the task asks to run again, with the context of the cause.
+
+        Args:
+            signal: the retry.
+            attempt: the number of the attempt, from 1.
+            attempts: how many attempts there may be.
+            entry: the part of the traceback with the line to record.
+        """
+        cause = signal.cause
+        try:
+            template, args, context = "Attempt %s of %s is repeated in %s", (attempt, attempts), None
+            how, more = ("", ()) if cause is None else _described(cause)
+            if cause is not None:
+                template, context = f"{template} because of {how}", context_of(cause)
+            if self.isEnabledFor(logging.WARNING):
+                self._take(
+                    logging.WARNING, template, (*args, str(signal.cooldown), *more), _place(entry), context
+                )
         except Exception as problem:  # noqa: BLE001 - as every other record
             self._failed(problem)
 
@@ -386,6 +412,19 @@ class TriggersLogger(logging.Logger):
             context: Mapping[str, Any] | None = None,
             extras: Mapping[str, object] | None = None,
         ) -> None: ...
+
+
+def _described(exc: BaseException) -> tuple[str, tuple[str, ...]]:
+    """Return the type and text of an exception as a template and its arguments."""
+    kind, text = type_name(type(exc)).rpartition(".")[2], text_of(exc)
+    return (f"{kind}: %s", (text,)) if text else (kind, ())
+
+
+def _place(trace: TracebackType | None) -> tuple[str, int, str]:
+    if trace is None:
+        return _NOWHERE
+    code = trace.tb_frame.f_code
+    return code.co_filename, trace.tb_lineno, code.co_name
 
 
 def _level_of(record: logging.LogRecord) -> int:

@@ -51,8 +51,8 @@ class Sink:
     def record(self, entry: LogEntry, size: int) -> None:
         """Store a record and set its number; this class ignores it."""
 
-    def first_sight(self, _exc: BaseException) -> bool:
-        """Return whether this exception leaves a block for the first time; this class remembers none."""
+    def first_sight(self, _exc: BaseException, _level: int) -> bool:
+        """Return whether no record at this level or above has this exception; this class remembers none."""
         return True
 
     def is_writing(self) -> bool:

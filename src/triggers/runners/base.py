@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
     from triggers.storages.base import ReadyInstance
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 def _never(_: BaseException) -> bool:
     return False
+
+
+def _ignored(_: Mapping[str, Any]) -> None:
+    """Do nothing: this runner does not need the error of an instance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +39,13 @@ class Delivery:
         around: makes a context manager around the user's code.
         is_stop: returns whether an exception from the user's code only tells the process or thread to stop.
             The instance is then released, due at once, and the exception is raised again.
+        on_failure: called with the stored error after the instance has failed, from any thread.
     """
 
     label: str = ""
     around: Callable[[], AbstractContextManager[object]] = nullcontext
     is_stop: Callable[[BaseException], bool] = _never
+    on_failure: Callable[[Mapping[str, Any]], object] = _ignored
 
 
 #: The delivery of a hint without a message.

@@ -7,6 +7,7 @@ import copy
 import inspect
 import itertools
 import logging
+import math
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from triggers.core import decisions
+from triggers.core.status import Status
 from triggers.core.values import Limits, decode, encode, encode_mapping
 from triggers.exceptions import (
     CascadeDepthError,
@@ -29,7 +31,14 @@ from triggers.exceptions import (
     WorkerLost,
 )
 from triggers.fired_by import FiredBy, firing_as
-from triggers.logs import InstanceLog, LogIdentity, LogSettings, detached, exception_record
+from triggers.logs import (
+    InstanceLog,
+    LogIdentity,
+    LogSettings,
+    RemoteFailure,
+    detached,
+    exception_record,
+)
 from triggers.options import duration
 from triggers.runners.base import BY_ITSELF
 from triggers.session import TaskInstance
@@ -89,10 +98,12 @@ class AttemptEnd:
     Attributes:
         decide: makes the decision that stores the outcome, from the report of the attempt.
         metadata: what is added to the metadata of the instance.
+        error: what the instance fails with, if the decision is that it fails.
     """
 
     decide: Callable[[decisions.AttemptReport], Decision]
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    error: BaseException | None = None
 
 
 class RunningAttempt:
@@ -138,7 +149,9 @@ class RunningAttempt:
         """Run the task and store the outcome. Raise again what told the process to stop."""
         renewed = self.context.heartbeat.hold(self.held)
         try:
-            self._end(self._outcome() if renewed else AttemptEnd(partial(decisions.release, self.policy)))
+            ending = self._outcome() if renewed else AttemptEnd(partial(decisions.release, self.policy))
+            self.held.deadline = math.inf  # it has ended in time, however long it takes to store that
+            self._end(ending)
         finally:
             self.context.heartbeat.drop(self.held)
             self.log.close()
@@ -238,7 +251,7 @@ class RunningAttempt:
             settings=manager.log_settings,
             context=manager.log_context,
             task_context=self.task.log_context if self.task else None,
-            logger_name=type(self.task).__module__ if self.task else "triggers.tasks",
+            logger_name=self.context.tasks.logger_of(self.rule.run if self.rule else ""),
         )
 
     def _write_log(self, batch: LogBatch) -> None:
@@ -260,7 +273,15 @@ class RunningAttempt:
         return error_payload(error, self.manager.log_settings, self.log.secrets())
 
     def _failed(self, error: BaseException) -> AttemptEnd:
-        return AttemptEnd(partial(decisions.fail, self.policy, error=self._error(error)))
+        self._log_last(partial(self.log.log_failure, error))
+        return AttemptEnd(partial(decisions.fail, self.policy, error=self._error(error)), error=error)
+
+    def _log_last(self, log: Callable[[], None]) -> None:
+        """Log how the attempt ended. An interrupt is raised again after the outcome is stored."""
+        try:
+            log()
+        except BaseException as stop:  # noqa: BLE001 - an interrupt, in a handler of the application
+            self.interrupted = stop
 
     def _signalled(self, signal: Skip | Retry) -> AttemptEnd:
         """The outcome that the task requested, or a failure if its arguments cannot be stored."""
@@ -268,17 +289,26 @@ class RunningAttempt:
             metadata = decode(encode_mapping(signal.metadata, "metadata", self.policy.limits))
             if isinstance(signal, Skip):
                 return AttemptEnd(partial(decisions.skip_running, self.policy), metadata)
-            error = self._error(signal if signal.cause is None else signal.cause)
-            retry = self._retry_terms(signal)
-            return AttemptEnd(partial(decisions.fail, self.policy, error=error, retry=retry), metadata)
+            return self._retried(signal, metadata)
         except InvalidValueError as invalid:
             return self._failed(invalid)
 
-    def _retry_terms(self, signal: Retry) -> decisions.RetryTerms:
-        limit, limits = self.task.max_retries if self.task else 0, self.policy.limits
+    def _retried(self, signal: Retry, metadata: Mapping[str, Any]) -> AttemptEnd:
+        limit, retries = self.task.max_retries if self.task else 0, self.claimed.retries
         exhausted = MaxRetriesExceeded(f"{self.claimed.name} requested another retry after {limit} retries")
+        exhausted = exhausted.with_traceback(signal.__traceback__)
         exhausted.__cause__ = signal.cause
-        kwargs = signal.replacement_kwargs
+        terms = self._retry_terms(signal, limit, exhausted)
+        cause = signal if signal.cause is None else signal.cause
+        if retries >= limit:
+            self._log_last(partial(self.log.log_failure, exhausted))
+        else:
+            self._log_last(partial(self.log.log_retry, signal, retries + 1, limit + 1))
+        fail = partial(decisions.fail, self.policy, error=self._error(cause), retry=terms)
+        return AttemptEnd(fail, metadata, exhausted if retries >= limit else cause)
+
+    def _retry_terms(self, signal: Retry, limit: int, exhausted: MaxRetriesExceeded) -> decisions.RetryTerms:
+        kwargs, limits = signal.replacement_kwargs, self.policy.limits
         payload = None if kwargs is None else encode_mapping(kwargs, "replacement_kwargs", limits)
         return decisions.RetryTerms(
             round(signal.cooldown.total_seconds() * 1e6), limit, self._error(exhausted), payload
@@ -290,7 +320,7 @@ class RunningAttempt:
 
     def _time_out(self) -> None:
         """Fail a task that is still running at its deadline. The heartbeat calls this in another thread."""
-        _log.error("%s in session %r; its thread stays busy until it returns", self._too_long(), self.uid)
+        _log.warning("session %r: the thread of %s stays busy until it returns", self.uid, self.claimed.name)
         self._end(self._failed(TaskTimeoutError(self._too_long())))
 
     def _end(self, ending: AttemptEnd) -> None:
@@ -302,7 +332,10 @@ class RunningAttempt:
                     time.sleep(pause)
                 changes = self.manager.store(ending.decide(attempt))
             except InvalidValueError as error:  # with its additions, the metadata is too large
-                ending, attempt = self._failed(error), self._attempt(logs=attempt.logs)
+                logged = attempt.logs
+                ending = self._failed(error)
+                drained = self.log.drain()
+                attempt = self._attempt(logs=drained if logged is None else logged + drained)
             except BaseException as error:
                 if not self._is_passing(error):
                     raise
@@ -313,7 +346,7 @@ class RunningAttempt:
                     return
                 _log.warning("the outcome of %s could not be stored; trying again", name, exc_info=True)
             else:
-                self._follow_up(changes)
+                self._follow_up(changes, ending)
                 return
 
     def _is_passing(self, error: BaseException) -> bool:
@@ -329,10 +362,14 @@ class RunningAttempt:
             return True
         return False
 
-    def _follow_up(self, changes: Changes) -> None:
+    def _follow_up(self, changes: Changes, ending: AttemptEnd) -> None:
         """Dispatch what the outcome released, and call the hooks. Their errors do not change the outcome."""
         if changes.refused:
             _log.warning("session %r: %s", self.uid, changes.refused)
+        elif ending.error is not None and (failed := _failed_in(changes)) is not None:
+            # An instance that requested a retry has failed if no retry is possible any more.
+            self._log_last(partial(self.log.log_failure, ending.error))
+            self.delivery.on_failure(decode(failed.error or "{}"))
         try:
             with firing_as(self.fired_by):
                 self.manager.publish(changes)
@@ -345,6 +382,24 @@ class RunningAttempt:
 def lease_of(task: TriggerTask | None, default: float) -> float:
     """Return how long a claim of the task lasts without a heartbeat, in seconds."""
     return default if task is None or task.lease is None else duration(task.lease).total_seconds()
+
+
+def lost_failure(tasks: Registry) -> RemoteFailure:
+    """Return the log of the failure of an instance that has lost too many workers."""
+    return RemoteFailure(lambda failed: WorkerLost(decode(failed.error or "{}")["message"]), tasks.logger_of)
+
+
+def forward_failure(failure: RemoteFailure, changes: Changes) -> None:
+    """Forward a failure to the application's logging, if the commit has failed the instance."""
+    failed = _failed_in(changes)
+    if failed is not None:
+        failure.forward(changes.session, failed)
+
+
+def _failed_in(changes: Changes) -> Instance | None:
+    """Return the instance that a commit about one instance has failed; None if it has not."""
+    own = None if changes.refused or not changes.transitioned else changes.transitioned[0][0]
+    return own if own is not None and own.status is Status.FAILED else None
 
 
 def worker_lost(what: str) -> str:

@@ -19,9 +19,18 @@ from triggers.core import decisions
 from triggers.exceptions import StorageCorruptError
 from triggers.fork import reset_after_fork
 from triggers.health import DAMAGE, Problems, place_of
+from triggers.logs import RemoteFailure
 from triggers.runners.base import BY_ITSELF
 from triggers.storages.base import ReadyInstance
-from triggers.worker.attempt import AttemptContext, RunningAttempt, error_payload, lease_of, worker_lost
+from triggers.worker.attempt import (
+    AttemptContext,
+    RunningAttempt,
+    error_payload,
+    forward_failure,
+    lease_of,
+    lost_failure,
+    worker_lost,
+)
 from triggers.worker.heartbeat import Heartbeat
 from triggers.worker.isolation import isolation
 
@@ -171,8 +180,12 @@ class Executor:
         Raises:
             StorageError: the storage is unavailable; nothing was changed.
         """
-        decision = decisions.abort(self.policy_of, task, number, label, error_payload(error))
-        return not self.storage.commit(uid, decision, timeout=timeout).refused
+        failure = RemoteFailure(lambda _: error, self.tasks.logger_of)
+        payload = error_payload(error)
+        decision = decisions.abort(self.policy_of, task, number, label, payload, log=failure.record)
+        changes = self.storage.commit(uid, decision, timeout=timeout)
+        forward_failure(failure, changes)
+        return not changes.refused
 
     def lose(self, uid: str, task: str, number: int, label: str) -> bool:
         """Recover the instance of a dead worker, as :func:`triggers.core.decisions.lose` says.
@@ -183,8 +196,11 @@ class Executor:
         Raises:
             StorageError: the storage is unavailable; nothing was changed.
         """
-        decision = decisions.lose(self.policy_of, task, number, label, worker_lost)
-        return not self.storage.commit(uid, decision).refused
+        failure = lost_failure(self.tasks)
+        decision = decisions.lose(self.policy_of, task, number, label, worker_lost, log=failure.record)
+        changes = self.storage.commit(uid, decision)
+        forward_failure(failure, changes)
+        return not changes.refused
 
     def release_all(self) -> None:
         """Return every running instance of this process to the queue, so that others can run it at once.

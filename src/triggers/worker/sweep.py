@@ -19,13 +19,15 @@ from triggers.exceptions import StorageCorruptError, StorageError
 from triggers.fork import reset_after_fork
 from triggers.health import Problems, place_of
 from triggers.storages.base import ConflictError
-from triggers.worker.attempt import worker_lost
+from triggers.task import registry
+from triggers.worker.attempt import forward_failure, lost_failure, worker_lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from triggers.health import Vital
     from triggers.storages.base import Expired, ReadyInstance, Storage
+    from triggers.task import Registry
 
 _log = logging.getLogger(__name__)
 
@@ -74,6 +76,7 @@ class Sweep:
         grace: the first pause before an instance is dispatched again, in microseconds.
         problems: where problems are reported.
         trial: how long a worker has to send a heartbeat before a crash is charged, in microseconds.
+        tasks: the tasks of this process. The failures of their instances are logged on their loggers.
     """
 
     storage: Storage
@@ -82,6 +85,7 @@ class Sweep:
     grace: int
     problems: Problems = field(default_factory=Problems)
     trial: int = decisions.TRIAL
+    tasks: Registry = registry
 
     def once(self, *, include_recent: bool = False) -> SweepReport:
         """Sweep until there is nothing more to do now.
@@ -147,8 +151,9 @@ class Sweep:
 
     def _recover(self, lost: Expired) -> str:
         """Recover one instance; return its new status, or "" if it needs no recovery."""
+        failure = lost_failure(self.tasks)
         recovery = decisions.recover(
-            self.policy_of, lost.task, lost.number, lost.fence, worker_lost, self.trial
+            self.policy_of, lost.task, lost.number, lost.fence, worker_lost, self.trial, log=failure.record
         )
         changes = self.storage.commit(lost.uid, recovery)
         if changes.refused:
@@ -160,6 +165,7 @@ class Sweep:
         else:
             what = "session %r: %s has lost its worker and is %s"
             _log.warning(what, lost.uid, instance.name, instance.status)
+        forward_failure(failure, changes)
         return instance.status.value
 
 

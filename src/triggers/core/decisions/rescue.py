@@ -8,14 +8,18 @@ from triggers.core.decisions.unit_of_work import UnitOfWork, need_of_instance
 from triggers.core.exchange import Changes, Decision, Need
 from triggers.core.state import SPARED
 from triggers.core.status import Status
-from triggers.core.terms import SECOND
+from triggers.core.terms import SECOND, AttemptReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from triggers.core.exchange import DecisionRun
+    from triggers.core.records import LogBatch
     from triggers.core.state import Instance, Session
     from triggers.core.terms import Policy, PolicyOf
+
+    #: Returns the log records of a failure, given the session and the instance with its error.
+    FailureLog = Callable[[Session, Instance], LogBatch]
 
 #: Pauses, in microseconds, before an instance runs again after its first, second and every further crash.
 CRASH_BACKOFF = (1 * SECOND, 10 * SECOND, 60 * SECOND)
@@ -41,6 +45,8 @@ def recover(  # noqa: PLR0917 - the arguments identify the instance and the clai
     fence: int,
     lost: Callable[[str], str],
     trial: int = TRIAL,
+    *,
+    log: FailureLog | None = None,
 ) -> Decision:
     """Recover an instance whose lease has expired.
 
@@ -57,6 +63,7 @@ def recover(  # noqa: PLR0917 - the arguments identify the instance and the clai
         fence: the fence that the caller saw. If it has changed, the instance is not recovered.
         lost: returns the encoded error for a sentence that says what happened.
         trial: how long the worker has to renew its claim, in microseconds.
+        log: returns the log records of a failure; None for none.
     """
 
     def begin(session: Session) -> DecisionRun:
@@ -76,13 +83,19 @@ def recover(  # noqa: PLR0917 - the arguments identify the instance and the clai
             # Nothing else uses `dispatch_after` while it runs. It tells this lease from that of a heartbeat.
             instance.lease_until = instance.dispatch_after = session.now + trial
             return work.done()
-        return _crashed(work, instance, f"lease lost by {instance.owner}", lost, charged=charged)
+        return _crashed(work, instance, f"lease lost by {instance.owner}", lost, log, charged=charged)
 
     return Decision("recover", begin, exclusive=False, prefetch=need_of_instance(task, number))
 
 
 def lose(
-    policy: Policy | PolicyOf, task: str, number: int, label: str, lost: Callable[[str], str]
+    policy: Policy | PolicyOf,
+    task: str,
+    number: int,
+    label: str,
+    lost: Callable[[str], str],
+    *,
+    log: FailureLog | None = None,
 ) -> Decision:
     """Recover an instance whose worker is known to be dead, without waiting until the lease expires.
 
@@ -94,6 +107,7 @@ def lose(
         number: the instance's number.
         label: the label of the message that the worker got. The claim is :func:`labelled <labelled>` with it.
         lost: returns the encoded error for a sentence that says what happened.
+        log: returns the log records of a failure; None for none.
     """
     need = Need(instances=((task, number),))
 
@@ -104,12 +118,20 @@ def lose(
         if instance is None or not _is_run_by(instance, label):
             return work.refuse("no worker runs it because of this message")
         work.save_whole(instance)
-        return _crashed(work, instance, f"worker lost: {instance.owner}", lost, charged=True)
+        return _crashed(work, instance, f"worker lost: {instance.owner}", lost, log, charged=True)
 
     return Decision("lose", begin, exclusive=False, prefetch=need)
 
 
-def abort(policy: Policy | PolicyOf, task: str, number: int, label: str, error: str) -> Decision:
+def abort(
+    policy: Policy | PolicyOf,
+    task: str,
+    number: int,
+    label: str,
+    error: str,
+    *,
+    log: FailureLog | None = None,
+) -> Decision:
     """Fail the instance that a message was sent for, because its runner cannot run it.
 
     A running instance fails if its claim has the label of the message; its worker loses the claim. A
@@ -121,6 +143,7 @@ def abort(policy: Policy | PolicyOf, task: str, number: int, label: str, error: 
         number: the instance's number.
         label: the label of the message. A claim that it led to is :func:`labelled <labelled>` with it.
         error: the encoded error.
+        log: returns the log records of the failure; None for none.
     """
     need = Need(instances=((task, number),))
 
@@ -139,8 +162,7 @@ def abort(policy: Policy | PolicyOf, task: str, number: int, label: str, error: 
         if waits:
             instance.attempt += 1
             work.transition(instance, Status.RUNNING, f"claimed by {owner}")
-        work.transition(instance, Status.FAILED, f"taken from {owner}")
-        instance.error = error
+        _fail(work, instance, f"taken from {owner}", error, log)
         return work.done()
 
     return Decision("abort", begin, exclusive=False, prefetch=need)
@@ -171,8 +193,24 @@ def _is_run_by(instance: Instance, label: str) -> bool:
     return instance.status is Status.RUNNING and is_labelled(instance.owner, label)
 
 
+def _fail(work: UnitOfWork, instance: Instance, remark: str, error: str, log: FailureLog | None) -> None:
+    """Fail a running instance after its fence has grown, with the records of the failure."""
+    instance.error = error
+    if log is not None:
+        records = log(work.session, instance)
+        report = AttemptReport(instance.task, instance.number, instance.fence, instance.attempt, records)
+        work.log(instance, report)
+    work.transition(instance, Status.FAILED, remark)
+
+
 def _crashed(
-    work: UnitOfWork, instance: Instance, remark: str, lost: Callable[[str], str], *, charged: bool
+    work: UnitOfWork,
+    instance: Instance,
+    remark: str,
+    lost: Callable[[str], str],
+    log: FailureLog | None,
+    *,
+    charged: bool,
 ) -> Changes:
     """Count a crash: schedule the instance again after a pause, or fail it. The caller has it stored."""
     owner, instance.crashes = instance.owner, instance.crashes + 1
@@ -180,8 +218,8 @@ def _crashed(
     if not charged:
         instance.crash_budget += SPARED
     if not instance.budget or (charged and instance.charged >= instance.budget):
-        work.transition(instance, Status.FAILED, remark)
-        instance.error = lost(f"lost {instance.crashes} times, the last time by {owner}")
+        error = lost(f"lost {instance.crashes} times, the last time by {owner}")
+        _fail(work, instance, remark, error, log)
     else:
         work.transition(instance, Status.SCHEDULED, remark)
         pause = CRASH_BACKOFF[min(instance.crashes, len(CRASH_BACKOFF)) - 1]

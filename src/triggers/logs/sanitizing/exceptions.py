@@ -66,6 +66,24 @@ def traceback_of(exc: BaseException) -> TracebackType | None:
     return trace
 
 
+def entry_of(exc: BaseException) -> TracebackType | None:
+    """Return the part of a traceback where the task's own code begins: the first frame outside the library.
+
+    If every frame is the library's, it is the last part; None without a traceback.
+    """
+    trace = traceback_of(exc)
+    while trace is not None and trace.tb_next is not None:
+        package = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+        if package not in _RUNNING:
+            break
+        trace = trace.tb_next
+    return trace
+
+
+#: The packages whose frames lie between a worker and the code of a task.
+_RUNNING = frozenset({"triggers", "asyncio"})
+
+
 def _members(exc: BaseException) -> tuple[BaseException, ...]:
     return _MEMBERS(exc) if issubclass(type(exc), BaseExceptionGroup) else ()
 

@@ -11,7 +11,7 @@ import difflib
 import logging
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,7 +20,7 @@ from celery.utils.imports import symbol_by_name
 from kombu.exceptions import OperationalError
 
 from triggers.core.values import shown
-from triggers.exceptions import DuplicateTaskError, PluginError, StorageError
+from triggers.exceptions import DuplicateTaskError, InstanceFailedError, PluginError, StorageError
 from triggers.fork import reset_after_fork
 from triggers.runners.celery import worker as celery_worker
 from triggers.runners.celery.message import HEADERS, Hint, arguments
@@ -89,6 +89,8 @@ class CeleryRunner:
     Args:
         app: the Celery application. Each one has one runner.
         sweep: whether each worker sweeps in its main process.
+        report_failures: whether the Celery task of a failed instance is also reported as failed to Celery's
+            signals, events and monitors. Celery never retries or redelivers it because of that.
         room: how many hints are kept while the broker is slow or unavailable. The sweep repeats further ones.
         deadline: how long sending one message may take, in seconds.
     """
@@ -97,10 +99,17 @@ class CeleryRunner:
     name = "celery"
 
     def __init__(
-        self, app: Celery, *, sweep: bool = True, room: int = ROOM, deadline: float = DEADLINE
+        self,
+        app: Celery,
+        *,
+        sweep: bool = True,
+        report_failures: bool = True,
+        room: int = ROOM,
+        deadline: float = DEADLINE,
     ) -> None:
         self._app = app
         self._sweeps = sweep
+        self.report_failures = report_failures
         self._deadline = deadline
         self._host: RunnerHost | None = None
         self._bound: dict[str, dict[str, Any]] = {}
@@ -272,6 +281,8 @@ class CeleryRunner:
             **self._bound.get(name, {}),
         }
         if name != SWEEP:
+            own = tuple(getattr(base, "dont_autoretry_for", ()))
+            body["dont_autoretry_for"] = (*own, InstanceFailedError)
             body["Request"] = celery_worker.request_class(symbol_by_name(base.Request))
         return type(mixin.__name__, (mixin, base), body)()
 
@@ -311,7 +322,8 @@ class CeleryRunner:
 
     def _apply(self, due: ReadyInstance) -> None:
         """Run a hint in this thread, as Celery does it when it is eager."""
-        self._publish(due)
+        with suppress(InstanceFailedError):  # with `task_eager_propagates`; `fire` does not fail with a task
+            self._publish(due)
 
     # in a worker
 

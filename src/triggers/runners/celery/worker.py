@@ -23,11 +23,14 @@ from celery.exceptions import (
     WorkerTerminate,
 )
 
+from triggers.core.names import instance_name
 from triggers.core.values import type_name
+from triggers.exceptions import InstanceFailedError
 from triggers.runners.base import Delivery
 from triggers.runners.celery.message import Hint, understood
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import FrameType
     from typing import Self
 
@@ -50,11 +53,21 @@ SAFE: dict[str, Any] = {
     "max_retries": 0,
     "serializer": "json",
     "typing": False,
+    # A failed instance is reported to Celery, which must not act on it. Because it is expected, Celery does
+    # not log it as a second error.
+    "throws": (InstanceFailedError,),
+    "acks_on_failure_or_timeout": True,
 }
 
 
 class Carrier(Protocol):
-    """What the classes of this module need from the runner."""
+    """What the classes of this module need from the runner.
+
+    Attributes:
+        report_failures: whether Celery reports the message of a failed instance as failed.
+    """
+
+    report_failures: bool
 
     def follow(self, hint: Hint, delivery: Delivery) -> None:
         """Run the instance of a message."""
@@ -91,13 +104,23 @@ class InstanceTask:
     name: str
 
     def run(self, *args: object, **kwargs: object) -> None:
-        """Run the instance of the message if it can be claimed. A message that names none is logged."""
+        """Run the instance of the message if it can be claimed. A message that names none is logged.
+
+        Raises:
+            InstanceFailedError: the instance has failed, which is stored, and failures are reported.
+        """
         hint = understood(args, kwargs)
         if hint is None:
             what = "a message of task %s does not name an instance; it is dropped: %.200r"
             _log.error(what, self.name, args)
             return
-        self.carrier.follow(hint, Delivery(self.request.id or "", _limit.inside, _is_stop))
+        errors: list[Mapping[str, Any]] = []
+        self.carrier.follow(hint, Delivery(self.request.id or "", _limit.inside, _is_stop, errors.append))
+        if errors and self.carrier.report_failures:
+            uid, task, number = hint
+            raise InstanceFailedError(
+                uid, instance_name(task, number), errors[0]["type"], errors[0]["message"]
+            )
 
 
 class SweepTask:
