@@ -17,8 +17,8 @@ from triggers.core import decisions
 from triggers.storages.memory import MemoryStorage
 from triggers.testing import VirtualClock
 
-#: The worker has no more time than this to renew its expired claim.
-TRIAL = timedelta(microseconds=decisions.TRIAL)
+#: The worker has less time than this to renew its expired claim.
+TRIAL = timedelta(microseconds=decisions.TRIAL, seconds=1)
 
 
 @pytest.fixture
