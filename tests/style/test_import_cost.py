@@ -98,4 +98,5 @@ def test_the_first_configuration_loads_what_checks_it():
     loaded = loaded_by(FIRST_SESSION)
     used = {"pydantic", "pydantic_core", "importlib.metadata", "triggers.core.directives"}
     assert used | {"triggers.storages.memory"} <= loaded
-    assert all(find_spec(name) for name in (*OPTIONAL, *COMMAND_LINE))
+    # `find_spec` raises for a loaded module that has no spec, as kombu.
+    assert all(name in sys.modules or find_spec(name) for name in (*OPTIONAL, *COMMAND_LINE))
