@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from triggers.core import decisions
-from triggers.exceptions import StorageCorruptError
+from triggers.exceptions import StorageCorruptError, UnsupportedRulesError
 from triggers.fork import reset_after_fork
 from triggers.health import DAMAGE, Problems, place_of
 from triggers.logs import RemoteFailure
@@ -142,7 +142,7 @@ class Executor:
         before = time.monotonic()
         try:
             changes = self._claim(*where, decisions.labelled(name, delivery.label))
-        except (*DAMAGE, StorageCorruptError) as error:
+        except (*DAMAGE, StorageCorruptError, UnsupportedRulesError) as error:
             raise _UnreadableError(error) from error
         if self.problems:
             self.problems.resolve(place_of(*where))
