@@ -117,7 +117,9 @@ def errors(triggers, *uids):
 
 def chain(tasks, fire, **settings):
     """Start two sessions whose tasks fire; return how many of them ran, and the errors of those that did not."""
-    with TriggersHarness(registry=tasks, limits=Limits(cascade_depth=LIMIT), **settings) as harness:
+    with TriggersHarness(
+        registry=tasks, allow_failures=True, limits=Limits(cascade_depth=LIMIT), **settings
+    ) as harness:
         ran = braked(tasks, fire, lambda: harness.triggers)
         for uid in OTHER:
             harness.session(uid).update_configuration({"t_again": {"andEvery": "go", "run": "again"}})
@@ -147,7 +149,9 @@ def test_hooks_are_part_of_the_task_whose_end_calls_them(tasks):
         ran.append(context.task_instance.name)
         assert len(ran) < BRAKE
 
-    with TriggersHarness(registry=tasks, limits=Limits(cascade_depth=LIMIT), manager=Relay) as harness:
+    with TriggersHarness(
+        registry=tasks, allow_failures=True, limits=Limits(cascade_depth=LIMIT), manager=Relay
+    ) as harness:
         for uid in OTHER:
             harness.session(uid).update_configuration({"t_again": {"andEvery": "go", "run": "again"}})
         harness.session("one").fire("go")
@@ -170,7 +174,7 @@ def test_a_replay_continues_the_chain_of_the_task_that_makes_it(tasks):
         other = harness.session("one")
         other.replay_failed_instance(next(other.storage.find(statuses=[Status.FAILED])))
 
-    with TriggersHarness(registry=tasks, limits=Limits(cascade_depth=LIMIT)) as harness:
+    with TriggersHarness(registry=tasks, allow_failures=True, limits=Limits(cascade_depth=LIMIT)) as harness:
         harness.session("one").update_configuration({"t_fail": {"after": ["go"], "run": "fail"}})
         harness.session("two").update_configuration({"t_replay": {"andEvery": "go", "run": "replay"}})
         harness.session("one").fire("go")
@@ -206,7 +210,7 @@ def test_a_configuration_that_catches_up_continues_the_chain(tasks):
             rules = {f"t_{n}": {"after": ["go"], "run": "add"} for n in range(number + 1)}
             context.manager.update_configuration(rules, catch_up=True)
 
-    with TriggersHarness(registry=tasks, limits=Limits(cascade_depth=LIMIT)) as harness:
+    with TriggersHarness(registry=tasks, allow_failures=True, limits=Limits(cascade_depth=LIMIT)) as harness:
         session = harness.session("one")
         session.update_configuration({"t_0": {"after": ["go"], "run": "add"}})
         session.fire("go")
@@ -230,7 +234,9 @@ def test_the_end_of_a_session_continues_the_chain(tasks):
             begin(begun[-1])
 
     limits = Limits(cascade_depth=LIMIT)
-    with TriggersHarness(registry=tasks, limits=limits, manager=FinalizingTriggerManager) as harness:
+    with TriggersHarness(
+        registry=tasks, allow_failures=True, limits=limits, manager=FinalizingTriggerManager
+    ) as harness:
         begin("s0")
         assert len(begun) < LIMIT
         assert errors(harness.triggers, *begun) == ["CascadeDepthError"]
@@ -248,6 +254,7 @@ def test_a_firing_from_outside_begins_a_new_chain(tasks, harness):
         "inner": (1, "t_fail#0"),
         "later": (0, ""),
     }
+    harness.check("one").assert_instance_failed("t_fail#0", ZeroDivisionError)
 
 
 def test_a_firing_in_another_session_has_a_depth_but_no_source(tasks, harness):
@@ -267,7 +274,7 @@ def test_retries_do_not_make_a_chain_longer(tasks):
         if context.task_instance.depth < BRAKE:
             raise context.retry(cooldown=0)
 
-    with TriggersHarness(registry=tasks, limits=Limits(cascade_depth=LIMIT)) as harness:
+    with TriggersHarness(registry=tasks, allow_failures=True, limits=Limits(cascade_depth=LIMIT)) as harness:
         harness.session("one").update_configuration(runs("retry"))
         harness.session("one").fire("go")
         harness.run_until_idle()

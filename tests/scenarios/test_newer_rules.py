@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import pytest
 
-from triggers import task
+from triggers import Triggers, task
 from triggers.core import decisions
 from triggers.core.rules import rule_set
 from triggers.exceptions import UnsupportedRulesError
@@ -41,12 +41,10 @@ def newer(session):
 
 
 def scheduled(harness, uid):
-    """Schedule an instance for an hour later, which a sweep dispatches."""
+    """Schedule an instance from a process without a runner, so that a sweep dispatches it."""
     session = harness.session(uid)
     session.update_configuration(NOW)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(harness.triggers, "_closed", True)  # as if the process had died before it dispatched
-        session.fire("paid")
+    Triggers(harness.triggers.storage, runner=None).session(uid).fire("paid")
     return session
 
 
