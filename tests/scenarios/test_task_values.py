@@ -94,7 +94,7 @@ def caught_and_retried(context):
 def _watched(request, monkeypatch):
     """Once with the heartbeat, which fails the instance itself at its deadline, and once without."""
     if not request.param:
-        monkeypatch.setattr(Heartbeat, "hold", lambda heartbeat, held: None)
+        monkeypatch.setattr(Heartbeat, "hold", lambda heartbeat, held: True)
 
 
 @pytest.mark.usefixtures("_watched")
