@@ -47,3 +47,11 @@ def test_an_attempt_ends_with_metadata_and_without_records(steps):
     held = steps.start("t#0")
     steps.skip_running(AttemptReport("t", 0, held.fence, held.attempt, None, {"why": "nothing to do"}))
     assert decode(steps["t#0"].metadata) == {"why": "nothing to do"}
+
+
+def test_a_budget_larger_than_any_number_of_crashes_charges_nothing_by_itself(steps):
+    """However large `max_crashes` is, an instance that never crashed has no crash, charged or not."""
+    steps.configure({"t_a": {"after": ["go"], "run": "x"}})
+    steps.fire("go")
+    steps.claim("t_a#0", crash_budget=5_000_000)
+    assert (steps["t_a#0"].crashes, steps["t_a#0"].charged) == (0, 0)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from triggers.core.decisions.rescue import MUST_RUN_ALONE, SUSPECTED_AT, is_alone
 from triggers.core.decisions.unit_of_work import UnitOfWork, need_of_end, need_of_instance
 from triggers.core.exchange import Changes, Decision, Need
+from triggers.core.state import SPARED
 from triggers.core.status import Status
 from triggers.core.terms import SECOND
 
@@ -181,7 +182,8 @@ def _grant_claim(work: UnitOfWork, instance: Instance, owner: str, terms: Terms)
     instance.attempt += 1
     instance.owner = owner
     instance.lease_until = work.session.now + terms.lease
-    instance.crash_budget += terms.crash_budget - instance.budget
+    # A larger budget would be read as crashes that are not charged.
+    instance.crash_budget += min(terms.crash_budget, SPARED - 1) - instance.budget
     work.changes.claimed = instance
 
 
