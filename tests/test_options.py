@@ -148,7 +148,7 @@ def test_a_value_that_cannot_be_compared_or_shown_is_refused_all_the_same():
         __ge__ = __repr__ = __le__
 
     with pytest.raises(
-        InvalidOptionError, match="max_retries must be a whole number, 0 or more, not without a repr"
+        InvalidOptionError, match="max_retries must be a whole number, 0 or more, not <value without a repr>"
     ):
         define(max_retries=Hostile())
 
