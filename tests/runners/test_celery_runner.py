@@ -219,7 +219,7 @@ def test_a_name_that_the_application_turns_out_to_have_stops_its_workers(app, ma
     app.finalize()
     assert "another task named 'survey.Import'" in caplog.text
     assert mine.run() == "own"
-    with pytest.raises(DuplicateTaskError, match=r"task of its own named 'survey\.Import'"):
+    with pytest.raises(DuplicateTaskError, match=r"another task named 'survey\.Import'"):
         runner.work_begins()
 
 
