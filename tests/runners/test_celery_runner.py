@@ -693,7 +693,7 @@ def test_where_the_child_has_died_the_lease_is_not_waited_for(running):
     ("act", "error"),
     [
         (lambda message: message.on_timeout(False, 5), "TimeLimitExceeded(5,)"),
-        (lambda message: message.terminate(None), "revoked, and terminated"),
+        (lambda message: message.terminate(None), "revoked and terminated"),
         (lambda message: message._announce_revoked("revoked", False, None, False), "revoked"),
         (
             lambda message: message._announce_revoked("expired", False, None, True),

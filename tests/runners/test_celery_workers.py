@@ -255,7 +255,7 @@ def test_revoked_while_it_runs(desk, tmp_path):
     (instance,) = desk.until_in("failed", name)
     assert (instance.error["type"], instance.error["message"]) == (
         "TaskRevokedError",
-        "revoked, and terminated",
+        "revoked and terminated",
     )
     assert (instance.attempt, instance.crashes) == (1, 0)
     until(lambda: not Path(f"/proc/{pid}").exists())

@@ -141,7 +141,7 @@ def test_a_pull_that_fails_is_tried_again(pool, caplog, monkeypatch):
     work.go.set()
     pool(work, workers=1).submit(hint(0))
     assert _until(lambda: sorted(work.ran) == [0, 7])
-    assert "could not be asked for work" in caplog.text
+    assert "due instances could not be read" in caplog.text
 
 
 def test_work_that_raises_does_not_end_a_thread(pool, caplog):
