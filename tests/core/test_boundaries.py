@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import UserDict
 from datetime import datetime
 
 import pytest
@@ -58,6 +59,27 @@ def test_a_value_that_would_come_back_unequal_is_refused():
     """A subclass is stored as its base only if nothing is lost."""
     with pytest.raises(InvalidValueError, match="come back as something else"):
         encode({"v": Shifted(2026, 1, 1)}, "kwargs")
+
+
+def test_a_subclass_of_a_date_is_stored_as_its_base():
+    """A subclass that adds nothing comes back equal, as the base."""
+
+    class Day(datetime):
+        pass
+
+    back = decode(encode({"v": Day(2026, 1, 1)}, "kwargs"))["v"]
+    assert (type(back), back) == (datetime, datetime(2026, 1, 1))  # noqa: DTZ001 - a naive time is a value, too
+
+
+def test_a_value_whose_reading_never_ends_is_refused():
+    """A mapping that makes a new mapping at every level is too deep."""
+
+    class Deep(UserDict):
+        def __getitem__(self, key):
+            return self[key]
+
+    with pytest.raises(InvalidValueError, match="kwargs"):
+        encode({"v": Deep(a=1)}, "kwargs")
 
 
 def test_a_container_without_a_list_cannot_be_decoded():
