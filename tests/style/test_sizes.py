@@ -33,7 +33,6 @@ LONGER = {
     "src/triggers/testing/conformance/machine.py": "One state machine for Hypothesis, with a rule for each step of the protocol.",
     "src/triggers/testing/conformance/model.py": "The reference model, which must be readable from top to bottom.",
     "src/triggers/testing/servers/proxy.py": "One proxy with the ways in which a network fails.",
-    "src/triggers/worker/attempt.py": "One class: an attempt, from the call of the user's code to its stored outcome.",
     "tests/chaos/campaign.py": "One program: the storm, from the first process to its report.",
     "tests/core/test_configuration.py": "A test for each problem that a configuration can have.",
     "tests/crash/test_mutants.py": "A mutant for each safeguard of the protocol.",

@@ -16,8 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from triggers.core import decisions
-from triggers.core.status import Status
-from triggers.core.values import Limits, decode, encode, encode_mapping
+from triggers.core.values import decode, encode_mapping
 from triggers.exceptions import (
     CascadeDepthError,
     InvalidValueError,
@@ -28,22 +27,15 @@ from triggers.exceptions import (
     TaskTimeoutError,
     TriggersError,
     UnknownTaskError,
-    WorkerLost,
 )
 from triggers.fired_by import FiredBy, firing_as
-from triggers.logs import (
-    InstanceLog,
-    LogIdentity,
-    LogSettings,
-    RemoteFailure,
-    detached,
-    exception_record,
-)
+from triggers.logs import InstanceLog, LogIdentity, detached
 from triggers.options import duration
 from triggers.runners.base import BY_ITSELF
 from triggers.session import TaskInstance
 from triggers.storages.base import Lease
 from triggers.task import TaskContext
+from triggers.worker.failures import error_payload, failed_in
 from triggers.worker.heartbeat import HeldClaim
 
 if TYPE_CHECKING:
@@ -63,9 +55,6 @@ _log = logging.getLogger(__name__)
 
 #: The pauses before the outcome is stored again while the storage is unavailable, in seconds.
 END_BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0)
-
-#: The limits of an error with all its causes. It can be larger than a payload; the log's limits bound it.
-ERROR_LIMITS = Limits(payload=16 * 1024 * 1024)
 
 #: How long a task waits at most while its log is stored, in seconds.
 LOG_TIMEOUT = 2.0
@@ -366,7 +355,7 @@ class RunningAttempt:
         """Dispatch what the outcome released, and call the hooks. Their errors do not change the outcome."""
         if changes.refused:
             _log.warning("session %r: %s", self.uid, changes.refused)
-        elif ending.error is not None and (failed := _failed_in(changes)) is not None:
+        elif ending.error is not None and (failed := failed_in(changes)) is not None:
             # An instance that requested a retry has failed if no retry is possible any more.
             self._log_last(partial(self.log.log_failure, ending.error))
             self.delivery.on_failure(decode(failed.error or "{}"))
@@ -382,44 +371,6 @@ class RunningAttempt:
 def lease_of(task: TriggerTask | None, default: float) -> float:
     """Return how long a claim of the task lasts without a heartbeat, in seconds."""
     return default if task is None or task.lease is None else duration(task.lease).total_seconds()
-
-
-def lost_failure(tasks: Registry) -> RemoteFailure:
-    """Return the log of the failure of an instance that has lost too many workers."""
-    return RemoteFailure(lambda failed: WorkerLost(decode(failed.error or "{}")["message"]), tasks.logger_of)
-
-
-def forward_failure(failure: RemoteFailure, changes: Changes) -> None:
-    """Forward a failure to the application's logging, if the commit has failed the instance."""
-    failed = _failed_in(changes)
-    if failed is not None:
-        failure.forward(changes.session, failed)
-
-
-def _failed_in(changes: Changes) -> Instance | None:
-    """Return the instance that a commit about one instance has failed; None if it has not."""
-    own = None if changes.refused or not changes.transitioned else changes.transitioned[0][0]
-    return own if own is not None and own.status is Status.FAILED else None
-
-
-def worker_lost(what: str) -> str:
-    """Encode the error of an instance that has lost too many workers."""
-    return error_payload(WorkerLost(what))
-
-
-def error_payload(
-    error: BaseException, settings: LogSettings | None = None, secrets: tuple[str, ...] = ()
-) -> str:
-    """Encode an exception, with its causes and groups, as the error of an instance.
-
-    Args:
-        error: the exception.
-        settings: the log settings of the session; None for the defaults.
-        secrets: values to mask.
-    """
-    return encode(
-        dict(exception_record(error, settings or LogSettings(), secrets)), "the error", ERROR_LIMITS
-    )
 
 
 def idempotency_key(uid: str, root: str) -> str:

@@ -22,15 +22,8 @@ from triggers.health import DAMAGE, Problems, place_of
 from triggers.logs import RemoteFailure
 from triggers.runners.base import BY_ITSELF
 from triggers.storages.base import ReadyInstance
-from triggers.worker.attempt import (
-    AttemptContext,
-    RunningAttempt,
-    error_payload,
-    forward_failure,
-    lease_of,
-    lost_failure,
-    worker_lost,
-)
+from triggers.worker.attempt import AttemptContext, RunningAttempt, lease_of
+from triggers.worker.failures import error_payload, forward_failure, lost_failure, worker_lost
 from triggers.worker.heartbeat import Heartbeat
 from triggers.worker.isolation import isolation
 

@@ -20,7 +20,7 @@ from triggers.fork import reset_after_fork
 from triggers.health import Problems, place_of
 from triggers.storages.base import ConflictError
 from triggers.task import registry
-from triggers.worker.attempt import forward_failure, lost_failure, worker_lost
+from triggers.worker.failures import forward_failure, lost_failure, worker_lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -15,6 +15,7 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'GONE' end
 local now, most = @clock@, tonumber(ARGV[4])
 local till = string.format('%.0f', now + ARGV[3])
 if ARGV[2] == 'lease' then till = '(' .. till end
+redis.call('ZCARD', KEYS[3])  -- fails with the same keys whether it looks ahead or not
 local times, offset = {}, 0
 while #times < most do
   local page = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', till, 'WITHSCORES', 'LIMIT', offset, most)
