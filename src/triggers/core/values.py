@@ -317,15 +317,20 @@ def shown(value: object) -> str:
         return "<value without a repr>"
 
 
-def type_name(kind: type) -> str:
-    """Return the name of a type, with its module unless built in, whatever its metaclass makes of them."""
+def type_name(kind: type, most: int = MAX_PATH) -> str:
+    """Return the name of a type, with its module unless built in, without running code of its metaclass.
+
+    Args:
+        kind: the type.
+        most: how many characters of the module, and of the name, are returned.
+    """
     parts = []
     for attribute in ("__module__", "__qualname__"):
         try:
             part = type.__getattribute__(kind, attribute)
         except Exception:  # noqa: BLE001 - a property instead of the name may do anything
             part = "?"
-        parts.append(part[:MAX_PATH] if type(part) is str else "?")
+        parts.append(part[:most] if type(part) is str else "?")
     return parts[1] if parts[0] == "builtins" else ".".join(parts)
 
 

@@ -25,9 +25,13 @@ from types import (
 from typing import Any
 from uuid import UUID
 
+from triggers.core import values
 from triggers.logs.sanitizing.redact import REDACTED
 from triggers.logs.sanitizing.sensitive import Sensitive
 from triggers.logs.sanitizing.texts import storable
+
+#: How many characters of the module of a type, and of its name, are recorded.
+MAX_TYPE_NAME = 200
 
 #: Takes a value and how much of it is needed (items, bytes); returns exact plain data, a Pairs or an Items.
 Shape = Callable[[Any, int], Any]
@@ -50,15 +54,8 @@ class Items:
 
 
 def type_name(kind: type) -> str:
-    """Return module and name of a type, without running the code of its metaclass."""
-    parts = []
-    for attribute in ("__module__", "__qualname__"):
-        try:
-            part = type.__getattribute__(kind, attribute)
-        except Exception:  # noqa: BLE001 - a metaclass may do anything
-            part = "?"
-        parts.append(storable(part[:200]) if type(part) is str else "?")
-    return parts[1] if parts[0] == "builtins" else ".".join(parts)
+    """Return module and name of a type, as a database can store them."""
+    return storable(values.type_name(kind, MAX_TYPE_NAME))
 
 
 def marker(value: object) -> str:
