@@ -52,7 +52,7 @@ def test_a_handler_may_log(kit, application):
 
 
 def test_filters_and_handlers_of_the_block_itself(kit, application):
-    """Filters, a level, handlers and `propagate` of the block's logger concern the handing over only."""
+    """Filters, a level, handlers and `propagate` of the block's logger apply only to forwarding."""
     own = application.collector.__class__()
     with kit.log.block() as logger:
         logger.addHandler(own)

@@ -187,12 +187,12 @@ def test_a_scheduled_instance_of_a_removed_task_fails(tasks, harness, session, c
 
 
 def test_a_replay_runs_what_is_configured_now(tasks, session, check):
-    """Rules are not copied into instances: mend the configuration, then replay."""
+    """Rules are not copied into instances: fix the configuration, then replay."""
     task(name="broken", registry=tasks)(lambda context: raise_(ValueError()))
-    task(name="mended", registry=tasks)(lambda context: dict(context.trigger_kwargs))
+    task(name="fixed", registry=tasks)(lambda context: dict(context.trigger_kwargs))
     session.update_configuration({"t_x": {"after": ["go"], "run": "broken"}})
     session.fire("go", {"n": 1})
-    session.update_configuration({"t_x": {"after": ["go"], "run": "mended", "withParams": {"go": {"m": 2}}}})
+    session.update_configuration({"t_x": {"after": ["go"], "run": "fixed", "withParams": {"go": {"m": 2}}}})
     new = session.replay_failed_instance("t_x#0")
     assert (new.name, new.parent) == ("t_x#1", "t_x#0")
     check.assert_instance_finished("t_x#1", {"go": {"n": 1, "m": 2}})

@@ -284,7 +284,7 @@ def test_endless_recursion_is_a_failure(tasks, session, check):
     ],
 )
 def test_a_result_that_cannot_be_stored_is_a_failure(tasks, session, check, result, message):
-    """What is no mapping, or cannot be kept, fails the instance with the path of the value; nothing cascades."""
+    """A result that is not a mapping, or cannot be stored, fails the instance with the path of the value; nothing cascades."""
     task(name="bad", registry=tasks)(lambda context: result)
     session.update_configuration({**runs("bad"), "t_next": {"after": ["t_bad"], "run": "bad"}})
     session.fire("go")
