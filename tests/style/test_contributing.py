@@ -1,4 +1,4 @@
-"""The table "Where does my line go?" in CONTRIBUTING.md names every module of the package, and no others."""
+"""CONTRIBUTING.md names every module of the package and no others; the page on architecture names no others."""
 
 from __future__ import annotations
 
@@ -30,3 +30,11 @@ def test_every_module_has_a_row():
         for module in modules - {*NAMED}
         if not module.startswith(folders) and not module.endswith("/__init__.py")
     } == set()
+
+
+def test_the_page_on_architecture_names_existing_files():
+    """A file that was moved or deleted must leave the page that follows a firing, file by file."""
+    page = (ROOT / "docs/explanation/architecture.md").read_text("utf-8")
+    named = set(re.findall(r"`([a-z_]+(?:/[a-z_]+)*(?:\.py|\.sql|\.lua|/))`", page))
+    assert len(named) > 30
+    assert {name for name in named if not (PACKAGE / name).exists()} == set()
