@@ -144,6 +144,11 @@ def test_signals_close_together_let_go_without_a_traceback(place, numbers, pause
     for number in numbers:
         worker.send_signal(number)
         time.sleep(pause)
+    try:
+        worker.wait(timeout=10)
+    except subprocess.TimeoutExpired:  # equal signals that are pending together arrive as one
+        assert len(set(numbers)) == 1
+        worker.send_signal(numbers[0])
     _, err = worker.communicate(timeout=30)
     assert worker.returncode == 0
     assert err.rstrip() in {
@@ -173,9 +178,12 @@ def test_a_third_signal_does_not_wait_for_a_storage(place):
         pass
     with sqlite3.connect(place.folder / "survey.db", isolation_level=None) as connection:
         connection.execute("BEGIN IMMEDIATE")
-        for _ in range(3):
-            worker.send_signal(signal.SIGTERM)
+        worker.send_signal(signal.SIGTERM)
+        for _ in range(100):  # equal signals that are pending together arrive as one
             time.sleep(0.2)
+            if worker.poll() is not None:
+                break
+            worker.send_signal(signal.SIGTERM)
         worker.communicate(timeout=20)
         connection.execute("ROLLBACK")
     assert worker.returncode == 0

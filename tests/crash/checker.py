@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 _REMARKS = ("refused a late end", "returned by")
 
 #: What the error of a firing says of which nobody knows whether it is stored.
-_UNCLEAR = re.compile("whether it (was|is|has)")
+_UNCLEAR = re.compile("look at the session before")
 
 #: Remarks of moves that are a commit of their own, and change one instance and nothing else.
 _SINGLE = ("claimed by", "lease lost", "worker lost", "released by")

@@ -16,7 +16,7 @@ from triggers.core.decisions.unit_of_work import need_for
 from triggers.core.exchange import Changes, Decision, Need
 from triggers.core.records import LogBatch
 from triggers.core.state import Firing
-from triggers.core.terms import Finalizing, Policy
+from triggers.core.terms import AttemptReport, Finalizing, Policy
 from triggers.core.values import decode
 from triggers.exceptions import StorageBusyError, StorageError
 from triggers.storages.postgres import PostgresStorage
@@ -371,6 +371,24 @@ def test_after_a_crash_of_the_server_its_word_is_not_enough(network, run_sql, st
     run_sql("UPDATE {schema}.incarnation SET mark = 'after the crash'")
     if not stored:  # as if the number were that of another transaction
         unclear.decided = unclear.decided._replace(transaction=_committed(run_sql))
+    network.storage._pool.forget()
+    assert network.storage._was_committed(unclear, None) is stored
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_after_a_crash_of_the_server_the_history_tells_whether_a_move_is_stored(network, run_sql, stored):
+    """Other commits have changed the instance since, so only its history, which keeps every move, can tell."""
+    steps, caught = Steps(network.storage), []
+    steps.configure(PAGES)
+    steps.fire("page")
+    network.storage._was_committed = lambda unclear, _: caught.append(unclear) or stored
+    network.cut_at_commit(direction="server" if stored else "client", deliver=False)
+    claimed = steps.claim("t_page#0", "one").claimed
+    del network.storage._was_committed
+    steps.finish(AttemptReport(claimed.task, claimed.number, claimed.fence, claimed.attempt))
+    (unclear,) = caught
+    run_sql("UPDATE {schema}.incarnation SET mark = 'after the crash'")
+    unclear.decided = unclear.decided._replace(transaction=_committed(run_sql))
     network.storage._pool.forget()
     assert network.storage._was_committed(unclear, None) is stored
 

@@ -58,15 +58,21 @@ def commit_outcome(wire: PipelineConnection, until: float, in_doubt: InDoubtErro
 def _is_stored(wire: PipelineConnection, until: float, changes: Changes) -> bool | None:
     """Whether the changes are stored; None if this cannot be found out.
 
-    It is certain for changes with a firing. All other changes can have been overwritten since.
+    It is certain for changes with a firing, and for those that added a line to the history of an instance.
+    All others can have been overwritten since.
     """
-    head = changes.session
+    head, at = changes.session, changes.session.modified_at
     first = changes.fired[0].number if changes.fired else None
     touched = [*changes.created, *(moved for moved, _ in changes.transitioned)]
-    task, number = (touched[0].task, touched[0].number) if touched else (None, None)
-    asked = (head.ref, first, head.uid if changes.writes_head else None, head.modified_at, task, number)
-    ((fired, changed),) = wire([("evidence", asked)], until)[0]
-    return bool(fired) if first is not None else changed or None
+    instance = (touched[0].task, touched[0].number, touched[0].history) if touched else (None, None, None)
+    uid = head.uid if changes.writes_head else None
+    ((fired, changed, noted),) = wire([("evidence", (head.ref, first, uid, at, *instance))], until)[0]
+    if first is not None:
+        return bool(fired)
+    if changed:
+        return True
+    has_new_line = touched and touched[0].history.splitlines()[-1].startswith(f"{at} ")
+    return noted if has_new_line else None
 
 
 def add_outcome(

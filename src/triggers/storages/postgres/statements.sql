@@ -89,10 +89,12 @@ WHERE pid <> pg_backend_pid() AND backend_xid::text::bigint = $1::text::bigint &
 
 -- name: evidence
 -- Whether a session contains what a commit would have written: its first firing ($2, made at $4), or an instance
--- ($5, $6) or head that was last changed at exactly that time.
+-- ($5, $6) or head that was last changed at exactly that time; and whether the instance's history, which only grows,
+-- begins with $7.
 SELECT EXISTS (SELECT FROM {schema}.firings WHERE session = $1 AND number = $2 AND at = $4),
     EXISTS (SELECT FROM {schema}.instances WHERE session = $1 AND task = $5 AND number = $6 AND modified_at = $4)
-    OR EXISTS (SELECT FROM {schema}.sessions WHERE uid = $3 AND modified_at = $4)
+    OR EXISTS (SELECT FROM {schema}.sessions WHERE uid = $3 AND modified_at = $4),
+    (SELECT starts_with(history, $7) FROM {schema}.instances WHERE session = $1 AND task = $5 AND number = $6)
 
 -- name: clock
 SELECT {schema}.clock()
