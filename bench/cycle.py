@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -16,14 +17,16 @@ import psycopg
 from bench.rounds import in_turns
 from triggers import Registry, Triggers, task
 from triggers.core.decisions.unit_of_work import UnitOfWork
-from triggers.core.state import Decision, Firing
+from triggers.core.exchange import Decision
+from triggers.core.state import Firing
 from triggers.testing.servers import PostgresServer, RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from triggers import TaskContext, TriggerManager
-    from triggers.core.state import DecisionRun, Session
+    from triggers.core.exchange import DecisionRun
+    from triggers.core.state import Session
 
 CONFIGURATION = {"t_import": {"after": ["ready"], "andEvery": "pageReceived", "run": "bench.NoOp"}}
 
@@ -59,9 +62,13 @@ def run() -> Iterator[tuple[str, float, str]]:
         for name, is_analyzed in (("without statistics", False), ("with statistics", True)):
             yield from _growth(
                 f"PostgreSQL {name}",
-                lambda size, name=name: f"{postgres.url}&schema={size} {name}".replace(" ", "_"),
+                partial(_schema_url, postgres.url, name),
                 is_analyzed=is_analyzed,
             )
+
+
+def _schema_url(url: str, name: str, size: int) -> str:
+    return f"{url}&schema={size}_{name.replace(' ', '_')}"
 
 
 def _growth(

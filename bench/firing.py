@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from triggers.storages.sqlite.url import SqliteUrl, load_driver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from triggers.storages.sqlite.transaction import Link
 
 CONFIGURATION = {"t_import": {"after": ["ready"], "andEvery": "pageReceived", "run": "bench.NoOp"}}
 KWARGS = {"responses": {"age": 36, "educ": 3, "income": 1}}
@@ -156,4 +159,6 @@ def _bare(folder: str, setting: str) -> Callable[[], None]:
 def _connect(path: str, setting: str) -> Any:
     file = SqliteFile("", SqliteUrl(path, synchronous=setting), load_driver("auto"))
     Path(path).touch()
-    return file._open()
+    opened: list[Link] = []
+    file._open(time.monotonic() + 5, opened.append)
+    return opened[0].connection

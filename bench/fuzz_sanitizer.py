@@ -127,6 +127,9 @@ class Zone(tzinfo):
         """Raise."""
         raise RuntimeError
 
+    dst = utcoffset
+    tzname = utcoffset  # type: ignore[assignment]  # it has no name either
+
 
 class Text(str):
     """A str that refuses to be one."""
@@ -237,7 +240,8 @@ def _value(source: Bytes, depth: int, made: list[Any]) -> Any:  # noqa: C901, PL
         case 21:
             return ValueError(source.text())
         case 22:
-            return collections.namedtuple("Made", "x secret")(inner, CANARY)  # noqa: PYI024 - a shape of its own
+            shape: Any = collections.namedtuple("shape", "x secret")  # noqa: PYI024 - a shape of its own
+            return shape(inner, CANARY)
         case _:
             return types.MappingProxyType({"inner": inner, source.text(): inner})
 

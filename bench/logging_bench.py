@@ -20,7 +20,7 @@ from triggers.logs.formatters import JsonFormatter
 from triggers.logs.sanitizing.sanitizer import sanitizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from triggers.core.records import LogBatch
 
@@ -232,7 +232,7 @@ def _application() -> logging.Logger:
     return application
 
 
-def _best(works: dict[str, Callable[[], float]]) -> dict[str, float]:
+def _best(works: Mapping[str, Callable[[], float]]) -> dict[str, float]:
     """Measure in turns, so that what slows the machine for a while slows them all; keep the best of each."""
     taken = [{name: work() for name, work in works.items()} for _ in range(ROUNDS)]
     return {name: min(each[name] for each in taken) for name in works}

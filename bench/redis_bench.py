@@ -117,7 +117,7 @@ def _recorded(server: RedisServer, count: int) -> list[list[list[Command]]]:
     Databases 2 and 4 are as database 1 was before them.
     """
     triggers, manager = _session(_database(server, 1), CONFIGURATION)
-    client = redis.Redis.from_url(_database(server, 1))
+    client: Any = redis.Redis.from_url(_database(server, 1))
     for key in client.keys("*"):
         client.copy(key, key, destination_db=2)
         client.copy(key, key, destination_db=4)
@@ -138,7 +138,7 @@ def _recorded(server: RedisServer, count: int) -> list[list[list[Command]]]:
 
 
 def _by_client(url: str, recorded: list[list[list[Command]]]) -> Callable[[], None]:
-    client = redis.Redis.from_url(url)
+    client: Any = redis.Redis.from_url(url)
     calls = iter([[[one.words[1:] for one in together] for together in each] for each in recorded])
 
     def loop() -> None:

@@ -151,7 +151,9 @@ class TriggerManager:
         """
         grace = self._policy.grace if self._scopes.current.notifies_commit else 0
         depth = self._fired_by.depth
-        return replace(self._policy, grace=grace, cascade_depth=depth) if depth or not grace else self._policy
+        if grace == self._policy.grace and not depth:
+            return self._policy
+        return replace(self._policy, grace=grace, cascade_depth=depth)
 
     @property
     def _fired_by(self) -> FiredBy:

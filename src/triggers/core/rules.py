@@ -86,6 +86,10 @@ class Reach(NamedTuple):
     others: frozenset[str]
 
 
+#: What a firing can change to which no task listens.
+_NO_REACH = Reach((), frozenset(), frozenset())
+
+
 class RuleSet:
     """All rules of a session, with an index by trigger.
 
@@ -119,11 +123,12 @@ class RuleSet:
         """Return what a firing of the trigger can change."""
         found = self._reach.get(trigger)
         if found is None:
-            rules = self.listeners.get(trigger, ())
+            rules = self.listeners.get(trigger)
+            if rules is None:  # there is no limit to the triggers without rules, so they are not cached
+                return _NO_REACH
             others = frozenset[str]().union(*[rule.named for rule in rules]) - {trigger}
             found = Reach(rules, frozenset(rule.task for rule in rules), others)
-            if rules:  # there is no limit to the triggers without rules, so they are not cached
-                self._reach[trigger] = found
+            self._reach[trigger] = found
         return found
 
     @property

@@ -239,9 +239,9 @@ class SqliteStorage:
     def _load_names(self, run: Run, ref: int, need: Need, found: Slice) -> None:
         if need.tasks is None:
             found.counters = {row[0]: Counter(*row[1:]) for row in run(SQL["counters_all"], (ref,))}
-        elif need.tasks or need.latest:
-            wanted = rows.dump([*need.tasks, *need.latest])
-            for name, created, unresolved, latest, depth in run(SQL["names"], (ref, wanted)):
+        elif wanted := [*need.tasks, *need.latest]:
+            statement, given = ("name", wanted[0]) if len(wanted) == 1 else ("names", rows.dump(wanted))
+            for name, created, unresolved, latest, depth in run(SQL[statement], (ref, given)):
                 if created and name in need.tasks:
                     found.counters[name] = Counter(created, unresolved)
                 if latest and name in need.latest:
