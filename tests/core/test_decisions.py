@@ -32,6 +32,7 @@ DECISIONS = {
     "fire": decisions.fire(POLICY, Firing(0, "a", "{}", 0), RULES),
     "fire, with a key": decisions.fire(POLICY, Firing(0, "a", "{}", 0, key="k"), RULES),
     "configure": decisions.configure(POLICY, RULES),
+    "import_session": decisions.import_session(POLICY, decisions.ImportedSession(RULES, (), (), "{}", 0)),
     "replay": decisions.replay(POLICY, "t", 0),
     "skip": decisions.skip(POLICY, "t", 0),
     "skip, with a result": decisions.skip(POLICY, "t", 0, result="{}"),

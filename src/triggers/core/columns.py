@@ -25,7 +25,7 @@ class Write(Flag):
 
     Attributes:
         NEVER: no statement.
-        CREATED: the statement that inserts an instance.
+        CREATED: the statement that inserts an instance; an imported one can have any values.
         TRIGGERED: the statement for an unstarted instance that received triggers.
         TRANSITIONED: the statement for every other change.
     """
@@ -109,7 +109,7 @@ FLAG: Final = Codec(bool, False, bool, bool, bool)  # noqa: FBT003 - how the emp
 
 _CREATED: Final = Write.CREATED
 _TRIGGERED: Final = Write.CREATED | Write.TRIGGERED
-_TRANSITIONED: Final = Write.TRANSITIONED
+_TRANSITIONED: Final = Write.CREATED | Write.TRANSITIONED
 _ALWAYS: Final = Write.CREATED | Write.TRIGGERED | Write.TRANSITIONED
 
 #: The fields of :class:`triggers.core.state.Instance`, in their order.

@@ -127,7 +127,7 @@ class Changes:
         session: the new head.
         fired: new firings, in order.
         scheduled_by: for each new firing, the instances that it scheduled.
-        created: new instances.
+        created: new instances. They are stored as a whole.
         triggered: unstarted instances that received triggers. Their `taken`, `vetoes`, status and times are
             stored.
         transitioned: other changed instances, each with its guard. They are stored as a whole.

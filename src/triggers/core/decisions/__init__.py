@@ -9,15 +9,16 @@ The first argument of each function is the manager's policy, or a function that 
 name of a manager. In a process that does not have the manager, that function returns None, and the default
 policy applies. The exceptions in a function's docstring are raised by the run, not by the function.
 
-Four modules contain the decisions: `firing` those of the application, `review` those of a person, `attempt`
-those of a worker, and `rescue` those about an instance whose worker was lost. `unit_of_work` contains the
-steps they share.
+Five modules contain the decisions: `firing` those of the application, `review` those of a person, `attempt`
+those of a worker, `rescue` those about an instance whose worker was lost, and `importing` that of a session
+which another system has begun. `unit_of_work` contains the steps they share.
 """
 
 from __future__ import annotations
 
 from triggers.core.decisions.attempt import claim, fail, finish, keep_logs, release, skip_running
 from triggers.core.decisions.firing import configure, fire
+from triggers.core.decisions.importing import ImportedSession, import_session
 from triggers.core.decisions.rescue import (
     MUST_RUN_ALONE,
     SUSPECTED_AT,
@@ -47,6 +48,7 @@ __all__ = [
     "TRIAL",
     "AttemptReport",
     "Finalizing",
+    "ImportedSession",
     "Policy",
     "PolicyOf",
     "RetryTerms",
@@ -60,6 +62,7 @@ __all__ = [
     "fail",
     "finish",
     "fire",
+    "import_session",
     "is_alone",
     "is_labelled",
     "keep_logs",

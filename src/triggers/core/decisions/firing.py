@@ -69,7 +69,7 @@ def configure(policy: Policy | PolicyOf, rules: RuleSet, *, catch_up: bool = Fal
         found = yield Need(tasks=None, unstarted=changed, history=past)
         work.absorb(found)
         work.changes.new_rules = rules.digest != before.digest
-        _count_pending(work)
+        count_pending(work)
         for instance in found.instances:
             _reconsider(work, instance, before)
         fresh = [rule for rule in added if work.counter(rule.task).created == 0]
@@ -106,7 +106,7 @@ def _reconsider(work: UnitOfWork, instance: Instance, before: RuleSet) -> None:
         work.decide(instance, new)
 
 
-def _count_pending(work: UnitOfWork) -> None:
+def count_pending(work: UnitOfWork) -> None:
     """Count the pending tasks again, after the rules have changed."""
     rules = work.session.rules
     if work.policy.finalizing is not None:

@@ -383,7 +383,7 @@ class UnitOfWork:
         """Return the changes, with the updates to the index of which instance lacks which trigger."""
         rules = self.session.rules.rules
         for instance in self.changes.created:
-            if instance.status is Status.UNSTARTED:
+            if instance.status is Status.UNSTARTED and instance.task in rules:
                 lacks = rules[instance.task].lacks(instance.taken, instance.vetoes)
                 self.changes.lacks.append((instance, frozenset(lacks)))
         for where, before in self.before.items():

@@ -33,6 +33,7 @@ from __future__ import annotations
 
 from triggers.testing.conformance.claims import Claims
 from triggers.testing.conformance.commits import Commits
+from triggers.testing.conformance.imports import Imports
 from triggers.testing.conformance.newer_rules import NewerRules
 from triggers.testing.conformance.purges import Purges
 from triggers.testing.conformance.reads import Logs, Reads
@@ -42,5 +43,5 @@ from triggers.testing.conformance.values import Values
 __all__ = ["StorageConformance"]
 
 
-class StorageConformance(Commits, Claims, Reads, Logs, Reviews, Purges, Values, NewerRules):
+class StorageConformance(Commits, Imports, Claims, Reads, Logs, Reviews, Purges, Values, NewerRules):
     """A test for every promise of a storage. A subclass supplies the fixture `make_place`."""
