@@ -201,6 +201,30 @@ def test_garbage_in_the_queue_holds_nobody_up(desk):
     assert desk.worker.process.poll() is None
 
 
+def test_messages_of_version_2_are_answered_once_for_each_task(desk):
+    """One line says what to do, whether the task is known or not, and the messages are dropped."""
+    for number in range(3):
+        old = {
+            "instance_name": f"t_count#{number}",
+            "manager_type": "default",
+            "storage_type": "cache",
+            "storage_uid": "respondent-17",
+            "trigger_kwargs": {"count": {}},
+        }
+        for name in ("count", "echo", "version2.NobodyHasIt"):
+            desk.send(name, kwargs=old)
+    said = [
+        f"dropped a message of version 2 for task {name} ('t_count#0' of session 'respondent-17')"
+        for name in ("count", "echo", "version2.NobodyHasIt")
+    ]
+    until(lambda: all(map(desk.worker.says, said)))
+    desk.until_in("finished", *[desk.fire("count") for _ in range(3)])
+    log = desk.worker.log.read_text("utf-8", "replace")
+    assert [log.count(line) for line in said] == [1, 1, 1]
+    assert log.count("a message of version 2") == 3
+    assert log.count("import the sessions with `triggers import-v2`") == 3
+
+
 def test_what_was_never_sent_is_found_by_the_worker(worker, open_desk):
     """A process without a runner only fires; the sweep in the worker's main process hands over."""
     desk = open_desk(worker, fires_only=True)

@@ -24,6 +24,7 @@ from triggers.exceptions import DuplicateTaskError, InstanceFailedError, PluginE
 from triggers.fork import reset_after_fork
 from triggers.runners.celery import worker as celery_worker
 from triggers.runners.celery.message import HEADERS, Hint, arguments
+from triggers.runners.celery.version2 import Version2Messages
 from triggers.runners.inline import InlineRunner
 from triggers.runners.sender import DEADLINE, ROOM, BackgroundSender
 
@@ -123,6 +124,7 @@ class CeleryRunner:
             "aborts to the storage", self._reach_storage, room, ABORT_DEADLINE
         )
         self._eager = _Eager(self._apply)
+        self._version2 = Version2Messages(app)
         self.after_fork()
         reset_after_fork(self)
 
@@ -202,6 +204,7 @@ class CeleryRunner:
         self._host = host
         self._app.steps["worker"].add(celery_worker.sweep_step(self))
         signals.worker_process_shutdown.connect(self._leave_process)
+        self._version2.watch()
         self._learn(RUN)
         self._learn(SWEEP)
         host.watch_tasks(self._learn)

@@ -28,6 +28,7 @@ from triggers.core.values import type_name
 from triggers.exceptions import InstanceFailedError
 from triggers.runners.base import Delivery
 from triggers.runners.celery.message import Hint, understood
+from triggers.runners.celery.version2 import is_of_version2
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,6 +112,8 @@ class InstanceTask:
         """
         hint = understood(args, kwargs)
         if hint is None:
+            if is_of_version2(kwargs):  # the main process has logged it
+                return
             what = "a message of task %s does not name an instance; it is dropped: %.200r"
             _log.error(what, self.name, args)
             return
