@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 from hypothesis import given
 
-from triggers.core.configuration import ELSEWHERE, check_configuration, json_schema, near_miss
+from triggers.core.configuration import ELSEWHERE, check_configuration, is_custom, json_schema, near_miss
 from triggers.core.directives import MAX_TERMS
 from triggers.core.rules import DIRECTIVES, RESERVED, rule_set
 from triggers.core.values import Limits
@@ -356,6 +356,7 @@ def test_a_configuration_that_cannot_be_read_is_refused(configuration):
 def test_a_slip_of_the_pen_is_noticed(written, meant):
     """A key that looks like a directive names the right word; what looks like none is a custom directive."""
     assert near_miss(written) == meant
+    assert is_custom(written) == (meant is None)
     if meant:
         path = f"t.{written}"
         assert (path, f"unknown directive {written!r}: did you mean {meant!r}?") in problems(
@@ -377,6 +378,14 @@ def test_words_of_other_systems_are_refused(word):
     for spelled in (word, camel, word.replace("_", "-"), word.upper()):
         assert problems(task(**{spelled: 1})) == [(f"t.{spelled}", f"{spelled!r} {ELSEWHERE[word]}")]
         assert check_configuration(task(**{f"x-{spelled}": 1})).rules
+
+
+def test_a_key_with_the_prefix_of_custom_directives_is_always_one():
+    """So every key that is refused has a name that is not."""
+    for word in (*DIRECTIVES, *RESERVED, *ELSEWHERE, "after_all", "withParam"):
+        assert not is_custom(word) or word == "after_all"
+        assert is_custom(f"x-{word}")
+        assert check_configuration(task(**{f"x-{word}": 1})).rules["t"].extras == {f"x-{word}": 1}
 
 
 def test_options_that_messages_name_exist():

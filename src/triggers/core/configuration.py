@@ -169,9 +169,18 @@ _REFUSED = {
 }
 
 
+#: A key with this prefix is always a custom directive.
+CUSTOM = "x-"
+
+
+def is_custom(key: object) -> bool:
+    """Return whether a key is accepted as a custom directive: it is neither reserved nor like a directive."""
+    return key not in DIRECTIVES and _word(key) is None and near_miss(key) is None
+
+
 def near_miss(key: object) -> str | None:
     """Return the directive that a misspelled key probably means, or None for a custom directive."""
-    if not isinstance(key, str) or len(key) > MAX_NAME:
+    if not isinstance(key, str) or len(key) > MAX_NAME or key.startswith(CUSTOM):
         return None
     spelled = {name.lower(): name for name in DIRECTIVES}
     found = difflib.get_close_matches(flat(key), spelled, n=1, cutoff=NEAR_MISS)

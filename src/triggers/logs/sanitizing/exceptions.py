@@ -116,13 +116,14 @@ def describe(exc: BaseException, settings: LogSettings, secrets: tuple[str, ...]
     except Exception as problem:  # noqa: BLE001 - logging never breaks the task
         name = qualified(type(exc))
         lost = f"<could not be recorded: {type_name(type(problem))}>"
-        record = {**_bare(name, lost), "traceback": f"{name}: {lost}\n"}
+        record = {**bare(name, lost), "traceback": f"{name}: {lost}\n"}
         return Described(record, ("exception",), hidden=True, size=len(name))
     cuts = (*tree.cuts, "exception.traceback") if was_cut else tuple(tree.cuts)
     return Described(record, cuts, tree.hidden or text != raw, len(record["traceback"]) + tree.size)
 
 
-def _bare(name: str, message: str) -> dict[str, Any]:
+def bare(name: str, message: str) -> dict[str, Any]:
+    """Return the tree of an exception of which only the qualified type and the message are known."""
     return {
         "type": name.rpartition(".")[2],
         "qualified_type": name,
@@ -182,10 +183,10 @@ class _Tree:
 
     def branch(self, exc: BaseException, depth: int) -> dict[str, Any]:
         if id(exc) in self.seen:
-            return _bare(qualified(type(exc)), ABOVE)
+            return bare(qualified(type(exc)), ABOVE)
         if depth >= MAX_CHAIN or len(self.seen) >= MAX_NODES:
             self.cuts.append("exception.cause")
-            return _bare(qualified(type(exc)), LEFT_OUT)
+            return bare(qualified(type(exc)), LEFT_OUT)
         return self.node(exc, depth + 1)
 
     def members(self, exc: BaseException, depth: int) -> list[dict[str, Any]]:

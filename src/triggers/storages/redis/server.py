@@ -6,6 +6,7 @@ import random
 import re
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from triggers.exceptions import StorageBusyError, StorageCorruptError, StorageError, StorageFullError
@@ -26,7 +27,7 @@ from triggers.storages.redis.nodes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from triggers.storages.redis.nodes import Exchange, Node, Part
     from triggers.storages.redis.url import RedisUrl
@@ -232,6 +233,47 @@ class RedisServer:
             except AWAY as error:
                 if not pauses.wait():
                     raise self._timed_out(error, unanswered=False) from error
+
+    def scan(self, pattern: bytes, page: int) -> Iterator[tuple[Node, bytes]]:
+        """Yield the keys of all masters that match a pattern, each with its master; some perhaps twice.
+
+        Args:
+            pattern: the pattern, as the command SCAN takes it.
+            page: how many keys a server looks at for one answer.
+
+        Raises:
+            StorageError: a master does not answer.
+        """
+        with self._translating():
+            masters = self._connect().masters()
+        for node in masters:
+            cursor = b"0"
+            while True:
+                cursor, keys = self.ask_node(node, "SCAN", cursor, "MATCH", pattern, "COUNT", page)
+                yield from ((node, key) for key in keys)
+                if cursor == b"0":
+                    break
+
+    def ask_node(self, node: Node, *words: Part) -> Any:
+        """Run a command on one server, without retries; returns its answer.
+
+        Raises:
+            StorageError: there was no answer, or the answer was an error.
+        """
+        with self._translating():
+            (answer,) = node.ask([Command(b"", words)])
+        if isinstance(answer, Exception):
+            raise self.translated(answer) from answer
+        return answer
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
+        try:
+            yield
+        except AuthenticationError as error:
+            raise self.translated(error) from error
+        except AWAY as error:
+            raise StorageBusyError(f"{self.url.shown} did not answer ({error}): try again") from error
 
     def translated(self, error: Exception) -> StorageError:
         """The exception of Triggers for an error of the server."""
