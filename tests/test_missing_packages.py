@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 
 import pytest
+from click.testing import CliRunner
 
 from triggers import Triggers, plugins
+from triggers.cli import main
 from triggers.exceptions import PluginError
 from triggers.kwargs import filter_kwargs
 
@@ -44,6 +46,18 @@ def test_a_runner_names_its_extra(without):
     without("celery", "triggers.runners.celery")
     with pytest.raises(PluginError, match=r"the runner 'celery' needs celery.* the extra 'celery'"):
         plugins.load(plugins.RUNNERS, "celery")
+
+
+def test_the_import_names_its_extra(without, tmp_path):
+    """The command needs Redis, also if the storage does not."""
+    without("redis", "triggers.storages.redis")
+    sys.modules.pop("triggers.version2.cache", None)
+    given = ["import-v2", "--redis", "redis://host/0", "--storage", f"sqlite:///{tmp_path / 'x.db'}"]
+    result = CliRunner().invoke(main, given)
+    assert (
+        "import-v2 needs redis, which is not installed: install Triggers with the extra 'redis'"
+        in result.stderr
+    )
 
 
 def test_filters_name_their_extra(without):

@@ -142,6 +142,7 @@ def damaged():
         "a mapping in itself": b"}r\xff\xff\xff\x7f" + text("k") + b"j\xff\xff\xff\x7fs",
         "a list in 101 lists": b"]" * 101 + b"a" * 100,
         "a tuple in many tuples as a key": b"})" + b"\x85" * 100_000 + b"K\x01s",
+        "a tuple as a key": b"})K\x01s",
         "a list as a key": b"}]K\x01s",
         "something that was never remembered": b"j\xff\xff\xff\x7f",
         "the top of an empty stack": b"((00",

@@ -58,16 +58,14 @@ class Version2Cache:
         self._key = re.compile(rb"%b:\d+:%b:(.*)" % (re.escape(given), re.escape(_INFIX)), re.DOTALL)
 
     def sessions(self) -> Iterator[CachedSession]:
-        """Yield each session once. Those that are stored meanwhile may be missing.
+        """Yield every session, some perhaps twice. Those that are stored meanwhile may be missing.
 
         Raises:
             StorageError: the server does not answer.
         """
-        seen: set[bytes] = set()
         for node, key in self._server.scan(self.pattern, PAGE):
             found = self._key.fullmatch(key)
-            if found and key not in seen:
-                seen.add(key)
+            if found:
                 yield CachedSession(key, found[1], node)
 
     def read(self, session: CachedSession) -> bytes:
