@@ -110,6 +110,14 @@ def test_keys_have_a_prefix_a_version_and_perhaps_a_lifetime(cache, sqlite_url):
         assert [head.uid for head in app.storage.reader.sessions()] == ["0", "é: x:1"]
 
 
+def test_a_version_of_the_keys_can_be_chosen(cache, sqlite_url):
+    """It follows the prefix, as in the keys."""
+    for version in (1, 2, 12):
+        cache.redis.set(f"survey:{version}:triggers.storages.cache:{version}", dump_of(SESSIONS[0]))
+    assert cache.report(sqlite_url, "--prefix", "survey:2")["imported"] == 1
+    assert cache.report(sqlite_url, "--prefix", "survey")["imported"] == 2
+
+
 def test_sessions_come_from_a_cluster(cluster_url, redis_cluster, sqlite_url):
     """The keys of every master are read, and those of a cluster's storage, too."""
     from redis import RedisCluster  # noqa: PLC0415 - the tests of one server do without
@@ -280,4 +288,4 @@ def test_a_server_that_does_not_answer_is_an_error(cache, sqlite_url):
 
 def test_an_empty_cache_is_told(cache, sqlite_url):
     """A wrong prefix must not look like an import of everything."""
-    assert "no key matches x:*:triggers.storages.cache:*" in cache.run(sqlite_url, "--prefix", "x").stdout
+    assert "no key matches x:*triggers.storages.cache:*" in cache.run(sqlite_url, "--prefix", "x").stdout

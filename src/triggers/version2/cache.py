@@ -45,7 +45,8 @@ class Version2Cache:
 
     Args:
         url: the URL of the server or cluster, with the forms of a Redis storage.
-        prefix: the `KEY_PREFIX` of Django's cache.
+        prefix: the `KEY_PREFIX` of Django's cache. With ``:`` and the version of the keys after it, other
+            versions are not read.
 
     Raises:
         StorageError: the URL is not valid.
@@ -54,8 +55,8 @@ class Version2Cache:
     def __init__(self, url: str, prefix: str = "") -> None:
         self._server = RedisServer(RedisUrl.parse(url))
         given = prefix.encode()
-        self.pattern = b"%b:*:%b:*" % (_SPECIAL.sub(rb"\\\1", given), _INFIX)
-        self._key = re.compile(rb"%b:\d+:%b:(.*)" % (re.escape(given), re.escape(_INFIX)), re.DOTALL)
+        self.pattern = b"%b:*%b:*" % (_SPECIAL.sub(rb"\\\1", given), _INFIX)
+        self._key = re.compile(rb"%b:(?:\d+:)?%b:(.*)" % (re.escape(given), re.escape(_INFIX)), re.DOTALL)
 
     def sessions(self) -> Iterator[CachedSession]:
         """Yield every session, some perhaps twice. Those that are stored meanwhile may be missing.
