@@ -196,6 +196,7 @@ LIMITED = """
 import base64, json, resource, sys, zlib
 from tests.version2 import hostile
 from triggers.version2.refused import RefusedError
+from triggers.version2.shape import check_shape
 from triggers.version2.stored import MAX_VALUE, read_session
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 bombs = [hostile.with_instructions(code) for code in hostile.damaged().values()]
@@ -204,6 +205,16 @@ bombs += [b"{" + b'"x":[' + b"{}," * 5_000_000]
 for bomb in bombs:
     try:
         read_session(bomb)
+    except RefusedError:
+        pass
+for wrong in (
+    {"tasks": {}, "instances": {str(number): 1 for number in range(1_000_000)}},
+    {"tasks": {}, "instances": {"t#0": {"status": "failed", "abandonState": [1] * 3_000_000}}},
+    {"tasks": {"t": {str(number): 1 for number in range(1_000_000)}}},
+    {str(number): 1 for number in range(1_000_000)},
+):
+    try:
+        check_shape(wrong)
     except RefusedError:
         pass
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)

@@ -256,6 +256,8 @@ WRONG = [
     (["tasks", "t", "after"], [], "tasks.t"),
     (["tasks", "t", "after"], ["t"], "tasks.t.after"),
     (["tasks", "t", "after"], [1], "tasks.t.after[0]"),
+    (["tasks", "t"], rule(["a"]) | {f"key {number}": 1 for number in range(100_001)}, "tasks"),
+    (["tasks", "t", 1], 1, "tasks.t"),
     (["tasks", "t", "withParams"], {"a": 1}, "tasks.t.withParams.a"),
     (["tasks", "t", "colour"], float("nan"), "tasks.t.colour"),
     (["tasks", "t"], rule(["a"], retry=1) | {"x-retry": 2}, "tasks.t.retry"),
@@ -274,6 +276,7 @@ WRONG = [
     (["instances", "t#0", "abandonState"], [1], "instances.t#0.abandonState[0]"),
     (["instances", "t#0", "metadata", "parent"], "t#1", "instances.t#0.metadata.parent"),
     (["instances", "t#0", "metadata", "parent"], "t#0", "instances.t#0.metadata.parent"),
+    (["instances", "t#0", "metadata", "depth"], 2**31, "instances.t#0.metadata.depth"),
     (["instances", "t#0", "metadata", "depth"], -1, "instances.t#0.metadata.depth"),
     (
         ["instances", "t#0", "metadata", "timestamps"],
@@ -293,7 +296,9 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("place", "value", "path"), WRONG, ids=[".".join(place) for place, _, _ in WRONG])
+@pytest.mark.parametrize(
+    ("place", "value", "path"), WRONG, ids=[".".join(map(str, place)) for place, _, _ in WRONG]
+)
 def test_what_cannot_be_stored_is_refused_with_its_path(place, value, path):
     """So that a person can find it in the cache."""
     old = copy.deepcopy(GOOD)

@@ -70,7 +70,7 @@ def import_v2(
     """
     report = _Report()
     with closing(_cache(redis, prefix)) as cache, where.opened(creating=True, manager=manager) as app:
-        from triggers.version2.importer import import_all  # noqa: PLC0415 - its models take long to import
+        from triggers.version2.importer import import_all  # noqa: PLC0415 - only this command needs it
 
         with render.progress(quiet=where.json) as bar:
             job = bar.add_task("importing sessions", total=None, left="")

@@ -24,7 +24,6 @@ from triggers.logs.sanitizing.exceptions import bare
 from triggers.logs.sanitizing.sanitizer import sanitizer
 from triggers.version2.ledger import Entry, Ledger
 from triggers.version2.refused import RefusedError, joined
-from triggers.version2.shape import OldInstance, OldMetadata, OldSession, microseconds
 from triggers.worker.failures import ERROR_LIMITS
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from triggers.core.rules import RuleSet
     from triggers.core.terms import Policy
     from triggers.core.values import Limits
+    from triggers.version2.shape import OldInstance, OldMetadata, OldSession
 
 #: The key of a session's metadata that says that the session, and which of its firings, are imported.
 MARK: Final = "imported"
@@ -69,12 +69,12 @@ def translate(old: OldSession, key: str, now: int, policy: Policy) -> Translatio
     _fire_results(runs, ledger, limits)
     _receive(runs, ledger, rules, min(times))
     _follow_parents(runs)
-    for trigger, kwargs in old.metas.latest_kwargs.items():
+    for trigger, kwargs in old.latest_kwargs.items():
         path = f"metas.latest_kwargs.{trigger}"
         ledger.set_latest(_name(trigger, path), _encoded(kwargs, path, limits), max(times))
     firings = ledger.firings()
     mark = {"from": "version 2", "key": key, "at": to_datetime(now), "firings": len(firings)}
-    metadata = _encoded({**(old.metas.model_extra or {}), MARK: mark}, "metas", limits)
+    metadata = _encoded({**old.metas, MARK: mark}, "metas", limits)
     instances = tuple(_instance(run, now, policy) for run in runs)
     return Translation(ImportedSession(rules, firings, instances, metadata, min(times)), renamed)
 
@@ -145,7 +145,6 @@ class _Run:
         task: its task.
         number: its number.
         old: what version 2 has stored of it.
-        times: the names of its timestamps, with the times in microseconds.
         payloads: trigger → the kwargs that it has, encoded.
         parent: the instance that it replays.
         root: the number of its first ancestor with the same kwargs.
@@ -158,7 +157,6 @@ class _Run:
     task: str
     number: int
     old: OldInstance
-    times: dict[str, int]
     payloads: dict[str, str]
     parent: _Run | None = None
     root: int = 0
@@ -170,6 +168,10 @@ class _Run:
     @property
     def name(self) -> str:
         return f"{self.task}#{self.number}"
+
+    @property
+    def times(self) -> dict[str, int]:
+        return self.old.metadata.times
 
     @property
     def metadata(self) -> OldMetadata:
@@ -202,26 +204,25 @@ def _run(name: str, old: OldInstance, limits: Limits) -> _Run:
     if task != old.task:
         raise RefusedError((f"{path}.task", f"it is {old.task!r}, and the name is {name!r}"))
     _name(task, path)
-    for trigger in (*old.kwargs, *old.abandonState):
+    for trigger in (*old.kwargs, *old.vetoes):
         _name(trigger, path)
     payloads = {
         trigger: _encoded(kwargs, f"{path}.kwargs.{trigger}", limits)
         for trigger, kwargs in old.kwargs.items()
     }
-    times = {status: microseconds(at) for status, at in old.metadata.timestamps.items()}
-    return _Run(task, number, old, times, payloads, root=number)
+    return _Run(task, number, old, payloads, root=number)
 
 
 def _fire_results(runs: Iterable[_Run], ledger: Ledger, limits: Limits) -> None:
     """Add the firings of instances that have cascaded: those that finished, or were skipped with a result."""
-    cascaded = [run for run in runs if run.old.status == "finished" or _cascaded_by_skip(run)]
+    cascaded = [run for run in runs if run.old.status is Status.FINISHED or _cascaded_by_skip(run)]
     for run in sorted(cascaded, key=_ended_at):
         payload = _encoded(run.metadata.result, f"{run.path}.metadata.result", limits)
         run.result = ledger.add(run.task, payload, _ended_at(run), run.name)
 
 
 def _cascaded_by_skip(run: _Run) -> bool:
-    return run.old.status == "skipped" and run.metadata.cascade is True
+    return run.old.status is Status.SKIPPED and run.metadata.cascade is True
 
 
 def _ended_at(run: _Run) -> int:
@@ -256,21 +257,18 @@ def _follow_parents(runs: Iterable[_Run]) -> None:
         else:
             parts = (f"{encode(trigger, 'trigger')}:{kwargs}" for trigger, kwargs in run.payloads.items())
             run.kwargs = "{" + ",".join(parts) + "}"
-        retried = "cooldown" in (parent.metadata.model_extra or {})
+        retried = "cooldown" in parent.metadata.rest
         run.retries = parent.retries + 1 if retried else 0
 
 
 # -- instances ------------------------------------------------------------------------------------------
 
-#: Statuses that become another one: what version 2 had sent to a queue is scheduled again.
-_STATUS: Final = {"running": Status.SCHEDULED}
-
 
 def _instance(run: _Run, now: int, policy: Policy) -> Instance:
-    status = _STATUS.get(run.old.status) or Status(run.old.status)
+    status = Status.SCHEDULED if run.old.status is Status.RUNNING else run.old.status
     ran = int("running" in run.times)
-    level = run.metadata.logLevel
-    unresolved = level if level >= policy.threshold and not run.metadata.logsResolved else 0
+    level = run.metadata.log_level
+    unresolved = level if level >= policy.threshold and not run.metadata.logs_resolved else 0
     created = run.times.get("created", now)
     return Instance(
         task=run.task,
@@ -287,7 +285,7 @@ def _instance(run: _Run, now: int, policy: Policy) -> Instance:
         retries=run.retries,
         cascade_depth=max((entry.depth for entry in run.taken.values()), default=0),
         taken={trigger: entry.number for trigger, entry in run.taken.items()},
-        vetoes=tuple(dict.fromkeys(run.old.abandonState)),
+        vetoes=tuple(dict.fromkeys(run.old.vetoes)),
         kwargs=run.kwargs,
         result=None if run.result is None else run.result.number,
         error=_error(run),
@@ -300,7 +298,7 @@ def _instance(run: _Run, now: int, policy: Policy) -> Instance:
 
 def _kept(run: _Run) -> dict[str, Any]:
     """Return the metadata for which this version has no place of its own."""
-    kept = {**(run.metadata.model_extra or {}), "cascade": run.metadata.cascade}
+    kept = {**run.metadata.rest, "cascade": run.metadata.cascade}
     return {key: value for key, value in kept.items() if value is not None}
 
 
@@ -315,13 +313,13 @@ def _history(run: _Run, status: Status, created: int, now: int) -> str:
 
 def _error(run: _Run) -> str | None:
     """Return the encoded error of an instance whose exception version 2 has stored."""
-    name, text = run.metadata.exceptionType, run.metadata.exceptionInfo or ""
+    name, text = run.metadata.error_type, run.metadata.error_text
     if name is None:
         return None
     last = next((line for line in reversed(text.splitlines()) if line.strip()), "")
     error = {
         **bare(name, last.partition(": ")[2] or last),
-        "context": sanitizer(LogSettings()).context(run.metadata.exceptionContext or {}).data,
+        "context": sanitizer(LogSettings()).context(run.metadata.error_context).data,
         "traceback": text,
     }
     try:
