@@ -7,11 +7,12 @@ and ``triggers.managers``. Only those that are needed are imported.
 from __future__ import annotations
 
 import difflib
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from triggers.exceptions import PluginError
+from triggers.redaction import shown_scheme
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 STORAGES = "triggers.storages"
 RUNNERS = "triggers.runners"
 MANAGERS = "triggers.managers"
+
+#: A scheme. A longer one is not shown in messages.
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}")
+#: What no entry point has in its name, and every URL and connection string has.
+_NO_NAME = re.compile(r"[:@=]")
 
 #: Package that an extra of this distribution installs → the extra.
 EXTRAS = {
@@ -54,7 +60,9 @@ def load(group: str, name: str) -> Any:
             if close
             else f"the installed ones are: {', '.join(sorted(found)) or 'none'}"
         )
-        message = f"there is no {what} {name!r}; {hint}"
+        # A URL given instead of a name may have a password.
+        shown = shown_scheme(name) if _NO_NAME.search(name) else name
+        message = f"there is no {what} {shown!r}; {hint}"
         raise PluginError(message)
     try:
         return found[name].load()
@@ -115,12 +123,12 @@ def storage_from_url(url: str) -> Storage:
         PluginError: no storage has this scheme.
         StorageError: the storage cannot be opened.
     """
-    try:
-        scheme = urlsplit(url).scheme
-    except ValueError:  # an invalid host, such as [
-        scheme = ""
-    if not scheme:
-        message = f"{url!r} is not a valid storage URL; examples are sqlite:///file.db and memory://"
+    # Without ://, what stands before the first colon can be a user, or a part of a password.
+    scheme, mark, _ = url.partition("://")
+    if not mark or _SCHEME.fullmatch(scheme) is None:
+        message = (
+            f"{shown_scheme(url)!r} is not a valid storage URL; examples are sqlite:///file.db and memory://"
+        )
         raise PluginError(message)
-    storage: Storage = load(STORAGES, scheme).from_url(url)
+    storage: Storage = load(STORAGES, scheme.lower()).from_url(url)
     return storage

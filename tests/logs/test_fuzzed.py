@@ -12,8 +12,8 @@ from bench import fuzz_sanitizer
 from triggers.core.values import encode
 from triggers.exceptions import context_of, with_context
 from triggers.logs import LogSettings, mask_secret
-from triggers.logs.sanitizing.redact import SecretKeys, hide
 from triggers.logs.sanitizing.sanitizer import Sanitizer
+from triggers.redaction import SecretKeys, hide
 
 SETTINGS = LogSettings()
 clean = Sanitizer(SETTINGS)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from triggers.exceptions import with_context
 from triggers.logs import REDACTED, LogSettings, mask_secret
 from triggers.logs.current import PROCESS_SECRETS
-from triggers.logs.sanitizing.redact import SecretKeys, Secrets
 from triggers.logs.sanitizing.sanitizer import Sanitizer
 from triggers.logs.sanitizing.texts import fit_text
+from triggers.redaction import SecretKeys, Secrets
 
 is_secret = SecretKeys()
 SECRET = "hunter22-correct-horse"  # noqa: S105 - what must not be kept

@@ -68,12 +68,12 @@ def test_a_password_is_never_shown(password):
         (f"schema={'ü' * 32}", "is not a valid name of a PostgreSQL schema"),
         ("schema=pg_ours", "is not a valid name of a PostgreSQL schema"),
         ("schema=a%00b", "is not a valid name of a PostgreSQL schema"),
-        ("pool_size=0", "pool_size=0 is not a number of connections"),
-        ("pool_size=many", "pool_size=many is not"),
-        ("timeout=-1", "timeout=-1 is not a time"),
-        ("timeout=soon", "timeout=soon is not a time"),
-        ("timeout=nan", "timeout=nan is not a time"),
-        ("prepare=maybe", "prepare=maybe is not one of: auto, on, off"),
+        ("pool_size=0", "pool_size is not a number of connections"),
+        ("pool_size=many", "pool_size is not"),
+        ("timeout=-1", "timeout is not a time"),
+        ("timeout=soon", "timeout is not a time"),
+        ("timeout=nan", "timeout is not a time"),
+        ("prepare=maybe", "prepare is not one of: auto, on, off"),
         ("colour=red", "options are: schema=name"),
     ],
 )
@@ -86,7 +86,7 @@ def test_an_option_that_cannot_be_is_refused(option, message):
 def test_a_server_that_is_not_there_is_an_error_that_says_so():
     """After trying for a while, since it may be about to start: which server, how long, and that nothing happened."""
     with pytest.raises(
-        StorageError, match=r"postgresql://me@127.0.0.1:9/app.* could not be used for 0.1 s .*refused"
+        StorageError, match=r"postgresql://\*\*\*@127.0.0.1:9/app.* could not be used for 0.1 s .*refused"
     ):
         PostgresStorage("postgresql://me:secret@127.0.0.1:9/app?timeout=0.1")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import re
 import sys
 import time
 import traceback
@@ -12,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qsl
 
 import click
 
@@ -26,8 +26,8 @@ from triggers.exceptions import (
     UnknownInstanceError,
     UnknownSessionError,
 )
-from triggers.logs.sanitizing.redact import SecretKeys, hide
 from triggers.logs.sanitizing.shapes import message_of
+from triggers.redaction import shown_scheme
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two checks whether the instances that a command scheduled have ended.
 PAUSE: Final = 0.02
+
+_APP: Final = re.compile(r"[\w.]+:[\w.]+")
 
 
 @dataclass(slots=True)
@@ -135,8 +137,8 @@ def load_app(path: str) -> Triggers:
         TriggersError: creating the application raised it.
     """
     module, _, attributes = path.partition(":")
-    if not (module and attributes):
-        message = f"--app {path}: write module:attribute, such as survey.app:triggers"
+    if not _APP.fullmatch(path):  # it may be a URL with a password
+        message = f"--app {shown_scheme(path)}: write module:attribute, such as survey.app:triggers"
         raise click.UsageError(message)
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -184,12 +186,9 @@ def _open_storage(url: str, *, creating: bool, manager: str | None) -> Triggers:
         message = "memory:// exists only within one process, so it has no sessions here"
         raise click.UsageError(message)
     kind = {} if manager is None else {"manager": plugins.load(plugins.MANAGERS, manager)}
-    try:
-        if scheme == "sqlite" and not creating:
-            _must_exist(rest)
-        return Triggers(url, runner=None, **kind)
-    except TriggersError as error:
-        raise type(error)(_without_credentials(str(error), url)) from error
+    if scheme == "sqlite" and not creating:
+        _must_exist(rest)
+    return Triggers(url, runner=None, **kind)
 
 
 def _must_exist(rest: str) -> None:
@@ -200,16 +199,6 @@ def _must_exist(rest: str) -> None:
     if not path.exists():
         message = f"there is no file {str(path.absolute())!r}"
         raise StorageError(message)
-
-
-def _without_credentials(text: str, url: str) -> str:
-    """Return a message about a URL of any form without the credentials in it."""
-    location, _, query = url.partition("?")
-    scheme, mark, rest = location.rpartition("://")
-    text = text.replace(location, f"{scheme}{mark}{rest.rpartition('@')[2]}")
-    is_secret = SecretKeys()
-    secrets = (value for key, value in parse_qsl(query) if is_secret(key))
-    return hide(text, tuple(secrets))
 
 
 def own_manager(app: Triggers, uid: str, wanted: str | None) -> TriggerManager:

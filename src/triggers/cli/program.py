@@ -21,7 +21,7 @@ from triggers.exceptions import (
     PluginError,
     TriggersError,
 )
-from triggers.logs.sanitizing.redact import hide
+from triggers.redaction import hide
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,10 +6,11 @@ import importlib.util
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from triggers import plugins
 from triggers.exceptions import PluginError
+from triggers.redaction import shown_url
 from triggers.testing.servers import (
     MissingServerError,
     PostgresServer,
@@ -70,7 +71,7 @@ def storage_at(where: str | None, folder: Path) -> Iterator[RunLocation]:
         yield RunLocation(url, folder / "results.db", url)
     elif ":" in where:
         _require_package("--storage", where)
-        yield RunLocation(where, folder / "results.db", without_password(where))
+        yield RunLocation(where, folder / "results.db", shown_url(where))
     else:
         with _private("--storage", where, STORAGES, "sqlite") as server:
             shown = f"a private {server.name} server of this run"
@@ -95,12 +96,6 @@ def broker_at(where: str) -> Iterator[str]:
     else:
         with _private("--broker", where, BROKERS) as server:
             yield server.url
-
-
-def without_password(url: str) -> str:
-    """Return the URL with its password replaced by ``***``."""
-    password = urlsplit(url).password
-    return url.replace(f":{password}@", ":***@") if password else url
 
 
 @contextmanager

@@ -10,9 +10,9 @@ from triggers.logs.failures import RemoteFailure
 from triggers.logs.log import InstanceLog
 from triggers.logs.logger import TriggersLogger
 from triggers.logs.sanitizing.exceptions import exception_record
-from triggers.logs.sanitizing.redact import REDACTED, SECRET_WORDS
 from triggers.logs.sanitizing.sensitive import Sensitive
 from triggers.logs.settings import LogIdentity, LogSettings
+from triggers.redaction import REDACTED, SECRET_WORDS
 
 __all__ = [
     "REDACTED",

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from triggers.fired_by import FIRED_BY, firing_as
 from triggers.logs.logger import TriggersLogger
-from triggers.logs.sanitizing.redact import Secrets
 from triggers.logs.sanitizing.sanitizer import sanitizer
 from triggers.logs.sanitizing.sensitive import Sensitive
 from triggers.logs.settings import LogSettings
 from triggers.logs.sink import Sink
+from triggers.redaction import Secrets
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

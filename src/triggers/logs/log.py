@@ -14,10 +14,10 @@ from triggers.logs.current import PROCESS_SECRETS
 from triggers.logs.logger import MAX_LEVEL, TriggersLogger
 from triggers.logs.report import report_once
 from triggers.logs.sanitizing.exceptions import entry_of
-from triggers.logs.sanitizing.redact import Secrets
 from triggers.logs.sanitizing.sanitizer import sanitizer
 from triggers.logs.settings import LogIdentity, LogSettings, level_number, names_of
 from triggers.logs.sink import Sink
+from triggers.redaction import Secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
     from triggers.exceptions import Retry
-    from triggers.logs.sanitizing.redact import Secrets
+    from triggers.redaction import Secrets
 
     ExcInfo = (
         bool

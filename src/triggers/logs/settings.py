@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, get_args
 
 from triggers.logs.sanitizing.policy import ContextPolicy
-from triggers.logs.sanitizing.redact import SECRET_WORDS
+from triggers.redaction import SECRET_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -37,8 +37,10 @@ class LogSettings:
         flush_records: the number of buffered records at which they are written, before the task ends.
         flush_bytes: the size of the buffered records, in bytes, at which they are written.
         flush_interval: the age of the buffered records at which the next record writes them.
-        redact: whole words of keys whose values are hidden: ``password`` also hides ``db_password2`` and
-            ``dbPassword``; several words must be adjacent (``api key``); ``=token`` means the whole key.
+        redact: words of keys whose values are hidden, in any case and however they are joined: ``password``
+            also hides ``db_password2`` and ``dbPassword``, ``api key`` also ``apikey`` and ``X-Api-Key``. A
+            word of six letters or more may end a longer word (``PGPASSWORD``). ``=token`` means the whole
+            key.
         context_policy: which part of a context is stored and passed to the application's handlers: ``all`` of
             it; ``allowed``, which omits every key, at any depth, that is not in `allowed_keys`; or ``keys``,
             which keeps all keys but only the type of each value (``<str>``). It applies to the contexts of

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from triggers.core.records import LogEntry
-    from triggers.logs.sanitizing.redact import Secrets
     from triggers.logs.sanitizing.sanitizer import Sanitizer
+    from triggers.redaction import Secrets
 
 
 class Sink:

@@ -26,6 +26,7 @@ from triggers.core.status import Status
 from triggers.core.values import decode, encode, type_name
 from triggers.exceptions import StorageBusyError, StorageError
 from triggers.fork import reset_after_fork
+from triggers.redaction import shown_url
 from triggers.storages.base import (
     MAX_CONFLICTS,
     MAX_PAUSE,
@@ -105,7 +106,7 @@ class MemoryStorage:
         return cls(url)
 
     def __repr__(self) -> str:
-        return f"MemoryStorage({self.url!r})"
+        return f"MemoryStorage({shown_url(self.url)!r})"
 
     @property
     def reader(self) -> MemoryStorage:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from triggers.exceptions import context_of
 from triggers.logs.sanitizing.plain import NOTHING
-from triggers.logs.sanitizing.redact import hide
 from triggers.logs.sanitizing.sanitizer import sanitizer
 from triggers.logs.sanitizing.shapes import message_of, type_name
 from triggers.logs.sanitizing.texts import ELLIPSIS, fit_text, storable
+from triggers.redaction import hide_in_code
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,7 +111,7 @@ def describe(exc: BaseException, settings: LogSettings, secrets: tuple[str, ...]
         tree = _Tree(settings, secrets)
         record = tree.node(exc, 0)
         raw = "".join(tree.lines(exc, record))
-        text = hide(raw, secrets)
+        text = hide_in_code(raw, secrets)
         record["traceback"], was_cut = _middle_cut(storable(text), settings.max_traceback)
     except Exception as problem:  # noqa: BLE001 - logging never breaks the task
         name = qualified(type(exc))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from triggers.logs.sanitizing.redact import REDACTED
 from triggers.logs.sanitizing.shapes import marker
 from triggers.logs.sanitizing.texts import ELLIPSIS
+from triggers.redaction import REDACTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from triggers.logs.sanitizing.plain import SanitizedContext, merged
 from triggers.logs.sanitizing.policy import policy
-from triggers.logs.sanitizing.redact import REDACTED, SecretKeys
 from triggers.logs.sanitizing.shapes import type_name
 from triggers.logs.sanitizing.texts import ELLIPSIS, fit_text
 from triggers.logs.sanitizing.walk import LARGEST, MAX_CUTS, RESERVE, SHORT, SMALLEST, Keys, Walk
+from triggers.redaction import REDACTED, SecretKeys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,7 +99,7 @@ class Sanitizer:
             kind = type(item)
             if kind is str:
                 length = len(item)
-                if length > short or not item.isprintable() or "://" in item:
+                if length > short or not item.isprintable() or "=" in item or "://" in item:
                     return None
                 size += 2 * length if item.isascii() else 4 * length
             elif kind is int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
-from triggers.logs.sanitizing.redact import REDACTED
+from triggers.redaction import REDACTED
 
 T = TypeVar("T")
 _PICKLED: Any = object()

@@ -26,9 +26,9 @@ from typing import Any
 from uuid import UUID
 
 from triggers.core import values
-from triggers.logs.sanitizing.redact import REDACTED
 from triggers.logs.sanitizing.sensitive import Sensitive
 from triggers.logs.sanitizing.texts import storable
+from triggers.redaction import REDACTED
 
 #: How many characters of the module of a type, and of its name, are recorded.
 MAX_TYPE_NAME = 200

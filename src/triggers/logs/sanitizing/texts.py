@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from triggers.logs.sanitizing.redact import hide, reach
+from triggers.redaction import hide, may_have_secret, reach
 
 #: Marks what was cut.
 ELLIPSIS = "…"
@@ -18,7 +18,7 @@ def fit_text(text: str, limit: int, secrets: tuple[str, ...] = ()) -> tuple[str,
     """
     length = len(text)
     if length <= limit:
-        if text.isprintable() and "://" not in text and not secrets:
+        if text.isprintable() and not secrets and not may_have_secret(text):
             return text, False
         return storable(hide(text, secrets)), False
     beyond = reach(secrets)

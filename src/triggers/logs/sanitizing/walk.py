@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from triggers.logs.sanitizing.plain import SanitizedContext
-from triggers.logs.sanitizing.redact import REDACTED, SecretKeys
 from triggers.logs.sanitizing.shapes import (
     Items,
     Pairs,
@@ -23,6 +22,7 @@ from triggers.logs.sanitizing.shapes import (
     type_name,
 )
 from triggers.logs.sanitizing.texts import ELLIPSIS, fit_text, storable
+from triggers.redaction import REDACTED, SecretKeys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -206,7 +206,7 @@ class Walk:
         return shape
 
     def _string(self, text: str) -> str:
-        if len(text) <= SHORT and not self.secrets and "://" not in text:
+        if len(text) <= SHORT and not self.secrets and "=" not in text and "://" not in text:
             if not text.isprintable():
                 text = storable(text)
             size = _size(text)

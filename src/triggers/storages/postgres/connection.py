@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import select
 import time
 from contextlib import suppress
@@ -292,7 +293,7 @@ def read_conninfo(url: str) -> dict[str, str] | None:
     """Option → value of a URL as libpq reads it; None if libpq rejects the URL."""
     try:
         return {key: str(value) for key, value in conninfo_to_dict(url).items() if value is not None}
-    except psycopg.Error:
+    except (psycopg.Error, UnicodeError):  # such as %FF
         return None
 
 
@@ -310,14 +311,23 @@ class _Connection(psycopg.Connection[Any]):
 
 def _connect(conninfo: str, until: float | None) -> Any:
     options: dict[str, Any] = {}
+    given = conninfo_to_dict(conninfo)
     if until is not None:
         rest = max(until - time.monotonic(), 0)
-        usual = int(conninfo_to_dict(conninfo).get("connect_timeout") or 0) or rest
+        usual = int(given.get("connect_timeout") or 0) or rest
         options["connect_timeout"] = max(2, round(min(rest, float(usual))))  # the shortest timeout of libpq
     try:
         return _Connection.connect(conninfo, autocommit=True, **options).pgconn
     except psycopg.Error as error:
-        raise LostError(str(error).strip()) from None
+        problem = str(error).strip()
+    # Outside of the handler, so that the driver's exception is not in the chain.
+    raise LostError(_without_credentials(problem, given))
+
+
+def _without_credentials(problem: str, given: dict[str, Any]) -> str:
+    """The driver's message without the password; without a password, the user may be one."""
+    secret = given.get("password") or given.get("user")
+    return re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", problem) if secret else problem
 
 
 def _refused(result: Any) -> ServerError:

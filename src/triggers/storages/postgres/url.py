@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from triggers.exceptions import StorageError
+from triggers.redaction import ENCODE, is_well_formed, shown_scheme, shown_url
 from triggers.storages.postgres.connection import read_conninfo, write_conninfo
 
 #: How long a call waits for the server, for locks and for a connection, in seconds, by default.
@@ -34,6 +35,10 @@ _KEEPALIVE: Final = {
     "fallback_application_name": "triggers",
 }
 
+_SCHEMES: Final = ("postgresql://", "postgres://")
+_PORTS: Final = re.compile(r"[\d,]*", re.ASCII)
+_WRITE: Final = "write postgresql://user:password@host:5432/database"
+
 _PREPARE: Final = {"auto": None, "on": True, "off": False}
 
 _OPTIONS: Final = (
@@ -47,14 +52,14 @@ class PostgresUrl:
 
     Attributes:
         conninfo: the connection string for libpq, which can contain a password.
-        shown: the URL without the password, for messages.
+        shown: the URL for messages, as :func:`triggers.redaction.shown_url` returns it.
         schema: the schema that contains the tables.
         pool_size: the greatest number of connections of one process.
         timeout: how long a call waits, in seconds.
         prepare: whether statements are prepared; None to find out whether the server supports it.
     """
 
-    conninfo: str
+    conninfo: str = field(repr=False)
     shown: str
     schema: str = "triggers"
     pool_size: int = POOL_SIZE
@@ -66,48 +71,32 @@ class PostgresUrl:
         """Read ``postgresql://user:password@host:port/database?option=value``.
 
         Raises:
-            StorageError: the URL does not have this form, or an option has an invalid value. The message does
-                not contain the password.
+            StorageError: the URL does not have this form, or an option has an invalid value. The message has
+                neither the password nor the value.
         """
+        if not url.startswith(_SCHEMES) or not is_well_formed(url):
+            raise StorageError(f"{shown_scheme(url)!r} is not a valid PostgreSQL URL: {_WRITE}; {ENCODE}")
         location, _, query = url.partition("?")
         pairs = [pair.partition("=") for pair in query.split("&") if pair]
         own = {key: unquote(value) for key, _, value in pairs if key in _READ}
         rest = "&".join(f"{key}{sign}{value}" for key, sign, value in pairs if key not in _READ)
         given = read_conninfo(f"{location}?{rest}" if rest else location)
-        if given is None:
+        if given is None or not _PORTS.fullmatch(given.get("port", "")):
             message = (
-                f"{_without_password(location)!r} is not a valid PostgreSQL URL, or has an option that libpq "
-                f"does not know: write postgresql://user:password@host:5432/database; options are: {_OPTIONS}"
+                f"{shown_scheme(location)!r} is not a valid PostgreSQL URL, or has an option that libpq does "
+                f"not know: {_WRITE}; {ENCODE}; options are: {_OPTIONS}"
             )
             raise StorageError(message)
         read = {key: _READ[key](value) for key, value in own.items()}
-        return cls(write_conninfo({**_KEEPALIVE, **given}), _shown(given, own), **read)
-
-
-def _shown(given: dict[str, str], own: dict[str, str]) -> str:
-    def part(key: str) -> str:
-        return quote(given.get(key, ""), safe="/,.:[]")
-
-    user = f"{part('user')}@" if "user" in given else ""
-    port = f":{part('port')}" if "port" in given else ""
-    options = "&".join(f"{key}={quote(value, safe='')}" for key, value in own.items())
-    host = part("host")
-    if host.startswith("/"):
-        options = "&".join(filter(None, (f"host={host}", options)))
-        host = ""
-    return f"postgresql://{user}{host}{port}/{part('dbname')}" + (f"?{options}" if options else "")
-
-
-def _without_password(location: str) -> str:
-    return re.sub(r"//.*@", "//…@", location, flags=re.DOTALL)
+        return cls(write_conninfo({**_KEEPALIVE, **given}), shown_url(url, _SHOWN), **read)
 
 
 def _schema(text: str) -> str:
     size = len(text.encode("utf-8", "replace"))
     if not 0 < size <= MAX_IDENTIFIER or "\0" in text or text.startswith("pg_"):
         message = (
-            f"{text!r} is not a valid name of a PostgreSQL schema: use 1 to {MAX_IDENTIFIER} bytes that "
-            f"do not begin with pg_"
+            f"schema is not a valid name of a PostgreSQL schema: use 1 to {MAX_IDENTIFIER} bytes that do not "
+            f"begin with pg_"
         )
         raise StorageError(message)
     return text
@@ -115,7 +104,7 @@ def _schema(text: str) -> str:
 
 def _pool_size(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) <= 1_000:  # noqa: PLR2004 - a server has hundreds
-        message = f"pool_size={text} is not a number of connections from 1 to 1000"
+        message = "pool_size is not a number of connections from 1 to 1000"
         raise StorageError(message)
     return int(text)
 
@@ -126,14 +115,14 @@ def _timeout(text: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 < seconds <= LONGEST_TIMEOUT:
-        message = f"timeout={text} is not a time in seconds"
+        message = f"timeout is not a time in seconds, more than 0 and at most {LONGEST_TIMEOUT:,.0f}"
         raise StorageError(message)
     return seconds
 
 
 def _prepare(text: str) -> bool | None:
     if text not in _PREPARE:
-        message = f"prepare={text} is not one of: {', '.join(_PREPARE)}"
+        message = f"prepare is not one of: {', '.join(_PREPARE)}"
         raise StorageError(message)
     return _PREPARE[text]
 
@@ -144,3 +133,6 @@ _READ: Final[dict[str, Any]] = {
     "timeout": _timeout,
     "prepare": _prepare,
 }
+
+#: The options that messages show: where the data is.
+_SHOWN: Final = (*_READ, "host", "port", "dbname")

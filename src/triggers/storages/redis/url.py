@@ -8,7 +8,9 @@ from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from triggers.core.similar_names import did_you_mean
 from triggers.exceptions import StorageError
+from triggers.redaction import ENCODE, is_well_formed, shown_scheme, shown_url
 
 #: How long an operation is retried while the server is unavailable or other commits come first, in seconds.
 TIMEOUT: Final = 30.0
@@ -33,6 +35,12 @@ _SCHEMES: Final = {
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _TLS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_OPTIONS: Final = (
+    *("prefix", "partitions", "timeout", "socket_timeout", "expire_finalized", "unsafe", "db"),
+    *_TLS,
+)
+#: The options that messages show: where the data is.
+_SHOWN: Final = ("prefix", "db")
 _KNOWN: Final = (
     "prefix=trg; partitions=64; timeout=seconds; socket_timeout=seconds; expire_finalized=30d; unsafe=1; "
     f"db=number (redis+unix); {'=, '.join(_TLS)}= (rediss)"
@@ -44,7 +52,7 @@ class RedisUrl:
     """The parts of a URL.
 
     Attributes:
-        shown: the URL without the password, for messages.
+        shown: the URL for messages, as :func:`triggers.redaction.shown_url` returns it.
         hosts: (host, port) of the server, or of some nodes of the cluster.
         socket: the path of the server's Unix socket, "" for TCP.
         db: the number of the database.
@@ -65,7 +73,7 @@ class RedisUrl:
     hosts: tuple[tuple[str, int], ...] = ()
     socket: str = ""
     db: int = 0
-    username: str | None = None
+    username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     tls: bool = False
     cluster: bool = False
@@ -82,26 +90,36 @@ class RedisUrl:
         """Read ``redis://host:port/db?option=value``, or a URL with one of the other schemes.
 
         Raises:
-            StorageError: the URL is not valid. The message does not contain the password.
+            StorageError: the URL is not valid. The message has neither the password nor any value.
         """
-        shown = without_password(url)
         try:
-            parts = urlsplit(url)
-            scheme, options = parts.scheme, dict(parse_qsl(parts.query, keep_blank_values=True))
-            tls, cluster = _SCHEMES[scheme]
-            unix = scheme == "redis+unix"
-            user, _, hosts = parts.netloc.rpartition("@")
-            username, _, password = user.partition(":")
-            found: dict[str, Any] = {"shown": shown, "tls": tls, "cluster": cluster}
-            found["username"], found["password"] = unquote(username) or None, unquote(password) or None
-            found |= _unix(parts.path, options) if unix else _tcp(hosts, parts.path, cluster=cluster)
-            return cls(**found, **_options(options, tls=tls))
-        except (KeyError, ValueError) as error:
-            message = (
-                f"{shown!r} is not a valid Redis URL ({error}): write redis://host:port/db, rediss:// for "
-                f"TLS, redis+unix:///path/to/socket?db=0, or redis+cluster://host:port; options are {_KNOWN}"
-            )
-            raise StorageError(message) from None
+            return cls._parse(url)
+        except _UrlError as error:
+            problem = str(error)
+        except (KeyError, ValueError):  # its text may have any part of the URL
+            problem = "the scheme, the host or the port is not valid"
+        # Outside of the handler, so that the other exception is not in the chain.
+        message = (
+            f"{shown_scheme(url)!r} is not a valid Redis URL ({problem}): write redis://host:port/db, "
+            f"rediss:// for TLS, redis+unix:///path/to/socket?db=0, or redis+cluster://host:port; options "
+            f"are {_KNOWN}"
+        )
+        raise StorageError(message)
+
+    @classmethod
+    def _parse(cls, url: str) -> RedisUrl:
+        if not is_well_formed(url):
+            raise _UrlError(ENCODE)
+        parts = urlsplit(url)
+        scheme, options = parts.scheme, dict(parse_qsl(parts.query, keep_blank_values=True))
+        tls, cluster = _SCHEMES[scheme]
+        user, _, hosts = parts.netloc.rpartition("@")
+        username, _, password = user.partition(":")
+        found: dict[str, Any] = {"shown": shown_url(url, _SHOWN), "tls": tls, "cluster": cluster}
+        found["username"], found["password"] = unquote(username) or None, unquote(password) or None
+        unix = scheme == "redis+unix"
+        found |= _unix(parts.path, options) if unix else _tcp(hosts, parts.path, cluster=cluster)
+        return cls(**found, **_options(options, tls=tls))
 
     @property
     def is_exposed(self) -> bool:
@@ -109,26 +127,24 @@ class RedisUrl:
         return not self.password and not self.socket and not all(_is_loopback(host) for host, _ in self.hosts)
 
 
-def without_password(url: str) -> str:
-    """The URL with its passwords replaced, for messages."""
-    hidden = re.sub(r"(?<=://)([^/?#]*):[^/?#]*@", r"\1:***@", url)
-    return re.sub(r"(?i)([?&][^=&]*pass[^=&]*=)[^&#]*", r"\1***", hidden)
+class _UrlError(ValueError):
+    """What is wrong with the URL, without any part of it."""
 
 
 def _tcp(hosts: str, path: str, *, cluster: bool) -> dict[str, Any]:
     names = [urlsplit(f"//{host}") for host in hosts.split(",")]
     found = tuple((name.hostname or "localhost", name.port or _PORT) for name in names)
     if len(found) > 1 and not cluster:
-        raise ValueError("several hosts are possible only for a cluster")
+        raise _UrlError("several hosts are possible only for a cluster")
     db = path.strip("/")
     if cluster and db not in {"", "0"}:
-        raise ValueError("a cluster has no numbered databases")
+        raise _UrlError("a cluster has no numbered databases")
     return {"hosts": found, "db": _number("the database", db or "0", 0, 2**31)}
 
 
 def _unix(path: str, options: dict[str, str]) -> dict[str, Any]:
     if not path.strip("/"):
-        raise ValueError("the path of the socket is missing")
+        raise _UrlError("the path of the socket is missing")
     return {"socket": unquote(path), "db": _number("db", options.pop("db", "0"), 0, 2**31)}
 
 
@@ -149,20 +165,23 @@ def _options(options: dict[str, str], *, tls: bool) -> dict[str, Any]:
         elif name in _TLS and tls and value:
             files.append((name, value))
         else:
-            raise ValueError(f"unknown option or invalid value: {name}")
+            hint = did_you_mean(name, _OPTIONS)
+            raise _UrlError(
+                f"{name} has an invalid value" if name in _OPTIONS else f"an option is unknown{hint}"
+            )
     return {**found, "files": tuple(files)}
 
 
 def _number(name: str, text: str, least: int, most: int) -> int:
     if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
-        raise ValueError(f"{name} is a number from {least} to {most}, not {text[:20]!r}")
+        raise _UrlError(f"{name} is a number from {least} to {most}")
     return int(text)
 
 
 def _seconds(name: str, text: str) -> float:
     found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)([smhd]?)", text)
     if not found or not float(found[1]):
-        raise ValueError(f"{name} is a number of seconds, or 90m, 12h, 30d, not {text[:20]!r}")
+        raise _UrlError(f"{name} is a number of seconds, or 90m, 12h, 30d")
     return float(found[1]) * _UNITS[found[2]]
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote
 
+from triggers.core.similar_names import did_you_mean
 from triggers.exceptions import StorageError
+from triggers.redaction import shown_scheme
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -24,6 +27,9 @@ _OPTIONS: Final = {
     "synchronous": ("full", "normal"),
     "shared": ("no", "yes"),
 }
+
+#: A location with a user, a password or a token, with any number of slashes.
+_CREDENTIALS: Final = re.compile(r"sqlite:/*(?:[^/]*@|[^@]*:[^@]*@)")
 
 
 def is_safe(version: tuple[int, int, int]) -> bool:
@@ -66,30 +72,42 @@ class SqliteUrl:
         """Read ``sqlite:///file.db?option=value``.
 
         Raises:
-            StorageError: the URL has no path, or an unknown option or value.
+            StorageError: the URL has no path, or an unknown option or value. The message shows the URL only
+                if it has no password, which an SQLite URL never has.
         """
         location, _, query = url.partition("?")
         path = unquote(location.removeprefix("sqlite:///"))
+        if _CREDENTIALS.match(location):
+            message = (
+                f"{shown_scheme(url)!r} does not name a file: an SQLite URL has no user, password or host; "
+                f"write sqlite:///file.db, and %40 for an @ in the path"
+            )
+            raise StorageError(message)
         if not location.startswith("sqlite:///") or not path or path == ":memory:":
             message = (
-                f"{url!r} does not name a file: write sqlite:///file.db or sqlite:////absolute/file.db, "
-                f"or use memory://"
+                f"{shown_scheme(url)!r} does not name a file: write sqlite:///file.db or "
+                f"sqlite:////absolute/file.db, or use memory://"
             )
             raise StorageError(message)
         if not _is_path(path):
-            message = f"{url!r} does not name a file: no file system has such a path"
+            message = f"{shown_scheme(url)!r} does not name a file: no file system has such a path"
             raise StorageError(message)
         options: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
         for key, value in options.items():
             if key == "busy_timeout" and _seconds(value) is not None:
                 options[key] = _seconds(value)
             elif value not in _OPTIONS.get(key, ()):
-                known = "; ".join(f"{name}={'|'.join(values)}" for name, values in _OPTIONS.items())
-                message = (
-                    f"{url!r}: {key}={value} is not an option; the options are: {known}; busy_timeout=seconds"
-                )
-                raise StorageError(message)
+                raise StorageError(f"{shown_scheme(location)!r} has {_problem(key)}")
         return cls(path, **options)
+
+
+def _problem(given: str) -> str:
+    """What is wrong with an option. An unknown one is not named, because it can be a part of a password."""
+    options = {**_OPTIONS, "busy_timeout": ("seconds",)}
+    known = "; ".join(f"{name}={'|'.join(values)}" for name, values in options.items())
+    what = f"an invalid value for {given}" if given in options else "an unknown option"
+    hint = "" if given in options else did_you_mean(given, options)
+    return f"{what}{hint}; the options are: {known}"
 
 
 def _is_path(text: str) -> bool:

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
+from triggers.redaction import shown_scheme
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -397,7 +399,7 @@ def _address(url: str) -> tuple[str, int] | Path:
     port = int(query.get("port") or parts.port or _PORTS.get(parts.scheme.partition("+")[0], 0))
     host = query.get("host") or unquote(parts.hostname or "127.0.0.1")
     if not port:
-        raise ValueError(f"the URL of the target has no port: {url!r}")
+        raise ValueError(f"the URL of the target has no port: {shown_scheme(url)!r}")
     return Path(host) / f".s.PGSQL.{port}" if host.startswith("/") else (host, port)
 
 
