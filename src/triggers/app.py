@@ -8,7 +8,6 @@ from datetime import timedelta
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from triggers import plugins
 from triggers.core.configuration import check_configuration
 from triggers.core.names import is_name
 from triggers.core.values import DEFAULT_LIMITS, Limits, type_name
@@ -16,6 +15,17 @@ from triggers.exceptions import ManagerMismatchError, UnknownSessionError
 from triggers.health import Health, Problems
 from triggers.manager import FinalizingTriggerManager, ManagerServices, TriggerManager
 from triggers.options import check_application, duration
+from triggers.plugins import (
+    MANAGERS,
+    RUNNERS,
+    check_chosen,
+    is_refused,
+    load_stored,
+    manager_named,
+    permit,
+    storage_from_url,
+)
+from triggers.plugins import names as installed
 from triggers.runners.base import BY_ITSELF
 from triggers.runners.dispatcher import Dispatcher
 from triggers.session import SessionView, unfinished
@@ -25,7 +35,7 @@ from triggers.worker.executor import Executor
 from triggers.worker.sweep import Sweep, Sweeper, SweepReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from typing import Self
 
     from triggers.core.decisions import Policy
@@ -70,6 +80,9 @@ class Triggers:
         runners: further runners, by the names that `using` gives them.
         manager: the manager class of this application.
         managers: further manager classes that sessions of this application can belong to.
+        plugins: names of installed runners and managers that stored data may import: a `using`, and the
+            manager of a session. Those of this distribution, and those given here as objects, need not be
+            listed.
         registry: the tasks that run in this process.
         complete_registry: whether the registry has every task, so that an unknown `run` is refused at once.
         lease: how long a claim lasts without a heartbeat.
@@ -82,7 +95,7 @@ class Triggers:
 
     Raises:
         InvalidOptionError: an option is not valid.
-        PluginError: there is no storage or runner of that name.
+        PluginError: there is no storage, runner or plugin of that name.
         StorageError: the storage cannot be opened.
     """
 
@@ -94,6 +107,7 @@ class Triggers:
         runners: Mapping[str, Runner] | None = None,
         manager: type[TriggerManager] = TriggerManager,
         managers: Sequence[type[TriggerManager]] = (),
+        plugins: Collection[str] = (),
         registry: Registry = default_registry,
         complete_registry: bool = False,
         lease: timedelta | float = LEASE,
@@ -104,7 +118,9 @@ class Triggers:
     ) -> None:
         check_application(locals())
         lease, grace, sweep_interval = duration(lease), duration(grace), duration(sweep_interval)
-        self._backend = plugins.storage_from_url(url) if isinstance(url, str) else url
+        check_chosen(plugins)
+        self._plugins = frozenset(plugins) | ({runner} if isinstance(runner, str) else set())
+        self._backend = storage_from_url(url) if isinstance(url, str) else url
         if not hasattr(self._backend, "commit"):
             message = f"the first argument must be a URL or a storage, not a {type_name(type(url))}"
             raise TypeError(message)
@@ -120,7 +136,7 @@ class Triggers:
         problems = getattr(self._backend, "problems", None)
         self._problems = Problems() if problems is None else problems
         self._has_runner = runner is not None
-        self._dispatcher = Dispatcher(self, runner, runners or {}, _load_runner, self._problems)
+        self._dispatcher = Dispatcher(self, runner, runners or {}, self._load_runner, self._problems)
         # Without a runner nothing is dispatched here, so the sweep of another process must find it at once.
         micros = round(grace.total_seconds() * 1e6) if self._has_runner else 0
         self._services = ManagerServices(
@@ -129,7 +145,7 @@ class Triggers:
             schedule_sweep=self._schedule_sweep,
             tasks=registry.names if complete_registry else None,
             registered=registry.names,
-            runners=plugins.names(plugins.RUNNERS) | self._dispatcher.names,
+            runners=installed(RUNNERS) | self._dispatcher.names,
             grace=micros,
             limits=limits,
         )
@@ -484,17 +500,17 @@ class Triggers:
         """Return the manager class of that name, of this application or installed, or None."""
         if not name:
             return self._manager
-        if name not in self._managers and name in plugins.names(plugins.MANAGERS):
+        if name not in self._managers and name in installed(MANAGERS):
             self._load_manager(name)
         return self._managers.get(name)
 
     def _load_manager(self, name: str) -> None:
-        """Load an installed manager. If it cannot be loaded, report it, and try again later."""
+        """Load an installed manager. If it cannot be loaded, or may not, report it, and try again later."""
         place = f"manager {name!r}"
         if self._problems.is_paused(place):
             return
         try:
-            self._managers[name] = plugins.manager_named(name)
+            self._managers[name] = manager_named(name, self._plugins)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - an installed module can raise anything
             what = "until it can be loaded, only processes that have it run its sessions"
             self._problems.report("plugin", place, error, what)
@@ -504,7 +520,8 @@ class Triggers:
     def _manager_of(self, name: str, uid: str, fired_by: FiredBy | None = None) -> TriggerManager:
         kind = self._kind(name)
         if kind is None:
-            message = f"session {uid!r} belongs to manager {name!r}, which this process does not have"
+            hint = f": {permit(name)}" if is_refused(MANAGERS, name, self._plugins) else ""
+            message = f"session {uid!r} belongs to manager {name!r}, which this process does not have{hint}"
             raise ManagerMismatchError(message)
         return kind(uid, self._services, fired_by)
 
@@ -516,7 +533,6 @@ class Triggers:
             self._policies[name] = kind.policy_for(self._services.grace, self._services.limits)
         return self._policies[name]
 
-
-def _load_runner(name: str) -> Runner:
-    runner: Runner = plugins.load(plugins.RUNNERS, name)()
-    return runner
+    def _load_runner(self, name: str) -> Runner:
+        runner: Runner = load_stored(RUNNERS, name, self._plugins)()
+        return runner

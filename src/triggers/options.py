@@ -172,6 +172,10 @@ APPLICATION: dict[str, Option] = {
     "managers": Option(
         "a sequence of subclasses of TriggerManager", lambda value: all(map(_is_manager, value))
     ),
+    "plugins": Option(
+        "a list of names",
+        lambda value: not isinstance(value, str) and all(isinstance(name, str) for name in value),
+    ),
     "registry": _REGISTRY,
     "complete_registry": _FLAG,
     "lease": DURATION,

@@ -1,7 +1,8 @@
 """Finds storages, runners and managers by the names of their entry points.
 
 A package registers them in the entry-point groups ``triggers.storages`` (by URL scheme), ``triggers.runners``
-and ``triggers.managers``. Only those that are needed are imported.
+and ``triggers.managers``. Only those that are needed are imported. Stored data (the name of a session's
+manager, a `using`) can import those of this distribution, and those that the application lists.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from triggers.core.similar_names import did_you_mean
 from triggers.exceptions import PluginError
 from triggers.redaction import shown_scheme
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
     from importlib.metadata import EntryPoint
 
     from triggers.storages.base import Storage
@@ -89,9 +92,14 @@ def missing(what: str, module: str) -> str:
 
 
 def _entry_points(group: str) -> dict[str, EntryPoint]:
+    """Name → entry point of a group. No other distribution can take a name of this one."""
     from importlib.metadata import entry_points  # noqa: PLC0415 - it imports the e-mail package and more
 
-    return {entry.name: entry for entry in entry_points(group=group)}
+    return {entry.name: entry for entry in sorted(entry_points(group=group), key=_is_own)}
+
+
+def _is_own(entry: EntryPoint) -> bool:
+    return entry.value.partition(":")[0].partition(".")[0] == "triggers"
 
 
 @cache
@@ -103,13 +111,58 @@ def names(group: str) -> frozenset[str]:
     return frozenset(_entry_points(group))
 
 
-def manager_named(name: str) -> Any:
-    """Import the manager class with this name. Its attribute `name` must be the name of its entry point.
+@cache
+def _own_names(group: str) -> frozenset[str]:
+    return frozenset(name for name, entry in _entry_points(group).items() if _is_own(entry))
+
+
+def check_chosen(chosen: Iterable[str]) -> None:
+    """Check the names that an application lists for stored data.
 
     Raises:
-        PluginError: the manager does not exist, or its `name` is different.
+        PluginError: no installed runner or manager has one of these names.
     """
-    kind = load(MANAGERS, name)
+    known = names(RUNNERS) | names(MANAGERS)
+    for name in chosen:
+        if name not in known:
+            hint = did_you_mean(name, known) or f"; the installed ones are: {', '.join(sorted(known))}"
+            raise PluginError(f"plugins: no runner or manager {name!r} is installed{hint}")
+
+
+def is_refused(group: str, name: str, chosen: Collection[str]) -> bool:
+    """Whether a plugin is installed that stored data may not import."""
+    return name in names(group) and name not in chosen and name not in _own_names(group)
+
+
+def load_stored(group: str, name: str, chosen: Collection[str]) -> Any:
+    """Import the object of an entry point that stored data names.
+
+    Args:
+        group: the entry-point group.
+        name: the name of the entry point.
+        chosen: the names that the application permits, beside those of this distribution.
+
+    Raises:
+        PluginError: the plugin may not be imported, or :func:`load` raised it.
+    """
+    if is_refused(group, name, chosen):
+        what = group.removeprefix("triggers.").removesuffix("s")
+        raise PluginError(f"the {what} {name!r} is not imported for stored data: {permit(name)}")
+    return load(group, name)
+
+
+def permit(name: str) -> str:
+    """What to do so that stored data can import a plugin."""
+    return f"if you trust it, permit it with Triggers(…, plugins=[{name!r}]) or --plugin {name}"
+
+
+def manager_named(name: str, chosen: Collection[str]) -> Any:
+    """Import the manager class that a session names. Its `name` must be the name of its entry point.
+
+    Raises:
+        PluginError: the manager does not exist or may not be imported, or its `name` is different.
+    """
+    kind = load_stored(MANAGERS, name, chosen)
     if kind.name != name:
         message = f"the entry point {name!r} leads to a manager named {kind.name!r}: give both the same name"
         raise PluginError(message)
@@ -123,7 +176,7 @@ def storage_from_url(url: str) -> Storage:
         PluginError: no storage has this scheme.
         StorageError: the storage cannot be opened.
     """
-    # Without ://, what stands before the first colon can be a user, or a part of a password.
+    # Without ://, the text before the first colon can be a user, or a part of a password.
     scheme, mark, _ = url.partition("://")
     if not mark or _SCHEME.fullmatch(scheme) is None:
         message = (

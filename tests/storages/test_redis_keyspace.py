@@ -97,7 +97,7 @@ def test_a_wrong_password_is_said_at_once(server):
     with pytest.raises(StorageError, match="does not accept the user or the password") as caught:
         RedisStorage(url)
     assert "guess" not in str(caught.value)
-    assert f"redis://:***@127.0.0.1:{server.port}/0" in str(caught.value)
+    assert f"redis://***@127.0.0.1:{server.port}/0" in str(caught.value)
 
 
 def test_a_server_that_is_not_there_is_said_after_the_patience():
@@ -117,7 +117,7 @@ def test_a_password_is_never_shown(valkey_url, valkey_server):
     storage = RedisStorage(valkey_url)
     assert valkey_server.password not in repr(storage)
     assert valkey_server.password not in repr(storage._store.url)
-    assert repr(storage).startswith("RedisStorage('redis://:***@127.0.0.1:")
+    assert repr(storage).startswith("RedisStorage('redis://***@127.0.0.1:")
 
 
 # -- the world ----------------------------------------------------------------------------------------------

@@ -223,6 +223,7 @@ def test_what_was_repaired_is_no_problem_any_more(tmp_path, tasks):
 class _Entry:
     def __init__(self, group, name, error):
         self.group, self.name, self.error = group, name, error
+        self.value = f"{name}:Plugin"
 
     def load(self):
         raise self.error
@@ -252,7 +253,7 @@ def test_a_manager_whose_import_raises_stops_nobody_else(tmp_path, tasks, monkey
         lambda group: [*real(group=group), *[entry] * (group == entry.group)],
     )
     plugins.names.cache_clear()
-    with Triggers(url, runner=ThreadsRunner(1), registry=tasks, **QUICK) as app:
+    with Triggers(url, runner=ThreadsRunner(1), registry=tasks, plugins=["strange"], **QUICK) as app:
         wait_for("the good one", lambda: usual.session("good").storage["t#0"].status == "finished")
         wait_for("the rescue", lambda: before.session("bad").storage["t#0"].status == "scheduled")
         wait_for("another try", lambda: any(one.count > 1 for one in app.health().problems))
@@ -272,7 +273,7 @@ def test_a_runner_that_cannot_be_loaded_stops_nobody_else(tasks, monkeypatch, ca
         lambda group: [*real(group=group), *[entry] * (group == entry.group)],
     )
     plugins.names.cache_clear()
-    with Triggers("memory://", runner=ThreadsRunner(1), registry=tasks, **QUICK) as app:
+    with Triggers("memory://", runner=ThreadsRunner(1), registry=tasks, plugins=["strange"], **QUICK) as app:
         session = app.session("s")
         session.update_configuration(
             {

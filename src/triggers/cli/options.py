@@ -48,11 +48,13 @@ class Target:
     Attributes:
         app: ``module:attribute`` of the application, or None.
         storage: URL of the storage, or None.
+        plugin: names of plugins that data in the storage may import.
         json: whether the output is for a program.
     """
 
     app: str | None = None
     storage: str | None = None
+    plugin: tuple[str, ...] = ()
     json: bool = False
 
     @contextmanager
@@ -81,14 +83,15 @@ class Target:
         """Return the application, which the caller closes; :meth:`opened` does that itself."""
         app, storage = self._choice()
         if app is not None:
-            if manager is not None:
-                message = "--manager needs --storage: an application has its own manager"
-                raise click.UsageError(message)
+            for option, given in (("manager", manager), ("plugin", self.plugin)):
+                if given:
+                    message = f"--{option} needs --storage: an application has its own {option}s"
+                    raise click.UsageError(message)
             return load_app(app)
         if storage is None:
             message = "name the sessions: --app module:attribute or --storage URL"
             raise click.UsageError(message)
-        return _open_storage(storage, creating=creating, manager=manager)
+        return _open_storage(storage, creating=creating, manager=manager, permitted=self.plugin)
 
     def _choice(self) -> tuple[str | None, str | None]:
         """Return the application and the storage that were given; at most one of them is not None."""
@@ -118,6 +121,13 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
     options = (
         click.option("--app", metavar="MODULE:ATTRIBUTE", help="The application's Triggers object.", **kept),
         click.option("--storage", metavar="URL", help="Only a storage; no task runs.", **kept),
+        click.option(
+            "--plugin",
+            metavar="NAME",
+            multiple=True,
+            help="An installed manager that sessions of the storage may import; can be repeated.",
+            **kept,
+        ),
         click.option("--json", is_flag=True, help="Print JSON, for programs.", **kept),
     )
     for option in reversed(options):
@@ -180,7 +190,7 @@ def _own_code(path: str) -> Iterator[None]:
         raise click.UsageError(message) from error
 
 
-def _open_storage(url: str, *, creating: bool, manager: str | None) -> Triggers:
+def _open_storage(url: str, *, creating: bool, manager: str | None, permitted: tuple[str, ...]) -> Triggers:
     scheme, _, rest = url.partition(":")
     if scheme == "memory":
         message = "memory:// exists only within one process, so it has no sessions here"
@@ -188,7 +198,7 @@ def _open_storage(url: str, *, creating: bool, manager: str | None) -> Triggers:
     kind = {} if manager is None else {"manager": plugins.load(plugins.MANAGERS, manager)}
     if scheme == "sqlite" and not creating:
         _must_exist(rest)
-    return Triggers(url, runner=None, **kind)
+    return Triggers(url, runner=None, plugins=permitted, **kind)
 
 
 def _must_exist(rest: str) -> None:
