@@ -34,6 +34,9 @@ closed, not even when the child ends.
 Triggers does not know the application's own connections to the same file. The application must close them
 before it forks.
 
+*A file that cannot be written*, or whose URL has ``mode=ro``, can be read. Writing is refused before anything
+is begun. :mod:`triggers.storages.sqlite.read_only` explains what SQLite needs for that.
+
 *A file that is deleted or replaced* while it is open is detected by its device and inode, at the beginning of
 each read and before each commit. The same is true for its write-ahead log. Nothing is confirmed until the
 original file is back.
@@ -71,6 +74,7 @@ from triggers.storages.sqlite.inherited import (
     is_locked_here,
     never_close,
 )
+from triggers.storages.sqlite.read_only import can_write, is_unopened, mode_of, snapshot
 from triggers.storages.sqlite.transaction import Link, Transaction
 from triggers.storages.sqlite.url import BUSY_TIMEOUT, SqliteUrl, is_safe, load_driver
 
@@ -104,12 +108,14 @@ class SqliteFile:
 
     Attributes:
         path: the absolute path of the file.
+        is_read_only: whether the file can only be read; :meth:`prepare` finds out.
     """
 
     def __init__(self, url: str, parts: SqliteUrl, driver: Any) -> None:
         self.url = url
         self.path = str(Path(parts.path).absolute())
         self._parts = parts
+        self.is_read_only = parts.mode == "ro"
         self.driver = driver
         self._safe = is_safe(driver.sqlite_version_info)
         self._version = len(migrations("sqlite"))
@@ -131,16 +137,18 @@ class SqliteFile:
     def prepare(self) -> None:
         """Create the file if it does not exist, check that it belongs to Triggers, and migrate its schema.
 
+        A file that can only be read must exist, with the schema of this version.
+
         Raises:
             StorageError: the file cannot be used; it is unchanged.
         """
         try:
             check_file_system(self.path)
-            create_file(self.path)
+            self._find_or_create()
         except OSError as error:
             message = f"{self.path[:MAX_SHOWN]} cannot be opened: {error.strerror}"
             raise StorageError(message) from error
-        if not self._safe:
+        if not self._safe and not self.is_read_only:
             message = (
                 f"SQLite {self.driver.sqlite_version} can corrupt a file in WAL mode, so {self.path} is "
                 f"used in journal_mode=DELETE, which is slower: install pysqlite3, or a newer Python"
@@ -152,6 +160,15 @@ class SqliteFile:
         except self.driver.Error as error:
             raise self.translated(error) from error
 
+    def _find_or_create(self) -> None:
+        exists = Path(self.path).exists()
+        if self.is_read_only and not exists:
+            raise StorageError(f"there is no file {self.path}, and mode=ro does not create one")
+        if exists and not can_write(self.path):
+            self.is_read_only = True
+        if not self.is_read_only:
+            create_file(self.path)
+
     def transaction(self, timeout: float | None = None) -> Transaction:
         """A transaction that holds the write lock. Its changes are kept unless the block raises an exception.
 
@@ -162,7 +179,7 @@ class SqliteFile:
 
         Raises:
             SchemaVersionError: another version of Triggers has migrated the file; nothing was changed.
-            StorageError: nothing was changed.
+            StorageError: nothing was changed; for example, because the file is opened read-only.
         """
         return self._writing(timeout, checks=True)
 
@@ -187,6 +204,8 @@ class SqliteFile:
         return Transaction(self._begin_writing, self._end_writing, self._fail_writing, wait, checks=checks)
 
     def _begin_writing(self, transaction: Transaction) -> Link:
+        if self.is_read_only:
+            raise StorageError(self._refused())
         pool = transaction.pool = self._pool
         user, until = transaction.user, transaction.until
         joined = self.joined_here
@@ -308,7 +327,7 @@ class SqliteFile:
 
     def _reading(self, *, checks: bool) -> Transaction:
         begin, wait = self._begin_reading, self._parts.busy_timeout
-        return Transaction(begin, None, self._fail_reading, wait, checks=checks)
+        return Transaction(begin, self._end_reading, self._fail_reading, wait, checks=checks)
 
     def _begin_reading(self, transaction: Transaction) -> Link:
         pool = transaction.pool = self._pool
@@ -325,6 +344,12 @@ class SqliteFile:
     def _begin_unchecked(self, link: Link, _: float) -> None:
         link.connection.execute("BEGIN")
         link.connection.execute("PRAGMA user_version").fetchone()
+
+    def _end_reading(self, transaction: Transaction) -> None:
+        link = transaction.link
+        if link is not None and link.snapshot is not None and link.snapshot != snapshot(self.path):
+            message = f"{self.path} was changed while it was read as an immutable file: try again"
+            raise StorageBusyError(message)
 
     def _fail_reading(self, _: Transaction, error: BaseException) -> None:
         if isinstance(error, self.driver.Error):
@@ -412,11 +437,14 @@ class SqliteFile:
         )
         made: list[Any] = []
         try:
-            # One call in C: no interrupt can occur between the opening and the list. With mode=rw, a deleted
-            # file is not created again.
-            made.extend(map(connect, (f"{Path(self.path).as_uri()}?mode=rw",)))
+            before = snapshot(self.path) if self.is_read_only else None
+            mode = mode_of(self.path, self.driver) if self.is_read_only else "mode=rw"
+            # One call in C: no interrupt can occur between the opening and the list. Without mode=rwc, a
+            # deleted file is not created again.
+            made.extend(map(connect, (f"{Path(self.path).as_uri()}?{mode}",)))
             connection = made[0]
             link = Link(connection)
+            link.snapshot = before if "immutable" in mode else None
             keep(link)
             self._with_retries(until, lambda: self._check_version(connection.execute))
             self._set_up(connection, until)
@@ -448,6 +476,8 @@ class SqliteFile:
     def _set_up(self, connection: Any, until: float) -> None:
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA mmap_size = 0")
+        if self.is_read_only:
+            return
         mode, durable = ("WAL", self._parts.synchronous) if self._safe else ("DELETE", "EXTRA")
         self._with_retries(until, lambda: connection.execute(f"PRAGMA journal_mode = {mode}"))
         connection.execute(f"PRAGMA synchronous = {durable}")
@@ -466,6 +496,12 @@ class SqliteFile:
         steps = migrations("sqlite")
         with self._reading(checks=False) as run:
             found = self._check_version(run)
+        if self.is_read_only and found < len(steps):
+            message = (
+                f"{self.path} has schema version {found}, and this version of Triggers needs {len(steps)}: "
+                f"open it for writing once, which migrates it"
+            )
+            raise StorageError(message)
         for version in range(found, len(steps)):
             with self._writing(checks=False) as run:
                 if self._check_version(run) != version:
@@ -505,6 +541,14 @@ class SqliteFile:
             )
             raise StorageCorruptError(message)
 
+    def _refused(self) -> str:
+        what_to_do = (
+            "remove mode=ro from the URL"
+            if self._parts.mode == "ro"
+            else "let this process write to the file and to its folder, and start it again"
+        )
+        return f"{self.path} is opened read-only; nothing was changed: {what_to_do}"
+
     def _busy(self, wait: float) -> str:
         return f"{self.path} stayed locked by another writer for {wait:g} s; nothing was changed: try again"
 
@@ -526,6 +570,12 @@ class SqliteFile:
             return StorageCorruptError(
                 f"{self.path} is damaged or not a SQLite file ({text}): restore a backup"
             )
+        if self.is_read_only and is_unopened(error):
+            return StorageError(
+                f"{self.path} cannot be read where it is ({text}): its log {self.path}-wal has data, and "
+                f"SQLite cannot create {self.path}-shm beside it; let this process write to the folder, or "
+                f"copy both files to another one"
+            )
         return StorageError(f"{self.path}: {text}; nothing was changed")
 
 
@@ -540,7 +590,7 @@ def _clean(driver: Any, link: Link) -> bool:
                 return False
     except driver.Error:  # for example, because it is closed
         return False
-    return not link.is_stale and bool(link.files)
+    return not link.is_stale and bool(link.files) and link.snapshot is None
 
 
 def _close(driver: Any, link: Link) -> None:

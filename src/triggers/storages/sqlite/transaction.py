@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from triggers.storages.checkout import Checkouts
+    from triggers.storages.sqlite.read_only import Snapshot
 
 
 class Run:
@@ -54,9 +55,10 @@ class Link(Run):
         files: path, device and inode of each file that it has open: the database, then its log.
         is_committing: whether the commit of its transaction has begun.
         is_stale: whether a file that it has open was deleted or replaced.
+        snapshot: the state of the file when it was opened as immutable, else None.
     """
 
-    __slots__ = ("_control", "_controlled", "files", "is_committing", "is_stale")
+    __slots__ = ("_control", "_controlled", "files", "is_committing", "is_stale", "snapshot")
 
     def __init__(self, connection: Any) -> None:
         super().__init__(connection)
@@ -65,6 +67,7 @@ class Link(Run):
         self.files: tuple[tuple[str, int, int], ...] = ()
         self.is_committing = False
         self.is_stale = False
+        self.snapshot: Snapshot | None = None
 
     def control(self) -> Any:
         """Runs statements that begin and end transactions, on one cursor, which is faster than a new one."""

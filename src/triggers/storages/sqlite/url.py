@@ -26,6 +26,7 @@ _OPTIONS: Final = {
     "driver": ("auto", "pysqlite3", "sqlite3"),
     "synchronous": ("full", "normal"),
     "shared": ("no", "yes"),
+    "mode": ("rw", "ro"),
 }
 
 #: A location with a user, a password or a token, with any number of slashes.
@@ -66,6 +67,7 @@ class SqliteUrl:
     synchronous: str = "full"
     busy_timeout: float = BUSY_TIMEOUT
     shared: str = "no"
+    mode: str = "rw"
 
     @classmethod
     def parse(cls, url: str) -> SqliteUrl:
