@@ -6,6 +6,7 @@ import logging
 import warnings
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -156,26 +157,63 @@ def test_messages_of_loguru_are_kept(kit, loguru):
     assert kit.log.current_log_level == logging.ERROR
 
 
-def test_our_records_in_loguru(kit, application, loguru):
-    """Handed to loguru by a handler, as its documentation shows it, a record is rendered and kept only once."""
+@pytest.fixture
+def to_loguru():
+    """The handler that the documentation shows."""
+    loguru = pytest.importorskip("loguru")
+    text = Path("docs/how-to/send-logs-elsewhere.md").read_text("utf-8")
+    code = text[text.index("class ToLoguru") :].partition("\n\n\n")[0]
+    names = {"logging": logging, "loguru": loguru}
+    exec(code, names)  # noqa: S102 - our own document
+    return names["ToLoguru"]()
 
-    class InterceptHandler(logging.Handler):
-        def emit(self, record):
-            bound = loguru.bind(**record.context, instance=getattr(record, "triggers.instance"))
-            bound.opt(exception=record.exc_info).log(record.levelname, record.getMessage())
 
+def test_our_records_in_loguru(kit, application, loguru, to_loguru):
+    """Handed to loguru by a handler, a record is rendered and kept only once."""
     rendered = []
     number = loguru.add(rendered.append, format="{level} {message} {extra}", diagnose=False, catch=False)
-    application.addHandler(InterceptHandler())
+    application.addHandler(to_loguru)
     with pytest.raises(ValueError, match="spam"), kit.log.block(CONTEXT) as logger:  # noqa: PT012 - one story
         logger.warning("Missing {} %s", "givenNames")
         raise ValueError("spam")
     loguru.remove(number)
     assert [entry.message for entry in kit.finish()] == ["Missing {} givenNames", "ValueError: spam"]
     assert rendered[0].startswith("WARNING Missing {} givenNames {'page_data': {'page': 3}")
-    assert "t_importSubject#0" in rendered[0]
     assert "hunter22" not in "".join(rendered)
     assert "ValueError: spam" in rendered[1]
+
+
+@pytest.fixture
+def rendered(application, loguru, to_loguru):
+    """What loguru renders of the application's records, of every level."""
+    lines = []
+    sink = loguru.add(lines.append, format="{level.no} {level} {message}", level=0, catch=False)
+    application.setLevel(1)
+    application.addHandler(to_loguru)
+    yield lines
+    loguru.remove(sink)
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "shown"),
+    [
+        (27, "NOTICE", "27 Level 27"),
+        (15, "Level 15", "15 Level 15"),
+        (1, "Level 1", "1 Level 1"),
+        (25, "SUCCESS", "25 SUCCESS"),
+        (35, "SUCCESS", "35 Level 35"),
+        (31, "WARNING", "31 Level 31"),
+        (50, "CRITICAL", "50 CRITICAL"),
+    ],
+)
+def test_own_levels_in_loguru(kit, rendered, number, name, shown):
+    """A level that loguru does not know, or that has another number there, is passed as its number."""
+    before = logging.getLevelName(number)
+    logging.addLevelName(number, name)
+    with kit.log.block() as logger:
+        logger.log(number, "Missing {} <b> %s", "givenNames")
+    logging.addLevelName(number, before)
+    assert rendered == [f"{shown} Missing {{}} <b> givenNames\n"]
 
 
 # -- Sentry --
