@@ -483,6 +483,7 @@ class Triggers:
         if not self._dispatcher.close(until):
             self._executor.release_all()
         self._executor.heartbeat.close()
+        self._services.calls.close()
         self._backend.close()
 
     # private

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
+from triggers.async_calls import AsyncCalls
 from triggers.core import decisions
 from triggers.core.configuration import check_configuration
 from triggers.core.names import check_name, split_instance_name
@@ -79,6 +80,7 @@ class ManagerServices:
         runners: the runners that a `using` may name, None to accept any name.
         grace: how long the sweep waits before it dispatches an unclaimed instance again, in microseconds.
         limits: the limits for configurations, kwargs, results and metadata.
+        calls: runs methods for coroutines.
     """
 
     storage: Storage
@@ -89,6 +91,7 @@ class ManagerServices:
     runners: Collection[str] | None = None
     grace: int = 30_000_000
     limits: Limits = DEFAULT_LIMITS
+    calls: AsyncCalls = field(default_factory=AsyncCalls)
 
 
 #: How many records of one kind are marked as resolved at a time.
@@ -408,19 +411,19 @@ class TriggerManager:
         self, trigger: str, kwargs: Mapping[str, Any] | None = None, *, key: str | None = None
     ) -> FireResult:
         """:meth:`fire` on a worker thread."""
-        return await _to_thread(self.fire, trigger, kwargs, key=key)
+        return await self._on_thread(self.fire, trigger, kwargs, key=key)
 
     async def aupdate_configuration(
         self, configuration: Mapping[str, Mapping[str, Any]], *, catch_up: bool = False
     ) -> None:
         """:meth:`update_configuration` on a worker thread."""
-        await _to_thread(self.update_configuration, configuration, catch_up=catch_up)
+        await self._on_thread(self.update_configuration, configuration, catch_up=catch_up)
 
     async def areplay_failed_instance(
         self, instance: TaskInstance | str, replacement_kwargs: Mapping[str, Mapping[str, Any]] | None = None
     ) -> TaskInstance:
         """:meth:`replay_failed_instance` on a worker thread."""
-        return await _to_thread(self.replay_failed_instance, instance, replacement_kwargs)
+        return await self._on_thread(self.replay_failed_instance, instance, replacement_kwargs)
 
     async def askip_failed_instance(
         self,
@@ -429,23 +432,23 @@ class TriggerManager:
         result: Mapping[str, Any] | None = None,
     ) -> TaskInstance:
         """:meth:`skip_failed_instance` on a worker thread."""
-        return await _to_thread(self.skip_failed_instance, instance, cascade, result)
+        return await self._on_thread(self.skip_failed_instance, instance, cascade, result)
 
     async def aupdate_instance_status(
         self, instance: TaskInstance | str, status: Status | str
     ) -> TaskInstance:
         """:meth:`update_instance_status` on a worker thread."""
-        return await _to_thread(self.update_instance_status, instance, status)
+        return await self._on_thread(self.update_instance_status, instance, status)
 
     async def aupdate_instance_metadata(
         self, instance: TaskInstance | str, metadata: Mapping[str, Any]
     ) -> None:
         """:meth:`update_instance_metadata` on a worker thread."""
-        await _to_thread(self.update_instance_metadata, instance, metadata)
+        await self._on_thread(self.update_instance_metadata, instance, metadata)
 
     async def aupdate_session_metadata(self, metadata: Mapping[str, Any]) -> None:
         """:meth:`update_session_metadata` on a worker thread."""
-        await _to_thread(self.update_session_metadata, metadata)
+        await self._on_thread(self.update_session_metadata, metadata)
 
     async def amark_instance_logs_resolved(
         self,
@@ -458,19 +461,23 @@ class TriggerManager:
     ) -> None:
         """:meth:`mark_instance_logs_resolved` on a worker thread."""
         mark = self.mark_instance_logs_resolved
-        await _to_thread(mark, instance, by=by, reason=reason, through=through, records=records)
+        await self._on_thread(mark, instance, by=by, reason=reason, through=through, records=records)
 
     async def areopen_instance_logs(
         self, instance: TaskInstance | str, *, by: str | None = None, reason: str | None = None
     ) -> None:
         """:meth:`reopen_instance_logs` on a worker thread."""
-        await _to_thread(self.reopen_instance_logs, instance, by=by, reason=reason)
+        await self._on_thread(self.reopen_instance_logs, instance, by=by, reason=reason)
 
     async def amark_logs_resolved(
         self, fingerprint: str, *, by: str | None = None, reason: str | None = None
     ) -> int:
         """:meth:`mark_logs_resolved` on a worker thread."""
-        return await _to_thread(self.mark_logs_resolved, fingerprint, by=by, reason=reason)
+        return await self._on_thread(self.mark_logs_resolved, fingerprint, by=by, reason=reason)
+
+    async def _on_thread(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        what = f"{method.__name__} on session {self.uid!r}"
+        return await self._services.calls.run(what, partial(method, *args, **kwargs))
 
     # -- hooks ------------------------------------------------------------------------------------------
 
@@ -595,9 +602,3 @@ def _fire_result(changes: Changes, listeners: tuple[str, ...]) -> FireResult:
         finalized=finalized,
         listeners=listeners,
     )
-
-
-async def _to_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    import asyncio  # noqa: PLC0415 - it takes long to import, and a process with an event loop has imported it
-
-    return await asyncio.to_thread(function, *args, **kwargs)
