@@ -16,7 +16,7 @@ from triggers.logs.sanitizing.policy import policy
 from triggers.logs.sanitizing.shapes import type_name
 from triggers.logs.sanitizing.texts import ELLIPSIS, fit_text
 from triggers.logs.sanitizing.walk import LARGEST, MAX_CUTS, RESERVE, SHORT, SMALLEST, Keys, Walk
-from triggers.redaction import REDACTED, SecretKeys
+from triggers.redaction import REDACTED, SecretKeys, hide
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,7 +99,9 @@ class Sanitizer:
             kind = type(item)
             if kind is str:
                 length = len(item)
-                if length > short or not item.isprintable() or "=" in item or "://" in item:
+                if length > short or not item.isprintable():
+                    return None
+                if ("=" in item or "://" in item) and hide(item, ()) != item:
                     return None
                 size += 2 * length if item.isascii() else 4 * length
             elif kind is int:

@@ -325,9 +325,10 @@ def _connect(conninfo: str, until: float | None) -> Any:
 
 
 def _without_credentials(problem: str, given: dict[str, Any]) -> str:
-    """The driver's message without the password; without a password, the user may be one."""
-    secret = given.get("password") or given.get("user")
-    return re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", problem) if secret else problem
+    """The driver's message without the user and the password; the user can be a part of a password."""
+    for secret in filter(None, (given.get("password"), given.get("user"))):
+        problem = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", problem)
+    return problem
 
 
 def _refused(result: Any) -> ServerError:
