@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 #: Replaces a secret.
 REDACTED = "[redacted]"
 
-#: Whose password `pass` is, as the last word of a key. ``pass_rate`` and ``boarding_pass`` name no secret.
+#: Whose password `pass` is, after one of these words. ``pass_rate`` and ``boarding_pass`` name no secret.
 _OWNERS = (
     *("db", "database", "sql", "mysql", "postgres", "pg", "redis", "mongo", "rabbit", "amqp", "ldap", "ftp"),
-    *("smtp", "imap", "mail", "email", "proxy", "http", "user", "admin", "root", "login", "my", "old", "new"),
+    *("smtp", "imap", "mail", "email", "user", "admin", "root", "login", "my", "old", "new"),
 )
 
 #: Kinds of tokens that are secrets. ``next_page_token`` and ``eos_token`` are not.
@@ -49,6 +49,7 @@ SECRET_WORDS = (
     "cookie",
     "credential",
     "api key",
+    "apikey",
     "access key",
     "secret key",
     "private key",
@@ -75,8 +76,10 @@ URL_REACH = 1_400
 #: Characters at each end of a key in which its words are looked for.
 KEY_ENDS = 1_024
 
-#: Letters of the shortest word that is also found at the end of a longer word.
+#: Letters of the shortest word, and of the shortest phrase without its spaces, that is also found at the end
+#: of a longer word: ``PGPASSWORD``, ``DJANGOSECRETKEY``.
 LONG_WORD = 6
+LONG_PHRASE = 9
 
 #: Characters of the longest user that is shown beside a hidden password; a longer one may be a token.
 LONGEST_USER = 24
@@ -84,6 +87,8 @@ LONGEST_USER = 24
 #: What may separate two words of a key; an s is a plural.
 _GAP = r"s?[\W_]{0,9}"
 _WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|[^\W\d_A-Za-z]+")
+
+_LETTERS = re.compile(r"[^\W\d_]+")
 
 #: The user and the password of a URL in a text, or a token instead of both. A password may contain anything
 #: but spaces, and ends at the last @ that can be meant. What looks like a port is not a password.
@@ -123,13 +128,15 @@ class SecretKeys:
         words: as :attr:`triggers.logs.LogSettings.redact` describes them.
     """
 
-    __slots__ = ("_candidate", "_exact", "_phrases")
+    __slots__ = ("_candidate", "_endings", "_exact", "_phrases")
 
     def __init__(self, words: Iterable[str] = SECRET_WORDS) -> None:
         whole = [word[1:] for word in words if word.startswith("=")]
         parts = [word for word in words if not word.startswith("=")]
         self._exact = frozenset("".join(_words(word)) for word in whole)
         self._phrases = tuple({"".join(_words(word)) for word in parts} - {""})
+        single = {word.casefold() for word in parts if " " not in word and len(word) >= LONG_WORD}
+        self._endings = tuple(single | {phrase for phrase in self._phrases if len(phrase) >= LONG_PHRASE})
         self._candidate = re.compile("|".join(_stems([*whole, *parts])) or "(?!)").search
 
     def may_be(self, text: str) -> bool:
@@ -148,16 +155,20 @@ class SecretKeys:
         if joined in self._exact or joined.removesuffix("s") in self._exact:
             return True
         limits = {0, *accumulate(map(len, words))}
-        return any(_has(joined, limits, phrase) for phrase in self._phrases)
+        return any(_has(joined, limits, phrase) for phrase in self._phrases) or self._has_ending(key)
+
+    def _has_ending(self, key: str) -> bool:
+        """Whether a word between separators, in any case, ends with a long word: ``PGpassWORD``."""
+        words = _LETTERS.findall(key.casefold())
+        return any(word.removesuffix("s").endswith(self._endings) for word in words)
 
 
 def _has(joined: str, limits: set[int], phrase: str) -> bool:
-    """Whether whole words, joined, make the phrase, or a word ends with the phrase, if it is long."""
+    """Whether whole words, joined, make the phrase."""
     start = joined.find(phrase)
     while start >= 0:
         end = start + len(phrase)
-        ends = end in limits or (joined[end] == "s" and end + 1 in limits)
-        if ends and (start in limits or (len(phrase) >= LONG_WORD and limits.isdisjoint(range(start, end)))):
+        if start in limits and (end in limits or (joined[end] == "s" and end + 1 in limits)):
             return True
         start = joined.find(phrase, start + 1)
     return False

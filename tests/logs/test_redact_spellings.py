@@ -60,6 +60,9 @@ INNOCENT = (
         "passport",
         "pass rate",
         "boarding pass",
+        "proxy pass",
+        "prompt tokens",
+        "valid token",
         "passed",
     ),
     *("author", "author name", "authority", "auth method", "secretary", "secretariat", "monkey", "monkey id"),
@@ -85,6 +88,13 @@ def spellings(key):
     joined = [separator.join(words) for separator in ("_", "-", ".", " ", "", "__")]
     upper = [one.upper() for one in joined]
     return sorted({camel, "".join(map(str.capitalize, words)), *joined, *upper, *map(str.title, joined)})
+
+
+@given(st.sampled_from(SECRETS), st.sampled_from(["_", "-", ".", ""]), st.randoms())
+def test_a_secret_is_hidden_in_any_case(key, separator, chance):
+    """Also if every letter has a case of its own."""
+    written = separator.join(key.split())
+    assert is_secret("".join(chance.choice((letter.upper(), letter.lower())) for letter in written))
 
 
 def nested(key, depth):
