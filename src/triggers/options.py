@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from triggers.core.values import Limits, shown
 from triggers.exceptions import InvalidOptionError
+from triggers.redaction import hide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -56,7 +57,7 @@ class Option:
         except Exception:  # noqa: BLE001 - the value can be any object
             valid = False
         if not valid:
-            message = f"{owner}: {name} must be {self.accepted}, not {shown(value)}"
+            message = f"{owner}: {name} must be {self.accepted}, not {hide(shown(value), ())}"
             raise InvalidOptionError(message)
 
     def or_none(self) -> Option:

@@ -104,12 +104,17 @@ def test_a_file_that_is_no_storage_is_one_line(place):
         "sqlite:///x.db?password=hunter2",
         "sqlit://ada:hunter2@host/x",
         "ada:hunter2@host/x",
+        "redis:/:hunter2@host",
+        "redis://:hunter2#@host",
+        "postgresql://ada:1/hunter2@host/x",
+        "postgresql://ada:hunter2@[host/x",
+        "host=host password=hunter2",
     ],
 )
 def test_passwords_are_never_printed(place, url):
-    """Whatever is wrong with a URL, its password is in no message."""
-    for options in ([], ["--json"]):
-        result = place.run("fire", "s", "x", "--storage", url, *options, storage=False, code=None)
+    """Whatever is wrong with a URL, its password is in no message, also if it was meant for another option."""
+    for options in (["--storage", url], ["--storage", url, "--json"], ["--app", url]):
+        result = place.run("fire", "s", "x", *options, storage=False, code=None)
         assert result.exit_code in (1, 2)
         assert "hunter2" not in result.output
 

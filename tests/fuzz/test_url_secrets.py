@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from triggers import Triggers
-from triggers.exceptions import PluginError, StorageError, TriggersError
+from triggers.exceptions import InvalidOptionError, PluginError, StorageError, TriggersError
 from triggers.plugins import storage_from_url
 from triggers.redaction import shown_url
 from triggers.storages.postgres.url import PostgresUrl
@@ -160,6 +160,13 @@ def test_no_part_of_a_password_is_in_a_traceback(form, scheme):
         Triggers(url, runner=None)
     text = "".join(traceback.format_exception(caught.value))
     assert not re.search(r"hunter2|correct|horse", text.replace('secret="hunter2/correct@horse"', ""))
+
+
+def test_a_url_for_another_option_is_not_shown():
+    """The message shows the value, but not what is secret in it."""
+    with pytest.raises(InvalidOptionError, match="manager must be a subclass") as caught:
+        Triggers("memory://", manager="redis://ada:hunter2@h")
+    assert "hunter2" not in said_by(caught.value)
 
 
 @pytest.mark.parametrize(
