@@ -74,7 +74,7 @@ from triggers.storages.sqlite.inherited import (
     is_locked_here,
     never_close,
 )
-from triggers.storages.sqlite.read_only import can_write, is_unopened, mode_of, snapshot
+from triggers.storages.sqlite.read_only import CHANGING, can_write, is_unopened, mode_of, snapshot
 from triggers.storages.sqlite.transaction import Link, Transaction
 from triggers.storages.sqlite.url import BUSY_TIMEOUT, SqliteUrl, is_safe, load_driver
 
@@ -444,7 +444,7 @@ class SqliteFile:
             made.extend(map(connect, (f"{Path(self.path).as_uri()}?{mode}",)))
             connection = made[0]
             link = Link(connection)
-            link.snapshot = before if "immutable" in mode else None
+            link.snapshot = (before or CHANGING) if "immutable" in mode else None
             keep(link)
             self._with_retries(until, lambda: self._check_version(connection.execute))
             self._set_up(connection, until)

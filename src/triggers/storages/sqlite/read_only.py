@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 #: Size, and time of the last change in nanoseconds, of a file without a log.
 Snapshot = tuple[int, int]
+
+#: Stands for the state of a file that was being written. It equals no other.
+CHANGING: Final[Snapshot] = (-1, -1)
 
 
 def can_write(path: str) -> bool:

@@ -80,8 +80,8 @@ class SqliteStorage:
 
     Args:
         url: ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, with the options
-            ``driver=auto|pysqlite3|sqlite3``, ``synchronous=full|normal``, ``busy_timeout=`` (seconds), and
-            ``shared=yes`` if the file contains tables of the application.
+            ``driver=auto|pysqlite3|sqlite3``, ``synchronous=full|normal``, ``busy_timeout=`` (seconds),
+            ``shared=yes`` if the file contains tables of the application, and ``mode=ro`` to read it only.
         clock: returns the time in microseconds since the Unix epoch; the system's time by default.
         driver: a module with the interface of :mod:`sqlite3`, to be used instead of the one that the URL
             names.
