@@ -291,7 +291,8 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}(?=://)")
 
 #: What to do about a URL that is not :func:`is_well_formed`.
 ENCODE = (
-    "in the user and the password write %40 for @, %3A for :, %2F for /, %3F for ?, %23 for # and %5B for ["
+    "if the user or the password has special characters, write %40 for @, %3A for :, %2F for /, %3F for ?, "
+    "%23 for # and %5B for ["
 )
 
 

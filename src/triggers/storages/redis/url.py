@@ -109,7 +109,7 @@ class RedisUrl:
     @classmethod
     def _parse(cls, url: str) -> RedisUrl:
         if not is_well_formed(url):
-            raise _UrlError(ENCODE)
+            raise _UrlError(f"the host, the port or another part is not valid; {ENCODE}")
         parts = urlsplit(url)
         scheme, options = parts.scheme, dict(parse_qsl(parts.query, keep_blank_values=True))
         tls, cluster = _SCHEMES[scheme]
