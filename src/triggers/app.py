@@ -250,7 +250,8 @@ class Triggers:
         """
         if self._dispatcher.is_stopped:
             self._executor.closed = False
-            self._executor.heartbeat.open()
+            for thread in self._executor.threads:
+                thread.open()
             self._dispatcher.start()
         if self._has_runner:
             self._sweeper.start()
@@ -482,7 +483,8 @@ class Triggers:
         self._sweeper.close(seconds)
         if not self._dispatcher.close(until):
             self._executor.release_all()
-        self._executor.heartbeat.close()
+        for thread in self._executor.threads:
+            thread.close()
         self._services.calls.close()
         self._backend.close()
 
@@ -490,7 +492,8 @@ class Triggers:
 
     def _tend(self) -> None:
         """Start the threads again that have died or could not start."""
-        self._executor.heartbeat.tend()
+        for thread in self._executor.threads:
+            thread.tend()
         self._dispatcher.tend()
 
     def _schedule_sweep(self) -> None:

@@ -123,7 +123,9 @@ class Problems:
         self._found: dict[str, tuple[Problem, float]] = {}
         self.last_error: str | None = None
 
-    def report(self, kind: Kind, place: str, error: BaseException, what: str) -> None:
+    def report(
+        self, kind: Kind, place: str, error: BaseException, what: str, level: int = logging.ERROR
+    ) -> None:
         """Note that something failed; it is logged, with its traceback, if it did not fail before.
 
         Args:
@@ -131,6 +133,7 @@ class Problems:
             place: where; the same place is the same problem.
             error: what went wrong.
             what: what is done about it, as the end of a sentence.
+            level: the level of the log record; at most WARNING for a call of a storage that failed.
         """
         now, text = datetime.now(UTC), f"{type(error).__name__}: {error}"[:MAX_ERROR]
         with self._lock:
@@ -142,7 +145,7 @@ class Problems:
             if before or len(self._found) < KEPT:
                 problem = Problem(kind, place, text, since, now, count, retry_at)
                 self._found[place] = problem, time.monotonic() + pause
-        level = logging.DEBUG if before else logging.WARNING if kind == "storage" else logging.ERROR
+        level = logging.DEBUG if before else logging.WARNING if kind == "storage" else level
         _log.log(level, "%s: %s; %s", place, text, what, exc_info=error)
 
     def is_paused(self, place: str) -> bool:

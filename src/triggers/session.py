@@ -190,7 +190,7 @@ class TaskInstance:
 
     @property
     def current_log_level(self) -> int:
-        """The highest level of its log records so far."""
+        """The highest level of its log records so far, or until about a second ago while it runs."""
         return self._stored.log_level
 
     @property

@@ -291,6 +291,27 @@ def test_a_ghost_that_wakes_after_its_lease_is_refused_and_that_is_recorded(worl
     assert [(record.fence, record.attempt, record.entry.late) for record in late] == [(1, 1, True)]
 
 
+def test_what_a_task_has_logged_is_kept_though_its_process_is_killed(world):
+    """A record below WARNING waits for a second at most while the task goes on, and then no kill can undo it."""
+
+    @task(name="say", registry=world.registry)
+    def say(context):
+        with context.get_logger_context({"page": 3}, logger=logging.getLogger("tests.say")) as logger:
+            logger.info("half done")
+            threading.Event().wait(60)
+
+    configure(world, t_say="say")
+    worker = begin(lambda: world.app("inline", clock=wall_clock).sweep())
+    try:
+        wait_for("the record", lambda: instance(world, "t_say#0").current_log_level == logging.INFO)
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        assert end(worker) == KILLED
+    assert instance(world, "t_say#0").status == "running"
+    (record,) = world.app(None).session("s-0").storage.logs("t_say#0")
+    assert (record.entry.message, record.entry.context["page"]) == ("half done", 3)
+
+
 def test_a_warning_is_kept_though_the_process_dies_right_after_it(world):
     """What asks for attention is written through: it is there, with its level, when the task takes its process down."""
 
@@ -356,6 +377,7 @@ def test_a_fork_in_the_middle_of_anything_leaves_no_lock_behind(world, act):
         pool = app._dispatcher.runners[0]
         locks = (
             app._executor.heartbeat._wake,
+            app._executor.log_writer._wake,
             app._sweeper._look._cond,
             pool._changed,
         )

@@ -11,6 +11,7 @@ from tests.invariants import (
     problems_of_numbers,
     stored_sessions,
 )
+from triggers.session import SessionView
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,9 +34,20 @@ def check(world: World) -> None:
     assert set(world.ledger.ends.values()) <= {1}, "one end for each claim"
 
 
+def _problems_of_logs(world: World, uid: str) -> Iterator[str]:
+    """Each attempt's records are stored once, in the order in which it logged them."""
+    numbers: dict[tuple[str, int], list[int]] = {}
+    for record in SessionView(uid, world.lives[0].base).logs(limit=10_000):
+        numbers.setdefault((record.name, record.fence), []).append(record.entry.seq)
+    for where, given in numbers.items():
+        if given != sorted(set(given)):
+            yield f"{uid}: the records of {where} are stored as {given}"
+
+
 def _problems(world: World, session: StoredSession) -> Iterator[str]:
     uid = session.uid
     yield from problems_of_numbers(session)
+    yield from _problems_of_logs(world, uid)
     yield from problems_of_ends(session, lambda name, fence: world.starts[uid, name, fence])
     finalized = sum(firing.trigger == FINALIZING for firing in session.firings)
     if finalized != world.ledger.models[uid].finalized:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -14,6 +15,7 @@ from triggers.manager import FinalizingTriggerManager
 from triggers.testing.faults import Faults, FaultyStorage, InjectedCrash
 from triggers.worker.attempt import RunningAttempt
 from triggers.worker.heartbeat import Heartbeat
+from triggers.worker.log_writer import ManualLogWriter
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator
@@ -43,7 +45,7 @@ class QuietHeartbeat(Heartbeat):
     @property
     def held(self) -> list[HeldClaim]:
         """What this process holds now, in an order that is the same in every run of the simulation."""
-        return sorted(self._held, key=lambda held: held.lease)
+        return sorted(self._items, key=lambda held: held.lease)
 
 
 class Names:
@@ -211,6 +213,7 @@ class Life:
         )
         executor = self.triggers._executor
         executor.heartbeat = QuietHeartbeat(storage)
+        executor.log_writer = ManualLogWriter()
         executor._owner = Names(self.name)  # type: ignore[assignment]
 
     @property
@@ -263,6 +266,13 @@ class Life:
         due = [held for held in self.heart.held if held.due_at <= self.world.time.monotonic()]
         self.heart.beat(due)
         return len(due)
+
+    def write_logs(self) -> int:
+        """Store what the running tasks have logged; returns in how many logs something waited."""
+        writer = self.triggers._executor.log_writer
+        logs = sorted(writer.items, key=lambda log: dataclasses.astuple(log.identity))
+        writer.act(logs)
+        return len(logs)
 
     def kill(self) -> None:
         """Let it die here and now."""

@@ -43,6 +43,7 @@ def _works(world: World, context: TaskContext, done: Done) -> Done:
 def _speaks(world: World, context: TaskContext, done: Done) -> Done:
     with context.get_logger_context({"sees": sorted(context.trigger_kwargs)}) as logger:
         logger.info("It begins.")
+        world.interleave(0.5)
         logger.warning("It warns.")
         world.interleave()
         logger.error("It complains.")

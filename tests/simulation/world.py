@@ -53,6 +53,7 @@ WEIGHTS = {
     "deliver": 16,
     "step": 36,
     "beat": 8,
+    "write_logs": 4,
     "sweep": 9,
     "pull": 2,
     "advance": 10,
@@ -312,6 +313,11 @@ class World:
         """A process sends its heartbeats."""
         life = self._any()
         return life and f"{life.name} {life.beat()}"
+
+    def write_logs(self) -> str | None:
+        """A process stores what its running tasks have logged."""
+        life = self._any()
+        return life and f"{life.name} {life.write_logs()}"
 
     def sweep(self) -> str | None:
         """A process sweeps."""

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from triggers.logs.sink import Sink
 
 
+#: What an application may pass as its logger.
+LOGGERS = (logging.Logger, logging.LoggerAdapter)
+
+
 class LogBlock(AbstractContextManager[TriggersLogger]):
     """A part of a task whose log has a context of its own; :meth:`InstanceLog.block` creates it.
 
@@ -74,3 +78,12 @@ class LogBlock(AbstractContextManager[TriggersLogger]):
 def level_of(exc: BaseException) -> int:
     """Return the level at which an exception is logged when it leaves a block."""
     return logging.INFO if is_signal(exc) else logging.ERROR
+
+
+def application_of(logger: Any) -> tuple[logging.Logger | None, list[Any]]:
+    """Return the application's own logger inside adapters and blocks, and the contexts of the adapters."""
+    layers: list[Any] = []
+    while isinstance(logger, logging.LoggerAdapter):
+        layers.insert(0, logger.extra)
+        logger = logger.logger
+    return (logger.application if isinstance(logger, TriggersLogger) else logger), layers

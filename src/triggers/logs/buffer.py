@@ -62,6 +62,11 @@ class RecordBuffer:
         """Whether nothing waits to be written."""
         return not (self.ready or self._latest or self.counts or self.dropped)
 
+    @property
+    def is_counting(self) -> bool:
+        """Whether records have come since the last batch. The latest ones may wait longer than that."""
+        return bool(self.counts)
+
     def add(self, entry: LogEntry, size: int, *, late: bool) -> None:
         """Count a record, and store it if its share has capacity; `late` means after the end of the attempt.
 

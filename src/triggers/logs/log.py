@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from triggers.fork import reset_after_fork
-from triggers.logs.block import LogBlock
+from triggers.logs.block import LOGGERS, LogBlock, application_of
 from triggers.logs.buffer import RecordBuffer
 from triggers.logs.current import PROCESS_SECRETS
+from triggers.logs.listeners import tell
 from triggers.logs.logger import MAX_LEVEL, TriggersLogger
 from triggers.logs.report import report_once
 from triggers.logs.sanitizing.exceptions import entry_of
@@ -31,19 +32,33 @@ STEPS = (logging.WARNING, logging.ERROR, logging.CRITICAL)
 FIRST_DELAY, LONGEST_DELAY = 500_000, 30_000_000
 #: Seconds that a thread waits for another thread that is writing.
 WRITE_TIMEOUT = 2.0
+#: Seconds that the end of an attempt waits for a write. A write takes less, so records stay in order.
+DRAIN_TIMEOUT = 2 * WRITE_TIMEOUT
 #: Exceptions that are remembered as logged, so that each is logged once for all the blocks that it leaves.
 MAX_SEEN = 8
 
 _DEFAULT_SETTINGS = LogSettings()
 
 
+class Writer(Protocol):
+    """Calls :meth:`InstanceLog.write_waiting` of logs in which records wait."""
+
+    def watch(self, log: InstanceLog) -> bool:
+        """Call it once, after a while; return whether that will happen."""
+        ...
+
+    def drop(self, log: InstanceLog) -> None:
+        """Do not call it any more. A second call does nothing."""
+        ...
+
+
 class InstanceLog(Sink):
     """The log of one attempt of a task instance, also for records that come after its end.
 
     Records are buffered. A logging call writes them when the buffer is full enough, or when its record is the
-    first to reach WARNING, ERROR or CRITICAL. There is no thread. The commit that ends the instance writes
-    the rest (:meth:`drain`). A storage that is unavailable or slow never raises into the task: records stay
-    in the buffer, within its limits, and a later call writes them. Safe for threads.
+    first to reach WARNING, ERROR or CRITICAL. The writer writes them when they have waited. The commit that
+    ends the instance writes the rest (:meth:`drain`). A storage that is unavailable or slow never raises into
+    the task: records stay in the buffer, within its limits, and are written later. Safe for threads.
 
     Args:
         identity: the instance and the attempt.
@@ -53,6 +68,10 @@ class InstanceLog(Sink):
         context: the context of the manager, which every record has.
         task_context: the context of the task, merged over it.
         logger_name: the application's logger for blocks that name none, usually the task's module.
+        writer: told when records wait; None if only calls write them.
+
+    Attributes:
+        due_at: when the writer writes what waits: a monotonic time of this process, in seconds.
     """
 
     __slots__ = (
@@ -60,10 +79,12 @@ class InstanceLog(Sink):
         "_at",
         "_buffer",
         "_delay",
+        "_draining",
         "_ending",
         "_failed",
         "_flush_at",
         "_highest",
+        "_is_watched",
         "_lock",
         "_next_step",
         "_now",
@@ -74,6 +95,8 @@ class InstanceLog(Sink):
         "_write",
         "_writer",
         "_writing",
+        "_writing_thread",
+        "due_at",
         "identity",
         "logger_name",
         "settings",
@@ -89,6 +112,7 @@ class InstanceLog(Sink):
         context: Mapping[str, Any] | None = None,
         task_context: Mapping[str, Any] | None = None,
         logger_name: str = "triggers.tasks",
+        writer: Writer | None = None,
     ) -> None:
         super().__init__(sanitizer(settings), _attributes(identity))
         self.identity = identity
@@ -99,6 +123,9 @@ class InstanceLog(Sink):
         for layer in layers:
             self.base = self.sanitizer.merge(self.base, layer)
         self._write = write
+        self._writer = writer
+        self._is_watched = False
+        self.due_at = 0.0
         self._now = now
         self._flush_at = (
             settings.flush_records,
@@ -109,7 +136,7 @@ class InstanceLog(Sink):
         self._buffer = RecordBuffer(settings)
         self._lock = threading.Lock()
         self._writing = threading.Lock()
-        self._writer = 0
+        self._writing_thread = 0
         self._seq = 0
         self._highest = logging.NOTSET
         self._next_step: float = STEPS[0]
@@ -117,7 +144,7 @@ class InstanceLog(Sink):
         self._at = 0
         self._delay = 0
         self._seen: list[tuple[BaseException, int]] = []
-        self._ending = False
+        self._ending = self._draining = False
         self._failed = False
         reset_after_fork(self)
 
@@ -147,9 +174,9 @@ class InstanceLog(Sink):
             capture: names of other loggers to capture, in addition to those of the settings.
             capture_counts: replaces that of the settings for this block.
         """
-        loggers = [arg for arg in args if isinstance(arg, _LOGGERS)]
-        application, layers = _application(logger if logger is not None else next(iter(loggers), None))
-        layers += [arg for arg in args if not isinstance(arg, _LOGGERS)]
+        loggers = [arg for arg in args if isinstance(arg, LOGGERS)]
+        application, layers = application_of(logger if logger is not None else next(iter(loggers), None))
+        layers += [arg for arg in args if not isinstance(arg, LOGGERS)]
         layers.append(context)
         if application is None:
             application = logging.getLogger(name or self.logger_name)
@@ -201,17 +228,23 @@ class InstanceLog(Sink):
         """Remove and return all records that are not written yet, for the commit that ends the instance.
 
         A second call returns an empty batch, or the records that came in between. A running write is awaited
-        first, because the records that it fails to store are returned, too.
+        first, because the records that it fails to store are returned, too. Until :meth:`resume`, the writer
+        leaves later records alone, because they would be stored before these.
         """
-        mine = self._writer == threading.get_ident()
-        waited = not mine and self._writing.acquire(timeout=WRITE_TIMEOUT)
+        mine = self._writing_thread == threading.get_ident()
+        waited = not mine and self._writing.acquire(timeout=DRAIN_TIMEOUT)
         try:
             with self._lock:
-                self._ending = False
+                self._ending, self._draining = False, True
                 return self._buffer.take(everything=True)[0]
         finally:
             if waited:
                 self._writing.release()
+
+    def resume(self) -> None:
+        """Let records be written again, after the end of the instance was stored while its task continues."""
+        with self._lock:
+            self._ending = self._draining = False
 
     def close(self) -> None:
         """End the attempt: write the records that were not drained, and mark every later record as late.
@@ -223,6 +256,8 @@ class InstanceLog(Sink):
             self.closed = True
             self._seen.clear()
         self.flush()
+        if self._writer is not None and self._is_watched:
+            self._writer.drop(self)
 
     def flush(self) -> None:
         """Write the records that can be written, unless a write has just failed; it never raises."""
@@ -231,6 +266,19 @@ class InstanceLog(Sink):
         # If the clock is that of a server, reading it is a round trip.
         if not nothing or self._writing.locked():
             self._store(self.now(), urgent=True)
+
+    def write_waiting(self) -> None:
+        """Write what waits, for the writer. What cannot be written now is watched by the writer again."""
+        self._is_watched = False
+        try:
+            self._store(self.now(), by_writer=True)
+        finally:
+            self._have_watched()
+
+    def _have_watched(self) -> None:
+        """Have the writer write what waits, unless it will anyway. What comes after the end does not wait."""
+        if self._writer is not None and not self._is_watched and not self.closed and self._buffer.is_counting:
+            self._is_watched = self._writer.watch(self)
 
     # What loggers and blocks use.
 
@@ -260,7 +308,7 @@ class InstanceLog(Sink):
 
     def is_writing(self) -> bool:
         """Whether the calling thread is writing the records of this log."""
-        return self._writer == threading.get_ident()
+        return self._writing_thread == threading.get_ident()
 
     def record(self, entry: LogEntry, size: int) -> None:
         """Number, count and buffer a record; write the buffer if it is full enough.
@@ -280,16 +328,19 @@ class InstanceLog(Sink):
             ready = buffer.ready
             due = urgent or (bool(ready) and self._gathered_enough(len(ready), entry.at))
             due = due and not self._ending
-        if due:
-            self._store(entry.at, urgent=urgent)
-        for told in _listeners:
-            told(self.identity, entry)
+        try:
+            if due:
+                self._store(entry.at, urgent=urgent)
+        finally:
+            self._have_watched()
+        tell(self.identity, entry)
 
     def after_fork(self) -> None:
         """Leave what is buffered to the parent process; from now on, each record is written at once."""
         self._lock = threading.Lock()
         self._writing = threading.Lock()
-        self._writer = 0
+        self._writing_thread = 0
+        self._is_watched = False
         self._buffer = RecordBuffer(self.settings)
         self._seq += CHILD_NUMBERS * os.getpid()
         self.closed = True
@@ -300,21 +351,23 @@ class InstanceLog(Sink):
         # A clock that was set back must not delay records.
         return ready >= records or buffer.ready_bytes >= size or not 0 <= at - buffer.ready_since < interval
 
-    def _store(self, at: int, *, urgent: bool) -> None:
+    def _store(self, at: int, *, urgent: bool = False, by_writer: bool = False) -> None:
         """Write what can be written; while another thread writes, only an urgent record waits."""
         me = threading.get_ident()
-        if self._writer == me or at < self._retry_at:
+        if self._writing_thread == me or at < self._retry_at:
             return
         if not self._writing.acquire(timeout=WRITE_TIMEOUT if urgent else 0.0):
             return
         try:
-            self._writer = me
+            self._writing_thread = me
             with self._lock:
+                if by_writer and (self._ending or self._draining):
+                    return
                 batch, rows = self._buffer.take(everything=self.closed)
             if batch:
                 self._try_write(batch, rows, at)
         finally:
-            self._writer = 0
+            self._writing_thread = 0
             self._writing.release()
 
     def _try_write(self, batch: LogBatch, rows: list[Any], at: int) -> None:
@@ -334,22 +387,6 @@ class InstanceLog(Sink):
             self._delay = 0
 
 
-#: Functions that are called for every record of this process.
-_listeners: tuple[Callable[[LogIdentity, LogEntry], None], ...] = ()
-
-
-def listen(told: Callable[[LogIdentity, LogEntry], None]) -> None:
-    """Call a function for every record of this process from now on, in the thread that logs it."""
-    global _listeners  # noqa: PLW0603 - replaced as a whole, so that no lock is needed to read it
-    _listeners = (*_listeners, told)
-
-
-def unlisten(told: Callable[[LogIdentity, LogEntry], None]) -> None:
-    """Stop calling a function that was passed to :func:`listen`."""
-    global _listeners  # noqa: PLW0603 - as above
-    _listeners = tuple(other for other in _listeners if other != told)
-
-
 #: Records of a forked process are numbered from this many times its process id.
 CHILD_NUMBERS = 1_000_000
 
@@ -361,15 +398,3 @@ def _attributes(identity: LogIdentity) -> dict[str, Any]:
         "triggers.instance": identity.instance,
         "triggers.attempt": identity.attempt,
     }
-
-
-_LOGGERS = (logging.Logger, logging.LoggerAdapter)
-
-
-def _application(logger: Any) -> tuple[logging.Logger | None, list[Any]]:
-    """Return the application's own logger inside adapters and blocks, and the contexts of the adapters."""
-    layers: list[Any] = []
-    while isinstance(logger, logging.LoggerAdapter):
-        layers.insert(0, logger.extra)
-        logger = logger.logger
-    return (logger.application if isinstance(logger, TriggersLogger) else logger), layers

@@ -36,7 +36,7 @@ class LogSettings:
             of the other records, half for the latest.
         flush_records: the number of buffered records at which they are written, before the task ends.
         flush_bytes: the size of the buffered records, in bytes, at which they are written.
-        flush_interval: the age of the buffered records at which the next record writes them.
+        flush_interval: the age of the buffered records at which they are written, while the task continues.
         redact: words of keys whose values are hidden, in any case and however they are joined: ``password``
             also hides ``db_password2`` and ``dbPassword``, ``api key`` also ``apikey`` and ``X-Api-Key``. A
             word of six letters or more may end a longer word (``PGPASSWORD``). ``=token`` means the whole

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, overload
 
-from triggers.logs.log import listen, unlisten
+from triggers.logs.listeners import listen, unlisten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

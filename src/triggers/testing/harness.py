@@ -18,6 +18,7 @@ from triggers.testing.assertions import SessionAssertions
 from triggers.testing.clock import VirtualClock
 from triggers.testing.faults import FaultyStorage
 from triggers.testing.tasks import StandIn, ready_made
+from triggers.worker.log_writer import ManualLogWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -101,9 +102,11 @@ class TriggersHarness:
     def _start(self) -> Triggers:
         inline = InlineRunner()
         everywhere = dict.fromkeys(self._runners, inline)
-        return Triggers(
+        triggers = Triggers(
             self._storage, runner=inline, runners=everywhere, registry=self._tasks, **self._settings
         )
+        triggers._executor.log_writer = ManualLogWriter()  # noqa: SLF001 - its thread uses the system's clock
+        return triggers
 
     def __repr__(self) -> str:
         return f"<TriggersHarness at {self.clock.time.isoformat()} on {self._storage!r}>"
@@ -255,9 +258,13 @@ class TriggersHarness:
         self.clock.advance(max(moment - self.clock(), 0) * _MICROSECOND)
 
     def _beat(self) -> None:
-        """Send a heartbeat for the running tasks, as a process does that continues after a pause."""
-        heart = self.triggers._executor.heartbeat  # noqa: SLF001 - its thread uses the system's clock
-        heart.beat(heart.held)
+        """Do for the running tasks what a process does that continues after a pause.
+
+        That is a heartbeat, and storing what they have logged.
+        """
+        executor = self.triggers._executor  # noqa: SLF001 - its threads use the system's clock
+        executor.heartbeat.beat(executor.heartbeat.held)
+        executor.log_writer.act(executor.log_writer.items)
 
 
 def _unexpected(failed: Sequence[tuple[SessionView, str]]) -> Iterator[str]:

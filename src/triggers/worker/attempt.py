@@ -36,7 +36,7 @@ from triggers.session import TaskInstance
 from triggers.storages.base import Lease
 from triggers.task import TaskContext
 from triggers.worker.failures import error_payload, failed_in
-from triggers.worker.heartbeat import HeldClaim
+from triggers.worker.heartbeat import HeldClaim, lease_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,8 +48,9 @@ if TYPE_CHECKING:
     from triggers.manager import TriggerManager
     from triggers.runners.base import Delivery
     from triggers.storages.base import Storage
-    from triggers.task import Registry, TriggerTask
+    from triggers.task import Registry
     from triggers.worker.heartbeat import Heartbeat
+    from triggers.worker.log_writer import LogWriter
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class AttemptContext:
             UID and the instance.
         lease: how long a claim lasts without a heartbeat, in seconds, unless its task has its own lease.
         heartbeat: renews the claim while the task runs.
+        log_writer: stores what the task has logged while it runs.
     """
 
     storage: Storage
@@ -78,6 +80,7 @@ class AttemptContext:
     manager_of: Callable[[str, str, FiredBy], TriggerManager]
     lease: float
     heartbeat: Heartbeat
+    log_writer: LogWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +189,6 @@ class RunningAttempt:
         import asyncio  # noqa: PLC0415 - its import is slow, and most tasks are not coroutines
 
         timeout = self.task.timeout if self.task else None
-
         returned: Any = None
         ended: BaseException | None = None
 
@@ -241,6 +243,7 @@ class RunningAttempt:
             context=manager.log_context,
             task_context=self.task.log_context if self.task else None,
             logger_name=self.context.tasks.logger_of(self.rule.run if self.rule else ""),
+            writer=self.context.log_writer,
         )
 
     def _write_log(self, batch: LogBatch) -> None:
@@ -310,7 +313,10 @@ class RunningAttempt:
     def _time_out(self) -> None:
         """Fail a task that is still running at its deadline. The heartbeat calls this in another thread."""
         _log.warning("session %r: the thread of %s stays busy until it returns", self.uid, self.claimed.name)
-        self._end(self._failed(TaskTimeoutError(self._too_long())))
+        try:
+            self._end(self._failed(TaskTimeoutError(self._too_long())))
+        finally:
+            self.log.resume()
 
     def _end(self, ending: AttemptEnd) -> None:
         """Store the outcome with the log. Retry while the storage is unavailable and the claim holds."""
@@ -366,11 +372,6 @@ class RunningAttempt:
             _log.exception(
                 "a hook of session %r raised an exception after %s had ended", self.uid, self.claimed.name
             )
-
-
-def lease_of(task: TriggerTask | None, default: float) -> float:
-    """Return how long a claim of the task lasts without a heartbeat, in seconds."""
-    return default if task is None or task.lease is None else duration(task.lease).total_seconds()
 
 
 def idempotency_key(uid: str, root: str) -> str:

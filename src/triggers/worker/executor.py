@@ -22,10 +22,11 @@ from triggers.health import DAMAGE, Problems, place_of
 from triggers.logs import RemoteFailure
 from triggers.runners.base import BY_ITSELF
 from triggers.storages.base import ReadyInstance
-from triggers.worker.attempt import AttemptContext, RunningAttempt, lease_of
+from triggers.worker.attempt import AttemptContext, RunningAttempt
 from triggers.worker.failures import error_payload, forward_failure, lost_failure, worker_lost
-from triggers.worker.heartbeat import Heartbeat
+from triggers.worker.heartbeat import Heartbeat, lease_of
 from triggers.worker.isolation import isolation
+from triggers.worker.log_writer import LogWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -75,6 +76,7 @@ class Executor:
         offer: dispatches instances.
         closed: whether no further instance may start.
         heartbeat: renews the claims of the running instances.
+        log_writer: stores what the running instances have logged.
     """
 
     storage: Storage
@@ -87,15 +89,24 @@ class Executor:
     offer: Callable[[Sequence[ReadyInstance]], None] = lambda _: None
     closed: bool = False
     heartbeat: Heartbeat = field(init=False)
+    log_writer: LogWriter = field(init=False)
     _owner: ClaimIds = field(init=False, default_factory=ClaimIds)
 
     def __post_init__(self) -> None:
         self.heartbeat = Heartbeat(self.storage, self.problems)
+        self.log_writer = LogWriter(self.problems)
 
     @property
     def context(self) -> AttemptContext:
         """What a running attempt needs of this executor."""
-        return AttemptContext(self.storage, self.tasks, self.manager_of, self.lease, self.heartbeat)
+        return AttemptContext(
+            self.storage, self.tasks, self.manager_of, self.lease, self.heartbeat, self.log_writer
+        )
+
+    @property
+    def threads(self) -> tuple[Heartbeat, LogWriter]:
+        """The threads that run beside the instances."""
+        return self.heartbeat, self.log_writer
 
     def run(self, uid: str, task: str, number: int, delivery: Delivery = BY_ITSELF) -> bool:
         """Run an instance if it can be claimed; return whether it was claimed.

@@ -12,26 +12,22 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from triggers.fork import reset_after_fork
-from triggers.health import Problems, place_of
+from triggers.health import place_of
+from triggers.options import duration
+from triggers.worker.due_thread import ERROR_PAUSE, DueThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from triggers.health import Vital
+    from triggers.health import Problems
     from triggers.storages.base import Lease, Storage
+    from triggers.task import TriggerTask
 
 #: How many heartbeats are sent in the length of a lease.
 BEATS = 4
 
-#: The heartbeat's thread ends after this time without a claim, in seconds.
-IDLE = 10.0
-
 #: The part of a lease, at its end, in which the worker no longer relies on the claim.
 MARGIN = 0.1
-
-#: The pause after an unexpected error, or if a thread cannot be started, in seconds.
-ERROR_PAUSE = 0.1
 
 #: The places of the heartbeat's problems.
 THREAD = "the heartbeat's thread"
@@ -81,40 +77,22 @@ class HeldClaim:
         return self.overdue or self.is_lost()
 
 
-class Heartbeat:
-    """Renews the claims of a process in a thread that starts with the first claim.
-
-    The thread ends after a while without a claim, and starts again with the next one. It survives every
-    exception. If it dies anyway, another thread replaces it.
+class Heartbeat(DueThread[HeldClaim]):
+    """Renews the claims of a process.
 
     Args:
         storage: the storage of the claims.
         problems: where problems are reported.
     """
 
+    name = "triggers-heartbeat"
+    place = THREAD
+    work = RENEWAL
+    without = "claims of this process are not renewed"
+
     def __init__(self, storage: Storage, problems: Problems | None = None) -> None:
+        super().__init__(problems)
         self._storage = storage
-        self._problems = Problems() if problems is None else problems
-        self.after_fork()
-        reset_after_fork(self)
-
-    def after_fork(self) -> None:
-        """Forget the claims, which belong to the parent process."""
-        self._wake = threading.Condition()
-        self._held: set[HeldClaim] = set()
-        self._thread: threading.Thread | None = None
-        self._idle = IDLE
-        self._looks_at = 0.0
-
-    def open(self) -> None:
-        """Let the thread wait for further claims, also again after a :meth:`close`."""
-        with self._wake:
-            self._idle = IDLE
-
-    def is_ready(self) -> bool:
-        """Start the thread if it does not run; return whether it runs."""
-        with self._wake:
-            return self._has_thread()
 
     def hold(self, held: HeldClaim) -> bool:
         """Renew this claim until :meth:`drop`.
@@ -122,95 +100,16 @@ class Heartbeat:
         Returns:
             Whether the claim is renewed. It is not if no thread can be started.
         """
-        with self._wake:
-            self._held.add(held)
-            if not self._has_thread():
-                self._held.discard(held)
-                return False
-            if held.due_at < self._looks_at:
-                self._wake.notify()
-            return True
-
-    def drop(self, held: HeldClaim) -> None:
-        """Stop renewing this claim. A second call does nothing."""
-        with self._wake:
-            self._held.discard(held)
+        return self.add(held)
 
     @property
     def held(self) -> list[HeldClaim]:
         """The claims that are renewed now."""
-        with self._wake:
-            return list(self._held)
+        return self.items
 
-    @property
-    def vital(self) -> Vital:
-        """Whether the claims are renewed."""
-        with self._wake:
-            if self._thread is not None and self._thread.is_alive():
-                return "alive"
-            return "dead" if self._held else "idle"
-
-    def tend(self) -> None:
-        """Start the thread again if it has died and there are claims."""
-        with self._wake:
-            if self._held:
-                self._has_thread()
-
-    def close(self) -> None:
-        """Let the thread end as soon as there is no claim."""
-        with self._wake:
-            self._idle = 0.0
-            self._wake.notify()
-
-    # the thread
-
-    def _has_thread(self) -> bool:
-        """Start the thread if it does not run; return whether it runs. The caller holds the lock."""
-        if self._thread is not None and self._thread.is_alive():
-            return True
-        thread = threading.Thread(target=self._loop, name="triggers-heartbeat", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError as error:  # the system cannot start more threads
-            self._thread = None
-            self._problems.report("thread", THREAD, error, "claims of this process are not renewed")
-            return False
-        self._thread = thread
-        self._problems.resolve(THREAD)
-        return True
-
-    def _loop(self) -> None:
-        try:
-            while self._is_needed():
-                pass
-        finally:
-            with self._wake:
-                if self._thread is threading.current_thread():  # it died
-                    self._thread = None
-                    self._has_thread()
-
-    def _is_needed(self) -> bool:
-        """Wait for due claims and renew them; return whether the thread must continue."""
-        try:
-            due = self._wait()
-            if due is not None:
-                self.beat(due)
-        except BaseException as error:  # noqa: BLE001 - whatever the error is, the other claims must be renewed
-            self._problems.report("thread", RENEWAL, error, "trying again")
-            time.sleep(ERROR_PAUSE)
-            return True
-        return due is not None
-
-    def _wait(self) -> list[HeldClaim] | None:
-        """Wait until a claim may be due; return the due claims, or None if the thread must end."""
-        with self._wake:
-            now = time.monotonic()
-            self._looks_at = min((one.due_at for one in self._held), default=now + self._idle)
-            woken = self._wake.wait(max(self._looks_at - now, 0.0))
-            if not self._held and not (woken and self._idle):
-                self._thread = None
-                return None
-            return [one for one in self._held if one.due_at <= time.monotonic()]
+    def act(self, due: list[HeldClaim]) -> None:
+        """Renew the claims that are due."""
+        self.beat(due)
 
     # a heartbeat
 
@@ -261,3 +160,8 @@ class Heartbeat:
         finally:
             one.lost = True
             self.drop(one)
+
+
+def lease_of(task: TriggerTask | None, default: float) -> float:
+    """Return how long a claim of the task lasts without a heartbeat, in seconds."""
+    return default if task is None or task.lease is None else duration(task.lease).total_seconds()
