@@ -13,6 +13,7 @@ from tests.worker.threads import Shortage, named
 from triggers import Registry, Triggers
 from triggers.runners.threads import THREADS, ThreadsRunner
 from triggers.storages.base import ReadyInstance
+from triggers.storages.memory import MemoryStorage
 from triggers.task import task
 
 QUICK = {"grace": timedelta(milliseconds=50), "sweep_interval": timedelta(milliseconds=50)}
@@ -136,3 +137,38 @@ def test_a_thread_that_dies_is_replaced(monkeypatch):
         dead[-1].join(60)
         assert not pool.threads
     assert pool.close(60)
+
+
+class Slow(MemoryStorage):
+    """Sessions in memory; a test can hold up whoever asks for due instances."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked, self.answer = threading.Event(), threading.Event()
+
+    def due(self, limit, **how):
+        found = super().due(limit, **how)
+        self.asked.set()
+        assert self.answer.wait(60)
+        return found
+
+
+def test_a_pool_that_asks_the_storage_is_not_closed(tasks):
+    """`close` waits for the answer, because the storage is closed next; nothing that was found runs any more."""
+    storage, runner = Slow(), ThreadsRunner(1)
+    elsewhere = Triggers(storage, runner=None, registry=tasks).session("s")
+    elsewhere.update_configuration(EVERY)
+    elsewhere.fire("go")
+    app = Triggers(storage, runner=runner, registry=tasks)
+    app.session("s").fire("go")
+    assert storage.asked.wait(60)
+    assert not runner.is_idle()
+    assert not runner.close(0)
+    storage.answer.set()
+    assert runner.close(60)
+    assert runner.is_idle()
+    assert app.session("s").storage["t#0"].status == "scheduled"
+    app.close()
+    with app:
+        assert app.join(60)
+    assert app.session("s").storage["t#0"].status == "finished"

@@ -60,7 +60,7 @@ class ThreadsRunner:
         self._hints: deque[ReadyInstance] = deque()
         self._threads: set[threading.Thread] = set()
         self._begin_at = 0.0
-        self._active = 0
+        self._active: set[threading.Thread] = set()  # those that run an instance or pull
         self._dropped = True  # instances can be due since before this process started
         self._pulling = False
         self._pull_at = 0.0
@@ -98,13 +98,16 @@ class ThreadsRunner:
                 self._begin()
 
     def is_idle(self) -> bool:
-        """Return whether no thread runs anything and no hint is waiting."""
+        """Return whether no thread runs anything or asks the storage, and no hint is waiting."""
         with self._changed:
-            return not (self._active or self._hints or self._pulling)
+            return not (self._active or self._hints)
 
     def close(self, timeout: float | None) -> bool:
-        """Drop all hints and wait for running instances, but not for a task that closes its own pool."""
-        own = threading.current_thread() in self._threads
+        """Drop all hints and wait for what runs and for calls of the storage.
+
+        A task that closes its own pool is not waited for.
+        """
+        own = {threading.current_thread()}
         with self._changed:
             self._closed = True
             self._hints.clear()
@@ -148,7 +151,7 @@ class ThreadsRunner:
             _log.exception(what, hint.task, hint.number, hint.uid)
         finally:
             with self._changed:
-                self._active -= 1
+                self._active.discard(threading.current_thread())
                 if self._closed or not self._active:
                     self._changed.notify_all()
 
@@ -157,7 +160,7 @@ class ThreadsRunner:
         with self._changed:
             while not self._closed:
                 if self._hints:
-                    self._active += 1
+                    self._active.add(threading.current_thread())
                     return self._hints.popleft()
                 wait = self._pull_at - time.monotonic()
                 if self._dropped and not self._pulling and wait <= 0:
@@ -170,6 +173,7 @@ class ThreadsRunner:
     def _pull(self) -> None:
         """Take hints from the storage. The lock is held before and after, but not during the call."""
         self._pulling, self._dropped = True, False
+        self._active.add(threading.current_thread())
         self._changed.release()
         found: list[ReadyInstance] = []
         failed = False
@@ -183,9 +187,11 @@ class ThreadsRunner:
         finally:
             self._changed.acquire()
             self._pulling = False
+            self._active.discard(threading.current_thread())
             if failed:
                 self._dropped, self._pull_at = True, time.monotonic() + PULL_PAUSE
             elif len(found) >= self._room:
                 self._dropped = True
-            self._hints.extend(found)
+            if not self._closed:  # after a `start`, they are found again
+                self._hints.extend(found)
             self._changed.notify_all()
