@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from triggers.core import decisions
-from triggers.core.decisions.attempt import GIVE_BACK_BACKOFF
+from triggers.core.decisions.attempt import RETURN_PAUSES
 from triggers.core.decisions.rescue import CRASH_BACKOFF
 from triggers.core.terms import AttemptReport, Policy
 from triggers.core.values import decode
@@ -15,7 +15,7 @@ EVERY = {"t": {"andEvery": "a", "run": "r"}}
 def test_pauses_grow_to_a_limit():
     """After a crash 1, 10, 60 seconds; after a worker without the task from one second to fifteen minutes."""
     assert [pause // SECOND for pause in CRASH_BACKOFF] == [1, 10, 60]
-    assert [pause // SECOND for pause in GIVE_BACK_BACKOFF] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900]
+    assert [pause // SECOND for pause in RETURN_PAUSES] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900]
 
 
 def test_terms_are_asked_for_with_the_present_rule(steps):

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from triggers.core.state import Instance, Session
     from triggers.core.terms import AttemptReport, Policy, PolicyOf, RetryTerms, Terms
 
-#: Pauses, in microseconds, before an instance is dispatched again that a worker without its task returned.
-GIVE_BACK_BACKOFF = tuple(min(2**step, 900) * SECOND for step in range(11))
+#: Pauses before an instance that a worker without its task has returned is dispatched again, in microseconds.
+RETURN_PAUSES = tuple(min(2**step, 900) * SECOND for step in range(11))
 
 
 def claim(
@@ -190,7 +190,7 @@ def _grant_claim(work: UnitOfWork, instance: Instance, owner: str, terms: Terms)
 def _return_unrunnable(work: UnitOfWork, instance: Instance) -> None:
     """Return an instance to the queue because this worker cannot run it. The pause grows each time."""
     work.save_whole(instance)
-    pause = GIVE_BACK_BACKOFF[min(instance.given_back, len(GIVE_BACK_BACKOFF) - 1)]
+    pause = RETURN_PAUSES[min(instance.given_back, len(RETURN_PAUSES) - 1)]
     instance.given_back += 1
     instance.run_at = instance.dispatch_after = work.session.now + pause
     if instance.given_back == 1:

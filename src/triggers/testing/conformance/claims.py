@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from triggers.core.decisions import SUSPECTED_AT, TRIAL
-from triggers.core.decisions.attempt import GIVE_BACK_BACKOFF
+from triggers.core.decisions.attempt import RETURN_PAUSES
 from triggers.core.decisions.rescue import CRASH_BACKOFF
 from triggers.core.status import Status
 from triggers.core.terms import RetryTerms
@@ -109,14 +109,14 @@ class Claims(StorageFixtures):
         self, place: StorageSandbox, pages: Steps, storage: Storage
     ) -> None:
         """Promise 9: the instance waits longer each time, up to a limit. No crash and no attempt is counted."""
-        for pause in (*GIVE_BACK_BACKOFF, GIVE_BACK_BACKOFF[-1]):
+        for pause in (*RETURN_PAUSES, RETURN_PAUSES[-1]):
             assert pages.claim("t_page#0", able=False).claimed is None
             assert pages["t_page#0"].run_at == storage.now() + pause
             assert storage.due(10, grace=GRACE, include_recent=True) == []
             place.advance(timedelta(microseconds=pause))
             assert len(storage.due(10, grace=GRACE)) == 1
         instance = pages["t_page#0"]
-        assert (instance.given_back, instance.attempt, instance.crashes) == (len(GIVE_BACK_BACKOFF) + 1, 0, 0)
+        assert (instance.given_back, instance.attempt, instance.crashes) == (len(RETURN_PAUSES) + 1, 0, 0)
         assert pages.claim("t_page#0").claimed is not None
 
     # -- ends and fences ---------------------------------------------------------------------------------------

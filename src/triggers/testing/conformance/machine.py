@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from triggers.core.decisions import TRIAL
-from triggers.core.decisions.attempt import GIVE_BACK_BACKOFF
+from triggers.core.decisions.attempt import RETURN_PAUSES
 from triggers.core.status import Status
 from triggers.core.terms import AttemptReport, Finalizing, Policy, RetryTerms
 from triggers.core.values import decode, encode
@@ -212,7 +212,7 @@ class SessionMachine(RuleBasedStateMachine):
         if instance.status == SCHEDULED and instance.run_at is not None and instance.run_at <= self.model.now:
             times = self.given_back.get(instance.name, 0)
             self.given_back[instance.name] = times + 1
-            instance.run_at = self.model.now + GIVE_BACK_BACKOFF[min(times, len(GIVE_BACK_BACKOFF) - 1)]
+            instance.run_at = self.model.now + RETURN_PAUSES[min(times, len(RETURN_PAUSES) - 1)]
 
     @precondition(lambda self: self.attempts)
     @rule()
