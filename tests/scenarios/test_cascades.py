@@ -134,6 +134,12 @@ def test_an_endless_chain_is_stopped(tasks, fire):
     assert chain(tasks, fire) == (LIMIT + 1, [CascadeDepthError.__name__])
 
 
+@pytest.mark.parametrize("fire", [fire_by_uid, fire_there, fire_from_asyncio_task])
+def test_a_chain_is_stopped_on_every_storage(tasks, everywhere, fire):
+    """A storage keeps the depth of each firing and instance, in its own session and in another one."""
+    assert chain(tasks, fire, **everywhere) == (LIMIT + 1, [CascadeDepthError.__name__])
+
+
 def test_hooks_are_part_of_the_task_whose_end_calls_them(tasks):
     """A hook that fires in another session when a task has ended continues the chain of that task."""
 

@@ -14,13 +14,21 @@ import pytest
 
 from triggers import Triggers, task
 from triggers.core import decisions
+from triggers.core.exchange import Decision
 from triggers.core.rules import rule_set
 from triggers.exceptions import UnsupportedRulesError
+from triggers.testing import TriggersHarness
 
 NOW = {"t_ship": {"after": ["paid"], "run": "shop.Ship"}}
 NEWER = {"t_ship": {"after": ["paid"], "debounce": {"seconds": 5}, "run": "shop.Ship"}}
 
 HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def harness(tasks, everywhere):
+    with TriggersHarness(registry=tasks, **everywhere) as harness:
+        yield harness
 
 
 @pytest.fixture
@@ -84,3 +92,11 @@ def test_a_manager_says_what_it_does_not_understand(harness, ran):
     assert session.storage.tasks["t_ship"].extras == {"debounce": {"seconds": 5}}
     assert "t_ship waits for paid" in session.storage.explain("t_ship").sentence
     assert ran == []
+
+
+def test_without_the_refusal_rules_of_a_newer_version_are_run(harness, ran, monkeypatch):
+    """A mutant: a decision that does not look whether it understands the rules runs their instance."""
+    newer(scheduled(harness, "a"))
+    monkeypatch.setattr(Decision, "__call__", lambda decision, session: decision.begin(session))
+    harness.advance(HOUR)
+    assert ran == ["a"]
