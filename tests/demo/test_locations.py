@@ -15,7 +15,7 @@ import pytest
 from triggers.demo.locations import broker_at, storage_at
 from triggers.demo.main import run
 from triggers.demo.show import show
-from triggers.demo.workers import Workers, WorkersError
+from triggers.demo.workers import WorkerProcess, Workers, WorkersError
 from triggers.exceptions import PluginError
 from triggers.redaction import shown_url
 from triggers.testing.servers import MissingServerError, missing_servers
@@ -109,6 +109,21 @@ def test_workers_that_end_by_themselves_end_the_demo(tmp_path):
         progress = workers.watched(lambda *_: None)
         with pytest.raises(WorkersError, match="no storage 'nonsense'"):
             eventually(lambda: progress("working", 0, 1))
+
+
+class Uneven(Workers):
+    """A worker that is ready at once, and one that never is."""
+
+    def _begin(self, number):
+        said = ["print('ready', flush=True)"] if number == 0 else []
+        program = "; ".join([*said, "input()"])
+        return WorkerProcess([sys.executable, "-c", program], self._log, self._environment)
+
+
+def test_the_first_kill_does_not_wait_for_all_workers(tmp_path):
+    """On a slow machine, one worker can do all the work before the others are ready. It is killed, too."""
+    with Uneven("nonsense://", "memory://", tmp_path / "log", processes=2, kill=True) as workers:
+        eventually(lambda: workers.killed)
 
 
 def test_a_worker_that_is_killed_is_started_again(tmp_path):

@@ -54,7 +54,8 @@ class Workers:
         broker_url: the broker of Celery.
         log: the file to which their output is appended.
         processes: how many processes run tasks, in all workers together.
-        kill: whether to kill a random process each time that all workers have been ready for about a second.
+        kill: whether to kill a random process when the first worker is ready, and then each time that all
+            workers have been ready for about a second.
 
     Attributes:
         runner: dispatches instances to them.
@@ -70,7 +71,7 @@ class Workers:
         self._each = max(processes // WORKERS, 1)
         self._kill = kill
         self._over = threading.Event()
-        self._workers: list[_Worker] = []
+        self._workers: list[WorkerProcess] = []
         self._keeper = threading.Thread(target=self._keep, name="demo-workers", daemon=True)
         self._ends = 0
         self.killed = 0
@@ -103,12 +104,17 @@ class Workers:
             problem = f"the Celery workers end by themselves; the end of {self._log}:"
             raise WorkersError("\n".join([problem, *said]))
 
-    def _begin(self, number: int) -> _Worker:
+    def _begin(self, number: int) -> WorkerProcess:
         command = [sys.executable, "-m", "triggers.demo.celery_worker", f"demo{number}", str(self._each)]
-        return _Worker([*command, str(self.grace.total_seconds())], self._log, self._environment)
+        return WorkerProcess([*command, str(self.grace.total_seconds())], self._log, self._environment)
 
     def _keep(self) -> None:
-        """In a thread: restart workers that have ended, and kill processes, the first one at once."""
+        """In a thread: restart workers that have ended, and kill processes.
+
+        The first one is killed as soon as one worker is ready, because that worker can do all the work before
+        the others are. Before each further kill, all are ready. Otherwise, on a slow machine, none would
+        ever be ready.
+        """
         kill_at = 0.0
         while not self._over.wait(LOOK):
             for number, worker in enumerate(self._workers):
@@ -116,14 +122,15 @@ class Workers:
                     self._ends += worker.failed_to_start
                     worker.end()
                     self._workers[number] = self._begin(number)
-            if not all(worker.is_ready for worker in self._workers):
-                kill_at = kill_at and _soon()  # otherwise, on a slow machine, no worker would ever be ready
-            elif self._kill and time.monotonic() >= kill_at:
-                self._kill_one()
+            ready = [worker for worker in self._workers if worker.is_ready]
+            if kill_at and len(ready) < len(self._workers):
+                kill_at = _soon()
+            elif self._kill and ready and time.monotonic() >= kill_at:
+                self._kill_one(ready)
                 kill_at = _soon()
 
-    def _kill_one(self) -> None:
-        processes = [pid for worker in self._workers for pid in family(worker.process.pid)]
+    def _kill_one(self, workers: list[WorkerProcess]) -> None:
+        processes = [pid for worker in workers for pid in family(worker.process.pid)]
         with suppress(ProcessLookupError):
             os.kill(random.choice(processes), signal.SIGKILL)  # noqa: S311 - no secret
             self.killed += 1
@@ -133,7 +140,7 @@ def _soon() -> float:
     return time.monotonic() + KILL_PAUSE * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
 
 
-class _Worker:
+class WorkerProcess:
     """One worker: its main process, which leads a process group."""
 
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
@@ -150,7 +157,7 @@ class _Worker:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the worker has printed that it is ready."""
+        """Whether the worker takes messages: it has printed that line."""
         output = self.process.stdout
         if not self._ready and output is not None and select.select([output], [], [], 0)[0]:
             self._ready = bool(os.read(output.fileno(), 64))
