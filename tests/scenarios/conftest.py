@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from redis import Redis
 
 from tests.storages.postgres_sandbox import PostgresPlace
-from tests.storages.redis_sandboxes import RedisPlace
+from tests.storages.redis_sandboxes import RedisPlace, client_at
 from triggers import Registry
 from triggers.storages.memory import MemoryStorage
 from triggers.storages.sqlite import SqliteStorage
@@ -63,7 +62,7 @@ def everywhere(request, tmp_path):
         place = PostgresPlace(request.getfixturevalue("postgres_url"))
     else:
         url = request.getfixturevalue("valkey_url")
-        place = RedisPlace(url, Redis.from_url(url))
+        place = RedisPlace(url, client_at(url))
     yield {"storage": lambda _: place.open(), "clock": ServerClock(place)}
     place.close()
 

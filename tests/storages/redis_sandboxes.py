@@ -16,6 +16,14 @@ CLOCK = "tonumber(redis.call('GET', string.match(KEYS[1], '^{[^}]*}') .. ':clock
 #: Few, so that sessions meet in them.
 PARTITIONS = 5
 
+#: How long a client of a test waits for an answer, in seconds. By itself, redis-py waits forever.
+ANSWER = 20
+
+
+def client_at(url):
+    """A client that does not wait forever for a server that does not answer, and says so."""
+    return Redis.from_url(url, socket_timeout=ANSWER, retry=None)
+
 
 class RedisPlace(StorageSandbox):
     """A prefix of its own, and a clock for each of its partitions."""
@@ -36,11 +44,11 @@ class RedisPlace(StorageSandbox):
 
 def server_places(url):
     """Gives the function that the suite asks for, for one server."""
-    client = Redis.from_url(url)
+    client = client_at(url)
     return lambda: RedisPlace(url, client)
 
 
 def cluster_places(url):
     """The same for a cluster."""
-    client = RedisCluster.from_url(url.replace("redis+cluster://", "redis://"))
+    client = RedisCluster.from_url(url.replace("redis+cluster://", "redis://"), socket_timeout=ANSWER)
     return lambda: RedisPlace(url, client)

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from redis import Redis
 
-from tests.storages.redis_sandboxes import RedisPlace
+from tests.storages.redis_sandboxes import RedisPlace, client_at
 from triggers.core import decisions
 from triggers.core.configuration import check_configuration
 from triggers.core.exchange import Changes, Decision, Need
@@ -25,7 +25,7 @@ PAGES = {"t_page": {"andEvery": "page", "run": "page"}}
 
 @pytest.fixture
 def place(valkey_url):
-    place = RedisPlace(valkey_url, Redis.from_url(valkey_url))
+    place = RedisPlace(valkey_url, client_at(valkey_url))
     yield place
     place.close()
 

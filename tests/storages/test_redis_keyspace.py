@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 from redis import Redis
 
-from tests.storages.redis_sandboxes import RedisPlace
+from tests.storages.redis_sandboxes import RedisPlace, client_at
 from triggers.core.terms import Finalizing, Policy
 from triggers.exceptions import SchemaVersionError, StorageCorruptError, StorageError
 from triggers.storages.redis import RedisStorage
@@ -265,7 +265,7 @@ def test_nothing_expires_but_the_notes_of_commits(valkey_url):
 @pytest.fixture
 def expiring(valkey_url):
     """A place whose finalised sessions are kept for an hour."""
-    place = RedisPlace(f"{valkey_url}?expire_finalized=1h", Redis.from_url(valkey_url))
+    place = RedisPlace(f"{valkey_url}?expire_finalized=1h", client_at(valkey_url))
     yield place
     place.close()
 
@@ -334,7 +334,7 @@ def test_a_session_that_is_fired_into_again_is_kept_anew(expiring, finalizing, m
 
 def test_without_the_option_nothing_goes(valkey_url, finalizing):
     """A finalised session is kept for ever."""
-    place = RedisPlace(valkey_url, Redis.from_url(valkey_url))
+    place = RedisPlace(valkey_url, client_at(valkey_url))
     storage = place.open()
     steps = Steps(storage, "kept", finalizing)
     steps.configure({"t": {"andEvery": "a", "run": "r"}})

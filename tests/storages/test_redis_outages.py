@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from tests.storages.redis_sandboxes import RedisPlace
+from tests.storages.redis_sandboxes import RedisPlace, client_at
 from triggers.core.exchange import Changes, Decision, Need
 from triggers.exceptions import StorageError, StorageFullError
 from triggers.storages.redis import RedisStorage
@@ -374,7 +374,7 @@ def test_threads_share_no_connection(valkey_url):
 
 def test_those_that_waited_longest_come_first_over_all_partitions(valkey_url):
     """Promise 9: also where one partition has far more to do than the others."""
-    place = RedisPlace(valkey_url, Redis.from_url(valkey_url))
+    place = RedisPlace(valkey_url, client_at(valkey_url))
     storage = place.open()
     for n in range(60):
         steps = Steps(storage, f"session {n}" if n % 6 == 0 else "busy")
@@ -394,7 +394,7 @@ def test_those_that_waited_longest_come_first_over_all_partitions(valkey_url):
 @pytest.mark.parametrize("limit", [1, 3, 50, 1_000])
 def test_expired_leases_are_found_over_all_partitions(valkey_url, limit):
     """Promise 10: as many as were asked for, those first that ran out first."""
-    place = RedisPlace(valkey_url, Redis.from_url(valkey_url))
+    place = RedisPlace(valkey_url, client_at(valkey_url))
     storage = place.open()
     for n in range(30):
         start_pages(Steps(storage, f"session {n % 3}-{n}"), 1)

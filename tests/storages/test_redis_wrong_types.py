@@ -7,9 +7,8 @@ import re
 from datetime import timedelta
 
 import pytest
-from redis import Redis
 
-from tests.storages.redis_sandboxes import RedisPlace
+from tests.storages.redis_sandboxes import RedisPlace, client_at
 from triggers.core import decisions
 from triggers.core.state import new_firing
 from triggers.core.terms import Finalizing, Policy, RetryTerms
@@ -36,7 +35,7 @@ class Shop:
     """Sessions with instances in several states, with a clock of the test. Their data can be restored."""
 
     def __init__(self, url):
-        self.place = RedisPlace(f"{url}?expire_finalized=1h", Redis.from_url(url))
+        self.place = RedisPlace(f"{url}?expire_finalized=1h", client_at(url))
         self.client = self.place.client
         self.steps = Steps(self.place.open(), "shop", POLICY)
         self.steps.configure(RULES)
