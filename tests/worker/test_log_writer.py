@@ -286,6 +286,26 @@ def test_a_forked_process_stores_its_own_records(tmp_path, talk):
 # one log, without a thread
 
 
+class Prompt(ManualLogWriter):
+    """A log writer that has written what waits before `watch` returns."""
+
+    def watch(self, log):
+        added = super().watch(log)
+        self.act(self.items)
+        return added
+
+
+def test_a_writer_that_is_faster_than_the_task_gets_the_next_record_too():
+    """The log does not take what has just been written for something that still waits."""
+    batches = []
+    identity = attempt.LogIdentity("s", "t", "t#0")
+    log = attempt.InstanceLog(identity, write=batches.append, now=lambda: 0, writer=Prompt())
+    with log.block() as logger:
+        logger.info("one")
+        logger.info("two")
+    assert [[entry.message for entry in batch.entries] for batch in batches] == [["one"], ["two"]]
+
+
 def test_the_failure_of_an_attempt_is_left_to_its_commit():
     """From the failure on, nothing is written until its commit is made: what came later must not be stored first."""
     batches, writer = [], ManualLogWriter()

@@ -114,7 +114,7 @@ class InstanceLog(Sink):
         logger_name: str = "triggers.tasks",
         writer: Writer | None = None,
     ) -> None:
-        super().__init__(sanitizer(settings), _attributes(identity))
+        super().__init__(sanitizer(settings), identity.attributes)
         self.identity = identity
         self.settings = settings
         self.logger_name = logger_name
@@ -277,8 +277,14 @@ class InstanceLog(Sink):
 
     def _have_watched(self) -> None:
         """Have the writer write what waits, unless it will anyway. What comes after the end does not wait."""
-        if self._writer is not None and not self._is_watched and not self.closed and self._buffer.is_counting:
-            self._is_watched = self._writer.watch(self)
+        if self._writer is None or self._is_watched or self.closed or not self._buffer.is_counting:
+            return
+        is_added, self._is_watched = False, True  # before `watch`, because the writer can be faster
+        try:
+            is_added = self._writer.watch(self)
+        finally:
+            if not is_added:
+                self._is_watched = False
 
     # What loggers and blocks use.
 
@@ -389,12 +395,3 @@ class InstanceLog(Sink):
 
 #: Records of a forked process are numbered from this many times its process id.
 CHILD_NUMBERS = 1_000_000
-
-
-def _attributes(identity: LogIdentity) -> dict[str, Any]:
-    return {
-        "triggers.uid": identity.uid,
-        "triggers.task": identity.task,
-        "triggers.instance": identity.instance,
-        "triggers.attempt": identity.attempt,
-    }

@@ -141,6 +141,16 @@ class LogIdentity:
     attempt: int = 1
     fence: int = 1
 
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The attributes that identify the instance and the attempt in every LogRecord."""
+        return {
+            "triggers.uid": self.uid,
+            "triggers.task": self.task,
+            "triggers.instance": self.instance,
+            "triggers.attempt": self.attempt,
+        }
+
 
 def level_number(level: int | str) -> int:
     """Return the number of a level given by number or name.
