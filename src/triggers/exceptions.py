@@ -11,8 +11,8 @@ The tree::
     ├── InvalidOptionError (ValueError)        an option of a task, or of Triggers, that is not valid
     ├── IdempotencyConflictError (ValueError)  one key for two different firings
     ├── InvalidStatusError (ValueError)        a change of status that is not allowed
-    ├── UnknownInstanceError (LookupError)
-    ├── UnknownSessionError (LookupError)
+    ├── UnknownInstanceError (KeyError)
+    ├── UnknownSessionError (KeyError)
     ├── ManagerMismatchError                   the session belongs to another manager
     ├── UnsupportedRulesError                  a newer version wrote the session's rules
     ├── PluginError (LookupError)              an unknown storage, runner or manager
@@ -103,12 +103,16 @@ class InvalidStatusError(TriggersError, ValueError):
     """An instance cannot change to this status; the message names its current status."""
 
 
-class UnknownInstanceError(TriggersError, LookupError):
+class UnknownInstanceError(TriggersError, KeyError):
     """The session does not have an instance with this name."""
 
+    __str__ = Exception.__str__  # that of KeyError quotes the message
 
-class UnknownSessionError(TriggersError, LookupError):
+
+class UnknownSessionError(TriggersError, KeyError):
     """No session with this UID is stored: nothing was fired in it or configured."""
+
+    __str__ = Exception.__str__  # as above
 
 
 class ManagerMismatchError(TriggersError):

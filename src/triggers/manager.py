@@ -201,9 +201,9 @@ class TriggerManager:
     def update_configuration(
         self, configuration: Mapping[str, Mapping[str, Any]], *, catch_up: bool = False
     ) -> None:
-        """Set the configuration of the session.
+        """Add tasks to the configuration of the session, and replace those that it has by the same names.
 
-        It replaces the previous one. Unstarted instances of changed tasks are decided again. A new task
+        Its other tasks stay. Unstarted instances of replaced tasks are decided again, at once. A new task
         receives earlier firings only when one of its triggers fires again, unless `catch_up` is true.
 
         Args:
@@ -211,23 +211,43 @@ class TriggerManager:
             catch_up: apply the recorded firings, in order, to the new tasks.
 
         Raises:
-            ConfigurationError: the configuration has problems. The exception lists all of them, each with its
-                path. Nothing has changed.
+            ConfigurationError: the configuration has problems, alone or together with the other tasks. The
+                exception lists all of them, each with its path. Nothing has changed.
         """
+        self._configure(configuration, catch_up=catch_up, merge=True)
+
+    def replace_configuration(
+        self, configuration: Mapping[str, Mapping[str, Any]], *, catch_up: bool = False
+    ) -> None:
+        """Set the whole configuration of the session. Tasks that are not in it are removed.
+
+        The instances of a removed task stay visible; an unstarted one never starts. Everything else is as
+        with :meth:`update_configuration`.
+
+        Args:
+            configuration: task → directives.
+            catch_up: apply the recorded firings, in order, to the new tasks.
+
+        Raises:
+            ConfigurationError: the configuration has problems. Nothing has changed.
+        """
+        self._configure(configuration, catch_up=catch_up, merge=False)
+
+    def _configure(self, configuration: object, *, catch_up: bool, merge: bool) -> None:
         services = self._services
         rules = check_configuration(
             configuration, tasks=services.tasks, runners=services.runners, limits=services.limits
         )
-        self.apply(decisions.configure(self.policy, rules, catch_up=catch_up))
+        self.apply(decisions.configure(self.policy, rules, catch_up=catch_up, merge=merge))
 
     def fire(
-        self, trigger: str, kwargs: Mapping[str, Any] | None = None, *, key: str | None = None
+        self, trigger_name: str, trigger_kwargs: Mapping[str, Any] | None = None, *, key: str | None = None
     ) -> FireResult:
         """Fire a trigger: record that something has happened.
 
         Args:
-            trigger: the name of what has happened.
-            kwargs: the data that tasks get with it.
+            trigger_name: the name of what has happened.
+            trigger_kwargs: the data that tasks get with it.
             key: an idempotency key for this occurrence. Firing the trigger again with the same key changes
                 nothing.
 
@@ -242,22 +262,26 @@ class TriggerManager:
         """
         fired_by, limits = self._fired_by, self._services.limits
         source = fired_by.name if fired_by.uid == self.uid else ""
-        firing = new_firing(trigger, kwargs, key, depth=fired_by.depth, source=source, limits=limits)
+        firing = new_firing(
+            trigger_name, trigger_kwargs, key, depth=fired_by.depth, source=source, limits=limits
+        )
         changes = self.apply(decisions.fire(self.policy, firing, self._rules))
         rules = changes.session.rules
-        listeners = tuple([rule.task for rule in rules.listeners.get(trigger, ())])
+        listeners = tuple([rule.task for rule in rules.listeners.get(trigger_name, ())])
         if not listeners and rules.rules and _log.isEnabledFor(logging.DEBUG):
-            hint = did_you_mean(trigger, rules.listeners)
-            _log.debug("session %r: no task listens to %r%s", self.uid, trigger, hint)
+            hint = did_you_mean(trigger_name, rules.listeners)
+            _log.debug("session %r: no task listens to %r%s", self.uid, trigger_name, hint)
         return _fire_result(changes, listeners)
 
     def replay_failed_instance(
-        self, instance: TaskInstance | str, replacement_kwargs: Mapping[str, Mapping[str, Any]] | None = None
+        self,
+        failed_instance: TaskInstance | str,
+        replacement_kwargs: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> TaskInstance:
         """Run a failed instance again, as a new instance, with the current rules.
 
         Args:
-            instance: the instance or its name.
+            failed_instance: the instance or its name.
             replacement_kwargs: trigger → kwargs that replace those of the failed instance.
 
         Returns:
@@ -267,7 +291,7 @@ class TriggerManager:
             InvalidStatusError: the instance is not failed.
             UnknownTaskError: its task is no longer configured.
         """
-        where = _where(instance)
+        where = _where(failed_instance)
         payload = None
         if replacement_kwargs is not None:
             payload = encode_mapping(replacement_kwargs, "replacement_kwargs", self._services.limits)
@@ -276,14 +300,14 @@ class TriggerManager:
 
     def skip_failed_instance(
         self,
-        instance: TaskInstance | str,
+        failed_instance: TaskInstance | str,
         cascade: bool = False,  # noqa: FBT001, FBT002 - the documented signature
         result: Mapping[str, Any] | None = None,
     ) -> TaskInstance:
         """Skip a failed instance: it will not run again.
 
         Args:
-            instance: the instance or its name.
+            failed_instance: the instance or its name.
             cascade: whether to fire the name of the task, as if the instance had finished.
             result: the result to fire it with.
 
@@ -297,39 +321,54 @@ class TriggerManager:
         if result is not None and not cascade:
             message = "a result has no effect without cascade=True"
             raise ValueError(message)
-        where = _where(instance)
+        where = _where(failed_instance)
         payload = encode_mapping(result, "result", self._services.limits) if cascade else None
         changes = self.apply(decisions.skip(self.policy, *where, result=payload))
         return TaskInstance(self.storage, changes.transitioned[0][0])
 
-    def update_instance_status(self, instance: TaskInstance | str, status: Status | str) -> TaskInstance:
+    def update_instance_status(
+        self,
+        task_instance: TaskInstance | str,
+        status: Status | str,
+        metadata: Mapping[str, Any] | None = None,
+        cascade: bool = False,  # noqa: FBT001, FBT002 - the documented signature
+        cascade_kwargs: Mapping[str, Any] | None = None,
+    ) -> TaskInstance:
         """Change the status of an instance by hand. A running attempt loses its claim.
 
-        A finish by hand cascades with an empty result. A failure by hand stores no error.
+        A failure by hand stores no error. To make a failed instance replayed creates its replay.
 
         Args:
-            instance: the instance or its name.
+            task_instance: the instance or its name.
             status: the new status.
+            metadata: keys that are added to the metadata of the instance.
+            cascade: whether to fire the name of the task, if the new status is finished or skipped.
+            cascade_kwargs: the kwargs to fire it with.
 
         Returns:
             The instance with its new status.
 
         Raises:
             InvalidStatusError: the change is not allowed, or only a worker can make it.
+            ValueError: `cascade` is true for another status, or kwargs were given without it.
         """
-        task, number = _where(instance)
-        wanted = _status(status)
+        (task, number), wanted = _where(task_instance), _status(status)
+        _check_cascade(wanted, cascade=cascade, cascade_kwargs=cascade_kwargs)
+        added = _mapping(metadata, "metadata")
+        result = None
+        if cascade:
+            result = encode_mapping(cascade_kwargs, "cascade_kwargs", self._services.limits)
         if wanted is Status.REPLAYED:
-            self.replay_failed_instance(instance)
-        elif wanted is Status.SKIPPED and self.storage[f"{task}#{number}"].status is not Status.RUNNING:
-            self.skip_failed_instance(instance)
+            self.apply(decisions.replay(self.policy, task, number, metadata=added))
         else:
-            self.apply(decisions.set_status(self.policy, task, number, wanted))
+            self.apply(decisions.set_status(self.policy, task, number, wanted, added, result))
         return self.storage[f"{task}#{number}"]
 
-    def update_instance_metadata(self, instance: TaskInstance | str, metadata: Mapping[str, Any]) -> None:
+    def update_instance_metadata(
+        self, task_instance: TaskInstance | str, metadata: Mapping[str, Any]
+    ) -> None:
         """Add keys to the metadata of an instance. The new value of an existing key replaces the old one."""
-        where, added = _where(instance), _mapping(metadata, "metadata")
+        where, added = _where(task_instance), _mapping(metadata, "metadata")
         self.apply(decisions.add_metadata(self.policy, *where, added))
 
     def update_session_metadata(self, metadata: Mapping[str, Any]) -> None:
@@ -339,7 +378,7 @@ class TriggerManager:
 
     def mark_instance_logs_resolved(
         self,
-        instance: TaskInstance | str,
+        task_instance: TaskInstance | str,
         *,
         by: str | None = None,
         reason: str | None = None,
@@ -351,7 +390,7 @@ class TriggerManager:
         The review does not cover records that are logged later.
 
         Args:
-            instance: the instance or its name.
+            task_instance: the instance or its name.
             by: who reviewed the records.
             reason: the conclusion of the review.
             through: the number of the last reviewed record; None for all records.
@@ -363,15 +402,15 @@ class TriggerManager:
         if through is not None and records is not None:
             message = "pass either through or records, but not both"
             raise ValueError(message)
-        where = _where(instance)
+        where = _where(task_instance)
         audit = {"by": by, "reason": reason}
         self._reviewed(decisions.resolve_logs(self.policy, *where, audit, through, records))
 
     def reopen_instance_logs(
-        self, instance: TaskInstance | str, *, by: str | None = None, reason: str | None = None
+        self, task_instance: TaskInstance | str, *, by: str | None = None, reason: str | None = None
     ) -> None:
         """Revoke all reviews of an instance's log records. A finalized session stays finalized."""
-        where = _where(instance)
+        where = _where(task_instance)
         audit = {"by": by, "reason": reason}
         self._reviewed(decisions.reopen_logs(self.policy, *where, audit))
 
@@ -408,10 +447,10 @@ class TriggerManager:
     # -- the same for async applications ----------------------------------------------------------------
 
     async def afire(
-        self, trigger: str, kwargs: Mapping[str, Any] | None = None, *, key: str | None = None
+        self, trigger_name: str, trigger_kwargs: Mapping[str, Any] | None = None, *, key: str | None = None
     ) -> FireResult:
         """:meth:`fire` on a worker thread."""
-        return await self._on_thread(self.fire, trigger, kwargs, key=key)
+        return await self._on_thread(self.fire, trigger_name, trigger_kwargs, key=key)
 
     async def aupdate_configuration(
         self, configuration: Mapping[str, Mapping[str, Any]], *, catch_up: bool = False
@@ -419,32 +458,46 @@ class TriggerManager:
         """:meth:`update_configuration` on a worker thread."""
         await self._on_thread(self.update_configuration, configuration, catch_up=catch_up)
 
+    async def areplace_configuration(
+        self, configuration: Mapping[str, Mapping[str, Any]], *, catch_up: bool = False
+    ) -> None:
+        """:meth:`replace_configuration` on a worker thread."""
+        await self._on_thread(self.replace_configuration, configuration, catch_up=catch_up)
+
     async def areplay_failed_instance(
-        self, instance: TaskInstance | str, replacement_kwargs: Mapping[str, Mapping[str, Any]] | None = None
+        self,
+        failed_instance: TaskInstance | str,
+        replacement_kwargs: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> TaskInstance:
         """:meth:`replay_failed_instance` on a worker thread."""
-        return await self._on_thread(self.replay_failed_instance, instance, replacement_kwargs)
+        return await self._on_thread(self.replay_failed_instance, failed_instance, replacement_kwargs)
 
     async def askip_failed_instance(
         self,
-        instance: TaskInstance | str,
+        failed_instance: TaskInstance | str,
         cascade: bool = False,  # noqa: FBT001, FBT002 - the documented signature
         result: Mapping[str, Any] | None = None,
     ) -> TaskInstance:
         """:meth:`skip_failed_instance` on a worker thread."""
-        return await self._on_thread(self.skip_failed_instance, instance, cascade, result)
+        return await self._on_thread(self.skip_failed_instance, failed_instance, cascade, result)
 
     async def aupdate_instance_status(
-        self, instance: TaskInstance | str, status: Status | str
+        self,
+        task_instance: TaskInstance | str,
+        status: Status | str,
+        metadata: Mapping[str, Any] | None = None,
+        cascade: bool = False,  # noqa: FBT001, FBT002 - the documented signature
+        cascade_kwargs: Mapping[str, Any] | None = None,
     ) -> TaskInstance:
         """:meth:`update_instance_status` on a worker thread."""
-        return await self._on_thread(self.update_instance_status, instance, status)
+        update = self.update_instance_status
+        return await self._on_thread(update, task_instance, status, metadata, cascade, cascade_kwargs)
 
     async def aupdate_instance_metadata(
-        self, instance: TaskInstance | str, metadata: Mapping[str, Any]
+        self, task_instance: TaskInstance | str, metadata: Mapping[str, Any]
     ) -> None:
         """:meth:`update_instance_metadata` on a worker thread."""
-        await self._on_thread(self.update_instance_metadata, instance, metadata)
+        await self._on_thread(self.update_instance_metadata, task_instance, metadata)
 
     async def aupdate_session_metadata(self, metadata: Mapping[str, Any]) -> None:
         """:meth:`update_session_metadata` on a worker thread."""
@@ -452,7 +505,7 @@ class TriggerManager:
 
     async def amark_instance_logs_resolved(
         self,
-        instance: TaskInstance | str,
+        task_instance: TaskInstance | str,
         *,
         by: str | None = None,
         reason: str | None = None,
@@ -461,13 +514,13 @@ class TriggerManager:
     ) -> None:
         """:meth:`mark_instance_logs_resolved` on a worker thread."""
         mark = self.mark_instance_logs_resolved
-        await self._on_thread(mark, instance, by=by, reason=reason, through=through, records=records)
+        await self._on_thread(mark, task_instance, by=by, reason=reason, through=through, records=records)
 
     async def areopen_instance_logs(
-        self, instance: TaskInstance | str, *, by: str | None = None, reason: str | None = None
+        self, task_instance: TaskInstance | str, *, by: str | None = None, reason: str | None = None
     ) -> None:
         """:meth:`reopen_instance_logs` on a worker thread."""
-        await self._on_thread(self.reopen_instance_logs, instance, by=by, reason=reason)
+        await self._on_thread(self.reopen_instance_logs, task_instance, by=by, reason=reason)
 
     async def amark_logs_resolved(
         self, fingerprint: str, *, by: str | None = None, reason: str | None = None
@@ -481,23 +534,23 @@ class TriggerManager:
 
     # -- hooks ------------------------------------------------------------------------------------------
 
-    def _post_fire(self, name: str, tasks_scheduled: list[TaskInstance]) -> None:
+    def _post_fire(self, trigger_name: str, tasks_scheduled: list[TaskInstance]) -> None:
         """Called after a firing was stored, including the firings of cascades.
 
         A hook runs at most once, in the process that stored the change. What must happen belongs in a task.
 
         Args:
-            name: the trigger.
+            trigger_name: the trigger.
             tasks_scheduled: the instances that the firing scheduled.
         """
 
-    def _post_replay(self, instance: TaskInstance) -> None:
+    def _post_replay(self, task_instance: TaskInstance) -> None:
         """Called with the new instance after a replay, or a retry by the task itself, was stored."""
 
-    def _post_skip(self, instance: TaskInstance, cascade: bool) -> None:  # noqa: FBT001 - the documented signature
+    def _post_skip(self, task_instance: TaskInstance, cascade: bool) -> None:  # noqa: FBT001 - the documented signature
         """Called after a skip was stored, and after `_post_fire` for its cascade."""
 
-    def _post_resolve_logs(self, instance: TaskInstance) -> None:
+    def _post_resolve_logs(self, task_instance: TaskInstance) -> None:
         """Called after a review of an instance's log records was stored or revoked."""
 
     # -- for the library itself -------------------------------------------------------------------------
@@ -577,6 +630,15 @@ def _where(instance: TaskInstance | str) -> tuple[str, int]:
 def _mapping(value: object, what: str) -> dict[str, Any]:
     given: dict[str, Any] = decode(encode_mapping(value, what, DEFAULT_LIMITS))
     return given
+
+
+def _check_cascade(status: Status, *, cascade: bool, cascade_kwargs: object) -> None:
+    if cascade and status not in {Status.FINISHED, Status.SKIPPED}:
+        message = f"an instance that becomes {status} cannot cascade, only one that is finished or skipped"
+        raise ValueError(message)
+    if cascade_kwargs is not None and not cascade:
+        message = "cascade_kwargs have no effect without cascade=True"
+        raise ValueError(message)
 
 
 def _status(value: Status | str) -> Status:

@@ -33,11 +33,12 @@ DECISIONS = {
     "fire, with a key": decisions.fire(POLICY, Firing(0, "a", "{}", 0, key="k"), RULES),
     "configure": decisions.configure(POLICY, RULES),
     "import_session": decisions.import_session(POLICY, decisions.ImportedSession(RULES, (), (), "{}", 0)),
+    "configure, merging": decisions.configure(POLICY, RULES, merge=True),
     "replay": decisions.replay(POLICY, "t", 0),
     "skip": decisions.skip(POLICY, "t", 0),
     "skip, with a result": decisions.skip(POLICY, "t", 0, result="{}"),
     "set_status": decisions.set_status(POLICY, "t", 0, Status.SCHEDULED),
-    "set_status, finished": decisions.set_status(POLICY, "t", 0, Status.FINISHED),
+    "set_status, with a result": decisions.set_status(POLICY, "t", 0, Status.FINISHED, result="{}"),
     "add_metadata": decisions.add_metadata(POLICY, "t", 0, {}),
     "add_session_metadata": decisions.add_session_metadata(POLICY, {}),
     "resolve_logs": decisions.resolve_logs(POLICY, "t", 0, {}),
@@ -54,7 +55,13 @@ DECISIONS = {
 }
 
 #: The caller's rules are not given, or of no use, or it needs nothing.
-UNKNOWN = {"configure", "skip, with a result", "set_status, finished", "add_session_metadata"}
+UNKNOWN = {
+    "configure",
+    "configure, merging",
+    "skip, with a result",
+    "set_status, with a result",
+    "add_session_metadata",
+}
 
 
 def head(**given):

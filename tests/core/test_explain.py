@@ -291,7 +291,7 @@ def test_what_no_worker_takes_says_how_often_it_was_returned():
         )
         harness.advance(timedelta(seconds=10))
         assert said(session, "t").endswith("Workers without it returned it 4 times.")
-        session.update_configuration({})
+        session.replace_configuration({})
         assert "t#0 is scheduled to run at 2026-01-01T00:00:" in said(session, "t")
 
 
@@ -319,7 +319,7 @@ def test_a_task_that_was_removed_waits_for_nothing(session):
     """Its instances are counted; no firing can touch them, so nothing is lacking."""
     session.update_configuration({"t": after("a", "b")})
     session.fire("a")
-    session.update_configuration({})
+    session.replace_configuration({})
     found = session.storage.explain("t")
     assert (found.known, found.counts, found.waiting) == (False, {"unstarted": 1}, ())
     assert found.sentence == "t is not configured in this session. t has 1 unstarted instance."
@@ -329,7 +329,7 @@ def test_a_failed_instance_of_a_removed_task_can_only_be_skipped(session):
     """To replay it is refused, so it is not what the sentence tells to do."""
     session.update_configuration({"t": after("a", run=FAILING)})
     session.fire("a")
-    session.update_configuration({})
+    session.replace_configuration({})
     assert said(session, "t").endswith(". Skip t#0 to continue.")
     assert not session.storage["t#0"].can_replay
     session.skip_failed_instance("t#0")

@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 
 from triggers.core.terms import Finalizing, Policy
-from triggers.core.values import decode
+from triggers.core.values import Limits, decode
+from triggers.exceptions import ConfigurationError
 from triggers.testing.conformance.fixtures import batch, entry
 from triggers.testing.conformance.steps import Steps
 
@@ -138,6 +139,32 @@ def test_unchanged_rules_are_not_stored_again(steps):
     """The same rules again change no instance and no rules."""
     assert steps.configure(EVERY).new_rules
     assert not steps.configure(EVERY).new_rules
+
+
+def test_merged_rules_keep_the_other_tasks(steps):
+    """Only tasks of the same name are replaced; the same rules again are not stored."""
+    steps.configure({"t_one": {"after": ["a"], "run": "r"}, "t_two": {"after": ["b"], "run": "r"}})
+    merged = {"t_two": {"after": ["c"], "run": "r"}, "t_three": {"after": ["t_two"], "run": "r"}}
+    assert steps.configure(merged, merge=True).new_rules
+    found = steps.head.rules.rules
+    assert {task: rule.after.names for task, rule in found.items()} == {
+        "t_one": {"a"},
+        "t_two": {"c"},
+        "t_three": {"t_two"},
+    }
+    assert not steps.configure(merged, merge=True).new_rules
+    assert not steps.configure({}, merge=True).new_rules
+
+
+def test_merged_rules_are_checked_together(steps):
+    """Tasks that wait for each other, and more tasks than the limit, are refused; nothing changes."""
+    steps.configure({"t_one": {"after": ["t_two"], "run": "r"}})
+    with pytest.raises(ConfigurationError, match=r"t_two\.after: can never start"):
+        steps.configure({"t_two": {"after": ["t_one"], "run": "r"}}, merge=True)
+    small = Steps(steps.storage, policy=Policy(limits=Limits(tasks=2)))
+    with pytest.raises(ConfigurationError, match="3 tasks are more than the limit of 2"):
+        small.configure({f"t_{n}": {"after": ["a"], "run": "r"} for n in range(2)}, merge=True)
+    assert list(steps.head.rules.rules) == ["t_one"]
 
 
 # -- finalising ------------------------------------------------------------------------------------------

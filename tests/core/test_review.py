@@ -85,6 +85,26 @@ def test_a_status_set_by_hand_obeys_the_table(steps, before, after):
         assert steps.start(name)
 
 
+def test_a_status_set_by_hand_cascades_on_request(steps):
+    """With a result, the name of the task is fired with it, in the same commit; without one, nothing is fired."""
+    steps.configure({**EVERY, "t_next": {"after": ["t"], "run": "r"}})
+    steps.fire("a")
+    steps.fire("a")
+    steps.start("t#0")
+    steps.start("t#1")
+    assert steps.set_status("t#0", Status.FINISHED, {"by": "hand"}).fired == []
+    assert decode(steps["t#0"].metadata) == {"by": "hand"}
+    (fired,) = steps.set_status("t#1", Status.FINISHED, result={"n": 1}).fired
+    assert (fired.trigger, fired.kwargs, steps["t#1"].result) == ("t", '{"n":1}', fired.number)
+    assert steps["t_next#0"].status is Status.SCHEDULED
+
+
+def test_a_replay_can_describe_what_it_replaces(steps):
+    """The metadata is added to the failed instance, not to the new one."""
+    steps.replay(in_status(steps, Status.FAILED), metadata={"because": "mended"})
+    assert [decode(steps[name].metadata) for name in ("t#0", "t#1")] == [{"because": "mended"}, {}]
+
+
 def test_an_instance_that_is_not_there_is_named(steps):
     """The message has session and name."""
     steps.fire("a")

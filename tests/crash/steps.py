@@ -190,7 +190,7 @@ def _ghost(scene: Scene) -> None:
 def _small(scene: Scene) -> None:
     """The session has two of its tasks only, and all has happened."""
     part = {task: CONFIGURATION[task] for task in ("t_subject", "t_responses")}
-    scene.app.session(scene.uid).update_configuration(part)
+    scene.app.session(scene.uid).replace_configuration(part)
     for fire in plan(scene.uid):
         scene.world.fire(scene.app, fire)
 
@@ -225,7 +225,7 @@ STEPS: dict[str, Step] = {
     "fire again": Step(_fired("first"), lambda scene: scene.fire("first")),
     "reconfigure, catching up": Step(
         _small,
-        lambda scene: scene.app.session(scene.uid).update_configuration(CONFIGURATION, catch_up=True),
+        lambda scene: scene.app.session(scene.uid).replace_configuration(CONFIGURATION, catch_up=True),
         modelled=False,
     ),
     "claim": Step(Scene.fire_all, lambda scene: scene.steps.start("t_subject#0", "worker")),

@@ -132,7 +132,7 @@ def test_a_firing_sees_one_configuration_or_the_other_and_never_half_of_each(wor
     def change() -> None:
         own = world.app(None) if crowd == "processes" else app
         for number in range(30):
-            own.session("s-0").update_configuration(versions["ab"[number % 2]])
+            own.session("s-0").replace_configuration(versions["ab"[number % 2]])
 
     def fire(place: int) -> None:
         own = world.app(None) if crowd == "processes" else app

@@ -74,7 +74,7 @@ def again(context):
 
 @task(name="removed", registry=FAILING)
 def removed(context):
-    context.manager.update_configuration({})
+    context.manager.replace_configuration({})
     raise context.retry(ValueError("no answer"))
 
 

@@ -122,7 +122,7 @@ def test_an_unknown_task_is_logged(tasks, caplog):
     session = Triggers(storage, runner=None, registry=tasks).session("s")
     session.update_configuration({"t_plain": {"after": ["plain"], "run": "plain"}})
     session.fire("plain")
-    session.update_configuration({})
+    session.replace_configuration({})
     with Triggers(storage, runner="inline", registry=tasks) as app:
         assert app.join(PATIENCE)
     record, _ = assert_seen_once(caplog, session.storage, "t_plain#0", "UnknownTaskError")

@@ -348,15 +348,15 @@ def test_rules_that_were_rolled_back_are_forgotten(application, triggers, manage
     for _ in range(2):
         with suppress(RolledBackError), application.transaction() as connection:
             with manager.joined(connection):
-                manager.update_configuration(other)
+                manager.replace_configuration(other)
                 assert manager.fire("pageReceived").created == ("t_other#0",)
             raise RolledBackError
     with application.transaction() as connection, manager.joined(connection):
         with suppress(RolledBackError), application.savepoint():
-            manager.update_configuration(other)
+            manager.replace_configuration(other)
             assert manager.fire("pageReceived").created == ("t_other#0",)
             raise RolledBackError
-        manager.update_configuration(third)
+        manager.replace_configuration(third)
         assert manager.fire("pageReceived").created == ("t_third#0",)
     assert manager.fire("pageReceived").created == ("t_third#1",)
     assert triggers.session("respondent-17").fire("pageReceived").created == ("t_third#2",)

@@ -166,7 +166,7 @@ def test_a_removed_task(tasks, session, check):
     task(name="work", registry=tasks)(lambda context: raise_(ValueError()))
     session.update_configuration(runs("work"))
     session.fire("go")
-    session.update_configuration({})
+    session.replace_configuration({})
     with pytest.raises(UnknownTaskError, match="t_work: is no longer in the configuration"):
         session.replay_failed_instance("t_work#0")
     assert not check.assert_instance_failed("t_work#0").can_replay
@@ -179,7 +179,7 @@ def test_a_scheduled_instance_of_a_removed_task_fails(tasks, harness, session, c
     task(name="work", registry=tasks)(lambda context: raise_(context.retry(cooldown=60)))
     session.update_configuration(runs("work"))
     session.fire("go")
-    session.update_configuration({})
+    session.replace_configuration({})
     harness.advance(MINUTE)
     check.assert_instance_failed(
         "t_work#1", UnknownTaskError, match="t_work: is no longer in the configuration"

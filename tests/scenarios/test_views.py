@@ -172,7 +172,7 @@ def test_an_instance_is_a_snapshot(harness, view):
     session.fire("fail")
     before = view["t_fail#0"]
     assert (before.status, before.can_replay) == ("failed", True)
-    session.update_configuration({})
+    session.replace_configuration({})
     assert (before.status, before.can_replay) == ("failed", True)
     assert before.config is not None
     after = view["t_fail#0"]

@@ -391,7 +391,7 @@ class World:
         if life is None:
             return None
         uid, catch_up = self.dice.choice(SESSIONS), self.dice.random() < 0.5
-        life.triggers.session(uid).update_configuration(configuration(self.dice), catch_up=catch_up)
+        life.triggers.session(uid).replace_configuration(configuration(self.dice), catch_up=catch_up)
         return f"{life.name} {uid}"
 
     def review(self) -> str | None:

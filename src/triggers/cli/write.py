@@ -41,7 +41,7 @@ def configure(where: Target, uid: str, config: IO[bytes], *, catch_up: bool, man
     except NotJsonError as error:
         raise ConfigurationError([("$", str(error))]) from None
     with where.opened(creating=True, manager=manager) as app:
-        own_manager(app, uid, manager).update_configuration(read, catch_up=catch_up)
+        own_manager(app, uid, manager).replace_configuration(read, catch_up=catch_up)
         wait(where, app)
     if where.json:
         documents.emit({"uid": uid, "tasks": len(read)})

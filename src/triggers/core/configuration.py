@@ -14,7 +14,7 @@ from triggers.core.conditions import listed
 from triggers.core.names import MAX_NAME
 from triggers.core.rules import DIRECTIVES, RESERVED, RuleSet, rule_set
 from triggers.core.similar_names import flat
-from triggers.core.values import DEFAULT_LIMITS, MAX_PATH, Limits, encode, shown, type_name
+from triggers.core.values import DEFAULT_LIMITS, MAX_PATH, Limits, decode, encode, shown, type_name
 from triggers.exceptions import ConfigurationError, InvalidValueError
 
 if TYPE_CHECKING:
@@ -77,6 +77,26 @@ def check_configuration(
     return _rules(written)
 
 
+def merged(before: RuleSet, given: RuleSet, limits: Limits) -> RuleSet:
+    """Return the given rules, together with those that a session has for other tasks.
+
+    Args:
+        before: the session's rules.
+        given: the new rules, which were validated alone.
+        limits: the limits for all of them.
+
+    Raises:
+        ConfigurationError: together they have problems, such as tasks that wait for each other.
+    """
+    if before.rules.keys() <= given.rules.keys():
+        return given
+    both = {**decode(before.body), **decode(given.body)}
+    problems = list(_problems_together(both, limits))
+    if problems:
+        raise ConfigurationError(problems)
+    return rule_set(both)
+
+
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema, draft 2020-12, that every valid configuration satisfies."""
     from triggers.core.directives import CONFIGURATION  # noqa: PLC0415 - see that module
@@ -130,20 +150,32 @@ def _problems(
     limits: Limits,
 ) -> Iterator[tuple[str, str]]:
     if len(configuration) > limits.tasks:
-        yield "$", f"{len(configuration):,} tasks are more than the limit of {limits.tasks:,}"
+        yield _too_many(configuration, limits)
         return
     found = [*_wrong_keys(configuration), *_wrong_shapes(configuration), *_unstorable(configuration)]
     yield from found
     yield from _unknown(configuration, "run", "task", tasks)
     yield from _unknown(configuration, "using", "runner", runners)
     if not found:
-        try:
-            rules = _rules(configuration)
-        except InvalidValueError as error:  # it is nested too deep or too large as a whole
-            path, _, message = str(error).partition(": ")
-            yield path.removeprefix("the configuration.").replace("the configuration", "$"), message
-        else:
-            yield from _never(rules)
+        yield from _problems_together(configuration, limits)
+
+
+def _problems_together(configuration: dict[Any, Any], limits: Limits) -> Iterator[tuple[str, str]]:
+    """Find the problems of tasks that are valid one by one."""
+    if len(configuration) > limits.tasks:
+        yield _too_many(configuration, limits)
+        return
+    try:
+        rules = _rules(configuration)
+    except InvalidValueError as error:  # it is nested too deep or too large as a whole
+        path, _, message = str(error).partition(": ")
+        yield path.removeprefix("the configuration.").replace("the configuration", "$"), message
+    else:
+        yield from _never(rules)
+
+
+def _too_many(configuration: dict[Any, Any], limits: Limits) -> tuple[str, str]:
+    return "$", f"{len(configuration):,} tasks are more than the limit of {limits.tasks:,}"
 
 
 def _wrong_keys(configuration: dict[Any, Any]) -> Iterator[tuple[str, str]]:

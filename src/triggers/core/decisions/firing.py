@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from triggers.core.configuration import merged
 from triggers.core.decisions.unit_of_work import UnitOfWork, need_for
 from triggers.core.exchange import Changes, Decision, Need
 from triggers.exceptions import IdempotencyConflictError
@@ -44,20 +45,27 @@ def fire(policy: Policy | PolicyOf, firing: Firing, rules: RuleSet | None = None
     return Decision("fire", begin, prefetch=prefetch)
 
 
-def configure(policy: Policy | PolicyOf, rules: RuleSet, *, catch_up: bool = False) -> Decision:
-    """Replace the rules of a session, and decide again about unstarted instances whose rule changed.
+def configure(
+    policy: Policy | PolicyOf, given: RuleSet, *, catch_up: bool = False, merge: bool = False
+) -> Decision:
+    """Change the rules of a session, and decide again about unstarted instances whose rule changed.
 
     If the session has these rules already, nothing is stored.
 
     Args:
         policy: the manager's policy.
-        rules: all rules of the session from now on.
+        given: the new rules.
         catch_up: apply the recorded firings, in order, to the new tasks.
+        merge: keep the session's other tasks. Otherwise, the given rules are all rules from now on.
+
+    Raises:
+        ConfigurationError: together with the session's other tasks, the rules have problems.
     """
 
     def begin(session: Session) -> DecisionRun:
         work = UnitOfWork(session, policy)
-        before, session.rules = session.rules, rules
+        before = session.rules
+        rules = session.rules = merged(before, given, work.policy.limits) if merge else given
         pending = session.pending
         changed = frozenset(
             task
@@ -83,7 +91,7 @@ def configure(policy: Policy | PolicyOf, rules: RuleSet, *, catch_up: bool = Fal
         )
         return changes
 
-    return Decision("configure", begin, by_rules=False)
+    return Decision("configure", begin, by_rules=merge)
 
 
 def _repeat(work: UnitOfWork, earlier: Firing, firing: Firing) -> Changes:

@@ -24,7 +24,13 @@ MAX_AUDITS = 100
 AUDITS = Limits(payload=16 * 1024 * 1024)
 
 
-def replay(policy: Policy | PolicyOf, task: str, number: int, kwargs: str | None = None) -> Decision:
+def replay(
+    policy: Policy | PolicyOf,
+    task: str,
+    number: int,
+    kwargs: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Decision:
     """Run a failed instance again, as a new instance; the failed one becomes replayed.
 
     Args:
@@ -32,6 +38,7 @@ def replay(policy: Policy | PolicyOf, task: str, number: int, kwargs: str | None
         task: the instance's task.
         number: the instance's number.
         kwargs: the encoded kwargs of the new instance, None for those of the failed one.
+        metadata: keys that are added to the metadata of the failed instance.
 
     Raises:
         InvalidStatusError: the instance is not failed.
@@ -45,6 +52,8 @@ def replay(policy: Policy | PolicyOf, task: str, number: int, kwargs: str | None
         if task not in session.rules.rules:
             raise UnknownTaskError([(task, "is no longer in the configuration, so it cannot be replayed")])
         work.transition(instance, Status.REPLAYED)
+        if metadata:
+            work.describe(instance, metadata)
         depth = work.policy.cascade_depth
         work.successor(instance, kwargs, run_at=session.now, retries=0, depth=depth)
         return work.done()
@@ -83,26 +92,33 @@ def skip(policy: Policy | PolicyOf, task: str, number: int, *, result: str | Non
     return Decision("skip", begin, prefetch=need_of_instance(task, number) if result is None else None)
 
 
-def set_status(policy: Policy | PolicyOf, task: str, number: int, status: Status) -> Decision:
-    """Change the status of an unstarted or running instance by hand.
+def set_status(  # noqa: PLR0917 - the policy, the instance, and the parts of the change
+    policy: Policy | PolicyOf,
+    task: str,
+    number: int,
+    status: Status,
+    metadata: Mapping[str, Any] | None = None,
+    result: str | None = None,
+) -> Decision:
+    """Change the status of an instance by hand. The attempt of a running instance loses its claim.
 
-    The attempt of a running instance loses its claim. A finish by hand cascades with an empty result.
-    :func:`replay` and :func:`skip` are decisions of their own.
+    :func:`replay` is a decision of its own.
 
     Args:
         policy: the manager's policy.
         task: the instance's task.
         number: the instance's number.
-        status: the new status.
+        status: the new status, but not replayed.
+        metadata: keys that are added to the metadata of the instance.
+        result: the encoded result to cascade with, as if the instance had finished; None for no cascade.
 
     Raises:
         InvalidStatusError: the table of moves does not allow the change, or only a claim can make it.
     """
-    finishes = status is Status.FINISHED
 
     def begin(session: Session) -> DecisionRun:
         work = UnitOfWork(session, policy)
-        instance = yield from work.load_instance(task, number, cascade=finishes)
+        instance = yield from work.load_instance(task, number, cascade=result is not None)
         check_move(instance.name, instance.status, status)
         if status is Status.RUNNING:
             message = f"{instance.name} is {instance.status}: only a worker's claim makes it running"
@@ -114,12 +130,14 @@ def set_status(policy: Policy | PolicyOf, task: str, number: int, status: Status
         if instance.status is Status.RUNNING:
             instance.fence += 1
         work.transition(instance, status, "by hand")
-        if finishes:
-            work.cascade(instance, "{}")
+        if metadata:
+            work.describe(instance, metadata)
+        if result is not None:
+            work.cascade(instance, result)
         yield from work.finalize()
         return work.done()
 
-    return Decision("set_status", begin, prefetch=None if finishes else need_of_instance(task, number))
+    return Decision("set_status", begin, prefetch=need_of_instance(task, number) if result is None else None)
 
 
 def add_metadata(policy: Policy | PolicyOf, task: str, number: int, metadata: Mapping[str, Any]) -> Decision:

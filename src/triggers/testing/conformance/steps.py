@@ -54,21 +54,25 @@ class Steps:
 
     # -- the application ---------------------------------------------------------------------------------
 
-    def configure(self, configuration: Mapping[str, Any], *, catch_up: bool = False) -> Changes:
-        """Replace the rules of the session."""
+    def configure(
+        self, configuration: Mapping[str, Any], *, catch_up: bool = False, merge: bool = False
+    ) -> Changes:
+        """Replace the rules of the session; with `merge`, only those of the same tasks."""
         rules = check_configuration(dict(configuration), limits=self.policy.limits)
-        return self.commit(decisions.configure(self.policy, rules, catch_up=catch_up))
+        return self.commit(decisions.configure(self.policy, rules, catch_up=catch_up, merge=merge))
 
     def fire(self, trigger: str, kwargs: Mapping[str, Any] | None = None, key: str | None = None) -> Changes:
         """Fire a trigger in the session."""
         firing = new_firing(trigger, kwargs, key, limits=self.policy.limits)
         return self.commit(decisions.fire(self.policy, firing))
 
-    def replay(self, name: str, kwargs: Mapping[str, Any] | None = None) -> Instance:
+    def replay(
+        self, name: str, kwargs: Mapping[str, Any] | None = None, metadata: Mapping[str, Any] | None = None
+    ) -> Instance:
         """Replay a failed instance, and return the new one."""
         payload = None if kwargs is None else encode(dict(kwargs), "kwargs")
         task, number = split_instance_name(name)
-        return self.commit(decisions.replay(self.policy, task, number, payload)).created[0]
+        return self.commit(decisions.replay(self.policy, task, number, payload, metadata)).created[0]
 
     def skip(self, name: str, result: Mapping[str, Any] | None = None) -> Changes:
         """Skip a failed instance. With a result, cascade."""
@@ -76,10 +80,17 @@ class Steps:
         task, number = split_instance_name(name)
         return self.commit(decisions.skip(self.policy, task, number, result=payload))
 
-    def set_status(self, name: str, status: Status) -> Changes:
-        """Set the status of an instance, as a person does."""
+    def set_status(
+        self,
+        name: str,
+        status: Status,
+        metadata: Mapping[str, Any] | None = None,
+        result: Mapping[str, Any] | None = None,
+    ) -> Changes:
+        """Set the status of an instance, as a person does. With a result, cascade."""
+        payload = None if result is None else encode(dict(result), "result")
         task, number = split_instance_name(name)
-        return self.commit(decisions.set_status(self.policy, task, number, status))
+        return self.commit(decisions.set_status(self.policy, task, number, status, metadata, payload))
 
     def add_metadata(self, name: str, metadata: Mapping[str, Any]) -> Changes:
         """Add keys to the metadata of an instance."""
