@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from triggers.core.explain import Explanation, explain, is_waiting
 from triggers.core.names import is_name, split_instance_name
+from triggers.core.rules import Rule
 from triggers.core.similar_names import spellings
 from triggers.core.state import Counter, Session
 from triggers.core.status import RESOLVED, Status, can_move
-from triggers.core.values import decode, to_datetime
+from triggers.core.values import decode, to_datetime, type_name
 from triggers.exceptions import UnknownInstanceError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator
     from datetime import datetime
 
-    from triggers.core.rules import Rule, RuleSet
+    from triggers.core.rules import RuleSet
     from triggers.core.state import Instance
     from triggers.storages.base import HasReader, Reader, StoredRecord
 
@@ -51,6 +53,33 @@ class TaskInstance:
         stored: the instance as it is stored.
         page: what it shares with the instances that were read together with it; None if it was read alone.
     """
+
+    STATUS_ABANDONED: ClassVar = Status.ABANDONED
+    STATUS_FAILED: ClassVar = Status.FAILED
+    STATUS_FINISHED: ClassVar = Status.FINISHED
+    STATUS_REPLAYED: ClassVar = Status.REPLAYED
+    STATUS_RUNNING: ClassVar = Status.RUNNING
+    STATUS_SCHEDULED: ClassVar = Status.SCHEDULED
+    STATUS_SKIPPED: ClassVar = Status.SKIPPED
+    STATUS_UNSTARTED: ClassVar = Status.UNSTARTED
+
+    # The keys of `metadata`.
+    META_ACTUAL_KWARGS: ClassVar = "actualKwargs"
+    META_CASCADE: ClassVar = "cascade"
+    META_COOLDOWN: ClassVar = "cooldown"
+    META_DEPTH: ClassVar = "depth"
+    META_EXCEPTION_CONTEXT: ClassVar = "exceptionContext"
+    META_EXCEPTION_INFO: ClassVar = "exceptionInfo"
+    META_EXCEPTION_TYPE: ClassVar = "exceptionType"
+    META_LOG_LEVEL: ClassVar = "logLevel"
+    META_LOGS_RESOLVED: ClassVar = "logsResolved"
+    META_PARENT: ClassVar = "parent"
+    META_RESULT: ClassVar = "result"
+    META_TIMESTAMPS: ClassVar = "timestamps"
+
+    # Two keys of the timestamps in `metadata`; the others are statuses.
+    TIMESTAMP_CREATED: ClassVar = "created"
+    TIMESTAMP_LAST_MODIFIED: ClassVar = "lastModified"
 
     def __init__(self, view: SessionView, stored: Instance, page: _Page | None = None) -> None:
         self._view = view
@@ -120,20 +149,52 @@ class TaskInstance:
 
     @cached_property
     def metadata(self) -> Mapping[str, Any]:
-        """The metadata that was added, and the result, parent, depth, timestamps and exception."""
-        error = self.error or {}
+        """The metadata that was added to it, and what version 2 kept there, under the same keys.
+
+        These are `actualKwargs` (with the current `withParams` of its task), `cascade`, `cooldown` in
+        seconds, `depth`, `exceptionContext`, `exceptionInfo` (the traceback), `exceptionType` (such as
+        ``builtins.ValueError``), `logLevel`, `logsResolved`, `parent`, `result` and `timestamps`. A key that
+        does not apply is missing.
+        """
         known = {
-            "result": self.result,
-            "parent": self.parent,
-            "depth": self.depth,
-            "timestamps": self.timestamps,
-            "exceptionType": error.get("type"),
-            "exceptionInfo": error.get("message"),
-            "exceptionContext": error.get("context"),
+            self.META_RESULT: self.result,
+            self.META_PARENT: self.parent,
+            self.META_DEPTH: self.depth,
+            self.META_TIMESTAMPS: self._stamps(),
+            self.META_COOLDOWN: self.cooldown.total_seconds() if self.cooldown else None,
+            **self._outcome(),
+            **self._failure(),
         }
+        added: dict[str, Any] = decode(self._stored.metadata)
+        return {**{key: value for key, value in known.items() if value is not None}, **added}
+
+    def _stamps(self) -> dict[str, datetime]:
         return {
-            **{key: value for key, value in known.items() if value is not None},
-            **decode(self._stored.metadata),
+            self.TIMESTAMP_CREATED: to_datetime(self._stored.created_at),
+            self.TIMESTAMP_LAST_MODIFIED: self.last_modified,
+            **self.timestamps,
+        }
+
+    def _outcome(self) -> dict[str, Any]:
+        if not self.attempt:
+            return {}
+        reviews = self.log_reviews
+        reviewed = bool(reviews) and reviews[-1]["outcome"] == "resolved" and self.logs_resolved
+        skipped_by_hand = self.status is Status.SKIPPED and Status.FAILED in self.timestamps
+        return {
+            self.META_ACTUAL_KWARGS: self.config.with_defaults(self.kwargs) if self.config else self.kwargs,
+            self.META_CASCADE: self._stored.result is not None if skipped_by_hand else None,
+            self.META_LOG_LEVEL: self.log_level if self.has_ended else None,
+            self.META_LOGS_RESOLVED: reviewed or None,
+        }
+
+    def _failure(self) -> dict[str, Any]:
+        if self.error is None:
+            return {}
+        return {
+            self.META_EXCEPTION_TYPE: self.error.get("qualified_type"),
+            self.META_EXCEPTION_INFO: self.error.get("traceback"),
+            self.META_EXCEPTION_CONTEXT: self.error.get("context"),
         }
 
     @property
@@ -194,10 +255,14 @@ class TaskInstance:
         return self._stored.log_level
 
     @property
+    def has_ended(self) -> bool:
+        """Whether it is neither unstarted, nor scheduled, nor running."""
+        return self.status not in {Status.UNSTARTED, Status.SCHEDULED, Status.RUNNING}
+
+    @property
     def log_level(self) -> int:
         """The highest level of its log records in all attempts; NOTSET until it has ended."""
-        ended = self.status not in {Status.UNSTARTED, Status.SCHEDULED, Status.RUNNING}
-        return self._stored.log_level if ended else logging.NOTSET
+        return self._stored.log_level if self.has_ended else logging.NOTSET
 
     @property
     def log_level_name(self) -> str:
@@ -239,21 +304,31 @@ class TaskInstance:
         return self._stored.is_resolved
 
     @property
-    def can_run(self) -> bool:
+    def is_ready(self) -> bool:
+        """Whether it is unstarted and its condition is met."""
+        rule = self.config
+        return self.can_schedule and rule is not None and rule.after.is_met(self._stored.taken)
+
+    @property
+    def is_claimable(self) -> bool:
         """Whether it is scheduled and due, so that a worker can claim it."""
         return self.status is Status.SCHEDULED and self._stored.run_at <= self._page.head.now
 
     @property
     def can_schedule(self) -> bool:
-        """Whether it is unstarted and its condition is met."""
-        rule = self.config
-        return self.status is Status.UNSTARTED and rule is not None and rule.after.is_met(self._stored.taken)
+        """Whether it is unstarted, so that it can still be scheduled."""
+        return self.status is Status.UNSTARTED
+
+    @property
+    def can_run(self) -> bool:
+        """Whether it is unstarted and its condition is met, the same as `is_ready`."""
+        return self.is_ready
 
     @property
     def can_abandon(self) -> bool:
         """Whether it is unstarted and its veto is met."""
-        unless = self.config.unless if self.config else None
-        return self.status is Status.UNSTARTED and unless is not None and unless.is_met(self._stored.vetoes)
+        rule = self.config
+        return self.can_schedule and bool(rule and rule.unless and rule.unless.is_met(self._stored.vetoes))
 
     @property
     def can_replay(self) -> bool:
@@ -375,14 +450,26 @@ class SessionView:
         """Whether the finalizing trigger has fired."""
         return self.head.finalized is not None
 
-    def instances_of_task(self, task: str) -> list[TaskInstance]:
-        """Return the instances of a task, ordered by number; none if the task is unknown."""
-        return list(self.find(task=task))
+    def instances_of_task(self, task: str | Rule) -> list[TaskInstance]:
+        """Return the instances of a task, ordered by number; none if it has none.
 
-    def latest_kwargs(self, trigger: str) -> Mapping[str, Any] | None:
-        """Return the kwargs of the latest firing of a trigger; None if it has not fired."""
-        found = self._reader.latest(self.uid, [trigger] if is_name(trigger) else [])
-        return decode(found[trigger].kwargs) if trigger in found else None
+        Args:
+            task: the name of the task, or its configuration.
+
+        Raises:
+            TypeError: it is neither.
+        """
+        name = task.name if isinstance(task, Rule) else task
+        if not issubclass(type(name), str):
+            kind = type_name(type(task))
+            message = f"instances_of_task needs the name or the configuration of a task, not a {kind}"
+            raise TypeError(message)
+        return list(self.find(task=name))
+
+    @property
+    def latest_kwargs(self) -> LatestKwargs:
+        """Trigger → the kwargs of its latest firing, for the triggers that have fired."""
+        return LatestKwargs(self.uid, self._source)
 
     def get_unresolved_tasks(self) -> list[Rule]:
         """Return the configured tasks that have no instance yet, or one that is not resolved."""
@@ -525,6 +612,40 @@ class SessionView:
             took = ", ".join(f"{trigger}={number}" for trigger, number in instance.stored.taken.items())
             lines.append(f"  {instance.name}: {instance.status} ({took}) log {instance.current_log_level}")
         return "\n".join(lines)
+
+
+class LatestKwargs(Mapping[str, Mapping[str, Any]]):
+    """The kwargs of the latest firing of each trigger of a session.
+
+    A look-up reads one firing. An iteration reads all firings of the session, page by page.
+
+    Args:
+        uid: the UID of the session.
+        source: has the reader of its storage.
+    """
+
+    def __init__(self, uid: str, source: HasReader) -> None:
+        self._uid = uid
+        self._source = source
+
+    def __repr__(self) -> str:
+        return f"<LatestKwargs of {self._uid!r}>"
+
+    def __getitem__(self, trigger: str) -> Mapping[str, Any]:
+        found = self._source.reader.latest(self._uid, [trigger] if is_name(trigger) else [])
+        kwargs: dict[str, Any] = decode(found[trigger].kwargs)
+        return kwargs
+
+    def __iter__(self) -> Iterator[str]:
+        fired: dict[str, None] = {}
+        after = 0
+        while page := self._source.reader.firings(self._uid, after=after):
+            fired.update(dict.fromkeys(firing.trigger for firing in page))
+            after = page[-1].number
+        return iter(fired)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def unfinished(views: Iterable[SessionView]) -> Iterator[str]:

@@ -19,7 +19,7 @@ RULES = json.dumps(
 def kwargs_of(place, uid, trigger):
     """What the trigger's latest firing brought."""
     with place.open(runner=None) as app:
-        return app.session(uid).storage.latest_kwargs(trigger)
+        return app.session(uid).storage.latest_kwargs.get(trigger)
 
 
 def statuses(place, uid):

@@ -92,7 +92,7 @@ def test_nothing_may_be_left_out_by_none():
     rule = check_configuration(
         {"t": {"after": None, "andEvery": "a", "unless": None, "run": "r", "using": None}}
     ).rules["t"]
-    assert (rule.after.names, rule.and_every, rule.unless, rule.using) == ({"a"}, "a", None, None)
+    assert (rule.after.names, rule.and_every, list(rule.unless), rule.using) == ({"a"}, "a", [], None)
 
 
 def test_custom_directives_are_kept_as_they_are():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 
 from triggers.core.conditions import condition_from_json
+from triggers.core.configuration import check_configuration
 from triggers.core.rules import NO_RULES, read_rules, rule_from_json, rule_set
 from triggers.testing.conformance import strategies
 from triggers.testing.conformance.model import Model, awaited, vetoing
@@ -69,9 +70,27 @@ def test_and_every_is_implied_in_after():
 
 
 def test_an_empty_unless_never_vetoes():
-    """Left out or empty, there is no veto to be met."""
+    """Left out or empty, it has no names, and is false as a truth value."""
     for written in ({}, {"unless": []}, {"unless": {"all": []}}):
-        assert rule_from_json("t", {"after": ["a"], "run": "r", **written}).unless is None
+        unless = rule_from_json("t", {"after": ["a"], "run": "r", **written}).unless
+        assert (list(unless), bool(unless)) == ([], False)
+
+
+def test_defaults_lie_under_the_kwargs():
+    """Mappings are merged at every depth, anything else is replaced; the rule keeps its own copy."""
+    rule = rule_from_json("t", {"after": ["a"], "run": "r", "withParams": {"a": {"x": {"y": 1, "z": [1]}}}})
+    assert rule.with_defaults({"a": {"x": {"z": [2]}}, "b": {}}) == {"a": {"x": {"y": 1, "z": [2]}}, "b": {}}
+    rule.with_defaults({})["a"]["x"]["y"] = 2
+    assert rule.with_params == {"a": {"x": {"y": 1, "z": [1]}}}
+
+
+@given(strategies.configurations())
+def test_what_a_rule_serializes_is_the_same_rule(configuration):
+    """It is valid, configures the same, and has every directive."""
+    for rule in rule_set(configuration).rules.values():
+        written = rule.serialize()
+        assert check_configuration({str(rule): written}).rules[rule.task] == rule
+        assert {"after", "unless", "andEvery", "run", "using", "withParams"} <= written.keys()
 
 
 def test_other_keys_are_extras():

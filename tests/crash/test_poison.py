@@ -155,7 +155,7 @@ def test_a_process_that_is_told_to_stop_lets_its_work_go(world, times):
         assert end(worker) == 0
         let_go = instance(world, "t_long#0")
         assert (let_go.status, let_go.crashes) == ("scheduled", 0)
-        assert let_go.can_run
+        assert let_go.is_claimable
     assert in_child(lambda: world.app("inline").sweep()) == 0
     done = instance(world, "t_long#0")
     assert (done.status, done.crashes, done.attempt) == ("finished", 0, times + 1)

@@ -60,7 +60,7 @@ def test_odd_names_of_sessions_are_kept_apart(triggers):
         triggers.session(uid).fire("said", {"n": number}, key="k")
     for number, uid in enumerate(ODD):
         assert said(triggers, uid) == [("said", "k", f'{{"n":{number}}}')], uid
-        assert triggers.existing_session(uid).storage.latest_kwargs("said") == {"n": number}
+        assert triggers.existing_session(uid).storage.latest_kwargs["said"] == {"n": number}
     assert sorted(view.uid for view in triggers.sessions()) == sorted(ODD)
 
 
@@ -70,7 +70,7 @@ def test_odd_names_of_triggers_and_keys_are_kept_apart(triggers):
     for number, name in enumerate(ODD):
         assert not manager.fire(name, {"n": number}, key="k").duplicate
     for number, name in enumerate(ODD):
-        assert manager.storage.latest_kwargs(name) == {"n": number}, name
+        assert manager.storage.latest_kwargs[name] == {"n": number}, name
         assert manager.fire(name, {"n": number}, key="k").number == number + 1
     first = [manager.fire("keyed", {"n": number}, key=key).number for number, key in enumerate(ODD)]
     again = [manager.fire("keyed", {"n": number}, key=key) for number, key in enumerate(ODD)]

@@ -195,5 +195,5 @@ def test_a_refused_firing_changes_nothing_and_a_kept_one_comes_back(url, tmp_pat
         for what, make in junk.KEPT.items():
             manager.fire("a", {"value": make()})
             manager.update_session_metadata({"value": make()})
-            assert same(manager.storage.latest_kwargs("a"), {"value": make()}), what
+            assert same(manager.storage.latest_kwargs["a"], {"value": make()}), what
             assert same(manager.storage.metadata, {"value": make()}), what

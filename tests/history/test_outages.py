@@ -244,7 +244,7 @@ def test_a_file_that_is_damaged_while_it_is_used_says_so(path):
         with pytest.raises(StorageCorruptError, match=damaged):
             triggers.session("one").fire("said")
         with pytest.raises(StorageCorruptError, match=damaged):
-            triggers.session("one").storage.latest_kwargs("said")
+            triggers.session("one").storage.latest_kwargs["said"]
         with pytest.raises(StorageError):
             triggers.join(5)
     assert path.read_bytes()[middle] == bytes(content[middle]), "nobody wrote into what was there"

@@ -120,7 +120,7 @@ def test_a_commit_keeps_both(application, manager):
         application.write(2)
     assert application.pages() == [1, 2]
     assert names(manager) == ["t_page#0"]
-    assert manager.storage.latest_kwargs("pageReceived") == {"number": 1}
+    assert manager.storage.latest_kwargs["pageReceived"] == {"number": 1}
 
 
 def test_a_rollback_takes_both_back(application, manager):

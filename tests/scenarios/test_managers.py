@@ -35,7 +35,7 @@ def test_a_session_belongs_to_its_manager(tasks):
         triggers.session("s").fire("go")
     with Triggers(storage, runner="inline", registry=tasks) as triggers:
         session = triggers.session("s")
-        assert session.storage.latest_kwargs("go") == {}
+        assert session.storage.latest_kwargs["go"] == {}
         for change in (
             lambda: session.fire("go"),
             lambda: session.update_configuration({}),

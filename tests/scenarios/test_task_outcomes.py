@@ -40,7 +40,7 @@ def test_a_task_asks_to_run_again(tasks, harness, session, check):
     harness.run_until_idle()
     assert times == [timedelta(), MINUTE, 2 * MINUTE]
     first = check.assert_instance_replayed("t_retry#0")
-    assert first.error["type"] == first.metadata["exceptionType"] == "ConnectionError"
+    assert first.error["qualified_type"] == first.metadata["exceptionType"] == "builtins.ConnectionError"
     assert first.metadata["try"] == 1
     last = check.assert_instance_finished("t_retry#2", {"tries": 3})
     assert (last.parent, last.depth, last.cooldown) == ("t_retry#1", 2, MINUTE)
@@ -306,6 +306,7 @@ def test_an_error_outside_of_any_block_is_kept_with_its_context(tasks, session, 
     session.fire("go")
     failed = check.assert_instance_failed("t_bad#0", ValueError)
     assert failed.error["context"] == failed.metadata["exceptionContext"] == {"score": 9}
-    assert (failed.metadata["exceptionType"], failed.metadata["exceptionInfo"]) == ("ValueError", "spam")
+    assert failed.metadata["exceptionType"] == "builtins.ValueError"
+    assert failed.metadata["exceptionInfo"].endswith("ValueError: spam\n")
     assert failed.error["cause"]["type"] == "KeyError"
     assert "in bad" in failed.error["traceback"]

@@ -18,7 +18,7 @@ RULES = {
     "t_fail": {"after": ["fail"], "run": "triggers.testing.Failing"},
 }
 
-FLAGS = ("can_run", "can_schedule", "can_abandon", "can_replay", "can_skip")
+FLAGS = ("is_claimable", "can_run", "can_schedule", "can_abandon", "can_replay", "can_skip")
 
 
 tasks = Registry()
@@ -69,7 +69,7 @@ class Hooked(TriggerManager):
     seen: list[tuple[object, bool]]
 
     def _post_fire(self, name, tasks_scheduled):
-        self.seen = [(each.kwargs, each.can_run) for each in tasks_scheduled]
+        self.seen = [(each.kwargs, each.is_claimable) for each in tasks_scheduled]
 
 
 @pytest.fixture(params=["memory", "sqlite"])

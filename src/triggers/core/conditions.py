@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class Condition:
     """A condition that is met if at least `at_least` of the terms `of` are met.
 
-    A name is met once it has fired.
+    A name is met once it has fired. As a collection, a condition contains every name in it, each once, in
+    alphabetical order.
 
     Attributes:
         at_least: how many terms must be met; a condition with 0 is always met.
@@ -34,6 +35,15 @@ class Condition:
         object.__setattr__(self, "names", frozenset(_names(self.of)))
         plain = self.at_least == len(self.of) == len(self.names)
         object.__setattr__(self, "_plain", plain and all(isinstance(term, str) for term in self.of))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self.names))
+
+    def __len__(self) -> int:
+        return len(self.names)
 
     def is_met(self, happened: Collection[str]) -> bool:
         """Return whether the condition is met if exactly the names in `happened` have fired."""
@@ -135,3 +145,7 @@ def _names(terms: Iterable[str | Condition]) -> Iterator[str]:
 
 def _holds(term: str | Condition, happened: Collection[str]) -> bool:
     return term in happened if isinstance(term, str) else term.is_met(happened)
+
+
+#: The condition without a name. As an ``unless``, it never vetoes.
+EMPTY = Condition(0, ())

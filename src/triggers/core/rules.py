@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from triggers.core.conditions import Condition, all_of, condition_from_json, is_form, mentioned
+from triggers.core.conditions import EMPTY, Condition, all_of, condition_from_json, is_form, mentioned
 from triggers.core.values import Limits, decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 #: The directives of the rule language. Any other key of a task is a custom directive.
 DIRECTIVES = ("after", "run", "andEvery", "unless", "withParams", "using")
@@ -49,7 +51,7 @@ class Rule:
         run: the name of the registered task to run.
         after: the condition, including `and_every`.
         and_every: the trigger that creates a new instance each time it fires, or None.
-        unless: the veto, or None.
+        unless: the veto; an empty one is never met.
         with_params: default kwargs for each trigger.
         using: the name of the runner, or None for the application's default.
         extras: the custom directives.
@@ -60,22 +62,72 @@ class Rule:
     run: str
     after: Condition
     and_every: str | None = None
-    unless: Condition | None = None
+    unless: Condition = EMPTY
     with_params: Mapping[str, Any] = field(default_factory=dict)
     using: str | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
     named: frozenset[str] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        vetoes = self.unless.names if self.unless else frozenset()
-        object.__setattr__(self, "named", self.after.names | vetoes)
+        object.__setattr__(self, "named", self.after.names | self.unless.names)
+
+    def __str__(self) -> str:
+        return self.task
+
+    @property
+    def name(self) -> str:
+        """The name of the task, the same as `task`."""
+        return self.task
+
+    @property
+    def after_sorted(self) -> list[str]:
+        """The names in `after`, in alphabetical order."""
+        return list(self.after)
+
+    @property
+    def unless_sorted(self) -> list[str]:
+        """The names in `unless`, in alphabetical order."""
+        return list(self.unless)
+
+    def uses_trigger(self, trigger_name: str) -> bool:
+        """Return whether the rule names the trigger, in `after` or in `unless`."""
+        return trigger_name in self.named
+
+    def serialize(self) -> dict[str, Any]:
+        """Return the rule in the rule language: every directive, and the custom directives beside them.
+
+        `after` includes the trigger of `andEvery`.
+        """
+        return {
+            **deepcopy(dict(self.extras)),
+            "after": self.after.to_json(),
+            "unless": self.unless.to_json(),
+            "andEvery": self.and_every,
+            "run": self.run,
+            "using": self.using,
+            "withParams": deepcopy(dict(self.with_params)),
+        }
+
+    def with_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the kwargs that the task gets: the given ones, merged into a copy of `with_params`."""
+        return _merged(deepcopy(dict(self.with_params)), kwargs)
 
     def lacks(self, taken: Mapping[str, int], vetoes: tuple[str, ...]) -> set[str]:
         """Return the triggers that an instance with these triggers and vetoes still lacks."""
         lacking = {name for name in self.after.names if name not in taken}
-        if self.unless:
-            lacking.update(name for name in self.unless.names if name not in vetoes)
+        lacking.update(name for name in self.unless.names if name not in vetoes)
         return lacking
+
+
+def _merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge given values into defaults, mapping by mapping. Other values are replaced, lists, too."""
+    both = dict(defaults)
+    for key, value in given.items():
+        under = both.get(key)
+        both[key] = (
+            _merged(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+        )
+    return both
 
 
 class Reach(NamedTuple):
@@ -169,13 +221,12 @@ def rule_from_json(task: str, written: Mapping[str, Any]) -> Rule:
     if and_every is not None and not (and_every in after.of and after.at_least == len(after.of)):
         terms = after.of if after.at_least == len(after.of) else (after,)
         after = all_of((*terms, and_every))
-    unless = _condition(written.get("unless", []))
     return Rule(
         task=task,
         run=written.get("run", ""),
         after=after,
         and_every=and_every,
-        unless=unless if unless.of else None,
+        unless=_condition(written.get("unless", [])),
         with_params=written.get("withParams", {}),
         using=written.get("using"),
         extras={key: value for key, value in written.items() if key not in DIRECTIVES},

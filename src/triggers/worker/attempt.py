@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextvars
-import copy
 import inspect
 import itertools
 import logging
 import math
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -39,7 +37,7 @@ from triggers.worker.failures import error_payload, failed_in
 from triggers.worker.heartbeat import HeldClaim, lease_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from triggers.core.exchange import Changes, Decision
     from triggers.core.records import LogBatch
@@ -219,7 +217,7 @@ class RunningAttempt:
         return TaskContext(
             manager=self.manager,
             task_instance=instance,
-            trigger_kwargs=merged(copy.deepcopy(rule.with_params), self._kwargs()),
+            trigger_kwargs=rule.with_defaults(self._kwargs()),
             idempotency_key=idempotency_key(self.uid, f"{claimed.task}#{claimed.root}"),
             fencing_token=claimed.fence,
             attempt=claimed.attempt,
@@ -377,17 +375,6 @@ class RunningAttempt:
 def idempotency_key(uid: str, root: str) -> str:
     """Combine the UID and the name of the root instance into one string that no other pair has."""
     return f"{uid.replace('%', '%25').replace('/', '%2F')}/{root}"
-
-
-def merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge given values into defaults, mapping by mapping. Other values are replaced, lists, too."""
-    both = dict(defaults)
-    for key, value in given.items():
-        under = both.get(key)
-        both[key] = (
-            merged(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
-        )
-    return both
 
 
 def _run_anywhere(make: Callable[[], Any]) -> Any:

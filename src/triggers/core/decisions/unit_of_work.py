@@ -199,7 +199,7 @@ class UnitOfWork:
         if trigger in rule.after.names:
             instance.taken.setdefault(trigger, latest.number)
             instance.cascade_depth = max(instance.cascade_depth, latest.depth, self.policy.cascade_depth)
-        if rule.unless and trigger in rule.unless.names and trigger not in instance.vetoes:
+        if trigger in rule.unless.names and trigger not in instance.vetoes:
             instance.vetoes += (trigger,)
 
     def create(self, rule: Rule, number: int) -> None:

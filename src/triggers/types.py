@@ -1,0 +1,53 @@
+"""The types of a session's state, and the constants of version 2, for code that was written for it.
+
+Each constant is an alias: ``STATUS_FINISHED`` is :attr:`triggers.Status.FINISHED`, a string.
+"""
+
+from triggers.core.rules import Rule as TaskConfig
+from triggers.session import TaskInstance
+
+STATUS_ABANDONED = TaskInstance.STATUS_ABANDONED
+STATUS_FAILED = TaskInstance.STATUS_FAILED
+STATUS_FINISHED = TaskInstance.STATUS_FINISHED
+STATUS_REPLAYED = TaskInstance.STATUS_REPLAYED
+STATUS_RUNNING = TaskInstance.STATUS_RUNNING
+STATUS_SCHEDULED = TaskInstance.STATUS_SCHEDULED
+STATUS_SKIPPED = TaskInstance.STATUS_SKIPPED
+STATUS_UNSTARTED = TaskInstance.STATUS_UNSTARTED
+META_ACTUAL_KWARGS = TaskInstance.META_ACTUAL_KWARGS
+META_CASCADE = TaskInstance.META_CASCADE
+META_COOLDOWN = TaskInstance.META_COOLDOWN
+META_DEPTH = TaskInstance.META_DEPTH
+META_EXCEPTION_CONTEXT = TaskInstance.META_EXCEPTION_CONTEXT
+META_EXCEPTION_INFO = TaskInstance.META_EXCEPTION_INFO
+META_EXCEPTION_TYPE = TaskInstance.META_EXCEPTION_TYPE
+META_LOG_LEVEL = TaskInstance.META_LOG_LEVEL
+META_LOGS_RESOLVED = TaskInstance.META_LOGS_RESOLVED
+META_PARENT = TaskInstance.META_PARENT
+META_RESULT = TaskInstance.META_RESULT
+META_TIMESTAMPS = TaskInstance.META_TIMESTAMPS
+
+__all__ = [
+    "META_ACTUAL_KWARGS",
+    "META_CASCADE",
+    "META_COOLDOWN",
+    "META_DEPTH",
+    "META_EXCEPTION_CONTEXT",
+    "META_EXCEPTION_INFO",
+    "META_EXCEPTION_TYPE",
+    "META_LOGS_RESOLVED",
+    "META_LOG_LEVEL",
+    "META_PARENT",
+    "META_RESULT",
+    "META_TIMESTAMPS",
+    "STATUS_ABANDONED",
+    "STATUS_FAILED",
+    "STATUS_FINISHED",
+    "STATUS_REPLAYED",
+    "STATUS_RUNNING",
+    "STATUS_SCHEDULED",
+    "STATUS_SKIPPED",
+    "STATUS_UNSTARTED",
+    "TaskConfig",
+    "TaskInstance",
+]
