@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, TypeVar, overload
@@ -13,7 +15,15 @@ from weakref import WeakMethod
 from triggers.core.names import check_name
 from triggers.core.similar_names import did_you_mean
 from triggers.core.values import shown
-from triggers.exceptions import DuplicateTaskError, InvalidOptionError, Retry, Skip, StatusChange
+from triggers.exceptions import (
+    DuplicateTaskError,
+    InvalidOptionError,
+    MaxRetriesExceeded,
+    Retry,
+    Skip,
+    StatusChange,
+    with_context,
+)
 from triggers.options import CELERY, COOLDOWN, check_class, check_instance, check_known, duration
 
 if TYPE_CHECKING:
@@ -24,7 +34,18 @@ if TYPE_CHECKING:
     from triggers.manager import TriggerManager
     from triggers.session import TaskInstance
 
-__all__ = ["Registry", "StatusChange", "TaskContext", "TriggerTask", "registry", "task"]
+__all__ = [
+    "MaxRetriesExceeded",
+    "Registry",
+    "Retry",
+    "StatusChange",
+    "TaskContext",
+    "TaskRequest",
+    "TriggerTask",
+    "registry",
+    "running_in",
+    "task",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -114,6 +135,21 @@ class Registry:
 registry = Registry()
 
 
+@dataclass(frozen=True, slots=True)
+class TaskRequest:
+    """One run of a task, as a Celery task describes it in ``self.request``.
+
+    Attributes:
+        retries: how many retries in a row, by the task itself, led to this run.
+        id: the id of the Celery task, or the name of the claim if another runner runs it.
+        hostname: the name of the Celery worker, or of the machine.
+    """
+
+    retries: int = 0
+    id: str | None = None
+    hostname: str | None = None
+
+
 class TriggerTask:
     """A task. Write a subclass with a method `_run`; it is registered when it is defined.
 
@@ -174,25 +210,34 @@ class TriggerTask:
         """Call `_run`. Override this method to surround every run of a family of tasks."""
         return self._run(context)
 
+    @property
+    def request(self) -> TaskRequest:
+        """What the current run of a task is. Outside of a run, it is an empty one."""
+        running = _RUNNING.get()
+        return TaskRequest() if running is None else running.request
+
     def retry(
         self,
         exc: BaseException | None = None,
-        cooldown: timedelta | float | None = 0,
-        replacement_kwargs: Mapping[str, Mapping[str, Any]] | None = None,
         metadata: Mapping[str, Any] | None = None,
+        replacement_kwargs: Mapping[str, Mapping[str, Any]] | None = None,
+        cooldown: timedelta | float | None = None,
     ) -> Retry:
         """Create the exception that ends this run as failed and requests a retry. ``raise`` it.
 
         Args:
             exc: the reason, or None.
-            cooldown: how long to wait, as a timedelta or in seconds; None for no pause.
-            replacement_kwargs: trigger → kwargs, which replace the current ones.
             metadata: added to the metadata of the instance that ends.
+            replacement_kwargs: trigger → kwargs, which replace the current ones.
+            cooldown: how long to wait, as a timedelta or in seconds; None for no pause.
 
         Raises:
+            MaxRetriesExceeded: this run is the last of those that `max_retries` allows. If you do not catch
+                it, the instance fails with it.
             InvalidOptionError: the cooldown is not a duration, or too long.
         """
         COOLDOWN.check("retry", "cooldown", cooldown)
+        _check_retries(self.request.retries, self.max_retries, exc, metadata)
         return Retry(exc, max(duration(cooldown or 0), timedelta()), replacement_kwargs, metadata)
 
     def skip(self, metadata: Mapping[str, Any] | None = None) -> Skip:
@@ -310,6 +355,7 @@ class TaskContext:
             kwargs were replaced. Pass it to other systems that must do something only once.
         fencing_token: grows with every claim of the instance. Other systems should refuse a lower one.
         attempt: how often the instance was claimed, this time included.
+        request: how often it has retried itself, and where it runs.
     """
 
     def __init__(
@@ -321,6 +367,8 @@ class TaskContext:
         idempotency_key: str,
         fencing_token: int,
         attempt: int,
+        task: TriggerTask,
+        request: TaskRequest,
         log: InstanceLog,
         is_lease_lost: Callable[[], bool],
     ) -> None:
@@ -330,6 +378,8 @@ class TaskContext:
         self.idempotency_key = idempotency_key
         self.fencing_token = fencing_token
         self.attempt = attempt
+        self.request = request
+        self._task = task
         self._log = log
         self._is_lease_lost = is_lease_lost
 
@@ -395,16 +445,45 @@ class TaskContext:
     def retry(
         self,
         exc: BaseException | None = None,
-        cooldown: timedelta | float | None = 0,
-        replacement_kwargs: Mapping[str, Mapping[str, Any]] | None = None,
         metadata: Mapping[str, Any] | None = None,
+        replacement_kwargs: Mapping[str, Mapping[str, Any]] | None = None,
+        cooldown: timedelta | float | None = None,
     ) -> Retry:
         """Do the same as :meth:`TriggerTask.retry`, for tasks that are functions."""
-        return TriggerTask.retry(_ANY, exc, cooldown, replacement_kwargs, metadata)
+        return self._task.retry(exc, metadata, replacement_kwargs, cooldown)
 
     def skip(self, metadata: Mapping[str, Any] | None = None) -> Skip:
         """Do the same as :meth:`TriggerTask.skip`, for tasks that are functions."""
         return Skip(metadata)
 
 
-_ANY = TriggerTask()
+#: The context of the task that the calling code is part of; None outside of any task.
+_RUNNING: ContextVar[TaskContext | None] = ContextVar("triggers_running", default=None)
+
+
+class running_in:  # noqa: N801 - used like a function
+    """Run code as a run of a task; afterwards, the thread is as before.
+
+    This is a class because contextlib sets attributes of the exceptions that pass, which some classes refuse.
+
+    Args:
+        context: the context of the run.
+    """
+
+    def __init__(self, context: TaskContext) -> None:
+        self._context = context
+
+    def __enter__(self) -> None:
+        self._token = _RUNNING.set(self._context)
+
+    def __exit__(self, *_: object) -> None:
+        _RUNNING.reset(self._token)
+
+
+def _check_retries(
+    retries: int, limit: int, exc: BaseException | None, metadata: Mapping[str, Any] | None
+) -> None:
+    """Refuse another retry after the last one that is allowed."""
+    if retries >= limit:
+        message = f"another retry was requested after {retries} retries; max_retries is {limit}"
+        raise with_context(MaxRetriesExceeded(message), {"replay_metadata": metadata or {}}) from exc

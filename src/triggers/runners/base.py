@@ -40,12 +40,14 @@ class Delivery:
         is_stop: returns whether an exception from the user's code only tells the process or thread to stop.
             The instance is then released, due at once, and the exception is raised again.
         on_failure: called with the stored error after the instance has failed, from any thread.
+        hostname: the name of the worker that received the message, or "".
     """
 
     label: str = ""
     around: Callable[[], AbstractContextManager[object]] = nullcontext
     is_stop: Callable[[BaseException], bool] = _never
     on_failure: Callable[[Mapping[str, Any]], object] = _ignored
+    hostname: str = ""
 
 
 #: The delivery of a hint without a message.

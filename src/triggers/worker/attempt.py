@@ -7,6 +7,7 @@ import inspect
 import itertools
 import logging
 import math
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ from triggers.options import duration
 from triggers.runners.base import BY_ITSELF
 from triggers.session import TaskInstance
 from triggers.storages.base import Lease
-from triggers.task import TaskContext
+from triggers.task import TaskContext, TaskRequest, running_in
 from triggers.worker.failures import error_payload, failed_in
 from triggers.worker.heartbeat import HeldClaim, lease_of
 
@@ -175,8 +176,9 @@ class RunningAttempt:
             )
             raise CascadeDepthError(message)
         # Detached, because the inline runner can run a task inside the log block of another one.
-        with detached(), firing_as(self.fired_by), self.delivery.around():
-            returned = self.task.run(self._context(self.rule))
+        context = self._context(self.rule, self.task)
+        with detached(), firing_as(self.fired_by), running_in(context), self.delivery.around():
+            returned = self.task.run(context)
             return self._await(returned) if inspect.isawaitable(returned) else returned
 
     def _result(self, returned: object) -> str:
@@ -211,8 +213,8 @@ class RunningAttempt:
             raise ended
         return returned
 
-    def _context(self, rule: Rule) -> TaskContext:
-        claimed = self.claimed
+    def _context(self, rule: Rule, task: TriggerTask) -> TaskContext:
+        claimed, delivery = self.claimed, self.delivery
         instance = TaskInstance(self.manager.storage, claimed)
         return TaskContext(
             manager=self.manager,
@@ -221,6 +223,10 @@ class RunningAttempt:
             idempotency_key=idempotency_key(self.uid, f"{claimed.task}#{claimed.root}"),
             fencing_token=claimed.fence,
             attempt=claimed.attempt,
+            task=task,
+            request=TaskRequest(
+                claimed.retries, delivery.label or claimed.owner, delivery.hostname or socket.gethostname()
+            ),
             log=self.log,
             is_lease_lost=self.held.is_over,
         )

@@ -118,7 +118,8 @@ class InstanceTask:
             _log.error(what, self.name, args)
             return
         errors: list[Mapping[str, Any]] = []
-        self.carrier.follow(hint, Delivery(self.request.id or "", _limit.inside, _is_stop, errors.append))
+        label, hostname = self.request.id or "", self.request.hostname or ""
+        self.carrier.follow(hint, Delivery(label, _limit.inside, _is_stop, errors.append, hostname))
         if errors and self.carrier.report_failures:
             uid, task, number = hint
             raise InstanceFailedError(
