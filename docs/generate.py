@@ -39,7 +39,7 @@ INTERNAL = {
     "SessionView": {"head", "page", "payloads"},
     "TaskInstance": {"stored"},
     "TriggerManager": {"apply", "policy", "policy_for", "publish", "store"},
-    "Triggers": {"abort", "is_idle", "lose", "pull", "pause_sweeping", "run", "watch_tasks"},
+    "Triggers": {"abort", "is_idle", "lose", "pull", "pause_sweeping", "run", "task_options", "watch_tasks"},
 }
 
 

@@ -6,12 +6,12 @@ import logging
 import time
 from datetime import timedelta
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from triggers.core.configuration import check_configuration
 from triggers.core.names import is_name
 from triggers.core.values import DEFAULT_LIMITS, Limits, type_name
-from triggers.exceptions import ManagerMismatchError, UnknownSessionError
+from triggers.exceptions import ManagerMismatchError, PluginError, UnknownSessionError
 from triggers.health import Health, Problems
 from triggers.manager import FinalizingTriggerManager, ManagerServices, TriggerManager
 from triggers.options import check_application, duration
@@ -21,8 +21,11 @@ from triggers.plugins import (
     check_chosen,
     is_refused,
     load_stored,
+    manager_class,
     manager_named,
     permit,
+    runner_names,
+    runner_of_alias,
     storage_from_url,
 )
 from triggers.plugins import names as installed
@@ -78,8 +81,8 @@ class Triggers:
         url: the URL of the storage, such as ``sqlite:///survey.db``, or a storage.
         runner: the default runner, or its name; None for a process that only fires.
         runners: further runners, by the names that `using` gives them.
-        manager: the manager class of this application.
-        managers: further manager classes that sessions of this application can belong to.
+        manager: the manager class of this application, or the name of an installed one.
+        managers: further manager classes, or names, that sessions of this application can belong to.
         plugins: names of installed runners and managers that stored data may import: a `using`, and the
             manager of a session. Those of this distribution, and those given here as objects, need not be
             listed.
@@ -105,8 +108,8 @@ class Triggers:
         *,
         runner: str | Runner | None = "threads",
         runners: Mapping[str, Runner] | None = None,
-        manager: type[TriggerManager] = TriggerManager,
-        managers: Sequence[type[TriggerManager]] = (),
+        manager: type[TriggerManager] | str = TriggerManager,
+        managers: Sequence[type[TriggerManager] | str] = (),
         plugins: Collection[str] = (),
         registry: Registry = default_registry,
         complete_registry: bool = False,
@@ -124,19 +127,24 @@ class Triggers:
         if not hasattr(self._backend, "commit"):
             message = f"the first argument must be a URL or a storage, not a {type_name(type(url))}"
             raise TypeError(message)
-        self._manager = manager
+        self._manager: type[TriggerManager] = manager_class(manager)
         kinds: tuple[type[TriggerManager], ...] = (
             TriggerManager,
             FinalizingTriggerManager,
-            *managers,
-            manager,
+            *map(manager_class, managers),
+            self._manager,
         )
         self._managers = {kind.name: kind for kind in kinds}
+        named = (kind.default_task_runner_name for kind in kinds)
+        self._plugins |= {name for name in named if isinstance(name, str)}
         self._registry = registry
         problems = getattr(self._backend, "problems", None)
         self._problems = Problems() if problems is None else problems
         self._has_runner = runner is not None
-        self._dispatcher = Dispatcher(self, runner, runners or {}, self._load_runner, self._problems)
+        default = runner_of_alias(runner, runners or ()) if isinstance(runner, str) else runner
+        self._dispatcher = Dispatcher(
+            self, default, runners or {}, self._load_runner, self._problems, name_of=self._runner_name
+        )
         # Without a runner nothing is dispatched here, so the sweep of another process must find it at once.
         micros = round(grace.total_seconds() * 1e6) if self._has_runner else 0
         self._services = ManagerServices(
@@ -145,10 +153,11 @@ class Triggers:
             schedule_sweep=self._schedule_sweep,
             tasks=registry.names if complete_registry else None,
             registered=registry.names,
-            runners=installed(RUNNERS) | self._dispatcher.names,
+            runners=runner_names() | self._dispatcher.names,
             grace=micros,
             limits=limits,
         )
+        self._check_default_runners()
         self._policies: dict[str, Policy] = {}
         self._executor = Executor(
             self._backend,
@@ -356,6 +365,11 @@ class Triggers:
         """Call `learn`, a bound method, with the name of every registered task, now and later."""
         self._registry.watch(learn)
 
+    def task_options(self, run: str) -> Mapping[str, Any] | None:
+        """Return Celery's options that a task sets, by name; None if this process does not have the task."""
+        task = self._registry.get(run)
+        return None if task is None else task.celery_options
+
     def pull(self, limit: int) -> list[ReadyInstance]:
         """Take due instances of the default runner from the storage. Dispatch those of other runners."""
         due = self._backend.due(limit, grace=self._services.grace, include_recent=True)
@@ -499,6 +513,37 @@ class Triggers:
     def _schedule_sweep(self) -> None:
         """Make the sweep check when the next instance is due. It can be earlier than before."""
         self._sweeper.wake()
+
+    def _check_default_runners(self) -> None:
+        """Refuse a manager whose `default_task_runner_name` is not the name of a runner of this process.
+
+        Raises:
+            PluginError: there is such a manager.
+        """
+        known = self._services.runners or ()
+        for kind in self._managers.values() if self._has_runner else ():
+            name = kind.default_task_runner_name
+            if isinstance(name, str) and name not in known:
+                message = (
+                    f"manager {kind.name!r}: there is no runner {name!r} for its default_task_runner_name; "
+                    f"the runners are: {', '.join(sorted(known))}"
+                )
+                raise PluginError(message)
+
+    def _runner_name(self, due: ReadyInstance) -> str | None:
+        """Return the name of the runner that an instance needs, None for the default runner."""
+        name = due.using or self._default_runner_of(due.uid)
+        return None if name is None else runner_of_alias(name, self._dispatcher.names)
+
+    def _default_runner_of(self, uid: str) -> str | None:
+        """Return the runner that the manager of a session names, or None."""
+        others = installed(MANAGERS) - self._managers.keys()
+        named = any(kind.default_task_runner_name is not None for kind in self._managers.values())
+        if not (others or named):
+            return None
+        head = self._backend.reader.session(uid)
+        kind = self._kind(head.manager) if head is not None else None
+        return None if kind is None else kind(uid, self._services).default_task_runner_name
 
     def _kind(self, name: str) -> type[TriggerManager] | None:
         """Return the manager class of that name, of this application or installed, or None."""

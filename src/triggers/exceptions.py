@@ -245,9 +245,11 @@ class Skip(StatusChange):
 
 _E = TypeVar("_E", bound=BaseException)
 
-#: The attribute with the context of an exception. Some exceptions, such as jsonschema's, use `context`
-#: themselves.
+#: The attribute with the context of an exception, which is also its `context`, unless its class defines that
+#: itself, as jsonschema's does.
 _CONTEXT = "__triggers_context__"
+#: The attributes of a class, and its base classes, past its metaclass, which may be anybody's code.
+_ATTRIBUTES, _BASES = vars(type)["__dict__"], vars(type)["__mro__"]
 #: The state of an exception, even if its class replaces `__dict__`.
 _STATE = vars(BaseException)["__dict__"]
 #: Types that any process can unpickle.
@@ -269,7 +271,8 @@ def with_context(exc: _E, context: Mapping[str, Any]) -> _E:
             copied, never changed. It can contain anything that can be logged.
 
     Returns:
-        The same exception. Its own attributes, arguments and text do not change. If it could be pickled
+        The same exception. Its attribute `context` is the whole context, unless the exception defines such
+        an attribute itself. Its other attributes, arguments and text do not change. If it could be pickled
         before, it still can.
     """
     given: Any = context
@@ -281,8 +284,18 @@ def with_context(exc: _E, context: Mapping[str, Any]) -> _E:
     if type(state) is dict and _restores_itself(type(exc)):
         state = _OwnState(state)
         _STATE.__set__(exc, state)
-    state[_CONTEXT] = _Context(_merged(state.get(_CONTEXT) or {}, given))
+    merged = _Context(_merged(state.get(_CONTEXT) or {}, given))
+    if not _defines_context(type(exc), state):
+        state["context"] = merged
+    state[_CONTEXT] = merged
     return exc
+
+
+def _defines_context(kind: type[BaseException], state: Mapping[str, Any]) -> bool:
+    """Return whether an exception has an attribute `context` that is not ours."""
+    if "context" in state:
+        return _CONTEXT not in state or state["context"] is not state[_CONTEXT]
+    return any("context" in _ATTRIBUTES.__get__(base) for base in _BASES.__get__(kind))
 
 
 def context_of(exc: BaseException) -> dict[str, Any]:
@@ -319,7 +332,7 @@ class _OwnState(dict[str, Any]):
     """The state of an exception whose class sets attributes itself. It is pickled without the context."""
 
     def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[Any]]:
-        return dict, ({key: item for key, item in self.items() if key != _CONTEXT},)
+        return dict, ({key: item for key, item in self.items() if type(item) is not _Context},)
 
 
 def _restores_itself(kind: type[BaseException]) -> bool:

@@ -115,6 +115,8 @@ class TriggerManager:
         log_context: what is added to the context of every log record of every task.
         finalize_trigger: fired once when the session is complete; None for never.
         finalize_max_level: see :class:`FinalizingTriggerManager`.
+        default_task_runner_name: the runner of the tasks of its sessions whose rule has no `using`; None for
+            the application's.
         uid: the UID of the session.
         storage: a view of the session as it is stored.
     """
@@ -125,6 +127,7 @@ class TriggerManager:
     log_context: ClassVar[Mapping[str, Any]] = {}
     finalize_trigger: ClassVar[str | None] = None
     finalize_max_level: ClassVar[int | None] = None
+    default_task_runner_name: ClassVar[str | None] = None
     _hooked: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -581,10 +584,10 @@ class TriggerManager:
     def _dispatch(self, changes: Changes) -> None:
         if self._services.dispatch is None:
             return
-        uid, now, rules = self.uid, changes.session.now, changes.session.rules
+        now, default = changes.session.now, self.default_task_runner_name
         scheduled = changes.scheduled()
         ready = [
-            ReadyInstance.by(rules, uid, instance.task, instance.number)
+            ReadyInstance.by(changes.session.rules, self.uid, instance.task, instance.number, default)
             for instance in scheduled
             if instance.run_at <= now
         ]

@@ -102,7 +102,7 @@ def _one_of(*words: Any) -> Option:
 
 
 def _is_manager(value: object) -> bool:
-    return isinstance(value, type) and hasattr(value, "policy_for")
+    return isinstance(value, str) or (isinstance(value, type) and hasattr(value, "policy_for"))
 
 
 DURATION = Option("a timedelta or a number of seconds, longer than 0 and at most 100 years", _is_duration)
@@ -169,9 +169,10 @@ APPLICATION: dict[str, Option] = {
         "a mapping of names to runners",
         lambda value: all(isinstance(name, str) and hasattr(each, "submit") for name, each in value.items()),
     ).or_none(),
-    "manager": Option("a subclass of TriggerManager", _is_manager),
+    "manager": Option("a subclass of TriggerManager or the name of an installed one", _is_manager),
     "managers": Option(
-        "a sequence of subclasses of TriggerManager", lambda value: all(map(_is_manager, value))
+        "a sequence of subclasses of TriggerManager or of names of installed ones",
+        lambda value: not isinstance(value, str) and all(map(_is_manager, value)),
     ),
     "plugins": Option(
         "a list of names",

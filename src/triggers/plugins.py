@@ -26,6 +26,9 @@ STORAGES = "triggers.storages"
 RUNNERS = "triggers.runners"
 MANAGERS = "triggers.managers"
 
+#: Version 2's name of a runner → its name.
+RUNNER_ALIASES = {"threading": "threads"}
+
 #: A scheme. A longer one is not shown in messages.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}")
 #: What no entry point has in its name, and every URL and connection string has.
@@ -114,6 +117,30 @@ def names(group: str) -> frozenset[str]:
 @cache
 def _own_names(group: str) -> frozenset[str]:
     return frozenset(name for name, entry in _entry_points(group).items() if _is_own(entry))
+
+
+def runner_names() -> frozenset[str]:
+    """Return the names of the installed runners, and their aliases."""
+    return names(RUNNERS) | RUNNER_ALIASES.keys()
+
+
+def runner_of_alias(name: str, known: Collection[str] = ()) -> str:
+    """Return the name of the runner that an alias stands for, and any other name unchanged.
+
+    Args:
+        name: the name or alias.
+        known: names of the application's own runners. Like an installed runner, they win over an alias.
+    """
+    return name if name in known or name in names(RUNNERS) else RUNNER_ALIASES.get(name, name)
+
+
+def manager_class(given: Any) -> Any:
+    """Return a manager class, given the class or the name of an installed one, which code may choose freely.
+
+    Raises:
+        PluginError: no manager with this name is installed, or its `name` is different.
+    """
+    return manager_named(given, (given,)) if isinstance(given, str) else given
 
 
 def check_chosen(chosen: Iterable[str]) -> None:

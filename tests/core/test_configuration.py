@@ -391,7 +391,7 @@ def test_a_key_with_the_prefix_of_custom_directives_is_always_one():
 def test_options_that_messages_name_exist():
     """Each option of a task that a message names is an option of tasks, so that following the message works."""
     named = {word for text in ELSEWHERE.values() for word in re.findall(r"@task\((\w+)=", text)}
-    assert named == {"timeout", "max_retries"}
+    assert named == {"timeout", "max_retries", "queue", "rate_limit"}
     assert named <= OPTIONS.keys()
 
 

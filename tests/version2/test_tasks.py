@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pickle  # noqa: TID251 - exceptions are pickled by others
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 
+from triggers.exceptions import context_of, with_context
 from triggers.task import MaxRetriesExceeded, TaskRequest, TriggerTask, task
 from triggers.testing import TriggersHarness
 
@@ -182,7 +184,7 @@ def test_without_a_run_the_request_is_empty():
     assert TriggerTask().request == TaskRequest(retries=0, id=None, hostname=None)
 
 
-# -- exceptions ------------------------------------------------------------------------------------------
+# -- a cooldown -----------------------------------------------------------------------------------------
 
 
 def test_a_cooldown_can_be_a_timedelta(run, tasks, harness):
@@ -196,3 +198,32 @@ def test_a_cooldown_can_be_a_timedelta(run, tasks, harness):
     before = harness.clock.time
     run()
     assert harness.clock.time - before >= timedelta(minutes=1)
+
+
+# -- the context of an exception -------------------------------------------------------------------------
+
+
+def test_an_exception_with_context_has_it_as_an_attribute():
+    """`context` is the mapping, merged over several calls; it survives a pickle."""
+    error = with_context(exc=ValueError("spam"), context={"spam_score": 3})
+    assert error.context == {"spam_score": 3}
+    assert with_context(error, {"threshold": 5}) is error
+    assert error.context == {"spam_score": 3, "threshold": 5}
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - made here
+    assert again.context == error.context
+    assert with_context(again, {"more": 1}).context == {"spam_score": 3, "threshold": 5, "more": 1}
+
+
+class OwnContextError(Exception):
+    """An exception whose class has a `context` of its own, as jsonschema's."""
+
+    context = ()
+
+
+def test_an_exception_keeps_a_context_of_its_own():
+    """Of its class, or of the exception itself; ours is stored all the same."""
+    assert with_context(OwnContextError(), {"a": 1}).context == ()
+    own = ValueError("spam")
+    own.context = "mine"
+    assert with_context(with_context(own, {"a": 1}), {"b": 2}).context == "mine"
+    assert context_of(own) == {"a": 1, "b": 2}

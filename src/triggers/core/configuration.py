@@ -33,11 +33,11 @@ ELSEWHERE = {
     "eta": "is not available: fire the trigger at that time",
     "schedule": "is not available: fire the trigger from a scheduler, such as cron or Celery beat",
     "cron": "is not available: fire the trigger from a scheduler, such as cron or Celery beat",
-    "queue": "is an option of Celery: CeleryRunner.bind(task, queue=...)",
+    "queue": "is an option of the task: @task(queue=...)",
     "concurrency": "is an option of the runner: ThreadsRunner(workers=...), or celery worker --concurrency",
     "depends_on": "is not a directive: list the names of those tasks in 'after'",
     "needs": "is not a directive: list the names of those tasks in 'after'",
-    "rate_limit": "is an option of Celery: CeleryRunner.bind(task, rate_limit=...)",
+    "rate_limit": "is an option of the task: @task(rate_limit=...)",
 }
 
 #: How similar to a directive a key must be to count as a typo: difflib's ratio, from 0 to 1.

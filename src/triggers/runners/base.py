@@ -101,6 +101,10 @@ class RunnerHost(Protocol):
         """
         ...
 
+    def task_options(self, run: str) -> Mapping[str, Any] | None:
+        """Return Celery's options that a task sets, by name; None if this process does not have the task."""
+        ...
+
     def start(self) -> None:
         """Start to sweep in the background, also again after :meth:`pause_sweeping`."""
         ...
@@ -129,8 +133,8 @@ class Runner(Protocol):
         """Accept hints from now on, and call this host. Called once, and again after a `close`.
 
         Threads can start later. A runner can also have a method `tend`, which is called after each sweep and
-        starts threads again that have died, and an attribute `threads`, the number of its threads in this
-        process.
+        starts threads again that have died, an attribute `threads`, the number of its threads in this
+        process, and an attribute `applies_task_options`, whether it applies Celery's options of a task.
         """
         ...
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from triggers.health import Problems, place_of
@@ -30,6 +31,7 @@ class Dispatcher:
         given: further runners, by the names that `using` gives them.
         load: makes the installed runner of a name.
         problems: where problems are reported.
+        name_of: returns the name of the runner of an instance, None for the default runner.
     """
 
     def __init__(
@@ -39,6 +41,8 @@ class Dispatcher:
         given: Mapping[str, Runner],
         load: Callable[[str], Runner],
         problems: Problems,
+        *,
+        name_of: Callable[[ReadyInstance], str | None] = attrgetter("using"),
     ) -> None:
         self._host = host
         self._default = default
@@ -47,6 +51,8 @@ class Dispatcher:
             self._given.setdefault(default.name, default)
         self._load = load
         self._problems = problems
+        self._name_of = name_of
+        self._told: set[tuple[str, str]] = set()
         self._runners: dict[str, Runner] = {}
         self._has_warned = False
         self.is_stopped = False
@@ -55,6 +61,11 @@ class Dispatcher:
     def names(self) -> frozenset[str]:
         """The names of the runners that the application has set."""
         return frozenset(self._given)
+
+    @property
+    def _label(self) -> str:
+        """The name of the default runner, "" if it has none."""
+        return self._default if isinstance(self._default, str) else ""
 
     @property
     def runners(self) -> list[Runner]:
@@ -74,7 +85,7 @@ class Dispatcher:
 
     def is_default(self, due: ReadyInstance) -> bool:
         """Return whether the default runner runs this instance."""
-        return due.using is None or due.using == self._default
+        return self._name_of(due) in {None, self._default}
 
     def dispatch(self, ready: Sequence[ReadyInstance]) -> None:
         """Give instances to their runners. If a runner fails, the sweep tries its instances again later."""
@@ -87,7 +98,7 @@ class Dispatcher:
             if place in failing:
                 continue
             try:
-                self._runner(due.using).submit(due)
+                self._submit(due)
             except (Exception, SystemExit) as error:  # noqa: BLE001 - what was released is stored, so nothing raises
                 failing.add(place)
                 where = place_of(due.uid, due.task, due.number)
@@ -95,6 +106,21 @@ class Dispatcher:
                 self._problems.report("plugin", place, error, what)
             else:
                 self._problems.resolve(place)
+
+    def _submit(self, due: ReadyInstance) -> None:
+        name = self._name_of(due)
+        runner = self._runner(name)
+        self._tell_unused(runner, name or self._label, due.run or "")
+        runner.submit(due)
+
+    def _tell_unused(self, runner: Runner, label: str, run: str) -> None:
+        """Log which options of a task a runner does not use, once for each task."""
+        if (label, run) in self._told or (options := self._host.task_options(run)) is None:
+            return
+        self._told.add((label, run))
+        if options and not getattr(runner, "applies_task_options", False):
+            what = "the runner %s does not use these options of the task %r: %s"
+            _log.warning(what, label or runner, run, ", ".join(options))
 
     def _warn_once(self, ready: Sequence[ReadyInstance]) -> None:
         if ready and not self._has_warned:
@@ -104,7 +130,7 @@ class Dispatcher:
 
     def _runner(self, name: str | None) -> Runner:
         wanted: Any = self._default if name is None else self._given.get(name, name)
-        label = name or (self._default if isinstance(self._default, str) else "")
+        label = name or self._label
         if label not in self._runners:
             made = self._load(wanted) if isinstance(wanted, str) else wanted
             if made not in self._runners.values():

@@ -49,8 +49,8 @@ class TriggersHarness:
 
     Args:
         registry: the application's tasks. The ready-made tasks are available as well.
-        manager: the class of its managers.
-        managers: more manager classes that sessions may belong to.
+        manager: the class of its managers, or the name of an installed one.
+        managers: more manager classes, or names, that sessions may belong to.
         runners: more names that `using` may contain, of runners that are not installed here.
         storage: makes the storage, given the clock; in memory by default.
         clock: the clock; a new one by default.
@@ -71,8 +71,8 @@ class TriggersHarness:
         self,
         *,
         registry: Registry = default_registry,
-        manager: type[TriggerManager] = TriggerManager,
-        managers: Sequence[type[TriggerManager]] = (),
+        manager: type[TriggerManager] | str = TriggerManager,
+        managers: Sequence[type[TriggerManager] | str] = (),
         runners: Collection[str] = (),
         storage: Callable[[VirtualClock], Storage] | None = None,
         clock: VirtualClock | None = None,
@@ -92,8 +92,8 @@ class TriggersHarness:
         strictly = _strict if strict_logs else lambda kind: kind
         self._settings = {
             "complete_registry": True,
-            "manager": strictly(manager),
-            "managers": [strictly(kind) for kind in managers],
+            "manager": strictly(plugins.manager_class(manager)),
+            "managers": [strictly(plugins.manager_class(kind)) for kind in managers],
             **settings,
         }
         self._runners = sorted({*runners, *plugins.names(plugins.RUNNERS)})

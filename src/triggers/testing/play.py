@@ -95,7 +95,7 @@ def play(
     firings: Iterable[Firing],
     *,
     registry: Registry = default_registry,
-    manager: type[TriggerManager] = TriggerManager,
+    manager: type[TriggerManager] | str = TriggerManager,
     sample: int | None = None,
     crashes: int | None = None,
     seed: int = 0,
@@ -173,7 +173,7 @@ class _Stage:
 
     configuration: Mapping[str, Mapping[str, Any]]
     registry: Registry
-    manager: type[TriggerManager]
+    manager: type[TriggerManager] | str
     snapshot: Callable[[TriggerManager], Any]
     storage: Callable[[VirtualClock, Faults], Storage]
     rests: bool

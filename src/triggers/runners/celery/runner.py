@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -99,6 +100,9 @@ class CeleryRunner:
     #: The name of this runner for `using`.
     name = "celery"
 
+    #: This runner gives the options of a task to Celery.
+    applies_task_options = True
+
     def __init__(
         self,
         app: Celery,
@@ -141,8 +145,8 @@ class CeleryRunner:
     def bind(self, task: type | str, **options: Any) -> Self:
         """Set Celery's options of a task: ``queue``, ``priority``, ``rate_limit``, ``time_limit`` and so on.
 
-        They override the defaults of this runner. Call this before the workers start. Another call adds to
-        the options of earlier calls.
+        They override those that the task sets itself, and the defaults of this runner. Call this before the
+        workers start. Another call adds to the options of earlier calls.
 
         Args:
             task: the task class, or its name, for example if it is defined elsewhere.
@@ -281,6 +285,7 @@ class CeleryRunner:
             "name": name,
             "carrier": self,
             **celery_worker.SAFE,
+            **self._own_options(name),
             **self._bound.get(name, {}),
         }
         if name != SWEEP:
@@ -288,6 +293,14 @@ class CeleryRunner:
             body["dont_autoretry_for"] = (*own, InstanceFailedError)
             body["Request"] = celery_worker.request_class(symbol_by_name(base.Request))
         return type(mixin.__name__, (mixin, base), body)()
+
+    def _own_options(self, name: str) -> dict[str, Any]:
+        """Return the options that a task sets itself, with durations in seconds, as Celery takes them."""
+        options = (self._host.task_options(name) if self._host is not None else None) or {}
+        return {
+            option: value.total_seconds() if isinstance(value, timedelta) else value
+            for option, value in options.items()
+        }
 
     # sending
 
