@@ -50,6 +50,7 @@ LONGER = {
     "tests/storages/test_postgres_commits.py": "To split: round trips, and answers that get lost.",
     "tests/storages/test_redis_outages.py": "To split by the kind of outage.",
     "tests/storages/test_sqlite_file.py": "To split: several processes, full disks, files of other programs.",
+    "tests/version2/test_programs.py": "One file of programs, with the tasks that they share.",
     "tests/testing/test_faults.py": "A test for each kind of fault that can be injected.",
 }
 

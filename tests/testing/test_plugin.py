@@ -165,7 +165,7 @@ def test_a_failure_points_at_the_test(run):
             "test_a_failure_points_at_the_test.py:5: AssertionError",
         ]
     )
-    result.stdout.no_fnmatch_line("*def _in_status*")
+    result.stdout.no_fnmatch_line("*def assert_instance_status*")
 
 
 def test_the_fixtures_are_listed(pytester):

@@ -105,6 +105,10 @@ class RunnerHost(Protocol):
         """Return Celery's options that a task sets, by name; None if this process does not have the task."""
         ...
 
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until no instance in the storage is scheduled or running; return whether none is left."""
+        ...
+
     def start(self) -> None:
         """Start to sweep in the background, also again after :meth:`pause_sweeping`."""
         ...

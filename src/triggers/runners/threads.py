@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from triggers.fork import reset_after_fork
 from triggers.health import Problems
@@ -30,6 +32,15 @@ PULL_PAUSE = 1.0
 #: The places of the pool's problems.
 THREADS = "the threads of the pool"
 PULL = "asking the storage for work"
+
+#: The pools of this process that were started and are not closed.
+_OPEN: WeakSet[ThreadsRunner] = WeakSet()
+_OPEN_LOCK = threading.Lock()
+
+
+def _left(until: float) -> float | None:
+    """Return the time until that monotonic time, in seconds; None if it never comes."""
+    return None if until == math.inf else max(until - time.monotonic(), 0.0)
 
 
 class ThreadsRunner:
@@ -73,6 +84,43 @@ class ThreadsRunner:
             self._problems = getattr(host, "problems", self._problems)
             self._closed, self._dropped, self._begin_at = False, True, 0.0
 
+        with _OPEN_LOCK:
+            _OPEN.add(self)
+
+    @classmethod
+    def join_all(cls, timeout: float | None = None) -> bool:
+        """Wait until nothing is scheduled or running in the storages of all open pools of this process.
+
+        Instances that cascades release count, too, and so do retries that wait for their cooldown, and hooks
+        of managers that still run in a pool.
+
+        Args:
+            timeout: how long to wait for each pool, in seconds; None for no limit.
+
+        Returns:
+            Whether nothing is left.
+
+        Raises:
+            ValueError: a thread of a pool calls this, so that it would wait for itself.
+        """
+        with _OPEN_LOCK:
+            pools = list(_OPEN)
+        joined = [pool._join(timeout) for pool in pools]  # noqa: SLF001 - of this class
+        return all(joined)
+
+    def _join(self, timeout: float | None) -> bool:
+        if threading.current_thread() in self._threads:
+            message = "join_all() was called by a task: it would wait for that task itself"
+            raise ValueError(message)
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        while self._host.join(_left(until)):
+            if self.is_idle():
+                return True
+            with self._changed:
+                if not self._changed.wait_for(self.is_idle, _left(until)):
+                    break
+        return False
+
     @property
     def threads(self) -> int:
         """The number of threads now."""
@@ -108,6 +156,8 @@ class ThreadsRunner:
         A task that closes its own pool is not waited for.
         """
         own = {threading.current_thread()}
+        with _OPEN_LOCK:
+            _OPEN.discard(self)
         with self._changed:
             self._closed = True
             self._hints.clear()

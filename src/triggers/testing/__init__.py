@@ -6,6 +6,7 @@ strategies for Hypothesis, need pytest and Hypothesis, so they are separate modu
 :mod:`triggers.testing.conformance.strategies`.
 """
 
+from triggers.runners.threads import ThreadsRunner as ThreadingTaskRunner
 from triggers.testing.assertions import SessionAssertions
 from triggers.testing.captured import CapturedLogs, captured_logs
 from triggers.testing.clock import VirtualClock
@@ -22,18 +23,33 @@ from triggers.testing.harness import TriggersHarness
 from triggers.testing.orders import orders
 from triggers.testing.play import PlayDifference, PlayReport, end_state, play
 from triggers.testing.tasks import FailingError, ready_made
+from triggers.testing.version2 import (
+    DevNullTask,
+    FailingTask,
+    PassThruTask,
+    SelfRetryingTask,
+    SelfSkippingTask,
+    TriggerManagerTestCaseMixin,
+)
 
 __all__ = [
     "CapturedLogs",
+    "DevNullTask",
     "FailingError",
+    "FailingTask",
     "Faults",
     "FaultyDriver",
     "FaultyRunner",
     "FaultyStorage",
     "InjectedCrash",
+    "PassThruTask",
     "PlayDifference",
     "PlayReport",
+    "SelfRetryingTask",
+    "SelfSkippingTask",
     "SessionAssertions",
+    "ThreadingTaskRunner",
+    "TriggerManagerTestCaseMixin",
     "TriggersHarness",
     "VirtualClock",
     "by_chance",

@@ -55,6 +55,17 @@ class SessionAssertions:
 
     # -- statuses ---------------------------------------------------------------------------------------
 
+    def assert_instance_status(self, name: str, status: Status | str) -> TaskInstance:
+        """Assert that the instance exists and has this one of the eight statuses."""
+        __tracebackhide__ = True
+        wanted, instance = Status(status), self._find(name)
+        if instance is None:
+            self._fail_missing(name, wanted)
+        if instance.status is not wanted:
+            found = f"{name} of session {self.view.uid!r} is {instance.status}"
+            self._fail(f"{found}, but should be {wanted}", instance)
+        return instance
+
     def assert_instance_finished(
         self, name: str, expected_result: Mapping[str, Any] | None = _ANYTHING
     ) -> TaskInstance:
@@ -66,7 +77,7 @@ class SessionAssertions:
                 passes.
         """
         __tracebackhide__ = True
-        instance = self._in_status(name, Status.FINISHED)
+        instance = self.assert_instance_status(name, Status.FINISHED)
         if expected_result is not _ANYTHING and (instance.result or {}) != (expected_result or {}):
             self._fail(
                 f"{name} of session {self.view.uid!r} has finished with\n{_data(instance.result)}\n"
@@ -87,7 +98,7 @@ class SessionAssertions:
             match: a regular expression that is searched for in the exception's message.
         """
         __tracebackhide__ = True
-        instance = self._in_status(name, Status.FAILED)
+        instance = self.assert_instance_status(name, Status.FAILED)
         error = instance.error or {}
         if exception_type is not None and not _is_type(error, exception_type):
             wanted = exception_type if isinstance(exception_type, str) else _qualified(exception_type)
@@ -110,32 +121,32 @@ class SessionAssertions:
     def assert_instance_skipped(self, name: str) -> TaskInstance:
         """Assert that the instance was skipped, by its task or by a person."""
         __tracebackhide__ = True
-        return self._in_status(name, Status.SKIPPED)
+        return self.assert_instance_status(name, Status.SKIPPED)
 
     def assert_instance_replayed(self, name: str) -> TaskInstance:
         """Assert that the instance failed and was replaced by a new one."""
         __tracebackhide__ = True
-        return self._in_status(name, Status.REPLAYED)
+        return self.assert_instance_status(name, Status.REPLAYED)
 
     def assert_instance_abandoned(self, name: str) -> TaskInstance:
         """Assert that the `unless` of its task stopped the instance before it started."""
         __tracebackhide__ = True
-        return self._in_status(name, Status.ABANDONED)
+        return self.assert_instance_status(name, Status.ABANDONED)
 
     def assert_instance_unstarted(self, name: str) -> TaskInstance:
         """Assert that the instance still waits for triggers."""
         __tracebackhide__ = True
-        return self._in_status(name, Status.UNSTARTED)
+        return self.assert_instance_status(name, Status.UNSTARTED)
 
     def assert_instance_scheduled(self, name: str) -> TaskInstance:
         """Assert that the instance may run, now or after a cooldown, and that no worker has claimed it."""
         __tracebackhide__ = True
-        return self._in_status(name, Status.SCHEDULED)
+        return self.assert_instance_status(name, Status.SCHEDULED)
 
     def assert_instance_running(self, name: str) -> TaskInstance:
         """Assert that a worker has claimed the instance and has not ended it yet."""
         __tracebackhide__ = True
-        return self._in_status(name, Status.RUNNING)
+        return self.assert_instance_status(name, Status.RUNNING)
 
     def assert_instance_missing(self, name: str) -> None:
         """Assert that the session has no instance of that name."""
@@ -199,16 +210,6 @@ class SessionAssertions:
             UnknownInstanceError: the session has no instance of that name.
         """
         return "\n".join(_description(self.view, self.view[name]))
-
-    def _in_status(self, name: str, status: Status) -> TaskInstance:
-        __tracebackhide__ = True
-        instance = self._find(name)
-        if instance is None:
-            self._fail_missing(name, status)
-        if instance.status is not status:
-            found = f"{name} of session {self.view.uid!r} is {instance.status}"
-            self._fail(f"{found}, but should be {status}", instance)
-        return instance
 
     def _fail_missing(self, name: str, status: Status) -> NoReturn:
         __tracebackhide__ = True

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from triggers.manager import TriggerManager
     from triggers.runners.base import Delivery
     from triggers.storages.base import Storage
-    from triggers.task import Registry
+    from triggers.task import Registry, TriggerTask
     from triggers.worker.heartbeat import Heartbeat
     from triggers.worker.log_writer import LogWriter
 

@@ -279,20 +279,20 @@ class CeleryRunner:
         """Make the Celery task of that name, from the application's own task class."""
         base = self._app.Task
         mixin = celery_worker.SweepTask if name == SWEEP else celery_worker.InstanceTask
-        body = {
+        # In a base class, because Celery warns of a queue or a priority in the class of a task itself.
+        options = {**celery_worker.SAFE, **self._own_options(name), **self._bound.get(name, {})}
+        configured = type("ConfiguredTask", (base,), {"__module__": mixin.__module__, **options})
+        body: dict[str, Any] = {
             "__module__": mixin.__module__,
             "__doc__": mixin.__doc__,
             "name": name,
             "carrier": self,
-            **celery_worker.SAFE,
-            **self._own_options(name),
-            **self._bound.get(name, {}),
         }
         if name != SWEEP:
-            own = tuple(getattr(base, "dont_autoretry_for", ()))
+            own = tuple(getattr(configured, "dont_autoretry_for", ()))
             body["dont_autoretry_for"] = (*own, InstanceFailedError)
             body["Request"] = celery_worker.request_class(symbol_by_name(base.Request))
-        return type(mixin.__name__, (mixin, base), body)()
+        return type(mixin.__name__, (mixin, configured), body)()
 
     def _own_options(self, name: str) -> dict[str, Any]:
         """Return the options that a task sets itself, with durations in seconds, as Celery takes them."""
