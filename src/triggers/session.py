@@ -54,32 +54,32 @@ class TaskInstance:
         page: what it shares with the instances that were read together with it; None if it was read alone.
     """
 
-    STATUS_ABANDONED: ClassVar = Status.ABANDONED
-    STATUS_FAILED: ClassVar = Status.FAILED
-    STATUS_FINISHED: ClassVar = Status.FINISHED
-    STATUS_REPLAYED: ClassVar = Status.REPLAYED
-    STATUS_RUNNING: ClassVar = Status.RUNNING
-    STATUS_SCHEDULED: ClassVar = Status.SCHEDULED
-    STATUS_SKIPPED: ClassVar = Status.SKIPPED
-    STATUS_UNSTARTED: ClassVar = Status.UNSTARTED
+    STATUS_ABANDONED: ClassVar[Status] = Status.ABANDONED
+    STATUS_FAILED: ClassVar[Status] = Status.FAILED
+    STATUS_FINISHED: ClassVar[Status] = Status.FINISHED
+    STATUS_REPLAYED: ClassVar[Status] = Status.REPLAYED
+    STATUS_RUNNING: ClassVar[Status] = Status.RUNNING
+    STATUS_SCHEDULED: ClassVar[Status] = Status.SCHEDULED
+    STATUS_SKIPPED: ClassVar[Status] = Status.SKIPPED
+    STATUS_UNSTARTED: ClassVar[Status] = Status.UNSTARTED
 
     # The keys of `metadata`.
-    META_ACTUAL_KWARGS: ClassVar = "actualKwargs"
-    META_CASCADE: ClassVar = "cascade"
-    META_COOLDOWN: ClassVar = "cooldown"
-    META_DEPTH: ClassVar = "depth"
-    META_EXCEPTION_CONTEXT: ClassVar = "exceptionContext"
-    META_EXCEPTION_INFO: ClassVar = "exceptionInfo"
-    META_EXCEPTION_TYPE: ClassVar = "exceptionType"
-    META_LOG_LEVEL: ClassVar = "logLevel"
-    META_LOGS_RESOLVED: ClassVar = "logsResolved"
-    META_PARENT: ClassVar = "parent"
-    META_RESULT: ClassVar = "result"
-    META_TIMESTAMPS: ClassVar = "timestamps"
+    META_ACTUAL_KWARGS: ClassVar[str] = "actualKwargs"
+    META_CASCADE: ClassVar[str] = "cascade"
+    META_COOLDOWN: ClassVar[str] = "cooldown"
+    META_DEPTH: ClassVar[str] = "depth"
+    META_EXCEPTION_CONTEXT: ClassVar[str] = "exceptionContext"
+    META_EXCEPTION_INFO: ClassVar[str] = "exceptionInfo"
+    META_EXCEPTION_TYPE: ClassVar[str] = "exceptionType"
+    META_LOG_LEVEL: ClassVar[str] = "logLevel"
+    META_LOGS_RESOLVED: ClassVar[str] = "logsResolved"
+    META_PARENT: ClassVar[str] = "parent"
+    META_RESULT: ClassVar[str] = "result"
+    META_TIMESTAMPS: ClassVar[str] = "timestamps"
 
     # Two keys of the timestamps in `metadata`; the others are statuses.
-    TIMESTAMP_CREATED: ClassVar = "created"
-    TIMESTAMP_LAST_MODIFIED: ClassVar = "lastModified"
+    TIMESTAMP_CREATED: ClassVar[str] = "created"
+    TIMESTAMP_LAST_MODIFIED: ClassVar[str] = "lastModified"
 
     def __init__(self, view: SessionView, stored: Instance, page: _Page | None = None) -> None:
         self._view = view

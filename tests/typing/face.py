@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, assert_type
 
-from triggers import TriggerManager, Triggers
+from triggers import TaskInstance, TriggerManager, Triggers
 from triggers.exceptions import with_context
 from triggers.task import TaskContext, TriggerTask, task
 
@@ -25,7 +25,8 @@ class ImportSubject(TriggerTask):
             logger.warning("Missing %s", "name", context={"page": 1})
             logger.warning("Missing name", extra={"context": {"page": 1}})
         if not context.trigger_kwargs["pageReceived"]:
-            raise self.retry(cooldown=timedelta(seconds=5))
+            assert_type(self.request.retries, int)
+            raise self.retry(ValueError("No page."), {"page": 1}, {"pageReceived": {}}, timedelta(seconds=5))
         if context.lease_lost:
             raise self.skip({"reason": "a ghost"})
         raise with_context(exc=ValueError("Spam."), context={"score": 1})
@@ -61,7 +62,16 @@ def the_whole_face() -> None:
         assert_type(instance.is_resolved, bool)
         assert_type(instance.log_level_name, str)
         manager.skip_failed_instance(instance, cascade=True, result={"subjectId": 17})
-        manager.replay_failed_instance("t_importSubject#1")
+        manager.replay_failed_instance(
+            failed_instance="t_importSubject#1", replacement_kwargs={"pageReceived": {}}
+        )
+        manager.fire(trigger_name="pageReceived", trigger_kwargs={"page": 2})
+        changed = manager.update_instance_status(
+            "t_importSubject#1", "skipped", {"by": "Ada"}, True, {"subjectId": 1}
+        )
+        assert_type(changed, TaskInstance)
+        assert_type([name for config in manager.storage.tasks.values() for name in config.unless], list[str])
+        assert_type(manager.storage.latest_kwargs["pageReceived"], "Mapping[str, Any]")
         with manager.joined(object()) as joined:
             assert_type(joined, TriggerManager)
         assert_type(triggers.join(timeout=timedelta(seconds=10)), bool)
