@@ -584,10 +584,10 @@ class TriggerManager:
     def _dispatch(self, changes: Changes) -> None:
         if self._services.dispatch is None:
             return
-        now, default = changes.session.now, self.default_task_runner_name
+        uid, now, rules = self.uid, changes.session.now, changes.session.rules
         scheduled = changes.scheduled()
         ready = [
-            ReadyInstance.by(changes.session.rules, self.uid, instance.task, instance.number, default)
+            ReadyInstance.by(rules, uid, instance.task, instance.number)
             for instance in scheduled
             if instance.run_at <= now
         ]

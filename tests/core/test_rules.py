@@ -93,6 +93,17 @@ def test_what_a_rule_serializes_is_the_same_rule(configuration):
         assert {"after", "unless", "andEvery", "run", "using", "withParams"} <= written.keys()
 
 
+def test_a_rule_answers_for_its_conditions():
+    """Its conditions are collections of names, in alphabetical order; a nested name counts like any other."""
+    written = {"after": {"any": ["c", {"all": ["b", "a"]}]}, "unless": ["v", "u"], "run": "r"}
+    rule = rule_from_json("t", written)
+    assert rule.name == str(rule) == rule.task == "t"
+    assert rule.after_sorted == list(rule.after) == ["a", "b", "c"]
+    assert rule.unless_sorted == ["u", "v"]
+    assert ("a" in rule.after, "u" in rule.after, len(rule.after)) == (True, False, 3)
+    assert [name for name in ("a", "v", "x") if rule.uses_trigger(name)] == ["a", "v"]
+
+
 def test_other_keys_are_extras():
     """Directives have their attributes; everything else is kept as it is."""
     rule = rule_from_json(

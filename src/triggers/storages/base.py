@@ -86,8 +86,7 @@ class ReadyInstance(NamedTuple):
         uid: its session.
         task: its task.
         number: its number.
-        using: the name of the runner in the session's current rules, or of its manager's runner; None if the
-            rules name none, and the manager was not asked or names none.
+        using: the name of the runner in the session's current rules, None for the default.
         run: the name of what the task runs by the current rules, None if the task is no longer configured.
     """
 
@@ -98,14 +97,10 @@ class ReadyInstance(NamedTuple):
     run: str | None = None
 
     @classmethod
-    def by(
-        cls, rules: RuleSet, uid: str, task: str, number: int, default: str | None = None
-    ) -> ReadyInstance:
-        """An instance to dispatch, with the runner that these rules name for its task, or the default."""
+    def by(cls, rules: RuleSet, uid: str, task: str, number: int) -> ReadyInstance:
+        """An instance to dispatch, with the runner that these rules name for its task."""
         rule = rules.rules.get(task)
-        if rule is None:
-            return cls(uid, task, number, default)
-        return cls(uid, task, number, rule.using or default, rule.run)
+        return cls(uid, task, number, rule.using, rule.run) if rule else cls(uid, task, number)
 
 
 class Expired(NamedTuple):

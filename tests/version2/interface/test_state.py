@@ -169,6 +169,12 @@ def test_the_metadata_says_whether_logs_are_resolved(session):
     assert instance.logs_resolved
     session.reopen_instance_logs("t_importSubject#0")
     assert "logsResolved" not in session.storage["t_importSubject#0"].metadata
+    session.update_configuration({"t_quiet": {"after": ["go"], "run": "triggers.testing.PassThrough"}})
+    session.fire("go")
+    session.mark_instance_logs_resolved("t_quiet#0")
+    assert session.storage["t_quiet#0"].metadata["logsResolved"] is True
+    session.reopen_instance_logs("t_quiet#0")
+    assert "logsResolved" not in session.storage["t_quiet#0"].metadata
 
 
 @pytest.mark.parametrize("cascade", [True, False])
