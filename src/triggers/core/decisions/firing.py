@@ -46,7 +46,7 @@ def fire(policy: Policy | PolicyOf, firing: Firing, rules: RuleSet | None = None
 
 
 def configure(
-    policy: Policy | PolicyOf, given: RuleSet, *, catch_up: bool = False, merge: bool = False
+    policy: Policy | PolicyOf, rules: RuleSet, *, catch_up: bool = False, merge: bool = False
 ) -> Decision:
     """Change the rules of a session, and decide again about unstarted instances whose rule changed.
 
@@ -54,9 +54,9 @@ def configure(
 
     Args:
         policy: the manager's policy.
-        given: the new rules.
+        rules: the new rules.
         catch_up: apply the recorded firings, in order, to the new tasks.
-        merge: keep the session's other tasks. Otherwise, the given rules are all rules from now on.
+        merge: keep the session's other tasks. Otherwise, these are all rules from now on.
 
     Raises:
         ConfigurationError: together with the session's other tasks, the rules have problems.
@@ -65,18 +65,18 @@ def configure(
     def begin(session: Session) -> DecisionRun:
         work = UnitOfWork(session, policy)
         before = session.rules
-        rules = session.rules = merged(before, given, work.policy.limits) if merge else given
+        after = session.rules = merged(before, rules, work.policy.limits) if merge else rules
         pending = session.pending
         changed = frozenset(
             task
-            for task in before.rules.keys() | rules.rules.keys()
-            if before.rules.get(task) != rules.rules.get(task)
+            for task in before.rules.keys() | after.rules.keys()
+            if before.rules.get(task) != after.rules.get(task)
         )
-        added = [rule for task, rule in rules.rules.items() if task not in before.rules] if catch_up else []
+        added = [rule for task, rule in after.rules.items() if task not in before.rules] if catch_up else []
         past = frozenset(name for rule in added for name in rule.named)
         found = yield Need(tasks=None, unstarted=changed, history=past)
         work.absorb(found)
-        work.changes.new_rules = rules.digest != before.digest
+        work.changes.new_rules = after.digest != before.digest
         count_pending(work)
         for instance in found.instances:
             _reconsider(work, instance, before)

@@ -236,8 +236,10 @@ class Model:
 
     # -- steps of the application ----------------------------------------------------------------------------
 
-    def configure(self, configuration: Mapping[str, Any], *, catch_up: bool = False) -> None:
-        """Replace the configuration.
+    def configure(
+        self, configuration: Mapping[str, Any], *, catch_up: bool = False, merge: bool = False
+    ) -> None:
+        """Replace the configuration; with ``merge``, keep its other tasks.
 
         The new rules apply to unstarted instances, with the triggers that they have. Past firings are not
         given to them. Instances of removed tasks do not change. Added tasks receive no past firing, or with
@@ -247,7 +249,8 @@ class Model:
         """
         added = [task for task in configuration if task not in self.configuration]
         fresh = [task for task in added if not self.instances_of(task)]
-        self.configuration = deepcopy(dict(configuration))
+        kept = self.configuration if merge else {}
+        self.configuration = {**kept, **deepcopy(dict(configuration))}
         self.last_step = []
         for instance in self.instances.values():
             self._decide(instance)
