@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle  # noqa: TID251 - exceptions are pickled by others
+import pickle
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -209,7 +209,7 @@ def test_an_exception_with_context_has_it_as_an_attribute():
     assert error.context == {"spam_score": 3}
     assert with_context(error, {"threshold": 5}) is error
     assert error.context == {"spam_score": 3, "threshold": 5}
-    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - made here
+    again = pickle.loads(pickle.dumps(error))
     assert again.context == error.context
     assert with_context(again, {"more": 1}).context == {"spam_score": 3, "threshold": 5, "more": 1}
 
