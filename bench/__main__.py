@@ -14,6 +14,7 @@ PARTS = (
     "running",
     "memory",
     "storing",
+    "wakeup",
     "logging_bench",
     "postgres",
     "redis_bench",

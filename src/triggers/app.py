@@ -32,6 +32,7 @@ from triggers.plugins import names as installed
 from triggers.runners.base import BY_ITSELF
 from triggers.runners.dispatcher import Dispatcher
 from triggers.session import SessionView, unfinished
+from triggers.storages.announcements import announce
 from triggers.storages.base import Purge
 from triggers.task import registry as default_registry
 from triggers.worker.executor import Executor
@@ -79,7 +80,8 @@ class Triggers:
 
     Args:
         url: the URL of the storage, such as ``sqlite:///survey.db``, or a storage.
-        runner: the default runner, or its name; None for a process that only fires.
+        runner: the default runner, or its name; None for a process that only fires. Workers hear of what it
+            releases, and run it.
         runners: further runners, by the names that `using` gives them.
         manager: the manager class of this application, or the name of an installed one.
         managers: further manager classes, or names, that sessions of this application can belong to.
@@ -149,7 +151,7 @@ class Triggers:
         micros = round(grace.total_seconds() * 1e6) if self._has_runner else 0
         self._services = ManagerServices(
             storage=self._backend,
-            dispatch=self._dispatcher.dispatch if self._has_runner else None,
+            dispatch=self._dispatcher.dispatch if self._has_runner else self._announce,
             schedule_sweep=self._schedule_sweep,
             tasks=registry.names if complete_registry else None,
             registered=registry.names,
@@ -170,10 +172,11 @@ class Triggers:
             self._dispatcher.dispatch,
         )
         trial = round(lease.total_seconds() * 1e6)
-        self._sweep = Sweep(
-            self._backend, self._services.dispatch, self._policy_of, micros, self._problems, trial, registry
+        dispatch = self._dispatcher.dispatch if self._has_runner else None
+        self._sweep = Sweep(self._backend, dispatch, self._policy_of, micros, self._problems, trial, registry)
+        self._sweeper = Sweeper(
+            self._sweep, sweep_interval.total_seconds(), self._tend, self._dispatcher.has_room
         )
-        self._sweeper = Sweeper(self._sweep, sweep_interval.total_seconds(), self._tend)
         self._dispatcher.start()
 
     def __repr__(self) -> str:
@@ -511,8 +514,13 @@ class Triggers:
         self._dispatcher.tend()
 
     def _schedule_sweep(self) -> None:
-        """Make the sweep check when the next instance is due. It can be earlier than before."""
-        self._sweeper.wake()
+        """Make the sweeps check when the next instance is due. It can be earlier than before."""
+        if not self._sweeper.wake():
+            announce(self._backend)
+
+    def _announce(self, _: object) -> None:
+        """Leave released instances to other processes."""
+        announce(self._backend)
 
     def _check_default_runners(self) -> None:
         """Refuse a manager whose `default_task_runner_name` is not the name of a runner of this process.

@@ -25,6 +25,7 @@ LONGER = {
     "src/triggers/task.py": "What an author of tasks writes or receives, in one file.",
     "src/triggers/storages/base.py": "The contract of a storage: mostly docstrings.",
     "src/triggers/storages/memory.py": "The storage that people read first; one file shows all of it.",
+    "src/triggers/storages/postgres/storage.py": "Every method of the storage contract, each with its statement.",
     "src/triggers/storages/postgres/statements.sql": "Every statement of the storage, each with its reason.",
     "src/triggers/storages/sqlite/storage.py": "Every method of the storage contract, each with its statement.",
     "src/triggers/testing/conformance/claims.py": "One suite: the promises about claims, in the order of the contract.",

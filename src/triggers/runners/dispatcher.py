@@ -142,6 +142,11 @@ class Dispatcher:
         """Return whether no runner of this process runs an instance or has a hint."""
         return all(runner.is_idle() for runner in self.runners)
 
+    def has_room(self) -> bool:
+        """Return whether the runners of this process would run another instance at once."""
+        asked = [getattr(runner, "has_room", None) for runner in self.runners]
+        return all(ask() for ask in asked if ask is not None)
+
     def tend(self) -> None:
         """Start the threads of runners again that have died or could not start."""
         for runner in self.runners:

@@ -25,6 +25,8 @@ not, keeps the promises below. The test suite in :mod:`triggers.testing.conforma
     transaction unchanged.
 13. Rules that only a newer version understands can be read and replaced. Every other decision by them is
     refused, and nothing is changed.
+14. A storage can have the methods of :class:`Announces` in addition. If it has, a listener hears what any
+    handle announces after a commit, also between two waits. An announcement never raises an exception.
 
 Times are microseconds since the Unix epoch in UTC. Durations are microseconds, too.
 """
@@ -41,6 +43,7 @@ from triggers.core.records import fingerprint
 from triggers.exceptions import StorageError
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Collection, Mapping
 
     from triggers.core.exchange import Changes, Decision, DecisionRun, Need, Slice
@@ -209,6 +212,51 @@ class Purged(NamedTuple):
     after: int | None
 
 
+class Listener(Protocol):
+    """Waits for announcements of work. One thread uses it."""
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for an announcement, or until the listener is woken, up to that time in seconds.
+
+        What was announced between two calls is not missed. An error of the connection is not raised: nothing
+        is heard until it works again.
+
+        Returns:
+            Whether work may have been announced.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the connection, if there is one. A second call does nothing."""
+        ...
+
+
+class Announces(Protocol):
+    """What a storage can do in addition, so that workers in other processes need not wait for their sweep.
+
+    A storage with these two methods lets a worker start an instance within milliseconds after another process
+    has scheduled it. Without them, workers find it in their next sweep. An announcement is only a hint, and
+    may be lost.
+    """
+
+    def announce(self) -> None:
+        """Tell all listeners, in every process, that work is due, or is due earlier than before.
+
+        Called after the commit. It raises no exception, and does not wait for a storage that is unavailable.
+        It may do nothing within :data:`triggers.storages.announcements.SILENCE` after another announcement of
+        this process.
+        """
+        ...
+
+    def listen(self, woken: threading.Event) -> Listener:
+        """Start to listen.
+
+        Args:
+            woken: ends every wait as soon as it is set. An announcement may set it.
+        """
+        ...
+
+
 class HasReader(Protocol):
     """Anything that reads sessions through a reader, such as a storage."""
 
@@ -219,7 +267,10 @@ class HasReader(Protocol):
 
 
 class Storage(HasReader, Protocol):
-    """The plug for writing. All methods can be called from any thread, and in a forked process."""
+    """The plug for writing. All methods can be called from any thread, and in a forked process.
+
+    A storage can also have the methods of :class:`Announces`.
+    """
 
     def now(self) -> int:
         """The current time by the storage's clock."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NoReturn
+from weakref import WeakSet
 
 from triggers.core.exchange import Changes, Need, Slice
 from triggers.core.records import without_contexts
@@ -27,6 +28,7 @@ from triggers.core.values import decode, encode, type_name
 from triggers.exceptions import StorageBusyError, StorageError
 from triggers.fork import reset_after_fork
 from triggers.redaction import shown_url
+from triggers.storages.announcements import DeafListener
 from triggers.storages.base import (
     MAX_CONFLICTS,
     MAX_PAUSE,
@@ -98,6 +100,7 @@ class MemoryStorage:
         self._running: dict[GlobalKey, None] = {}
         self._instance_count = 0
         self._record_count = 0
+        self._woken: WeakSet[threading.Event] = WeakSet()  # set when work is announced
         reset_after_fork(self)
 
     @classmethod
@@ -123,6 +126,18 @@ class MemoryStorage:
     def after_fork(self) -> None:
         """Replace the lock in a child process, where no thread will ever release the inherited one."""
         self._lock = threading.RLock()
+
+    def announce(self) -> None:
+        """Set the event of every listener."""
+        with self._lock:
+            for woken in self._woken:
+                woken.set()
+
+    def listen(self, woken: threading.Event) -> DeafListener:
+        """Let each announcement set this event."""
+        with self._lock:
+            self._woken.add(woken)
+        return DeafListener(woken)
 
     # -- committing -------------------------------------------------------------------------------------
 

@@ -15,13 +15,15 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar
 
+from triggers.storages.announcements import announce, listen
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
     from triggers.core.exchange import Changes, Decision, DecisionRun
     from triggers.core.state import Session
     from triggers.runners.base import Runner, RunnerHost
-    from triggers.storages.base import Expired, Lease, Purge, Purged, Reader, ReadyInstance, Storage
+    from triggers.storages.base import Expired, Lease, Listener, Purge, Purged, Reader, ReadyInstance, Storage
 
     Delivery = Literal["deliver", "drop", "twice", "late"]
 
@@ -176,6 +178,15 @@ class FaultyStorage:
         """Return a storage that joins an open transaction, with the same points."""
         self._faults.check()
         return FaultyStorage(self._storage.joined(connection), self._faults)
+
+    def announce(self) -> None:
+        """Announce work, if the wrapped storage can."""
+        self._faults.check()
+        announce(self._storage)
+
+    def listen(self, woken: threading.Event) -> Listener:
+        """Return a listener of the wrapped storage."""
+        return listen(self._storage, woken)
 
     def close(self) -> None:
         """Close the wrapped storage, also after the process has died."""

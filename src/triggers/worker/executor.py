@@ -21,6 +21,7 @@ from triggers.fork import reset_after_fork
 from triggers.health import DAMAGE, Problems, place_of
 from triggers.logs import RemoteFailure
 from triggers.runners.base import BY_ITSELF
+from triggers.storages.announcements import announce
 from triggers.storages.base import ReadyInstance
 from triggers.worker.attempt import AttemptContext, RunningAttempt
 from triggers.worker.failures import error_payload, forward_failure, lost_failure, worker_lost
@@ -221,6 +222,8 @@ class Executor:
             except Exception:  # noqa: BLE001 - whatever the error is, the other instances must be released
                 what = "%s#%d of session %r could not be released; it runs again after its lease"
                 _log.warning(what, lease.task, lease.number, lease.uid, exc_info=True)
+            else:
+                announce(self.storage)
 
     def _claim(self, uid: str, task: str, number: int, owner: str = "") -> Changes:
         owner = owner or self._owner.next()

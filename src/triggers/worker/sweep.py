@@ -21,6 +21,7 @@ from triggers.health import Problems, place_of
 from triggers.storages.base import ConflictError
 from triggers.task import registry
 from triggers.worker.failures import forward_failure, lost_failure, worker_lost
+from triggers.worker.pause import SweepPause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,6 +102,14 @@ class Sweep:
         dispatched = self._dispatch(include_recent=include_recent)
         return SweepReport(ends.count("scheduled"), ends.count("failed"), dispatched)
 
+    def dispatch_due(self) -> None:
+        """Dispatch due instances, without looking for lost workers.
+
+        Raises:
+            StorageError: the storage is unavailable.
+        """
+        self._dispatch(include_recent=False)
+
     def _recover_all(self) -> list[str]:
         """Recover instances whose lease has expired; return their new statuses.
 
@@ -179,13 +188,21 @@ class Sweeper:
         sweep: the sweep.
         interval: the pause between two sweeps, in seconds. It is shorter if something is due earlier.
         tend: starts other threads that have died; called after each sweep.
+        has_room: returns whether this process would run another instance at once.
     """
 
-    def __init__(self, sweep: Sweep, interval: float, tend: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        sweep: Sweep,
+        interval: float,
+        tend: Callable[[], None] = lambda: None,
+        has_room: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._sweep = sweep
         self._problems = sweep.problems
         self._interval = interval
         self._tend = tend
+        self._has_room = has_room
         self.after_fork()
         reset_after_fork(self)
 
@@ -209,11 +226,16 @@ class Sweeper:
         self._try(include_recent=True)
         self._begin()
 
-    def wake(self) -> None:
-        """Check when the next instance is due. It can be earlier than before."""
+    def wake(self) -> bool:
+        """Check when the next instance is due. It can be earlier than before.
+
+        Returns:
+            Whether this process sweeps.
+        """
         self._look.set()
         if self._wanted and not self._is_alive() and not self._problems.is_paused(THREAD):
             self._begin()
+        return self._wanted
 
     def close(self, timeout: float | None = None) -> bool:
         """Stop after the current sweep; return whether the thread has ended.
@@ -258,15 +280,22 @@ class Sweeper:
         self._problems.resolve(THREAD)
 
     def _loop(self, stop: threading.Event) -> None:
-        while not stop.is_set():
-            try:
-                pause = self._try()
-                self._tend()
-            except BaseException as error:  # noqa: BLE001 - for example a plugin that exits; the sweep must continue
-                self._problems.report("thread", SWEEP, error, NEXT)
-                pause = self._interval
-            self._look.wait(pause)
-            self._look.clear()
+        pause = SweepPause(self._sweep.storage, self._sweep.dispatch_due, self._has_room, self._look)
+        try:
+            while not stop.is_set():
+                pause.last(self._sweep_and_tend())
+        finally:
+            pause.close()
+
+    def _sweep_and_tend(self) -> float:
+        """Sweep, start threads that have died, and return the pause until the next sweep, in seconds."""
+        try:
+            pause = self._try()
+            self._tend()
+        except BaseException as error:  # noqa: BLE001 - for example a plugin that exits; the sweep must continue
+            self._problems.report("thread", SWEEP, error, NEXT)
+            return self._interval
+        return pause
 
     def _try(self, *, include_recent: bool = False) -> float:
         """Sweep, and return the pause until the next sweep, in seconds."""

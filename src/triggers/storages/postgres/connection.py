@@ -177,6 +177,24 @@ class PipelineConnection:
         except psycopg.Error as error:
             raise LostError(str(error)) from None
 
+    def notifications(self, seconds: float) -> list[str]:
+        """Wait up to that time for notifications; returns the payloads of those that have arrived.
+
+        Raises:
+            LostError: the connection was lost.
+        """
+        found = []
+        try:
+            if self._is_ready(seconds, writing=False):
+                self._pg.consume_input()
+            while (notification := self._pg.notifies()) is not None:
+                found.append(notification.extra.decode("utf-8", "replace"))
+        except psycopg.Error as error:
+            raise LostError(str(error).strip()) from None
+        if self._pg.status != pq.ConnStatus.OK:
+            raise LostError("the connection was closed")
+        return found
+
     def _send(self, name: str, values: list[bytes | None], sent: list[str]) -> None:
         """Send a statement; adds its name to `sent` if it is prepared first, and "" for its run."""
         if not self._prepares:

@@ -33,6 +33,10 @@ SELECT set_config('lock_timeout', $1, $5), set_config('statement_timeout', $2, $
 SELECT set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true),
     set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)
 
+-- name: announce
+-- Tell the processes that listen, in a transaction of its own, that work is due in this schema.
+SELECT pg_notify('triggers', $1)
+
 -- name: server
 -- The properties of a database that must be checked.
 SELECT current_setting('server_version_num')::integer / 10000, current_setting('server_encoding'),

@@ -20,12 +20,14 @@ from __future__ import annotations
 
 import copy
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from triggers.core.exchange import NeedsSession
 from triggers.core.state import Counter
 from triggers.exceptions import StorageError, TriggersError
 from triggers.health import Problems
+from triggers.storages.announcements import Announcer, ConnectedListener
 from triggers.storages.base import (
     MAX_CONFLICTS,
     MAX_PAUSE,
@@ -37,6 +39,7 @@ from triggers.storages.base import (
     Purged,
     ReadyInstance,
 )
+from triggers.storages.postgres import announcing
 from triggers.storages.postgres import schema as postgres_schema
 from triggers.storages.postgres.connection import LostError, ServerError
 from triggers.storages.postgres.decide import DecisionRunner
@@ -51,6 +54,7 @@ from triggers.storages.rule_cache import RuleCache
 from triggers.storages.sql import rows
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Collection, Sequence
 
     from triggers.core.exchange import Changes, Decision
@@ -119,6 +123,8 @@ class PostgresStorage:
         self._rules: RuleCache[int] = RuleCache(self.problems)
         self._decisions = DecisionRunner(self._rules)
         self._is_prepared = False
+        self._root = self._pool
+        self._announcer = Announcer(self._url.shown, partial(announcing.announce, self._root))
         self._pool.with_retries(lambda *_: None, min(self._url.timeout, FIRST_TIMEOUT))
 
     @classmethod
@@ -142,6 +148,14 @@ class PostgresStorage:
     def close(self) -> None:
         """Close all connections; those in use, when they are returned. A later call opens new ones."""
         self._pool.forget()
+
+    def announce(self) -> None:
+        """Notify the processes that listen that work is due."""
+        self._announcer.announce()
+
+    def listen(self, woken: threading.Event) -> ConnectedListener:
+        """Listen on a connection that does not belong to the pool."""
+        return ConnectedListener(self._url.shown, partial(announcing.subscribe, self._root), woken)
 
     def joined(self, connection: Any) -> PostgresStorage:
         """A view that takes part in the transaction that is open on a connection to the same database."""

@@ -143,9 +143,14 @@ class Node:
                 return self.free.pop()
             except IndexError:  # another thread was faster
                 pass
+        timeout = self._settings["socket_timeout"]
+        return self.connect(max(timeout, LARGE_TIMEOUT) if size > LARGE else timeout)
+
+    def connect(self, socket_timeout: float | None = None) -> Any:
+        """Open a connection that belongs to the caller."""
         settings = dict(self._settings)
-        if size > LARGE:
-            settings["socket_timeout"] = max(settings["socket_timeout"], LARGE_TIMEOUT)
+        if socket_timeout is not None:
+            settings["socket_timeout"] = socket_timeout
         connection = self._kind(**settings)
         connection.connect()  # if this fails, nothing was sent
         return connection

@@ -218,6 +218,10 @@ class RedisServer:
             except AWAY:
                 return
 
+    def masters(self) -> list[Node]:
+        """The masters, by the latest information; they may be unavailable."""
+        return self._connect().masters()
+
     def ask_masters(self, *words: Part) -> list[Any]:
         """Run a command without keys on every master; returns the answers, which can be errors of a server.
 
@@ -227,7 +231,7 @@ class RedisServer:
         pauses = Pauses(time.monotonic() + self.url.timeout)
         while True:
             try:
-                return [node.ask([Command(b"", words)])[0] for node in self._connect().masters()]
+                return [node.ask([Command(b"", words)])[0] for node in self.masters()]
             except AuthenticationError as error:
                 raise self.translated(error) from error
             except AWAY as error:

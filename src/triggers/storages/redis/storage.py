@@ -8,12 +8,15 @@ and the due instances of its partition are in one slot, so they change together 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from triggers.core.exchange import NeedsSession
 from triggers.core.values import type_name
 from triggers.exceptions import StorageError
+from triggers.storages.announcements import Announcer, ConnectedListener
 from triggers.storages.base import MAX_CONFLICTS, ConflictError
+from triggers.storages.redis import announcing
 from triggers.storages.redis.changes import GuardError
 from triggers.storages.redis.commit import CommitAttempt, QueueTicket
 from triggers.storages.redis.lua import SERVER_CLOCK
@@ -25,6 +28,7 @@ from triggers.storages.redis.sweep import RedisSweep
 from triggers.storages.redis.url import RedisUrl
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Collection
 
     from triggers.core.exchange import Changes, Decision
@@ -61,6 +65,7 @@ class RedisStorage:
         self.problems = self._store.problems
         self._sweep = RedisSweep(self._store)
         self._reader = RedisReader(self._store, self._sweep)
+        self._announcer = Announcer(self._store.url.shown, partial(announcing.announce, self._store))
 
     @classmethod
     def from_url(cls, url: str) -> RedisStorage:
@@ -83,6 +88,14 @@ class RedisStorage:
     def close(self) -> None:
         """Close all connections that are not in use. A later call opens new ones."""
         self._store.server.close()
+
+    def announce(self) -> None:
+        """Publish that work is due, in the channel of the keyspace."""
+        self._announcer.announce()
+
+    def listen(self, woken: threading.Event) -> ConnectedListener:
+        """Subscribe to the channel of the keyspace."""
+        return ConnectedListener(self._store.url.shown, partial(announcing.subscribe, self._store), woken)
 
     def joined(self, connection: object) -> NoReturn:
         """Raise StorageError: Redis has no transactions that an application could share.

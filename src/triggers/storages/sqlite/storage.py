@@ -32,8 +32,10 @@ from triggers.storages.rule_cache import RuleCache, place_of_rules
 from triggers.storages.sql import rows, statements
 from triggers.storages.sqlite.file import SqliteFile
 from triggers.storages.sqlite.joined import JoinedFile
+from triggers.storages.sqlite.listener import FileListener
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Collection, Iterator, Sequence
 
     from triggers.core.exchange import Decision
@@ -119,6 +121,13 @@ class SqliteStorage:
     def close(self) -> None:
         """Close all connections. A later call opens new ones."""
         self._file.close()
+
+    def announce(self) -> None:
+        """Do nothing: workers notice each commit by the file itself."""
+
+    def listen(self, woken: threading.Event) -> FileListener:
+        """Watch the file for commits of any process."""
+        return FileListener(self._file.root.path, woken)
 
     def joined(self, connection: Any) -> SqliteStorage:
         """A view that takes part in the transaction that is open on a connection to the same file."""

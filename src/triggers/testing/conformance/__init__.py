@@ -31,6 +31,7 @@ Hypothesis.
 
 from __future__ import annotations
 
+from triggers.testing.conformance.announcing import Announcements
 from triggers.testing.conformance.claims import Claims
 from triggers.testing.conformance.commits import Commits
 from triggers.testing.conformance.imports import Imports
@@ -43,5 +44,7 @@ from triggers.testing.conformance.values import Values
 __all__ = ["StorageConformance"]
 
 
-class StorageConformance(Commits, Imports, Claims, Reads, Logs, Reviews, Purges, Values, NewerRules):
+class StorageConformance(
+    Commits, Imports, Claims, Announcements, Reads, Logs, Reviews, Purges, Values, NewerRules
+):
     """A test for every promise of a storage. A subclass supplies the fixture `make_place`."""

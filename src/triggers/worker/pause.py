@@ -1,0 +1,79 @@
+"""The pause between two sweeps. Meanwhile, a worker dispatches what other processes announce."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from triggers.storages.announcements import SILENCE, listen
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+    from triggers.storages.base import Listener, Storage
+
+_log = logging.getLogger(__name__)
+
+#: The shortest pause between two dispatches, in seconds. For this time after an announcement,
+#: a process does not announce what it releases.
+SPACING = SILENCE
+
+
+class SweepPause:
+    """Waits between two sweeps in the thread that sweeps.
+
+    After an announcement, due instances are dispatched at once, and repeatedly while announcements arrive.
+    After the last one, the pause ends, so that the next sweep finds instances that were not announced.
+
+    Args:
+        storage: the storage.
+        dispatch: dispatches due instances.
+        has_room: returns whether this process would run another instance at once. If not, others get it.
+        woken: ends the pause; cleared at its end.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        dispatch: Callable[[], object],
+        has_room: Callable[[], bool],
+        woken: threading.Event,
+    ) -> None:
+        self._storage = storage
+        self._dispatch = dispatch
+        self._has_room = has_room
+        self._woken = woken
+        self._listener: Listener | None = None
+
+    def last(self, seconds: float) -> None:
+        """Wait for this time, in seconds, or until there may be something that only a sweep finds."""
+        until = time.monotonic() + seconds
+        try:
+            self._listener = self._listener or listen(self._storage, self._woken)
+            if self._listener.wait(seconds):
+                self._dispatch_until(until, self._listener)
+        except BaseException as error:  # noqa: BLE001 - whatever the error is, the sweep must continue
+            _log.debug("announced work could not be dispatched; the next sweep tries again", exc_info=error)
+            self._woken.wait(max(until - time.monotonic(), 0.0))
+        self._woken.clear()
+
+    def _dispatch_until(self, until: float, listener: Listener) -> None:
+        """Dispatch as long as work is announced, until that monotonic time."""
+        waits = True
+        while time.monotonic() < until and not self._woken.is_set():
+            if waits and self._has_room():
+                self._dispatch()
+                waits = False
+            self._woken.wait(SPACING)
+            if listener.wait(0):
+                waits = True
+            elif not waits:
+                return
+
+    def close(self) -> None:
+        """Close the listener and its connection."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
