@@ -66,7 +66,7 @@ class ConfigurationError(TriggersError, ValueError):
     """
 
     def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
-        self.problems = tuple(problems)
+        self.problems: tuple[tuple[str, str], ...] = tuple(problems)
         count = len(self.problems)
         lines = "\n".join(f"  {line}" for line in first_problems(self.problems))
         super().__init__(f"{count:,} problem{'s'[: count != 1]} in the configuration:\n{lines}")
@@ -185,7 +185,10 @@ class InstanceFailedError(TriggersError):
 
     def __init__(self, uid: str, instance: str, kind: str, text: str) -> None:
         super().__init__(uid, instance, kind, text)
-        self.uid, self.instance, self.kind, self.text = uid, instance, kind, text
+        self.uid: str = uid
+        self.instance: str = instance
+        self.kind: str = kind
+        self.text: str = text
 
     def __str__(self) -> str:
         reason = f"{self.kind}: {self.text}" if self.text else self.kind

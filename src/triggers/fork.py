@@ -92,7 +92,7 @@ class ForkGuard:
 
 
 #: The only instance: a fork concerns the whole process.
-unforked = ForkGuard()
+unforked: ForkGuard = ForkGuard()
 
 
 def renew() -> None:

@@ -137,12 +137,12 @@ class TriggerManager:
         cls._hooked = any(getattr(cls, hook) is not getattr(TriggerManager, hook) for hook in _HOOKS)
 
     def __init__(self, uid: str, services: ManagerServices, fired_by: FiredBy | None = None) -> None:
-        self.uid = check_name(uid, "UID")
+        self.uid: str = check_name(uid, "UID")
         self._services = services
         self._made_for = fired_by or FiredBy()
         self._rules: RuleSet | None = None  # the session's rules at the last commit
         self._scopes = ManagerScopes(services.storage)
-        self.storage = SessionView(uid, self._scopes, services.registered)
+        self.storage: SessionView = SessionView(uid, self._scopes, services.registered)
         self._policy = self.policy_for(services.grace, services.limits)
 
     def __repr__(self) -> str:

@@ -489,7 +489,7 @@ class SessionView:
         self,
         *,
         task: str | None = None,
-        statuses: Collection[Status] | None = None,
+        statuses: Collection[Status | str] | None = None,
         flagged: int | None = None,
     ) -> Iterator[TaskInstance]:
         """Iterate over instances, ordered by task and number. They are read page by page.

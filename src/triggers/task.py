@@ -132,7 +132,7 @@ class Registry:
 
 
 #: The default registry of a process.
-registry = Registry()
+registry: Registry = Registry()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, assert_type
 
-from triggers import TaskInstance, TriggerManager, Triggers
+from triggers import Status, TaskInstance, TriggerManager, Triggers
 from triggers.exceptions import with_context
 from triggers.task import TaskContext, TriggerTask, task
 
@@ -59,6 +59,7 @@ def the_whole_face() -> None:
         assert_type(manager.fire("pageReceived", {"page": 1}, key="page-1").duplicate, bool)
         instance = manager.storage["t_importSubject#0"]
         assert_type(instance.name, str)
+        assert_type(list(manager.storage.find(statuses=["failed", Status.SKIPPED])), list[TaskInstance])
         assert_type(instance.is_resolved, bool)
         assert_type(instance.log_level_name, str)
         manager.skip_failed_instance(instance, cascade=True, result={"subjectId": 17})

@@ -6,7 +6,7 @@ module is only imported inside functions, when there is a configuration to check
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import (
     BaseModel,
@@ -80,7 +80,7 @@ _OPTIONS: dict[str, Any] = {
 
 
 class _Form(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
 
 class AllOf(_Form):
@@ -121,7 +121,7 @@ ConditionForm = Annotated[Annotated[Terms, Tag("<list>")] | _Nested, Discriminat
 class TaskDirectives(BaseModel):
     """The directives of one task, which say what to run and when. Other keys are custom directives."""
 
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow", strict=True)
 
     after: ConditionForm | None = Field(
         default=None, description="What must have fired before the task runs."

@@ -157,11 +157,11 @@ class RuleSet:
     __slots__ = ("_exempt", "_reach", "body", "digest", "listeners", "rules", "unsupported")
 
     def __init__(self, rules: Mapping[str, Rule], body: str, unsupported: tuple[str, ...] = ()) -> None:
-        self.unsupported = unsupported
-        self.rules = dict(rules)
-        self.body = body
+        self.unsupported: tuple[str, ...] = unsupported
+        self.rules: dict[str, Rule] = dict(rules)
+        self.body: str = body
         canonical = json.dumps(json.loads(body), sort_keys=True, separators=(",", ":"))
-        self.digest = hashlib.sha256(canonical.encode()).hexdigest()
+        self.digest: str = hashlib.sha256(canonical.encode()).hexdigest()
         self.listeners: dict[str, tuple[Rule, ...]] = {}
         listening: dict[str, list[Rule]] = {}
         for rule in self.rules.values():

@@ -12,7 +12,7 @@ from triggers.task import Registry, TaskContext, TriggerTask, task
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-survey = Registry()
+survey: Registry = Registry()
 
 
 class ImportSubject(TriggerTask):

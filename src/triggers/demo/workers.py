@@ -74,9 +74,9 @@ class Workers:
         self._workers: list[WorkerProcess] = []
         self._keeper = threading.Thread(target=self._keep, name="demo-workers", daemon=True)
         self._ends = 0
-        self.killed = 0
-        self.grace = GRACE_AMONG_KILLS if kill else GRACE
-        self.runner = CeleryRunner(celery_app(broker_url))
+        self.killed: int = 0
+        self.grace: timedelta = GRACE_AMONG_KILLS if kill else GRACE
+        self.runner: CeleryRunner = CeleryRunner(celery_app(broker_url))
 
     def __enter__(self) -> Self:
         self._workers = [self._begin(number) for number in range(WORKERS)]

@@ -52,10 +52,10 @@ class RecordBuffer:
         self._latest_bytes = 0
         #: Rows that may be written now.
         self.ready: list[Row] = []
-        self.ready_bytes = 0
-        self.ready_since = 0
+        self.ready_bytes: int = 0
+        self.ready_since: int = 0
         self.counts: dict[int, int] = {}
-        self.dropped = 0
+        self.dropped: int = 0
 
     @property
     def is_empty(self) -> bool:

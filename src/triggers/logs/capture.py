@@ -32,7 +32,7 @@ class _Capturer(logging.Handler):
 
     def createLock(self) -> None:  # noqa: N802 - the standard library's name
         """Have no lock, as the class explains."""
-        self.lock = None
+        self.lock: None = None
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Capture a record, unless capturing another one has logged it; always return True."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from triggers.core.records import LogBatch, LogEntry
     from triggers.exceptions import Retry
+    from triggers.logs.sanitizing.plain import SanitizedContext
 
 #: The first record to reach each of these levels is written at once, so that a crash cannot hide a warning.
 STEPS = (logging.WARNING, logging.ERROR, logging.CRITICAL)
@@ -115,13 +116,13 @@ class InstanceLog(Sink):
         writer: Writer | None = None,
     ) -> None:
         super().__init__(sanitizer(settings), identity.attributes)
-        self.identity = identity
-        self.settings = settings
-        self.logger_name = logger_name
+        self.identity: LogIdentity = identity
+        self.settings: LogSettings = settings
+        self.logger_name: str = logger_name
         self.keeps = True
         layers = [self.sanitizer.context(layer) for layer in (context, task_context) if layer]
         for layer in layers:
-            self.base = self.sanitizer.merge(self.base, layer)
+            self.base: SanitizedContext = self.sanitizer.merge(self.base, layer)
         self._write = write
         self._writer = writer
         self._is_watched = False
@@ -253,7 +254,7 @@ class InstanceLog(Sink):
         nothing.
         """
         with self._lock:
-            self.closed = True
+            self.closed: bool = True
             self._seen.clear()
         self.flush()
         if self._writer is not None and self._is_watched:

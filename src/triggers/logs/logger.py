@@ -23,6 +23,7 @@ from triggers.logs.sink import CapturedSink, Scope, Sink, captured_by
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import FrameType, TracebackType
+    from typing import TypedDict, Unpack
 
     from triggers.exceptions import Retry
     from triggers.redaction import Secrets
@@ -34,6 +35,17 @@ if TYPE_CHECKING:
         | BaseException
         | None
     )
+
+    class LogCall(TypedDict, total=False):
+        """The keywords of a call that records."""
+
+        exc_info: ExcInfo
+        stack_info: bool
+        stacklevel: int
+        extra: Mapping[str, object] | None
+        context: Mapping[str, Any] | None
+        extras: Mapping[str, object] | None
+
 
 #: Frames of these files are never the caller: those of the standard library's logging, and our own.
 _INTERNAL = frozenset(
@@ -79,10 +91,11 @@ class TriggersLogger(logging.Logger):
         record_level: int = sys.maxsize,
     ) -> None:
         super().__init__(application.name)
-        self.application = self.parent = application
+        self.application = application
+        self.parent: logging.Logger | None = application
         self.bound = bound
         self._sink = sink
-        self.scope = scope or Scope()
+        self.scope: Scope = scope or Scope()
         self._record_level = record_level
         self._sanitizer = sink.sanitizer
         self._label = storable(self.name[:MAX_NAME])
@@ -386,32 +399,14 @@ class TriggersLogger(logging.Logger):
             self._failed(problem)
 
     if TYPE_CHECKING:
-        # The standard library's methods with the keywords that `_log` adds.
-        def debug(  # noqa: D102 - as in the standard library
-            self,
-            msg: object,
-            *args: object,
-            exc_info: ExcInfo = None,
-            stack_info: bool = False,
-            stacklevel: int = 1,
-            extra: Mapping[str, object] | None = None,
-            context: Mapping[str, Any] | None = None,
-            extras: Mapping[str, object] | None = None,
-        ) -> None: ...
-
-        info = warning = error = critical = fatal = debug
-
-        def exception(  # noqa: D102 - as in the standard library
-            self,
-            msg: object,
-            *args: object,
-            exc_info: ExcInfo = True,
-            stack_info: bool = False,
-            stacklevel: int = 1,
-            extra: Mapping[str, object] | None = None,
-            context: Mapping[str, Any] | None = None,
-            extras: Mapping[str, object] | None = None,
-        ) -> None: ...
+        # The standard library's methods, with the keywords that `_log` adds.
+        def debug(self, msg: object, *args: object, **call: Unpack[LogCall]) -> None: ...  # noqa: D102
+        def info(self, msg: object, *args: object, **call: Unpack[LogCall]) -> None: ...  # noqa: D102
+        def warning(self, msg: object, *args: object, **call: Unpack[LogCall]) -> None: ...  # noqa: D102
+        def error(self, msg: object, *args: object, **call: Unpack[LogCall]) -> None: ...  # noqa: D102
+        def critical(self, msg: object, *args: object, **call: Unpack[LogCall]) -> None: ...  # noqa: D102
+        def fatal(self, msg: object, *args: object, **call: Unpack[LogCall]) -> None: ...  # noqa: D102
+        def exception(self, msg: object, *args: object, **call: Unpack[LogCall]) -> None: ...  # noqa: D102
 
 
 def _described(exc: BaseException) -> tuple[str, tuple[str, ...]]:

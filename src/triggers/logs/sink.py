@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from triggers.core.records import LogEntry
+    from triggers.logs.sanitizing.plain import SanitizedContext
     from triggers.logs.sanitizing.sanitizer import Sanitizer
     from triggers.redaction import Secrets
 
@@ -29,12 +30,12 @@ class Sink:
     __slots__ = ("attributes", "base", "closed", "keeps", "sanitizer", "strict")
 
     def __init__(self, sanitizer: Sanitizer, attributes: Mapping[str, Any] | None = None) -> None:
-        self.sanitizer = sanitizer
-        self.strict = sanitizer.settings.strict
-        self.attributes = dict(attributes or {})
-        self.base = NOTHING
-        self.closed = False
-        self.keeps = False
+        self.sanitizer: Sanitizer = sanitizer
+        self.strict: bool = sanitizer.settings.strict
+        self.attributes: dict[str, Any] = dict(attributes or {})
+        self.base: SanitizedContext = NOTHING
+        self.closed: bool = False
+        self.keeps: bool = False
 
     def secrets(self) -> tuple[str, ...]:
         """Return the secret values to hide in all texts."""
@@ -75,10 +76,10 @@ class Scope:
     def __init__(
         self, outer: Scope | None = None, captures: tuple[str, ...] = (), *, capture_counts: bool = False
     ) -> None:
-        self.ended = False
-        self.outer = outer
-        self.captures = captures
-        self.capture_counts = capture_counts
+        self.ended: bool = False
+        self.outer: Scope | None = outer
+        self.captures: tuple[str, ...] = captures
+        self.capture_counts: bool = capture_counts
 
 
 class CapturedSink(Sink):
@@ -93,7 +94,8 @@ class CapturedSink(Sink):
 
     def __init__(self, sink: Sink, *, counts: bool) -> None:
         super().__init__(sink.sanitizer)
-        self.closed, self.keeps = sink.closed, sink.keeps
+        self.closed: bool = sink.closed
+        self.keeps: bool = sink.keeps
         self._sink = sink
         self._counts = counts
 

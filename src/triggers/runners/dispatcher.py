@@ -55,7 +55,7 @@ class Dispatcher:
         self._told: set[tuple[str, str]] = set()
         self._runners: dict[str, Runner] = {}
         self._has_warned = False
-        self.is_stopped = False
+        self.is_stopped: bool = False
 
     @property
     def names(self) -> frozenset[str]:

@@ -79,7 +79,7 @@ class BackgroundSender(Generic[_Item]):
         self._connect = connect
         self._room = room
         self._deadline = deadline
-        self.problems = Problems()
+        self.problems: Problems = Problems()
         self.after_fork()
         reset_after_fork(self)
         _flush_at_exit(self)

@@ -57,7 +57,7 @@ class Checkout:
     is_checked_in = False
 
     def __init__(self, depth: int = 0) -> None:
-        self.thread = threading.get_ident()
+        self.thread: int = threading.get_ident()
         frame: FrameType | None = sys._getframe(depth + 1)  # noqa: SLF001 - a documented function
         while frame and (frame.f_code.co_flags & inspect.CO_GENERATOR or frame.f_code.co_filename == _GUARDS):
             frame = frame.f_back

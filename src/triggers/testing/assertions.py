@@ -48,7 +48,7 @@ class SessionAssertions:
         self, session: TriggerManager | SessionView, *, asserted: set[tuple[str, str]] | None = None
     ) -> None:
         self._asserted = set[tuple[str, str]]() if asserted is None else asserted
-        self.view = session if isinstance(session, SessionView) else session.storage
+        self.view: SessionView = session if isinstance(session, SessionView) else session.storage
 
     def __repr__(self) -> str:
         return f"<SessionAssertions about {self.view.uid!r}>"

@@ -65,7 +65,7 @@ class Faults:
 
     def __init__(self, die: Callable[[str], NoReturn] = crash) -> None:
         self.reached: list[str] = []
-        self.dead = ""
+        self.dead: str = ""
         self._die = die
         self._wanted: str | None = None
         self._left = 0

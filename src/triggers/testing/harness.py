@@ -81,7 +81,7 @@ class TriggersHarness:
         allow_failures: bool = False,
         **settings: Any,
     ) -> None:
-        self.clock = clock or VirtualClock()
+        self.clock: VirtualClock = clock or VirtualClock()
         self.faults = faults
         self._tasks = ready_made(registry)
         made: Storage = storage(self.clock) if storage else MemoryStorage(clock=self.clock)
@@ -97,7 +97,7 @@ class TriggersHarness:
             **settings,
         }
         self._runners = sorted({*runners, *plugins.names(plugins.RUNNERS)})
-        self.triggers = self._start()
+        self.triggers: Triggers = self._start()
 
     def _start(self) -> Triggers:
         inline = InlineRunner()

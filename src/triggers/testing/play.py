@@ -44,7 +44,7 @@ class PlayDifference(AssertionError):  # noqa: N818 - a finding
     def __init__(
         self, order: Sequence[str], crash: str | None, number: int, expected: Any, found: Any
     ) -> None:
-        self.order = tuple(order)
+        self.order: tuple[str, ...] = tuple(order)
         self.crash = crash
         self.number = number
         self.expected = expected

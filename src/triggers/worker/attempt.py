@@ -42,8 +42,9 @@ if TYPE_CHECKING:
 
     from triggers.core.exchange import Changes, Decision
     from triggers.core.records import LogBatch
-    from triggers.core.rules import Rule
+    from triggers.core.rules import Rule, RuleSet
     from triggers.core.state import Instance
+    from triggers.core.terms import Policy
     from triggers.manager import TriggerManager
     from triggers.runners.base import Delivery
     from triggers.storages.base import Storage
@@ -119,21 +120,21 @@ class RunningAttempt:
         self.context = context
         self.delivery = delivery
         self.claimed = claimed
-        self.payloads = changes.payloads
-        self.uid = changes.session.uid
-        self.rules = changes.session.rules
-        self.rule = self.rules.rules.get(claimed.task)
-        self.task = context.tasks.get(self.rule.run) if self.rule else None
-        self.fired_by = FiredBy(self.uid, claimed.name, claimed.cascade_depth + 1)
-        self.manager = context.manager_of(changes.session.manager, self.uid, self.fired_by)
+        self.payloads: Mapping[int, str] = changes.payloads
+        self.uid: str = changes.session.uid
+        self.rules: RuleSet = changes.session.rules
+        self.rule: Rule | None = self.rules.rules.get(claimed.task)
+        self.task: TriggerTask | None = context.tasks.get(self.rule.run) if self.rule else None
+        self.fired_by: FiredBy = FiredBy(self.uid, claimed.name, claimed.cascade_depth + 1)
+        self.manager: TriggerManager = context.manager_of(changes.session.manager, self.uid, self.fired_by)
         with firing_as(self.fired_by):
-            self.policy = self.manager.policy
+            self.policy: Policy = self.manager.policy
         lease = Lease(self.uid, claimed.task, claimed.number, claimed.fence)
-        self.held = HeldClaim.since(claimed_at, lease, lease_of(self.task, context.lease))
+        self.held: HeldClaim = HeldClaim.since(claimed_at, lease, lease_of(self.task, context.lease))
         if self.task is not None and self.task.timeout is not None:
             self.held.deadline = time.monotonic() + duration(self.task.timeout).total_seconds()
             self.held.expire = self._time_out
-        self.log = self._open_log()
+        self.log: InstanceLog = self._open_log()
         self.interrupted: BaseException | None = None
 
     def perform(self) -> None:

@@ -175,4 +175,4 @@ class Isolation:
 
 
 #: The only instance: what runs at the same time concerns the whole process.
-isolation = Isolation()
+isolation: Isolation = Isolation()

@@ -89,17 +89,17 @@ class UnitOfWork:
             session.manager = policy.manager
             session.created_at = session.now
         session.modified_at = session.now
-        self.session = session
-        self.policy = policy
-        self.changes = Changes(session, writes_head=head)
+        self.session: Session = session
+        self.policy: Policy = policy
+        self.changes: Changes = Changes(session, writes_head=head)
         self.counters: dict[str, Counter] = {}
         self.instances: dict[tuple[str, int], Instance] = {}
         self.latest: dict[str, Latest] = {}
         self.before: dict[tuple[str, int], frozenset[str]] = {}
-        self.exempt = NOTHING
+        self.exempt: frozenset[str] = NOTHING
         if policy.finalizing is not None:
             self.exempt = session.rules.waiting_for(policy.finalizing.trigger)
-        self.something_resolved = False
+        self.something_resolved: bool = False
 
     # loading
 

@@ -44,7 +44,7 @@ class Sanitizer:
 
     def __init__(self, settings: LogSettings) -> None:
         self.settings = settings
-        self.keys = Keys(SecretKeys(settings.redact))
+        self.keys: Keys = Keys(SecretKeys(settings.redact))
         self._policy = policy(settings.context_policy, frozenset(settings.allowed_keys))
         self._templates: dict[str, str] = {}
         self._short = min(SHORT, settings.max_string)

@@ -90,21 +90,22 @@ class Walk:
         nodes: int,
         max_string: int,
     ) -> None:
-        self.limits = limits
-        self.secrets = secrets
-        self.budget = budget
-        self.nodes = nodes
-        self.start = (budget, nodes)
-        self.max_string = max_string
-        self.max_key = MAX_KEY
-        self.max_items = self.top_items = limits.max_items
-        self.is_secret = keys.is_secret
+        self.limits: LogSettings = limits
+        self.secrets: tuple[str, ...] = secrets
+        self.budget: int = budget
+        self.nodes: int = nodes
+        self.start: tuple[int, int] = (budget, nodes)
+        self.max_string: int = max_string
+        self.max_key: int = MAX_KEY
+        self.max_items: int = limits.max_items
+        self.top_items: int = limits.max_items
+        self.is_secret: SecretKeys = keys.is_secret
         # A key that was harmless before may have become a secret value since.
-        self.known_keys = {} if secrets else keys.known
+        self.known_keys: dict[str, bool] = {} if secrets else keys.known
         self.open: set[int] = set()
         self.path: list[str] = []
         self.cuts: list[str] = []
-        self.hidden = 0
+        self.hidden: int = 0
 
     def result(self, data: dict[str, Any]) -> SanitizedContext:
         """Return the walked data as a context, with its size and its cuts."""

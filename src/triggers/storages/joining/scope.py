@@ -59,7 +59,7 @@ class DirectScope:
     notifies_commit = True
 
     def __init__(self, storage: Storage) -> None:
-        self.storage = storage
+        self.storage: Storage = storage
 
     @property
     def reader(self) -> Reader:
@@ -85,8 +85,8 @@ class JoinedScope:
     __slots__ = ("_process", "_thread", "_transaction", "is_open", "storage")
 
     def __init__(self, transaction: OpenTransaction, storage: Storage) -> None:
-        self.storage = storage
-        self.is_open = True
+        self.storage: Storage = storage
+        self.is_open: bool = True
         self._transaction = transaction
         self._process, self._thread = os.getpid(), threading.get_ident()
 

@@ -117,11 +117,11 @@ class PipelineConnection:
         self._known: dict[str, bytes] = {}
         self._types = Transformer()
         self._poll = select.poll() if hasattr(select, "poll") else None
-        self.exchanges = 0
-        self.incarnation = ""
+        self.exchanges: int = 0
+        self.incarnation: str = ""
         self._pg.enter_pipeline_mode()
         ((row,),) = self.ask("SELECT pg_backend_pid()", until=until)
-        self.is_pooled = row[0] != self._pg.backend_pid
+        self.is_pooled: Any = row[0] != self._pg.backend_pid
         self._prepares = not self.is_pooled if prepare is None else prepare
 
     @property

@@ -119,7 +119,7 @@ class PostgresStorage:
         self._texts = {name: text.encode() for name, text in texts(self._url.schema).items()}
         self._pool: Pool | JoinedPool = Pool(self._url, self._texts, self._initialize)
         self._mark = ""
-        self.problems = Problems()
+        self.problems: Problems = Problems()
         self._rules: RuleCache[int] = RuleCache(self.problems)
         self._decisions = DecisionRunner(self._rules)
         self._is_prepared = False

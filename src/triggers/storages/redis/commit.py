@@ -54,7 +54,7 @@ class QueueTicket:
     __slots__ = ("token",)
 
     def __init__(self) -> None:
-        self.token = b""
+        self.token: bytes = b""
 
     def ask(self) -> None:
         """Ask the others to wait, from the next load of the head on."""

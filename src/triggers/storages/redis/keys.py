@@ -89,7 +89,9 @@ class Keyspace:
     """
 
     def __init__(self, prefix: str, partitions: int) -> None:
-        self.partitions = tuple(PartitionKeys.of(prefix, number) for number in range(partitions))
+        self.partitions: tuple[PartitionKeys, ...] = tuple(
+            PartitionKeys.of(prefix, number) for number in range(partitions)
+        )
         self._known: dict[str, tuple[PartitionKeys, SessionKeys]] = {}
 
     def keys_of(self, uid: str) -> tuple[PartitionKeys, SessionKeys]:

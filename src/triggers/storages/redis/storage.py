@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from triggers.core.exchange import Changes, Decision
+    from triggers.health import Problems
     from triggers.storages.base import Expired, Lease, Purge, Purged, ReadyInstance
 
 #: After this many conflicts in a row, a commit asks the others to wait.
@@ -62,7 +63,7 @@ class RedisStorage:
 
     def __init__(self, url: str, *, clock: str = SERVER_CLOCK) -> None:
         self._store = RedisStore(RedisUrl.parse(url), clock)
-        self.problems = self._store.problems
+        self.problems: Problems = self._store.problems
         self._sweep = RedisSweep(self._store)
         self._reader = RedisReader(self._store, self._sweep)
         self._announcer = Announcer(self._store.url.shown, partial(announcing.announce, self._store))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from triggers.core.rules import RuleSet
-    from triggers.storages.redis.keys import PartitionKeys, SessionKeys
+    from triggers.storages.redis.keys import Keyspace, PartitionKeys, SessionKeys
     from triggers.storages.redis.nodes import Part
     from triggers.storages.redis.url import RedisUrl
 
@@ -51,13 +51,15 @@ class RedisStore:
 
     def __init__(self, url: RedisUrl, clock: str) -> None:
         self.url = url
-        self.server = RedisServer(url)
+        self.server: RedisServer = RedisServer(url)
         self._clock = clock
-        self.problems = Problems()
+        self.problems: Problems = Problems()
         self._rules: RuleCache[bytes] = RuleCache(self.problems)
         self._stored: set[tuple[bytes, str]] = set()
         try:
             check_server(self.server)
+            self.keyspace: Keyspace
+            self.token: bytes
             self.keyspace, self.token = open_keyspace(self.server)
         except BaseException:
             self.server.close()

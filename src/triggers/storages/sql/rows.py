@@ -45,7 +45,7 @@ class Writer:
         self._columns = tuple(columns)
         read = (*self._columns, *map(Column, keys))
         self._parameters = (*names_of(read), *given)
-        self.write = _writer(read, tuple(given))
+        self.write: Callable[..., Row] = _writer(read, tuple(given))
 
     def filled_in(self, text: str, mark: str) -> str:
         """The statement with its columns filled in and its parameters numbered.

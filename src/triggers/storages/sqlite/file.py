@@ -113,7 +113,7 @@ class SqliteFile:
 
     def __init__(self, url: str, parts: SqliteUrl, driver: Any) -> None:
         self.url = url
-        self.path = str(Path(parts.path).absolute())
+        self.path: str = str(Path(parts.path).absolute())
         self._parts = parts
         self.is_read_only = parts.mode == "ro"
         self.driver = driver

@@ -36,7 +36,7 @@ class JoinedFile:
     """
 
     def __init__(self, file: SqliteFile, connection: Any) -> None:
-        self.url = file.url
+        self.url: str = file.url
         self._file = file
         self._connection = connection
         self._check_module()

@@ -97,7 +97,7 @@ class SqliteStorage:
         file = SqliteFile.from_url(url, driver)
         self._file: SqliteFile | JoinedFile = file
         self._clock = clock
-        self.problems = Problems()
+        self.problems: Problems = Problems()
         self._rules: RuleCache[int] = RuleCache(self.problems)
         file.prepare()
 

@@ -29,7 +29,7 @@ class Run:
     __slots__ = ("connection",)
 
     def __init__(self, connection: Any) -> None:
-        self.connection = connection
+        self.connection: Any = connection
 
     def __call__(self, statement: str, given: Sequence[Any] = ()) -> Any:
         """Run one statement; returns its cursor."""
@@ -65,8 +65,8 @@ class Link(Run):
         self._controlled: Any = None
         self._control: Any = None
         self.files: tuple[tuple[str, int, int], ...] = ()
-        self.is_committing = False
-        self.is_stale = False
+        self.is_committing: bool = False
+        self.is_stale: bool = False
         self.snapshot: Snapshot | None = None
 
     def control(self) -> Any:
@@ -109,15 +109,15 @@ class Transaction:
         self._begin = begin
         self._end = end
         self._fail = fail
-        self.wait = wait
-        self.checks = checks
+        self.wait: float = wait
+        self.checks: bool = checks
         self.link: Link | None = None
         self.pool: Checkouts[Link] | None = None
 
     def __enter__(self) -> Run:
         unforked.look()
-        self.until = time.monotonic() + self.wait
-        self.user = Checkout(1)
+        self.until: float = time.monotonic() + self.wait
+        self.user: Checkout = Checkout(1)
         try:
             try:
                 link = self.link = self._begin(self)

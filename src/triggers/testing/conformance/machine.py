@@ -77,9 +77,9 @@ class SessionMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.place = self.make_place()
-        self.steps = Steps(self.place.open())
-        self.model = Model()
+        self.place: StorageSandbox = self.make_place()
+        self.steps: Steps = Steps(self.place.open())
+        self.model: Model = Model()
         self.attempts: list[AttemptReport] = []
         self.leases: dict[str, int] = {}
         self.trials: dict[str, int] = {}

@@ -226,12 +226,12 @@ class Model:
         """
         self.finalizing_trigger = finalizing_trigger
         self.max_crashes = max_crashes
-        self.crash_backoff = list(crash_backoff)
-        self.now = now
+        self.crash_backoff: list[int] = list(crash_backoff)
+        self.now: int = now
         self.configuration: dict[str, Any] = {}
         self.firings: list[ModelFiring] = []
         self.instances: dict[str, ModelInstance] = {}
-        self.finalized = False
+        self.finalized: bool = False
         self.last_step: list[ModelFireResult] = []
 
     # -- steps of the application ----------------------------------------------------------------------------

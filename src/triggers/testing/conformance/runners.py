@@ -72,10 +72,10 @@ class Stage:
     """
 
     def __init__(self) -> None:
-        self.registry = Registry()
+        self.registry: Registry = Registry()
         self.runs: Counter[str] = Counter()
-        self.blocked = threading.Semaphore(0)
-        self.gate = threading.Event()
+        self.blocked: threading.Semaphore = threading.Semaphore(0)
+        self.gate: threading.Event = threading.Event()
         for name, function in (
             ("count", self.count),
             ("echo", self.echo),

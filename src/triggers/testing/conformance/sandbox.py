@@ -26,7 +26,7 @@ class StorageSandbox:
     """
 
     def __init__(self, open_with: Callable[[VirtualClock], Storage]) -> None:
-        self.clock = VirtualClock()
+        self.clock: VirtualClock = VirtualClock()
         self._open_with = open_with
         self._handles: list[Storage] = []
 

@@ -48,11 +48,11 @@ class Server(ABC):
     variable: str = ""
 
     def __init__(self, *, settings: Mapping[str, Setting] | None = None, private: bool = False) -> None:
-        self.settings = dict(settings or {})
+        self.settings: dict[str, Setting] = dict(settings or {})
         self._variable = "" if private else self.variable
         #: The URL in the environment, if this is a running server that tests connect to; else "".
-        self.foreign_url = os.environ.get(self._variable, "") if self._variable else ""
-        self.paused = False
+        self.foreign_url: str = os.environ.get(self._variable, "") if self._variable else ""
+        self.paused: bool = False
         self._folder: Path | None = None
         self._process: Process | None = None
         self._owner = os.getpid()

@@ -35,7 +35,7 @@ class Process:
     def __init__(
         self, command: Sequence[str | Path], folder: Path, *, user: tuple[int, int], env: Mapping[str, str]
     ) -> None:
-        self.log = folder / f"{Path(command[0]).name}.log"
+        self.log: Path = folder / f"{Path(command[0]).name}.log"
         head = [sys.executable, "-I", "-S", watchdog.__file__, str(os.getpid()), *map(str, user), str(folder)]
         with self.log.open("ab") as log:
             self._watchdog = subprocess.Popen(  # noqa: S603 - programs that were found on this machine
@@ -48,7 +48,7 @@ class Process:
                 start_new_session=True,  # Ctrl-C interrupts the tests, which then stop their servers
             )
         with self._watchdog.stdout or contextlib.nullcontext() as answer:  # it is always a pipe
-            self.pid = int((answer.readline() if answer else b"") or 0)
+            self.pid: int = int((answer.readline() if answer else b"") or 0)
 
     @property
     def runs(self) -> bool:

@@ -35,8 +35,8 @@ class RedisServer(Server):
         password: the password of the server; None for a random one.
     """
 
-    name = "Redis"
-    variable = "TRIGGERS_TEST_REDIS"
+    name: str = "Redis"
+    variable: str = "TRIGGERS_TEST_REDIS"
 
     def __init__(
         self,
@@ -50,8 +50,8 @@ class RedisServer(Server):
             self.name, self.variable = "Valkey", "TRIGGERS_TEST_VALKEY"
         super().__init__(settings=settings, private=private)
         self.kind = kind
-        self.password = secrets.token_hex(16) if password is None else password
-        self.port = 0
+        self.password: str = secrets.token_hex(16) if password is None else password
+        self.port: int = 0
 
     @property
     def url(self) -> str:
@@ -138,7 +138,7 @@ class RedisCluster:
         }
         password = secrets.token_hex(16)
         self._ports = [free_port() for _ in range(3)]
-        self.nodes = tuple(
+        self.nodes: tuple[RedisServer, ...] = tuple(
             RedisServer(
                 kind=kind,
                 password=password,
@@ -148,7 +148,7 @@ class RedisCluster:
             for port in self._ports
         )
         self._joined = False
-        self.name = self.nodes[0].name
+        self.name: str = self.nodes[0].name
 
     @property
     def url(self) -> str:
