@@ -138,8 +138,8 @@ class Runner(Protocol):
 
         Threads can start later. A runner can also have a method `tend`, which is called after each sweep and
         starts threads again that have died, an attribute `threads`, the number of its threads in this
-        process, an attribute `applies_task_options`, whether it applies Celery's options of a task, and a method
-        `has_room`, which returns whether it would run another instance at once.
+        process, an attribute `applies_task_options`, whether it applies Celery's options of a task, and a
+        method `has_room`, which returns whether it would run another instance at once.
         """
         ...
 
