@@ -73,7 +73,8 @@ class ManagerServices:
 
     Attributes:
         storage: stores the sessions.
-        dispatch: dispatches scheduled instances to their runners, and must not raise; None without runners.
+        dispatch: dispatches scheduled instances to their runners, or announces them to other processes, and
+            must not raise; None to do neither.
         schedule_sweep: is called after an instance was scheduled for a later time.
         tasks: the tasks that a `run` may name, None to accept any name.
         registered: the tasks of this process, from which an explanation of a missing one suggests a name.

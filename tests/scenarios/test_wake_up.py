@@ -14,9 +14,11 @@ from datetime import timedelta
 
 import pytest
 from redis import Redis
+from sqlalchemy import create_engine
 
 from tests.crash.processes import in_child
 from tests.crash.world import wait_for
+from tests.scenarios.applications import without_schema
 from tests.storages.postgres_sandbox import connect
 from tests.style.sources import ROOT
 from triggers import Registry, Triggers
@@ -142,6 +144,17 @@ def test_a_retry_is_announced_by_a_process_that_does_not_sweep(url, web, worker,
     other.session("s").fire("go", {"n": 7, "until": 4})
     wait_for("the last retry", lambda: runs.count(7) == 4)
     other.close()
+
+
+@on("postgres")
+def test_a_joined_firing_is_announced_after_the_applications_commit(url, web, worker, runs):
+    """SQLAlchemy tells when it has committed."""
+    heard(web, runs, range(3))
+    engine = create_engine("postgresql+psycopg://", connect_args=without_schema(url))
+    with engine.begin() as connection, web.joined(connection):
+        web.fire("go", {"n": "joined"})
+    wait_for("the run", lambda: "joined" in runs)
+    engine.dispose()
 
 
 @on(*SERVERS)

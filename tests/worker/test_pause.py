@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 
 from triggers import Registry, Triggers
+from triggers.exceptions import StorageError
+from triggers.health import Problems
 from triggers.runners.threads import ThreadsRunner
 from triggers.storages.announcements import DeafListener
 from triggers.storages.memory import MemoryStorage
@@ -40,7 +42,7 @@ def paused(has_room, *heard):
     storage = MemoryStorage()
     script = Script(woken, *heard)
     storage.listen = lambda _: script
-    SweepPause(storage, lambda: dispatched.append(len(turns)), room, woken).last(60)
+    SweepPause(storage, lambda: dispatched.append(len(turns)), room, woken, Problems()).last(60)
     assert not woken.is_set()
     return dispatched, len(script.heard)
 
@@ -57,14 +59,32 @@ def test_a_process_without_a_free_thread_leaves_announced_work_to_others():
     assert paused(lambda _: False, True, True, False) == ([], 0)
 
 
-def test_a_listener_that_raises_does_not_end_the_sweep():
-    """The pause continues without it."""
-    woken = threading.Event()
+def after_an_error(error):
+    """The problems in the pause in which a listener raises this, and in the next one."""
+    woken, problems = threading.Event(), Problems()
     storage = MemoryStorage()
-    storage.listen = lambda _: Script(woken, OSError("broken"))
-    threading.Timer(0.05, woken.set).start()
-    SweepPause(storage, lambda: None, lambda: True, woken).last(60)
-    assert not woken.is_set()
+    script = Script(woken, error)
+    storage.listen = lambda _: script
+    pause = SweepPause(storage, lambda: None, lambda: True, woken, problems)
+    found = []
+    for _ in range(2):
+        timer = threading.Timer(0.05, woken.set)
+        timer.start()
+        pause.last(60)
+        timer.join()
+        found.append([problem.place for problem in problems.list()])
+        woken.clear()
+    return found
+
+
+def test_a_listener_that_raises_is_a_problem_until_it_works():
+    """The sweep continues in any case."""
+    assert after_an_error(OSError("broken")) == [["listening for announced work"], []]
+
+
+def test_a_storage_that_is_unavailable_is_reported_by_the_sweep():
+    """The pause continues, and does not report it a second time."""
+    assert after_an_error(StorageError("away")) == [[], []]
 
 
 def test_a_pool_has_room_while_a_thread_is_free():

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING
 
+from triggers.exceptions import StorageError
 from triggers.storages.announcements import SILENCE, listen
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
+    from triggers.health import Problems
     from triggers.storages.base import Listener, Storage
-
-_log = logging.getLogger(__name__)
 
 #: The shortest pause between two dispatches, in seconds. For this time after an announcement,
 #: a process does not announce what it releases.
 SPACING = SILENCE
+
+#: The place of a problem with announcements.
+LISTENER = "listening for announced work"
 
 
 class SweepPause:
@@ -32,6 +34,7 @@ class SweepPause:
         dispatch: dispatches due instances.
         has_room: returns whether this process would run another instance at once. If not, others get it.
         woken: ends the pause; cleared at its end.
+        problems: where a listener that does not work is reported.
     """
 
     def __init__(
@@ -40,11 +43,13 @@ class SweepPause:
         dispatch: Callable[[], object],
         has_room: Callable[[], bool],
         woken: threading.Event,
+        problems: Problems,
     ) -> None:
         self._storage = storage
         self._dispatch = dispatch
         self._has_room = has_room
         self._woken = woken
+        self._problems = problems
         self._listener: Listener | None = None
 
     def last(self, seconds: float) -> None:
@@ -54,9 +59,13 @@ class SweepPause:
             self._listener = self._listener or listen(self._storage, self._woken)
             if self._listener.wait(seconds):
                 self._dispatch_until(until, self._listener)
-        except BaseException as error:  # noqa: BLE001 - whatever the error is, the sweep must continue
-            _log.debug("announced work could not be dispatched; the next sweep tries again", exc_info=error)
+        except StorageError:  # the next sweep reports it, if it is not over by then
             self._woken.wait(max(until - time.monotonic(), 0.0))
+        except BaseException as error:  # noqa: BLE001 - whatever the error is, the sweep must continue
+            self._problems.report("plugin", LISTENER, error, "until it works, this process only sweeps")
+            self._woken.wait(max(until - time.monotonic(), 0.0))
+        else:
+            self._problems.resolve(LISTENER)
         self._woken.clear()
 
     def _dispatch_until(self, until: float, listener: Listener) -> None:

@@ -280,7 +280,9 @@ class Sweeper:
         self._problems.resolve(THREAD)
 
     def _loop(self, stop: threading.Event) -> None:
-        pause = SweepPause(self._sweep.storage, self._sweep.dispatch_due, self._has_room, self._look)
+        pause = SweepPause(
+            self._sweep.storage, self._sweep.dispatch_due, self._has_room, self._look, self._problems
+        )
         try:
             while not stop.is_set():
                 pause.last(self._sweep_and_tend())
