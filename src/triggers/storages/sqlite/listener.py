@@ -1,4 +1,4 @@
-"""Notice that another process has committed to a SQLite file: its size or its time of change is another."""
+"""Announce work through the time at which a SQLite file was changed, and notice that it is another one."""
 
 from __future__ import annotations
 
@@ -13,8 +13,17 @@ if TYPE_CHECKING:
 LOOK: Final = 0.02
 
 
+def announce(path: str) -> None:
+    """Set the time of change of the file to now. It is not opened, because closing it would drop its locks.
+
+    A commit changes a file before it can be read: it then waits for the disk. So a listener that has seen the
+    change can have looked too early.
+    """
+    os.utime(path)
+
+
 class FileListener:
-    """Hears of every commit to a file.
+    """Hears of announcements, and of commits to a file.
 
     It asks the file system and not SQLite (``PRAGMA data_version``), which would need a connection of its
     own, with locks that a fork must wait for. A look takes some microseconds.
@@ -31,7 +40,7 @@ class FileListener:
         self._seen = self._look()
 
     def wait(self, timeout: float) -> bool:
-        """Wait for a commit by any process, up to that time in seconds; returns whether there was one."""
+        """Wait for a change by any process, up to that time in seconds; returns whether there was one."""
         until = time.monotonic() + timeout
         while (now := self._look()) == self._seen:
             left = until - time.monotonic()

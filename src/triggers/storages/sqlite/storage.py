@@ -15,6 +15,7 @@ from triggers.core.columns import RECORD
 from triggers.core.exchange import Changes, Need, Slice
 from triggers.core.state import Counter, Latest, Session
 from triggers.health import Problems, readable
+from triggers.storages.announcements import Announcer
 from triggers.storages.base import (
     MAX_CONFLICTS,
     MAX_PAUSE,
@@ -32,7 +33,7 @@ from triggers.storages.rule_cache import RuleCache, place_of_rules
 from triggers.storages.sql import rows, statements
 from triggers.storages.sqlite.file import SqliteFile
 from triggers.storages.sqlite.joined import JoinedFile
-from triggers.storages.sqlite.listener import FileListener
+from triggers.storages.sqlite.listener import FileListener, announce
 
 if TYPE_CHECKING:
     import threading
@@ -99,6 +100,7 @@ class SqliteStorage:
         self._clock = clock
         self.problems: Problems = Problems()
         self._rules: RuleCache[int] = RuleCache(self.problems)
+        self._announcer = Announcer(file.path, lambda _: announce(file.path))
         file.prepare()
 
     @classmethod
@@ -123,10 +125,11 @@ class SqliteStorage:
         self._file.close()
 
     def announce(self) -> None:
-        """Do nothing: workers notice each commit by the file itself."""
+        """Touch the file, which workers notice."""
+        self._announcer.announce()
 
     def listen(self, woken: threading.Event) -> FileListener:
-        """Watch the file for commits of any process."""
+        """Watch the file for announcements and commits of any process."""
         return FileListener(self._file.root.path, woken)
 
     def joined(self, connection: Any) -> SqliteStorage:

@@ -56,9 +56,7 @@ class Announcements(StorageFixtures):
         self, place: StorageSandbox, listener: Listener, woken: threading.Event
     ) -> None:
         """Promise 14: an announcement is not lost because nobody waits at that moment; it is heard once."""
-        steps = Steps(place.open())
-        steps.configure({"t_page": {"andEvery": "page", "run": "page"}})
-        announce(steps.storage)
+        announce(place.open())
         heard = listener.wait(TIMEOUT) or woken.is_set()
         woken.clear()
         while listener.wait(0.2):
