@@ -145,7 +145,7 @@ class WorkerProcess:
 
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         with log.open("ab") as file:
-            self.process = subprocess.Popen(  # noqa: S603 - our own program
+            self.process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603 - our own program
                 command,
                 stdin=subprocess.PIPE,  # its lifeline
                 stdout=subprocess.PIPE,

@@ -126,7 +126,7 @@ class InstanceLog(Sink):
         self._write = write
         self._writer = writer
         self._is_watched = False
-        self.due_at = 0.0
+        self.due_at: float = 0.0
         self._now = now
         self._flush_at = (
             settings.flush_records,

@@ -142,7 +142,7 @@ class ThreadsRunner:
     def has_room(self) -> bool:
         """Return whether a thread is free for another hint."""
         with self._changed:
-            return self._active + len(self._hints) < self._size
+            return len(self._active) + len(self._hints) < self._size
 
     def tend(self) -> None:
         """Start missing threads if there is something to run."""

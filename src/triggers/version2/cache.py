@@ -55,7 +55,7 @@ class Version2Cache:
     def __init__(self, url: str, prefix: str = "") -> None:
         self._server = RedisServer(RedisUrl.parse(url))
         given = prefix.encode()
-        self.pattern = b"%b:*%b:*" % (_SPECIAL.sub(rb"\\\1", given), _INFIX)
+        self.pattern: bytes = b"%b:*%b:*" % (_SPECIAL.sub(rb"\\\1", given), _INFIX)
         self._key = re.compile(rb"%b:(?:\d+:)?%b:(.*)" % (re.escape(given), re.escape(_INFIX)), re.DOTALL)
 
     def sessions(self) -> Iterator[CachedSession]:

@@ -20,7 +20,9 @@ class RefusedError(Exception):
 
     def __init__(self, *problems: tuple[str, str]) -> None:
         super().__init__("a session of version 2 cannot be imported")
-        self.problems = tuple((path[:LONGEST], message[:LONGEST]) for path, message in problems[:MOST])
+        self.problems: tuple[tuple[str, str], ...] = tuple(
+            (path[:LONGEST], message[:LONGEST]) for path, message in problems[:MOST]
+        )
 
     def inside(self, part: str) -> RefusedError:
         """Return the same error for the value that contains this one, under this part of its path."""

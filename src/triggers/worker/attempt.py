@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from triggers.core.records import LogBatch
     from triggers.core.rules import Rule, RuleSet
     from triggers.core.state import Instance
-    from triggers.core.terms import Policy
     from triggers.manager import TriggerManager
     from triggers.runners.base import Delivery
     from triggers.storages.base import Storage
@@ -128,7 +127,7 @@ class RunningAttempt:
         self.fired_by: FiredBy = FiredBy(self.uid, claimed.name, claimed.cascade_depth + 1)
         self.manager: TriggerManager = context.manager_of(changes.session.manager, self.uid, self.fired_by)
         with firing_as(self.fired_by):
-            self.policy: Policy = self.manager.policy
+            self.policy: decisions.Policy = self.manager.policy
         lease = Lease(self.uid, claimed.task, claimed.number, claimed.fence)
         self.held: HeldClaim = HeldClaim.since(claimed_at, lease, lease_of(self.task, context.lease))
         if self.task is not None and self.task.timeout is not None:

@@ -115,7 +115,7 @@ class SqliteFile:
         self.url = url
         self.path: str = str(Path(parts.path).absolute())
         self._parts = parts
-        self.is_read_only = parts.mode == "ro"
+        self.is_read_only: bool = parts.mode == "ro"
         self.driver = driver
         self._safe = is_safe(driver.sqlite_version_info)
         self._version = len(migrations("sqlite"))
