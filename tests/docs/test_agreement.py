@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import logging
 import re
 from collections import Counter
@@ -11,7 +10,6 @@ from collections import Counter
 import pytest
 
 from tests.docs.test_documents import DOCUMENTS, ROOT, links
-from triggers import TriggerManager
 
 DOCS = ROOT / "docs"
 
@@ -35,15 +33,6 @@ def test_the_index_lists_every_page_once():
     )
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")} - {"index.md"}
     assert listed == Counter(pages)
-
-
-def test_the_page_on_async_applications_names_every_async_method():
-    """It says that these are the async methods, so none may be missing."""
-    found = inspect.getmembers(TriggerManager, inspect.iscoroutinefunction)
-    methods = {name for name, _ in found if not name.startswith("_")}
-    text = (DOCS / "how-to/async-applications.md").read_text("utf-8")
-    (sentence,) = re.findall(r"The async methods are (`.*?)\. For", text, re.DOTALL)
-    assert set(re.findall(r"`(\w+)`", sentence)) == methods
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
