@@ -62,8 +62,7 @@ class StoredSession:
     @property
     def configuration(self) -> dict[str, Any]:
         """The rules of the session as they are stored."""
-        rules: dict[str, Any] = decode(self.head.rules.body)
-        return rules
+        return self.head.rules.configuration
 
     def records(self, page: int = 500) -> Iterator[StoredRecord]:
         """All records of the session's log, in the order of their cursors."""

@@ -172,8 +172,16 @@ class Triggers:
             self._dispatcher.dispatch,
         )
         trial = round(lease.total_seconds() * 1e6)
-        dispatch = self._dispatcher.dispatch if self._has_runner else None
-        self._sweep = Sweep(self._backend, dispatch, self._policy_of, micros, self._problems, trial, registry)
+        self._sweep = Sweep(
+            self._backend,
+            self._dispatcher.dispatch if self._has_runner else None,
+            self._policy_of,
+            self._manager_of,
+            micros,
+            self._problems,
+            trial,
+            registry,
+        )
         self._sweeper = Sweeper(
             self._sweep, sweep_interval.total_seconds(), self._tend, self._dispatcher.has_room
         )

@@ -577,6 +577,13 @@ class TriggerManager:
 
     def publish(self, changes: Changes) -> None:
         """Call the hooks and dispatch the scheduled instances, which is the second half of :meth:`apply`."""
+        for firing in changes.too_deep:
+            limit = self._services.limits.cascade_depth
+            _log.error(
+                "session %r: %s was recorded as firing %d and reached no task, because %d firings led to it, "
+                "more than the limit of %d",
+                *(self.uid, firing.trigger, firing.number, firing.depth, limit),
+            )
         try:
             self._call_hooks(changes)
         finally:

@@ -12,7 +12,7 @@ from triggers.core.explain import Explanation, explain, is_waiting
 from triggers.core.names import is_name, split_instance_name
 from triggers.core.rules import Rule
 from triggers.core.similar_names import spellings
-from triggers.core.state import Counter, Session
+from triggers.core.state import Counter, Session, is_done
 from triggers.core.status import RESOLVED, Status, can_move
 from triggers.core.values import decode, to_datetime, type_name
 from triggers.exceptions import UnknownInstanceError
@@ -474,8 +474,13 @@ class SessionView:
     def get_unresolved_tasks(self) -> list[Rule]:
         """Return the configured tasks that have no instance yet, or one that is not resolved."""
         counters = self._reader.counters(self.uid)
-        rules = self.head.rules.rules.values()
-        return [rule for rule in rules if rule.task not in counters or not counters[rule.task].is_resolved]
+        rules = self.head.rules
+        none = Counter()
+        return [
+            rule
+            for rule in rules.rules.values()
+            if not is_done(rules, rule.task, counters.get(rule.task, none))
+        ]
 
     def get_unresolved_instances(self) -> list[TaskInstance]:
         """Return the instances that are not resolved: unstarted, scheduled, running or failed."""
@@ -600,7 +605,11 @@ class SessionView:
                 found[task] = self._reader.instances(
                     self.uid, task=task, statuses=UNRESOLVED, limit=EXPLAINED
                 )
-            if not found[task] and counter.created and task in rule.after.names:
+            if (
+                not found[task]
+                and counter.created
+                and any(rules.source(name) == task for name in rule.after.names)
+            ):
                 found[task] = self._reader.instances(self.uid, task=task, limit=EXPLAINED)
         return found
 

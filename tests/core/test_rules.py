@@ -47,7 +47,10 @@ def test_upstream_is_the_reverse_of_waiting(configuration):
     rules = rule_set(configuration)
     for task in configuration:
         upstream = rules.upstream(task)
-        waited_for = {other for other in configuration if task in rules.waiting_for(other)}
+        names = {other: (other, *(f"{other}:{word}" for word in strategies.WORDS)) for other in configuration}
+        waited_for = {
+            other for other in names if any(task in rules.waiting_for(name) for name in names[other])
+        }
         assert set(upstream) == waited_for - {task}
         assert len(upstream) == len(set(upstream))
 

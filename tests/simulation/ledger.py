@@ -87,7 +87,7 @@ class Ledger:
         _check_effects(model, changes)
 
     def _configure(self, model: Model, uid: str, given: Mapping[str, Any], changes: Changes) -> None:
-        model.configure(decode(given["rules"].body), catch_up=given["catch_up"], merge=given["merge"])
+        model.configure(given["rules"].configuration, catch_up=given["catch_up"], merge=given["merge"])
 
     def _replay(self, model: Model, uid: str, given: Mapping[str, Any], changes: Changes) -> None:
         assert [made.name for made in changes.created] == [model.replay(_name(given))]

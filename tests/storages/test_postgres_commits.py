@@ -12,7 +12,7 @@ import pytest
 
 from tests.storages.postgres_sandbox import PostgresPlace, connect, in_schema
 from triggers.core import decisions
-from triggers.core.decisions.unit_of_work import need_for
+from triggers.core.decisions.needs import need_for
 from triggers.core.exchange import Changes, Decision, Need
 from triggers.core.records import LogBatch
 from triggers.core.state import Firing

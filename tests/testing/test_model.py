@@ -190,7 +190,7 @@ def test_the_last_step_has_a_result_for_each_of_its_firings():
     for step in steps:
         step()
         fired.append([result.number for result in model.last_step])
-    assert fired == [[1], [], [2], [], [3], [], [4], [4], []]
+    assert fired == [[1], [], [2], [], [3], [], [4], [], []]
 
 
 def test_kwargs_belong_to_the_session():

@@ -18,6 +18,7 @@ from triggers.testing.conformance.model import (
     awaited,
     can_abandon,
     can_schedule,
+    exceptional_in,
     vetoing,
 )
 from triggers.testing.orders import orders
@@ -69,7 +70,7 @@ def test_vetoes_that_come_last_change_nothing_that_is_scheduled(configuration, f
                 assert after.instances[name].status == instance.status
 
 
-@given(configuration=made.configurations(), firings=MIXED)
+@given(configuration=made.configurations(outcomes=False), firings=MIXED)
 def test_catching_up_is_as_if_it_had_been_there(configuration, firings):
     """A configuration that catches up with all firings ends as one that saw them one by one."""
     late = played({}, firings)
@@ -224,7 +225,7 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def every_cascade_is_fired_once(self):
-        causes = Counter(firing.cause for firing in self.model.firings)
+        causes = Counter(firing.cause for firing in self.model.firings if ":" not in firing.trigger)
         assert causes.pop("finalizing", 0) == self.model.finalized
         causes.pop(None, None)
         assert causes == +self.cascades
@@ -241,7 +242,8 @@ class Life(RuleBasedStateMachine):
     def a_complete_session_is_finalised(self):
         model = self.model
         needed = set(model.configuration) - model.waiting_for_finalizing()
-        if model.finalizing_trigger is not None and needed and not needed & set(model.unresolved_tasks()):
+        usual = needed - exceptional_in(model.configuration)
+        if model.finalizing_trigger is not None and usual and not needed & set(model.unresolved_tasks()):
             assert model.finalized
 
 

@@ -15,6 +15,7 @@ from triggers.cli.options import Target, common, did_you_mean, existing, instanc
 from triggers.cli.records import exception_lines
 from triggers.cli.values import NotJsonError, parse
 from triggers.core.configuration import check_configuration, json_schema
+from triggers.core.outcomes import OUTCOMES
 from triggers.core.rules import NO_RULES
 from triggers.core.similar_names import similar_pairs
 from triggers.core.status import RESOLVED, Status
@@ -325,7 +326,9 @@ def _check(where: Target, read: Any) -> RuleSet:
 def _similar_names(rules: RuleSet) -> list[tuple[str, str]]:
     """Return the pairs of similar names of which at least one is a trigger from outside."""
     external = frozenset(rules.external)
-    pairs = similar_pairs((*rules.rules, *rules.external))
+    words = {name.rpartition(":")[2] for name in external} & OUTCOMES
+    outcomes = [f"{task}:{word}" for task in rules.rules for word in sorted(words)]
+    pairs = similar_pairs((*rules.rules, *rules.external, *outcomes))
     return [pair for pair in pairs if not external.isdisjoint(pair)]
 
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from triggers.core.conditions import listed
 from triggers.core.names import MAX_NAME
+from triggers.core.outcomes import OUTCOMES, WITHOUT_RUN, outcome_of
 from triggers.core.rules import DIRECTIVES, RESERVED, RuleSet, rule_set
 from triggers.core.similar_names import flat
-from triggers.core.values import DEFAULT_LIMITS, MAX_PATH, Limits, decode, encode, shown, type_name
+from triggers.core.values import DEFAULT_LIMITS, MAX_PATH, Limits, encode, shown, type_name
 from triggers.exceptions import ConfigurationError, InvalidValueError
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ ELSEWHERE = {
     "max_retries": "is an option of the task: @task(max_retries=...)",
     "retries": "is not a directive: a task asks for a retry with raise context.retry(), which its option "
     "@task(max_retries=...) limits",
-    "on_failure": "is not available: a failed instance waits until it is replayed or skipped",
+    "on_failure": "is not a directive: write a task with 'after': ['NAME:failed'], where NAME is this task",
+    "finally": "is not a directive: write a task with 'after': ['NAME:ended'], where NAME is this task",
     "if": "is not available: a task reads its kwargs and can end with raise context.skip()",
     "when": "is not available: a task reads its kwargs and can end with raise context.skip()",
     "delay": "is reserved for a later version: for now, fire the trigger later",
@@ -90,7 +92,7 @@ def merged(before: RuleSet, given: RuleSet, limits: Limits) -> RuleSet:
     """
     if before.rules.keys() <= given.rules.keys():
         return given
-    both = {**decode(before.body), **decode(given.body)}
+    both = {**before.configuration, **given.configuration}
     problems = list(_problems_together(both, limits))
     if problems:
         raise ConfigurationError(problems)
@@ -152,7 +154,11 @@ def _problems(
     if len(configuration) > limits.tasks:
         yield _too_many(configuration, limits)
         return
-    found = [*_wrong_keys(configuration), *_wrong_shapes(configuration), *_unstorable(configuration)]
+    found = [
+        *_wrong_keys(configuration),
+        *_wrong_shapes(configuration),
+        *_unstorable(configuration),
+    ]
     yield from found
     yield from _unknown(configuration, "run", "task", tasks)
     yield from _unknown(configuration, "using", "runner", runners)
@@ -165,6 +171,7 @@ def _problems_together(configuration: dict[Any, Any], limits: Limits) -> Iterato
     if len(configuration) > limits.tasks:
         yield _too_many(configuration, limits)
         return
+    yield from _wrong_names(configuration)
     try:
         rules = _rules(configuration)
     except InvalidValueError as error:  # it is nested too deep or too large as a whole
@@ -172,10 +179,19 @@ def _problems_together(configuration: dict[Any, Any], limits: Limits) -> Iterato
         yield path.removeprefix("the configuration.").replace("the configuration", "$"), message
     else:
         yield from _never(rules)
+        yield from _endless(rules)
 
 
 def _too_many(configuration: dict[Any, Any], limits: Limits) -> tuple[str, str]:
     return "$", f"{len(configuration):,} tasks are more than the limit of {limits.tasks:,}"
+
+
+def _wrong_names(configuration: dict[Any, Any]) -> Iterator[tuple[str, str]]:
+    for name in configuration:
+        outcome = outcome_of(name, configuration) if isinstance(name, str) else None
+        if outcome:
+            problem = f"is the name of an outcome of the task {outcome.task!r}: give this task another name"
+            yield _path((name,)), problem
 
 
 def _wrong_keys(configuration: dict[Any, Any]) -> Iterator[tuple[str, str]]:
@@ -273,15 +289,21 @@ def _unknown(
 def _never(rules: RuleSet) -> Iterator[tuple[str, str]]:
     """Find the tasks that can never start, whatever the application fires, because they wait for each other.
 
-    Any trigger that is not the name of a task can fire. Each task that can start can then fire its own name.
+    Any trigger that is neither the name of a task nor an outcome can fire. Each task that can start can then
+    fire its own name and its outcomes. A veto can abandon a task that cannot start.
     """
-    possible = {name for rule in rules.rules.values() for name in rule.after.names} - rules.rules.keys()
+    possible = {name for rule in rules.rules.values() for name in rule.after.names}
+    possible -= rules.rules.keys() | rules.outcomes
+    possible |= {
+        f"{rule.task}:{word}" for rule in rules.rules.values() if rule.unless for word in WITHOUT_RUN
+    }
     heads = list(rules.rules)
     while heads:
         rule = rules.rules[heads.pop()]
         if rule.task not in possible and rule.after.is_met(possible):
-            possible.add(rule.task)
-            heads += [listener.task for listener in rules.listeners.get(rule.task, ())]
+            fired = (rule.task, *(f"{rule.task}:{word}" for word in OUTCOMES))
+            possible.update(fired)
+            heads += [listener.task for name in fired for listener in rules.listeners.get(name, ())]
     for rule in rules.rules.values():
         if rule.task not in possible:
             names = list(rule.after.lacking(possible))
@@ -291,3 +313,32 @@ def _never(rules: RuleSet) -> Iterator[tuple[str, str]]:
                 f"{rule.task}.after",
                 f"can never start: it waits for {missing}, which can never start before it",
             )
+
+
+def _endless(rules: RuleSet) -> Iterator[tuple[str, str]]:
+    """Find the tasks that outcomes could create and abandon again and again, in one commit.
+
+    A task that is abandoned fires its outcomes without a run. If another task is abandoned by them, and so on
+    back to the first one, nothing would stop them.
+    """
+    leads_to = {
+        task: {rule.task for name in _ends(task) for rule in rules.listeners.get(name, ()) if rule.unless}
+        for task, own in rules.rules.items()
+        if own.unless
+    }
+    for task in leads_to:
+        reached: set[str] = set()
+        heads = {task}
+        while heads:
+            heads = {other for head in heads for other in leads_to.get(head, ())} - reached
+            reached |= heads
+        if task in reached:
+            problem = (
+                "outcomes lead from this task back to itself without a run between them, so abandoned "
+                "instances could create each other forever: wait for the name of a task, or for NAME:failed"
+            )
+            yield task, problem
+
+
+def _ends(task: str) -> Iterator[str]:
+    return (f"{task}:{word}" for word in sorted(OUTCOMES - {"failed"}))

@@ -135,6 +135,7 @@ class Changes:
         gained: instances, with the triggers that they no longer lack.
         counters: task → the new counter.
         logs: new log records.
+        too_deep: new firings that reached no task, because too many firings led to them.
         new_rules: whether the session's rules are stored, too.
         writes_head: whether the session's head is stored.
         duplicate_of: the earlier firing with the same key, if the firing is a repeat.
@@ -153,6 +154,7 @@ class Changes:
     gained: list[tuple[Instance, frozenset[str]]] = field(default_factory=list)
     counters: dict[str, Counter] = field(default_factory=dict)
     logs: list[Record] = field(default_factory=list)
+    too_deep: list[Firing] = field(default_factory=list)
     new_rules: bool = False
     writes_head: bool = True
     duplicate_of: Firing | None = None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from triggers.core.outcomes import outcome_of
 from triggers.core.similar_names import are_similar, did_you_mean
 from triggers.core.status import Status
 from triggers.core.values import decode, to_datetime
@@ -14,6 +15,21 @@ if TYPE_CHECKING:
 
     from triggers.core.rules import Rule
     from triggers.core.state import Instance
+
+
+class Source(NamedTuple):
+    """The task whose end fires a trigger, and the word of the outcome, "" if that is the task's name."""
+
+    task: str
+    word: str = ""
+
+    def event(self) -> str:
+        """Return in words what fires the trigger."""
+        return f"the task {self.task} {_EVENTS.get(self.word, f'is {self.word}')}"
+
+
+#: The word of an outcome → what happens then to the task, if that is not "is", followed by the word.
+_EVENTS = {"": "finishes", "failed": "fails", "ended": "ends, in whatever way"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +45,7 @@ class Waiting:
             unresolved instances, which can still fire it. If there are none, they are the resolved ones,
             which did not fire it.
         similar: lacked trigger → a trigger with a similar name that has fired and that no task listens to.
+        sources: lacked trigger → the task whose end fires it, and which end.
     """
 
     name: str
@@ -36,6 +53,7 @@ class Waiting:
     needs: str
     upstream: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     similar: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, Source] = field(default_factory=dict)
 
     def sentence(self) -> str:
         """Return the explanation in words, without a full stop at the end."""
@@ -47,8 +65,8 @@ class Waiting:
         sentence = f"{self.name} waits for {_listed(self.lacks)} (it needs {self.needs})"
         for trigger, instances in self.upstream.items():
             states = [f"{name} is {status}" for name, status in instances]
-            known = _listed(states) or f"{trigger} has no instance yet"
-            sentence += f". The trigger {trigger} fires when the task {trigger} finishes; {known}"
+            known = _listed(states) or f"{self.sources[trigger].task} has no instance yet"
+            sentence += f". The trigger {trigger} fires when {self.sources[trigger].event()}; {known}"
         for trigger, other in self.similar.items():
             sentence += (
                 f". {other} has fired, but no task listens to it: perhaps it should have been {trigger}"
@@ -145,9 +163,18 @@ def _wait(
     unheard: Collection[str],
 ) -> Waiting:
     lacks = rule.after.lacking(taken)
-    sources = {trigger: _states(upstream[trigger]) for trigger in lacks if trigger in upstream}
+    sources = {trigger: found for trigger in lacks if (found := source_of(trigger, upstream))}
+    states = {trigger: _states(upstream[source.task]) for trigger, source in sources.items()}
     fired = ((lacked, other) for lacked in lacks for other in unheard if are_similar(lacked, other))
-    return Waiting(name, lacks, rule.after.sentence(), sources, dict(fired))
+    return Waiting(name, lacks, rule.after.sentence(), states, dict(fired), sources)
+
+
+def source_of(trigger: str, upstream: Collection[str]) -> Source | None:
+    """Return which end of which of these tasks fires the trigger; None if none does."""
+    if trigger in upstream:
+        return Source(trigger)
+    outcome = outcome_of(trigger, upstream)
+    return Source(*outcome) if outcome else None
 
 
 def _states(instances: Sequence[Instance]) -> tuple[tuple[str, str], ...]:

@@ -15,10 +15,18 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from triggers.core.conditions import EMPTY, Condition, all_of, condition_from_json, is_form, mentioned
+from triggers.core.outcomes import (
+    OUTCOMES,
+    WITHOUT_RUN,
+    exceptional_names,
+    exceptional_tasks,
+    outcome_of,
+    outcomes_named,
+)
 from triggers.core.values import Limits, decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 #: The directives of the rule language. Any other key of a task is a custom directive.
 DIRECTIVES = ("after", "run", "andEvery", "unless", "withParams", "using")
@@ -40,6 +48,13 @@ RESERVED = (
     "ifImpossible",
     "forward",
 )
+
+
+#: The version of the rule language. Stored rules have a version if version 1 would read them in another way.
+LANGUAGE = 2
+
+#: The key under which stored rules have the version of their language. No task can have this name.
+_LANGUAGE_KEY = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +146,15 @@ def _merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
 
 
 class Reach(NamedTuple):
-    """What a firing of a trigger can change: the rules that name it, their tasks and other triggers."""
+    """What the firings of some triggers can change, with all that they fire in the same commit.
 
-    rules: tuple[Rule, ...]
+    Attributes:
+        heard: the triggers that can fire and that a rule names.
+        tasks: the tasks whose rules name one of them.
+        others: the triggers of these rules whose latest firing can be needed.
+    """
+
+    heard: tuple[str, ...]
     tasks: frozenset[str]
     others: frozenset[str]
 
@@ -148,15 +169,31 @@ class RuleSet:
     Attributes:
         rules: task name → rule, in the order of the configuration.
         listeners: trigger → the rules that name it.
+        outcomes: the outcomes of its tasks that rules name. No others are fired.
+        exceptional: the tasks that run only after an outcome, directly or through others.
+        exceptional_names: the triggers that fire only in exceptional cases.
         digest: the SHA-256 of the canonical text, in hexadecimal.
         body: the text that a storage keeps.
         unsupported: the paths of what only a newer version understands. Rules that have any can be read and
             replaced, but nothing can be decided by them.
     """
 
-    __slots__ = ("_exempt", "_reach", "body", "digest", "listeners", "rules", "unsupported")
+    __slots__ = (
+        "_exempt",
+        "_reach",
+        "body",
+        "digest",
+        "exceptional",
+        "exceptional_names",
+        "listeners",
+        "outcomes",
+        "rules",
+        "unsupported",
+    )
 
-    def __init__(self, rules: Mapping[str, Rule], body: str, unsupported: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, rules: Mapping[str, Rule], body: str, unsupported: tuple[str, ...] = (), *, language: int = 1
+    ) -> None:
         self.unsupported: tuple[str, ...] = unsupported
         self.rules: dict[str, Rule] = dict(rules)
         self.body: str = body
@@ -168,25 +205,53 @@ class RuleSet:
             for name in sorted(rule.named):
                 listening.setdefault(name, []).append(rule)
         self.listeners = {name: tuple(found) for name, found in listening.items()}
+        self.outcomes: frozenset[str] = frozenset()
+        self.exceptional: frozenset[str] = frozenset()
+        self.exceptional_names: frozenset[str] = frozenset()
+        if language > 1:
+            self.outcomes = outcomes_named(self.listeners, self.rules)
+        if self.outcomes:
+            conditions = {task: rule.after for task, rule in self.rules.items()}
+            self.exceptional = exceptional_tasks(conditions, self.outcomes)
+            self.exceptional_names = exceptional_names(self.exceptional, self.outcomes)
         self._exempt: dict[str, frozenset[str]] = {}
-        self._reach: dict[str, Reach] = {}
+        self._reach: dict[tuple[str, ...], Reach] = {}
 
-    def reach(self, trigger: str) -> Reach:
-        """Return what a firing of the trigger can change."""
-        found = self._reach.get(trigger)
+    def reach(self, *triggers: str) -> Reach:
+        """Return what firings of these triggers can change."""
+        found = self._reach.get(triggers)
         if found is None:
-            rules = self.listeners.get(trigger)
-            if rules is None:  # there is no limit to the triggers without rules, so they are not cached
+            heard = tuple(
+                self._following(triggers) if self.outcomes else filter(self.listeners.get, triggers)
+            )
+            if not heard:  # there is no limit to the triggers without rules, so they are not cached
                 return _NO_REACH
-            others = frozenset[str]().union(*[rule.named for rule in rules]) - {trigger}
-            found = Reach(rules, frozenset(rule.task for rule in rules), others)
-            self._reach[trigger] = found
+            rules = [rule for trigger in heard for rule in self.listeners[trigger]]
+            named = frozenset[str]().union(*[rule.named for rule in rules])
+            others = named - {*heard} if len(heard) == 1 else named
+            found = self._reach[triggers] = Reach(heard, frozenset(rule.task for rule in rules), others)
         return found
+
+    def _following(self, triggers: Iterable[str]) -> Iterator[str]:
+        """Yield the triggers, and the outcomes that they can fire in the same commit, that rules name.
+
+        Besides the end of a run, only a veto ends an instance.
+        """
+        heads = list(triggers)
+        known = set(heads)
+        while heads:
+            rules = self.listeners.get(trigger := heads.pop(), ())
+            if rules:
+                yield trigger
+            names = {f"{rule.task}:{word}" for rule in rules if rule.unless for word in WITHOUT_RUN}
+            fresh = (names & self.outcomes) - known
+            known |= fresh
+            heads += sorted(fresh)
 
     @property
     def external(self) -> tuple[str, ...]:
-        """The triggers that no task of this configuration fires by finishing, in alphabetical order."""
-        return tuple(sorted(self.listeners.keys() - self.rules.keys()))
+        """The triggers that no task of this configuration fires by ending, in alphabetical order."""
+        return tuple(sorted(self.listeners.keys() - self.rules.keys() - self.outcomes))
 
     def waiting_for(self, trigger: str) -> frozenset[str]:
         """Return the tasks that wait for the trigger, directly or through other tasks."""
@@ -196,10 +261,26 @@ class RuleSet:
             while heads:
                 head = heads.pop()
                 after = [rule.task for rule in self.listeners.get(head, ()) if head in rule.after.names]
-                heads.extend(task for task in after if task not in found)
+                for task in after:
+                    if task not in found:
+                        heads += [task, *(f"{task}:{word}" for word in sorted(OUTCOMES))]
                 found.update(after)
             self._exempt[trigger] = frozenset(found)
         return self._exempt[trigger]
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """The directives of each task, as they are stored."""
+        written: dict[str, Any] = decode(self.body)
+        written.pop(_LANGUAGE_KEY, None)
+        return written
+
+    def source(self, trigger: str) -> str:
+        """Return the task that fires the trigger by finishing, or by another end; "" if no task does."""
+        if trigger in self.rules:
+            return trigger
+        outcome = outcome_of(trigger, self.rules) if trigger in self.outcomes else None
+        return outcome.task if outcome else ""
 
     def upstream(self, task: str) -> tuple[str, ...]:
         """Return the other tasks that a task waits for, directly or through others; none if it is unknown."""
@@ -207,7 +288,7 @@ class RuleSet:
         heads = [task]
         while heads:
             rule = self.rules.get(heads.pop())
-            names = sorted(rule.after.names & self.rules.keys()) if rule else []
+            names = sorted({self.source(name) for name in rule.after.names} - {""}) if rule else []
             fresh = [name for name in names if name not in found and name != task]
             found.update(dict.fromkeys(fresh))
             heads += fresh
@@ -245,22 +326,34 @@ def _unsupported(task: str, written: Mapping[str, Any]) -> Iterator[str]:
         yield f"{task}.andEvery"
 
 
+#: The directives that name triggers.
+_NAMING = ("after", "andEvery", "unless")
+
 #: A configuration is stored once for all sessions that share it, so it can be larger than a payload.
 _LIMITS = Limits(payload=64 * 1024 * 1024)
 
 
 def rule_set(configuration: Mapping[str, Mapping[str, Any]]) -> RuleSet:
-    """Return the rule set of a validated configuration."""
-    return read_rules(encode(configuration, "the configuration", _LIMITS))
+    """Return the rule set of a validated configuration.
+
+    The version of its language is only stored if it matters, so that the same rules keep the same text.
+    """
+    names = {name for rule in configuration.values() for key in _NAMING for name in mentioned(rule.get(key))}
+    is_new = any(outcome_of(name, configuration) for name in names)
+    version = {_LANGUAGE_KEY: {"language": LANGUAGE}} if is_new else {}
+    return read_rules(encode({**version, **configuration}, "the configuration", _LIMITS))
 
 
 @lru_cache(maxsize=512)
 def read_rules(body: str) -> RuleSet:
     """Return the rule set for the text that a storage keeps. The latest results are cached."""
     written = decode(body)
+    language = written.pop(_LANGUAGE_KEY, {}).get("language", 1)
     rules = {task: rule_from_json(task, rule) for task, rule in written.items()}
     unsupported = tuple(path for task, rule in written.items() for path in _unsupported(task, rule))
-    return RuleSet(rules, body, unsupported)
+    if language > LANGUAGE:
+        unsupported = (f"version {language} of the rule language", *unsupported)
+    return RuleSet(rules, body, unsupported, language=language)
 
 
 #: The rules of a session that is not configured yet.

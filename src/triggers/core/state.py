@@ -270,3 +270,20 @@ def copy_of(instance: Instance) -> Instance:
     for place in _DICTS:
         values[place] = dict(values[place])
     return Instance(*values)
+
+
+def keeps_open(rules: RuleSet, instance: Instance) -> bool:
+    """Return whether an instance keeps its session from being finalized.
+
+    An unresolved instance does. One of an exceptional task does not before it has received an outcome.
+    """
+    if instance.status in RESOLVED:
+        return False
+    if instance.status is not Status.UNSTARTED or instance.task not in rules.exceptional:
+        return True
+    return not rules.exceptional_names.isdisjoint(instance.taken)
+
+
+def is_done(rules: RuleSet, task: str, counter: Counter) -> bool:
+    """Return whether a task no longer keeps its session from being finalized."""
+    return not counter.unresolved and (counter.created > 0 or task in rules.exceptional)

@@ -27,6 +27,8 @@ not, keeps the promises below. The test suite in :mod:`triggers.testing.conforma
     refused, and nothing is changed.
 14. A storage can have the methods of :class:`Announces` in addition. If it has, a listener hears what any
     handle announces after a commit, also between two waits. An announcement never raises an exception.
+15. A decision can fire several triggers, one because of the other. It gets what it needs for all of them,
+    and all of them are stored in its commit.
 
 Times are microseconds since the Unix epoch in UTC. Durations are microseconds, too.
 """

@@ -270,7 +270,8 @@ class RunningAttempt:
 
     def _failed(self, error: BaseException) -> AttemptEnd:
         self._log_last(partial(self.log.log_failure, error))
-        return AttemptEnd(partial(decisions.fail, self.policy, error=self._error(error)), error=error)
+        fail = partial(decisions.fail, self.policy, error=self._error(error), rules=self.rules)
+        return AttemptEnd(fail, error=error)
 
     def _log_last(self, log: Callable[[], None]) -> None:
         """Log how the attempt ended. An interrupt is raised again after the outcome is stored."""
@@ -284,7 +285,7 @@ class RunningAttempt:
         try:
             metadata = decode(encode_mapping(signal.metadata, "metadata", self.policy.limits))
             if isinstance(signal, Skip):
-                return AttemptEnd(partial(decisions.skip_running, self.policy), metadata)
+                return AttemptEnd(partial(decisions.skip_running, self.policy, rules=self.rules), metadata)
             return self._retried(signal, metadata)
         except InvalidValueError as invalid:
             return self._failed(invalid)
@@ -300,7 +301,7 @@ class RunningAttempt:
             self._log_last(partial(self.log.log_failure, exhausted))
         else:
             self._log_last(partial(self.log.log_retry, signal, retries + 1, limit + 1))
-        fail = partial(decisions.fail, self.policy, error=self._error(cause), retry=terms)
+        fail = partial(decisions.fail, self.policy, error=self._error(cause), retry=terms, rules=self.rules)
         return AttemptEnd(fail, metadata, exhausted if retries >= limit else cause)
 
     def _retry_terms(self, signal: Retry, limit: int, exhausted: MaxRetriesExceeded) -> decisions.RetryTerms:

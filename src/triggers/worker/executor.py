@@ -24,7 +24,13 @@ from triggers.runners.base import BY_ITSELF
 from triggers.storages.announcements import announce
 from triggers.storages.base import ReadyInstance
 from triggers.worker.attempt import AttemptContext, RunningAttempt
-from triggers.worker.failures import error_payload, forward_failure, lost_failure, worker_lost
+from triggers.worker.failures import (
+    error_payload,
+    forward_failure,
+    lost_failure,
+    publish_failure,
+    worker_lost,
+)
 from triggers.worker.heartbeat import Heartbeat, lease_of
 from triggers.worker.isolation import isolation
 from triggers.worker.log_writer import LogWriter
@@ -190,6 +196,7 @@ class Executor:
         decision = decisions.abort(self.policy_of, task, number, label, payload, log=failure.record)
         changes = self.storage.commit(uid, decision, timeout=timeout)
         forward_failure(failure, changes)
+        publish_failure(changes, self.manager_of)
         return not changes.refused
 
     def lose(self, uid: str, task: str, number: int, label: str) -> bool:
@@ -205,6 +212,7 @@ class Executor:
         decision = decisions.lose(self.policy_of, task, number, label, worker_lost, log=failure.record)
         changes = self.storage.commit(uid, decision)
         forward_failure(failure, changes)
+        publish_failure(changes, self.manager_of)
         return not changes.refused
 
     def release_all(self) -> None:

@@ -1,18 +1,25 @@
-"""The failure of an instance: its encoded error, and its line in the application's logging."""
+"""The failure of an instance: its encoded error, its line in the application's logging, and what follows."""
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from triggers.core.status import Status
 from triggers.core.values import Limits, decode, encode
 from triggers.exceptions import WorkerLost
+from triggers.fired_by import FiredBy, firing_as
 from triggers.logs import LogSettings, RemoteFailure, exception_record
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from triggers.core.exchange import Changes
     from triggers.core.state import Instance
+    from triggers.manager import TriggerManager
     from triggers.task import Registry
+
+_log = logging.getLogger(__name__)
 
 #: The limits of an error with all its causes. It can be larger than a payload; the log's limits bound it.
 ERROR_LIMITS = Limits(payload=16 * 1024 * 1024)
@@ -34,6 +41,23 @@ def failed_in(changes: Changes) -> Instance | None:
     """Return the instance that a commit about one instance has failed; None if it has not."""
     own = None if changes.refused or not changes.transitioned else changes.transitioned[0][0]
     return own if own is not None and own.status is Status.FAILED else None
+
+
+def publish_failure(changes: Changes, manager_of: Callable[[str, str, FiredBy], TriggerManager]) -> None:
+    """Dispatch what the outcomes of a failed instance have released, and call the hooks of its manager.
+
+    An exception is logged, because the failure is stored.
+    """
+    failed = failed_in(changes)
+    if failed is None or not changes.fired:
+        return
+    uid = changes.session.uid
+    fired_by = FiredBy(uid, failed.name, failed.cascade_depth + 1)
+    try:
+        with firing_as(fired_by):
+            manager_of(changes.session.manager, uid, fired_by).publish(changes)
+    except Exception:  # noqa: BLE001 - a hook can raise anything
+        _log.exception("a hook of session %r raised an exception after %s had failed", uid, failed.name)
 
 
 def worker_lost(what: str) -> str:

@@ -15,18 +15,20 @@ from typing import TYPE_CHECKING
 
 from triggers.core import decisions
 from triggers.core.status import Status
-from triggers.exceptions import StorageCorruptError, StorageError
+from triggers.exceptions import StorageBusyError, StorageCorruptError, StorageError
 from triggers.fork import reset_after_fork
 from triggers.health import Problems, place_of
 from triggers.storages.base import ConflictError
 from triggers.task import registry
-from triggers.worker.failures import forward_failure, lost_failure, worker_lost
+from triggers.worker.failures import forward_failure, lost_failure, publish_failure, worker_lost
 from triggers.worker.pause import SweepPause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from triggers.health import Vital
+    from triggers.fired_by import FiredBy
+    from triggers.health import Kind, Vital
+    from triggers.manager import TriggerManager
     from triggers.storages.base import Expired, ReadyInstance, Storage
     from triggers.task import Registry
 
@@ -41,6 +43,9 @@ SHORTEST = 0.02
 #: The pause between two sweeps varies by this part, so that many processes do not sweep at the same time.
 JITTER = 0.25
 
+#: How long the recovery of one instance waits for other decisions about its session, in seconds.
+RECOVERY_TIMEOUT = 1.0
+
 #: The places of the sweep's problems, and what is done about them.
 THREAD = "the sweep's thread"
 SWEEP = "the sweep"
@@ -48,7 +53,7 @@ NEXT = "a sweep failed; trying again in the next one"
 SKIPPED = "it is skipped and tried again later; the others are recovered"
 
 #: The errors of a storage that concern only one session or one row.
-OF_ONE = (ConflictError, StorageCorruptError)
+OF_ONE = (ConflictError, StorageBusyError, StorageCorruptError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,7 @@ class Sweep:
         storage: the storage.
         dispatch: gives instances to their runners; None if the process has no runner.
         policy_of: name of a manager → its policy, or None if this process does not have the manager.
+        manager_of: makes the manager of a session, from the manager's name, the UID, and what fires.
         grace: the first pause before an instance is dispatched again, in microseconds.
         problems: where problems are reported.
         trial: how long a worker has to send a heartbeat before a crash is charged, in microseconds.
@@ -83,6 +89,7 @@ class Sweep:
     storage: Storage
     dispatch: Callable[[Sequence[ReadyInstance]], None] | None
     policy_of: decisions.PolicyOf
+    manager_of: Callable[[str, str, FiredBy], TriggerManager]
     grace: int
     problems: Problems = field(default_factory=Problems)
     trial: int = decisions.TRIAL
@@ -139,7 +146,8 @@ class Sweep:
         except StorageError as error:
             if not isinstance(error, OF_ONE):
                 raise
-            self.problems.report("unreadable", place, error, SKIPPED)
+            kind: Kind = "storage" if isinstance(error, StorageBusyError) else "unreadable"
+            self.problems.report(kind, place, error, SKIPPED)
         except Exception as error:  # noqa: BLE001 - whatever the error is, the other instances must be recovered
             self.problems.report("unreadable", place, error, SKIPPED)
         else:
@@ -164,7 +172,7 @@ class Sweep:
         recovery = decisions.recover(
             self.policy_of, lost.task, lost.number, lost.fence, worker_lost, self.trial, log=failure.record
         )
-        changes = self.storage.commit(lost.uid, recovery)
+        changes = self.storage.commit(lost.uid, recovery, timeout=RECOVERY_TIMEOUT)
         if changes.refused:
             return ""
         instance = changes.transitioned[0][0]
@@ -175,6 +183,7 @@ class Sweep:
             what = "session %r: %s has lost its worker and is %s"
             _log.warning(what, lost.uid, instance.name, instance.status)
         forward_failure(failure, changes)
+        publish_failure(changes, self.manager_of)
         return instance.status.value
 
 

@@ -21,6 +21,7 @@ from triggers.core.decisions.firing import configure, fire
 from triggers.core.decisions.importing import ImportedSession, import_session
 from triggers.core.decisions.rescue import (
     MUST_RUN_ALONE,
+    NO_MANAGER,
     SUSPECTED_AT,
     TRIAL,
     abort,
@@ -44,6 +45,7 @@ from triggers.core.terms import AttemptReport, Finalizing, Policy, PolicyOf, Ret
 
 __all__ = [
     "MUST_RUN_ALONE",
+    "NO_MANAGER",
     "SUSPECTED_AT",
     "TRIAL",
     "AttemptReport",

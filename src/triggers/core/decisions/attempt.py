@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from triggers.core.decisions.needs import need_of_end, need_of_instance
 from triggers.core.decisions.rescue import MUST_RUN_ALONE, SUSPECTED_AT, is_alone
-from triggers.core.decisions.unit_of_work import UnitOfWork, need_of_end, need_of_instance
+from triggers.core.decisions.settling import settle
+from triggers.core.decisions.unit_of_work import UnitOfWork
 from triggers.core.exchange import Changes, Decision, Need
+from triggers.core.rules import NO_RULES
 from triggers.core.state import SPARED
 from triggers.core.status import Status
 from triggers.core.terms import SECOND
@@ -83,20 +86,24 @@ def finish(
 
     def begin(session: Session) -> DecisionRun:
         work = UnitOfWork(session, policy)
-        instance = yield from work.load_instance(attempt.task, attempt.number, cascade=True)
+        instance = yield from work.load_instance(attempt.task, attempt.number, Status.FINISHED)
         if not work.is_held(instance, attempt):
             return _refuse_late(work, instance, attempt)
         work.end(instance, Status.FINISHED, attempt)
         work.cascade(instance, result)
-        yield from work.finalize()
+        yield from settle(work)
         return work.done()
 
-    prefetch = None if rules is None else need_of_end(rules, attempt.task, attempt.number)
+    prefetch = need_of_end(rules, attempt.task, attempt.number, Status.FINISHED) if rules else None
     return Decision("finish", begin, prefetch=prefetch)
 
 
 def fail(
-    policy: Policy | PolicyOf, attempt: AttemptReport, error: str, retry: RetryTerms | None = None
+    policy: Policy | PolicyOf,
+    attempt: AttemptReport,
+    error: str,
+    retry: RetryTerms | None = None,
+    rules: RuleSet | None = None,
 ) -> Decision:
     """Fail an attempt. If the task requested a retry, the same commit replays the instance after a cooldown.
 
@@ -107,41 +114,52 @@ def fail(
         attempt: the attempt.
         error: the encoded error.
         retry: the retry that the task requested, or None.
+        rules: the session's rules when the caller last read them, None if it never did.
     """
 
     def begin(session: Session) -> DecisionRun:
         work = UnitOfWork(session, policy)
-        instance = yield from work.load_instance(attempt.task, attempt.number)
+        instance = yield from work.load_instance(attempt.task, attempt.number, Status.FAILED)
         if not work.is_held(instance, attempt):
             return _refuse_late(work, instance, attempt)
         work.end(instance, Status.FAILED, attempt)
         instance.error = error
         if retry is not None and instance.retries >= retry.limit:
             instance.error = retry.exhausted
+            work.reasons["exhausted"] = True
         elif retry is not None and instance.task in session.rules.rules:
             work.transition(instance, Status.REPLAYED, "by its own retry")
             run_at = session.now + retry.cooldown
             # A retry is bounded by its own limit and does not make the chain of firings longer.
             depth, retries = instance.cascade_depth, instance.retries + 1
             work.successor(instance, retry.kwargs, run_at=run_at, retries=retries, depth=depth)
+        yield from settle(work)
         return work.done()
 
-    return Decision("fail", begin, prefetch=need_of_instance(attempt.task, attempt.number))
+    prefetch = need_of_end(rules or NO_RULES, attempt.task, attempt.number, Status.FAILED)
+    return Decision("fail", begin, prefetch=prefetch)
 
 
-def skip_running(policy: Policy | PolicyOf, attempt: AttemptReport) -> Decision:
-    """End an attempt that requested to be skipped. Nothing cascades."""
+def skip_running(policy: Policy | PolicyOf, attempt: AttemptReport, rules: RuleSet | None = None) -> Decision:
+    """End an attempt that requested to be skipped. Nothing cascades.
+
+    Args:
+        policy: the manager's policy.
+        attempt: the attempt.
+        rules: the session's rules when the caller last read them, None if it never did.
+    """
 
     def begin(session: Session) -> DecisionRun:
         work = UnitOfWork(session, policy)
-        instance = yield from work.load_instance(attempt.task, attempt.number)
+        instance = yield from work.load_instance(attempt.task, attempt.number, Status.SKIPPED)
         if not work.is_held(instance, attempt):
             return _refuse_late(work, instance, attempt)
         work.end(instance, Status.SKIPPED, attempt)
-        yield from work.finalize()
+        yield from settle(work)
         return work.done()
 
-    return Decision("skip_running", begin, prefetch=need_of_instance(attempt.task, attempt.number))
+    prefetch = need_of_end(rules or NO_RULES, attempt.task, attempt.number, Status.SKIPPED)
+    return Decision("skip_running", begin, prefetch=prefetch)
 
 
 def release(policy: Policy | PolicyOf, attempt: AttemptReport) -> Decision:

@@ -5,13 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from triggers.core.configuration import merged
-from triggers.core.decisions.unit_of_work import UnitOfWork, need_for
+from triggers.core.decisions.needs import need_for
+from triggers.core.decisions.settling import settle
+from triggers.core.decisions.unit_of_work import UnitOfWork
 from triggers.core.exchange import Changes, Decision, Need
-from triggers.exceptions import IdempotencyConflictError
+from triggers.core.outcomes import WITHOUT_RUN, outcome_of
+from triggers.core.state import is_done, keeps_open
+from triggers.exceptions import IdempotencyConflictError, InvalidNameError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from triggers.core.exchange import DecisionRun
-    from triggers.core.rules import RuleSet
+    from triggers.core.rules import Reach, RuleSet
     from triggers.core.state import Firing, Instance, Session
     from triggers.core.terms import Policy, PolicyOf
 
@@ -28,20 +34,22 @@ def fire(policy: Policy | PolicyOf, firing: Firing, rules: RuleSet | None = None
 
     Raises:
         IdempotencyConflictError: the key was used for another firing, with other kwargs.
+        InvalidNameError: the trigger is an outcome of a task, which only the end of an instance fires.
     """
     key = None if firing.key is None else (firing.trigger, firing.key)
 
     def begin(session: Session) -> DecisionRun:
         work = UnitOfWork(session, policy)
+        _check_not_outcome(session.rules, firing.trigger)
         found = yield work.need_for(firing.trigger, key=key)
         if found.keyed is not None:
             return _repeat(work, found.keyed, firing)
         work.absorb(found)
         work.fire(firing)
-        yield from work.finalize()
+        yield from settle(work)
         return work.done()
 
-    prefetch = None if rules is None else need_for(rules, firing.trigger, key)
+    prefetch = None if rules is None else need_for(rules, firing.trigger, key=key)
     return Decision("fire", begin, prefetch=prefetch)
 
 
@@ -67,24 +75,25 @@ def configure(
         before = session.rules
         after = session.rules = merged(before, rules, work.policy.limits) if merge else rules
         pending = session.pending
-        changed = frozenset(
-            task
-            for task in before.rules.keys() | after.rules.keys()
-            if before.rules.get(task) != after.rules.get(task)
-        )
+        changed = _changed(before, after)
         added = [rule for task, rule in after.rules.items() if task not in before.rules] if catch_up else []
         past = frozenset(name for rule in added for name in rule.named)
-        found = yield Need(tasks=None, unstarted=changed, history=past)
+        reach = _reach_of_changes(after, changed)
+        found = yield Need(None, None, reach.heard, reach.others, unstarted=changed, history=past)
+        # A task that catches up must not see a firing before its turn.
+        latest, found.latest = found.latest, {}
         work.absorb(found)
         work.changes.new_rules = after.digest != before.digest
         count_pending(work)
-        for instance in found.instances:
-            _reconsider(work, instance, before)
+        for instance in list(work.instances.values()):
+            if instance.task in changed:
+                _reconsider(work, instance, before)
         fresh = [rule for rule in added if work.counter(rule.task).created == 0]
         for firing in found.history:
             work.deliver(firing, [rule for rule in fresh if firing.trigger in rule.named])
+        work.latest = {**latest, **work.latest}
         work.something_resolved = True
-        yield from work.finalize()
+        yield from settle(work)
         changes = work.done()
         changes.writes_head = (
             changes.new_rules or session.ref is None or session.pending != pending or bool(changes.fired)
@@ -92,6 +101,32 @@ def configure(
         return changes
 
     return Decision("configure", begin, by_rules=merge)
+
+
+def _check_not_outcome(rules: RuleSet, trigger: str) -> None:
+    outcome = outcome_of(trigger, rules.rules) if rules.outcomes else None
+    if outcome:
+        message = (
+            f"{trigger!r} is an outcome of the task {outcome.task!r}: only the end of an instance fires it; "
+            f"nothing was changed"
+        )
+        raise InvalidNameError(message)
+
+
+def _changed(before: RuleSet, after: RuleSet) -> frozenset[str]:
+    """Return the tasks whose unstarted instances are decided again, or count in another way."""
+    return frozenset(
+        task
+        for task in before.rules.keys() | after.rules.keys()
+        if before.rules.get(task) != after.rules.get(task)
+        or (task in before.exceptional) != (task in after.exceptional)
+    )
+
+
+def _reach_of_changes(rules: RuleSet, changed: Collection[str]) -> Reach:
+    """Return what the outcomes can change that are fired when unstarted instances are decided again."""
+    names = {f"{task}:{word}" for task in changed for word in WITHOUT_RUN}
+    return rules.reach(*sorted(names & rules.outcomes))
 
 
 def _repeat(work: UnitOfWork, earlier: Firing, firing: Firing) -> Changes:
@@ -109,6 +144,7 @@ def _repeat(work: UnitOfWork, earlier: Firing, firing: Firing) -> Changes:
 def _reconsider(work: UnitOfWork, instance: Instance, before: RuleSet) -> None:
     """Decide about an unstarted instance by the new rules."""
     old, new = before.rules.get(instance.task), work.session.rules.rules.get(instance.task)
+    work.recount(instance, kept_open=keeps_open(before, instance))
     work.save_triggers(instance, old.lacks(instance.taken, instance.vetoes) if old else ())
     if new is not None:
         work.decide(instance, new)
@@ -120,4 +156,4 @@ def count_pending(work: UnitOfWork) -> None:
     if work.policy.finalizing is not None:
         work.exempt = rules.waiting_for(work.policy.finalizing.trigger)
     counted = rules.rules.keys() - work.exempt
-    work.session.pending = sum(not work.counter(task).is_resolved for task in counted)
+    work.session.pending = sum(not is_done(rules, task, work.counter(task)) for task in counted)

@@ -71,8 +71,6 @@ def import_session(policy: Policy | PolicyOf, imported: ImportedSession) -> Deci
 def _add(work: UnitOfWork, instance: Instance) -> None:
     """Add an instance in whatever status it is, and decide about it if it waits."""
     work.add(instance)
-    if instance.is_resolved:
-        work.count(instance.task, unresolved=-1)
     counter = work.counter(instance.task)
     counter.created = max(counter.created, instance.number + 1)
     rule = work.session.rules.rules.get(instance.task)

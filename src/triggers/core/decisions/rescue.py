@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from triggers.core.decisions.unit_of_work import UnitOfWork, need_of_instance
-from triggers.core.exchange import Changes, Decision, Need
+from triggers.core.decisions.needs import need_of_end, need_of_instance
+from triggers.core.decisions.settling import settle
+from triggers.core.decisions.unit_of_work import UnitOfWork
+from triggers.core.exchange import Changes, Decision, Need, NeedsSession
+from triggers.core.outcomes import outcomes_of
 from triggers.core.state import SPARED
 from triggers.core.status import Status
 from triggers.core.terms import SECOND, AttemptReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
-    from triggers.core.exchange import DecisionRun
+    from triggers.core.exchange import DecisionRun, Slice
     from triggers.core.records import LogBatch
     from triggers.core.state import Instance, Session
     from triggers.core.terms import Policy, PolicyOf
@@ -29,6 +32,12 @@ SUSPECTED_AT = 2
 
 #: Why a claim is refused whose name does not say that its process runs nothing else.
 MUST_RUN_ALONE = "it may be what killed its processes, so it must run alone in one"
+
+#: Why a process does not fail an instance whose failure fires an outcome.
+NO_MANAGER = "its failure fires a trigger, and this process does not have the manager of the session"
+
+#: Pauses, in microseconds, before such an instance is recovered again, so that other processes see it first.
+POSTPONE_BACKOFF = tuple(min(2**step, 600) * SECOND for step in range(11))
 
 #: How long, in microseconds, a worker has to renew an expired claim before a crash is charged. After an
 #: outage of the storage, leases have expired although no process has died.
@@ -83,7 +92,10 @@ def recover(  # noqa: PLR0917 - the arguments identify the instance and the clai
             # Nothing else uses `dispatch_after` while it runs. It tells this lease from that of a heartbeat.
             instance.lease_until = instance.dispatch_after = session.now + trial
             return work.done()
-        return _crashed(work, instance, f"lease lost by {instance.owner}", lost, log, charged=charged)
+        if _lacks_manager(work, task):
+            return _postpone(work, instance)
+        remark = f"lease lost by {instance.owner}"
+        return (yield from _crashed(work, instance, remark, lost, log, charged=charged))
 
     return Decision("recover", begin, exclusive=False, prefetch=need_of_instance(task, number))
 
@@ -117,8 +129,11 @@ def lose(
         instance = found.instances[0] if found.instances else None
         if instance is None or not _is_run_by(instance, label):
             return work.refuse("no worker runs it because of this message")
+        if _lacks_manager(work, task):
+            return work.refuse(NO_MANAGER)
         work.save_whole(instance)
-        return _crashed(work, instance, f"worker lost: {instance.owner}", lost, log, charged=True)
+        remark = f"worker lost: {instance.owner}"
+        return (yield from _crashed(work, instance, remark, lost, log, charged=True))
 
     return Decision("lose", begin, exclusive=False, prefetch=need)
 
@@ -156,14 +171,15 @@ def abort(
         waits = instance.status is Status.SCHEDULED
         if not waits and not _is_run_by(instance, label):
             return work.refuse(f"{instance.name} is {instance.status}, and not because of this message")
+        if _lacks_manager(work, task):
+            return work.refuse(NO_MANAGER)
         owner = labelled("nobody", label) if waits else instance.owner
         work.save_whole(instance)
         instance.fence += 1
         if waits:
             instance.attempt += 1
             work.transition(instance, Status.RUNNING, f"claimed by {owner}")
-        _fail(work, instance, f"taken from {owner}", error, log)
-        return work.done()
+        return (yield from _fail(work, instance, f"taken from {owner}", error, log))
 
     return Decision("abort", begin, exclusive=False, prefetch=need)
 
@@ -193,14 +209,44 @@ def _is_run_by(instance: Instance, label: str) -> bool:
     return instance.status is Status.RUNNING and is_labelled(instance.owner, label)
 
 
-def _fail(work: UnitOfWork, instance: Instance, remark: str, error: str, log: FailureLog | None) -> None:
-    """Fail a running instance after its fence has grown, with the records of the failure."""
+def _postpone(work: UnitOfWork, instance: Instance) -> Changes:
+    """Leave an expired instance to a process that has its manager. The pause grows each time."""
+    pause = POSTPONE_BACKOFF[min(instance.handovers, len(POSTPONE_BACKOFF) - 1)]
+    instance.handovers += 1
+    instance.lease_until = instance.dispatch_after = work.session.now + pause
+    return work.refuse(NO_MANAGER)
+
+
+def _is_heard(work: UnitOfWork, task: str) -> bool:
+    """Return whether a rule names an outcome of a failed instance of the task."""
+    return not work.session.rules.outcomes.isdisjoint(outcomes_of(task, Status.FAILED))
+
+
+def _lacks_manager(work: UnitOfWork, task: str) -> bool:
+    """Return whether a failure would fire an outcome and this process lacks the session's manager."""
+    return not work.knows_manager and _is_heard(work, task)
+
+
+def _fail(
+    work: UnitOfWork, instance: Instance, remark: str, error: str, log: FailureLog | None
+) -> Generator[Need, Slice, Changes]:
+    """Fail a running instance after its fence has grown, with the records of the failure.
+
+    Raises:
+        NeedsSession: a rule names an outcome of the failure, and other decisions may be running.
+    """
+    if _is_heard(work, instance.task):
+        if not work.session.exclusive:
+            raise NeedsSession
+        work.absorb((yield need_of_end(work.session.rules, instance.task, instance.number, Status.FAILED)))
     instance.error = error
     if log is not None:
         records = log(work.session, instance)
         report = AttemptReport(instance.task, instance.number, instance.fence, instance.attempt, records)
         work.log(instance, report)
     work.transition(instance, Status.FAILED, remark)
+    yield from settle(work)
+    return work.done()
 
 
 def _crashed(
@@ -211,17 +257,17 @@ def _crashed(
     log: FailureLog | None,
     *,
     charged: bool,
-) -> Changes:
+) -> Generator[Need, Slice, Changes]:
     """Count a crash: schedule the instance again after a pause, or fail it. The caller has it stored."""
     owner, instance.crashes = instance.owner, instance.crashes + 1
     instance.fence += 1
     if not charged:
         instance.crash_budget += SPARED
     if not instance.budget or (charged and instance.charged >= instance.budget):
+        work.reasons["lost"] = True
         error = lost(f"lost {instance.crashes} times, the last time by {owner}")
-        _fail(work, instance, remark, error, log)
-    else:
-        work.transition(instance, Status.SCHEDULED, remark)
-        pause = CRASH_BACKOFF[min(instance.crashes, len(CRASH_BACKOFF)) - 1]
-        instance.run_at = instance.dispatch_after = work.session.now + pause
+        return (yield from _fail(work, instance, remark, error, log))
+    work.transition(instance, Status.SCHEDULED, remark)
+    pause = CRASH_BACKOFF[min(instance.crashes, len(CRASH_BACKOFF)) - 1]
+    instance.run_at = instance.dispatch_after = work.session.now + pause
     return work.done()

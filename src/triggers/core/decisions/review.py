@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from triggers.core.decisions.unit_of_work import UnitOfWork, need_of_instance
+from triggers.core.decisions.needs import need_of_instance
+from triggers.core.decisions.settling import settle
+from triggers.core.decisions.unit_of_work import UnitOfWork
 from triggers.core.exchange import Changes, Decision, Need
+from triggers.core.outcomes import OF_STATUS
 from triggers.core.status import Status, check_move
 from triggers.core.values import Limits, decode, encode
 from triggers.exceptions import InvalidStatusError, UnknownTaskError
@@ -76,7 +79,7 @@ def skip(policy: Policy | PolicyOf, task: str, number: int, *, result: str | Non
 
     def begin(session: Session) -> DecisionRun:
         work = UnitOfWork(session, policy)
-        instance = yield from work.load_instance(task, number, cascade=result is not None)
+        instance = yield from work.load_instance(task, number, Status.SKIPPED, cascade=result is not None)
         if instance.status is not Status.FAILED:
             check_move(
                 instance.name,
@@ -86,7 +89,7 @@ def skip(policy: Policy | PolicyOf, task: str, number: int, *, result: str | Non
         work.transition(instance, Status.SKIPPED)
         if result is not None:
             work.cascade(instance, result)
-        yield from work.finalize()
+        yield from settle(work)
         return work.done()
 
     return Decision("skip", begin, prefetch=need_of_instance(task, number) if result is None else None)
@@ -115,10 +118,12 @@ def set_status(  # noqa: PLR0917 - the policy, the instance, and the parts of th
     Raises:
         InvalidStatusError: the table of moves does not allow the change, or only a claim can make it.
     """
+    end = status if status in {*OF_STATUS, Status.FINISHED} else None
+    cascades = result is not None
 
     def begin(session: Session) -> DecisionRun:
         work = UnitOfWork(session, policy)
-        instance = yield from work.load_instance(task, number, cascade=result is not None)
+        instance = yield from work.load_instance(task, number, end, cascade=cascades)
         check_move(instance.name, instance.status, status)
         if status is Status.RUNNING:
             message = f"{instance.name} is {instance.status}: only a worker's claim makes it running"
@@ -134,10 +139,10 @@ def set_status(  # noqa: PLR0917 - the policy, the instance, and the parts of th
             work.describe(instance, metadata)
         if result is not None:
             work.cascade(instance, result)
-        yield from work.finalize()
+        yield from settle(work)
         return work.done()
 
-    return Decision("set_status", begin, prefetch=need_of_instance(task, number) if result is None else None)
+    return Decision("set_status", begin, prefetch=None if end else need_of_instance(task, number))
 
 
 def add_metadata(policy: Policy | PolicyOf, task: str, number: int, metadata: Mapping[str, Any]) -> Decision:
@@ -241,5 +246,5 @@ def _review(
         del audits[MAX_AUDITS // 2]
     instance.log_audit = encode(audits, "the audit", AUDITS)
     work.something_resolved = True
-    yield from work.finalize()
+    yield from settle(work)
     return work.done()

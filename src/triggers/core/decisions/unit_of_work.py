@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from triggers.core.decisions.needs import need_for, need_of_end, need_of_instance
 from triggers.core.exchange import Changes, Guard, Need, Record, Slice
 from triggers.core.names import instance_name
-from triggers.core.state import Counter, Firing, Instance, Latest, Session
+from triggers.core.outcomes import OF_STATUS
+from triggers.core.state import Counter, Firing, Instance, Latest, Session, is_done, keeps_open
 from triggers.core.status import RESOLVED, Status, check_move
 from triggers.core.terms import AttemptReport, Policy, PolicyOf
 from triggers.core.values import decode, encode
@@ -16,39 +18,25 @@ from triggers.exceptions import ManagerMismatchError, UnknownInstanceError, Unkn
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping
 
-    from triggers.core.rules import Rule, RuleSet
+    from triggers.core.rules import Rule
 
 NOTHING: frozenset[str] = frozenset()
 
 
-def need_for(
-    rules: RuleSet,
-    trigger: str,
-    key: tuple[str, str] | None = None,
-    instances: tuple[tuple[str, int], ...] = (),
-) -> Need:
-    """Return the need for all that a firing of the trigger can change.
+class End(NamedTuple):
+    """The end of an instance in this decision.
 
-    Args:
-        rules: the session's rules.
-        trigger: the trigger.
-        key: the (trigger, idempotency key) whose firing is needed, too.
-        instances: instances, as (task, number), that are needed, too.
+    Attributes:
+        instance: the instance.
+        status: the status with which it ended.
+        is_first: whether it had not ended before. A failed instance ends again when it is skipped.
+        led_by: the depth of the firing that ended it, 0 if none did.
     """
-    reach = rules.reach(trigger)
-    tasks = reach.tasks.union(task for task, _ in instances) if instances else reach.tasks
-    waiting = (trigger,) if reach.rules else ()
-    return Need(key=key, tasks=tasks, waiting=waiting, latest=reach.others, instances=instances)
 
-
-def need_of_instance(task: str, number: int) -> Need:
-    """Return the need for one instance and the counter of its task."""
-    return Need(tasks=frozenset({task}), instances=((task, number),))
-
-
-def need_of_end(rules: RuleSet, task: str, number: int) -> Need:
-    """Return the need for one instance and all that a firing of its task's name can change."""
-    return need_for(rules, task, instances=((task, number),))
+    instance: Instance
+    status: Status
+    is_first: bool
+    led_by: int
 
 
 class UnitOfWork:
@@ -68,17 +56,22 @@ class UnitOfWork:
         "before",
         "changes",
         "counters",
+        "ends",
         "exempt",
         "instances",
+        "knows_manager",
         "latest",
+        "led_by",
         "policy",
+        "reasons",
         "session",
         "something_resolved",
     )
 
     def __init__(self, session: Session, policy: Policy | PolicyOf, *, head: bool = True) -> None:
-        if not isinstance(policy, Policy):
-            policy = policy(session.manager) or Policy(session.manager)
+        found = policy if isinstance(policy, Policy) else policy(session.manager)
+        self.knows_manager = found is not None
+        policy = found or Policy(session.manager)
         if session.manager and session.manager != policy.manager:
             message = (
                 f"session {session.uid!r} belongs to manager {session.manager!r}, and this is "
@@ -100,19 +93,26 @@ class UnitOfWork:
         if policy.finalizing is not None:
             self.exempt = session.rules.waiting_for(policy.finalizing.trigger)
         self.something_resolved: bool = False
+        self.ends: list[End] = []
+        self.led_by: int = 0
+        self.reasons: dict[str, bool] = {}
 
     # loading
 
-    def need_for(
-        self, trigger: str, key: tuple[str, str] | None = None, instances: tuple[tuple[str, int], ...] = ()
-    ) -> Need:
+    def need_for(self, trigger: str, key: tuple[str, str] | None = None) -> Need:
         """Return the need for all that a firing of the trigger can change in this session."""
-        return need_for(self.session.rules, trigger, key, instances)
+        return need_for(self.session.rules, trigger, key=key)
 
     def load_instance(
-        self, task: str, number: int, *, cascade: bool = False
+        self, task: str, number: int, end: Status | None = None, *, cascade: bool | None = None
     ) -> Generator[Need, Slice, Instance]:
-        """Load one instance and, with `cascade`, all that a firing of its task's name can change.
+        """Load one instance and, if it may end with a status, all that this can change.
+
+        Args:
+            task: its task.
+            number: its number.
+            end: the status.
+            cascade: whether the name of its task fires, None if it does when the instance finishes.
 
         Raises:
             UnknownSessionError: the session does not exist.
@@ -122,7 +122,10 @@ class UnitOfWork:
             message = f"there is no session {self.session.uid!r}"
             raise UnknownSessionError(message)
         rules = self.session.rules
-        self.absorb((yield need_of_end(rules, task, number) if cascade else need_of_instance(task, number)))
+        need = (
+            need_of_end(rules, task, number, end, cascade=cascade) if end else need_of_instance(task, number)
+        )
+        self.absorb((yield need))
         try:
             return self.instances[task, number]
         except KeyError:
@@ -149,6 +152,12 @@ class UnitOfWork:
 
     def fire(self, firing: Firing) -> int:
         """Record the firing, deliver it to every task that names the trigger, and return its number."""
+        recorded = self.record(firing)
+        self.deliver(recorded, self.session.rules.listeners.get(firing.trigger, ()))
+        return recorded.number
+
+    def record(self, firing: Firing) -> Firing:
+        """Record the firing, and return it with its number and time."""
         session = self.session
         session.firings += 1
         recorded = Firing(
@@ -163,12 +172,12 @@ class UnitOfWork:
         )
         self.changes.fired.append(recorded)
         self.changes.scheduled_by.append([])
-        self.deliver(recorded, session.rules.reach(firing.trigger).rules)
-        return session.firings
+        return recorded
 
     def deliver(self, firing: Firing, rules: Iterable[Rule]) -> None:
         """Offer the firing to waiting instances of these rules, and create those that they require."""
         trigger = firing.trigger
+        self.led_by = firing.depth
         self.latest[trigger] = Latest(firing.number, firing.depth)
         waiting: dict[str, list[Instance]] = {}
         for instance in self.instances.values():
@@ -197,7 +206,9 @@ class UnitOfWork:
         """Add the latest firing of the trigger to what an instance has received, to its vetoes, or both."""
         latest = self.latest[trigger]
         if trigger in rule.after.names:
+            kept_open = keeps_open(self.session.rules, instance)
             instance.taken.setdefault(trigger, latest.number)
+            self.recount(instance, kept_open=kept_open)
             instance.cascade_depth = max(instance.cascade_depth, latest.depth, self.policy.cascade_depth)
         if trigger in rule.unless.names and trigger not in instance.vetoes:
             instance.vetoes += (trigger,)
@@ -229,7 +240,7 @@ class UnitOfWork:
         """Have a new instance stored, and count it."""
         self.instances[instance.task, instance.number] = instance
         self.changes.created.append(instance)
-        self.count(instance.task, created=1, unresolved=1)
+        self.count(instance.task, created=1, unresolved=int(keeps_open(self.session.rules, instance)))
 
     def save_triggers(self, instance: Instance, lacks: Iterable[str]) -> None:
         """Have the triggers of an unstarted instance stored, and keep which of them it lacked before."""
@@ -241,10 +252,12 @@ class UnitOfWork:
 
     def set_status(self, instance: Instance, status: Status, remark: str = "") -> None:
         """Change a status that the caller has checked and has stored."""
-        if status in RESOLVED:
-            self.something_resolved = True
-            self.count(instance.task, unresolved=-1)
+        kept_open, was = keeps_open(self.session.rules, instance), instance.status
         instance.status = status
+        self.recount(instance, kept_open=kept_open)
+        self.something_resolved = self.something_resolved or status in RESOLVED
+        if self.session.rules.outcomes and (status in OF_STATUS or status is Status.FINISHED):
+            self.ends.append(End(instance, status, is_first=was is not Status.FAILED, led_by=self.led_by))
         instance.modified_at = self.session.now
         instance.note(self.session.now, status, remark)
 
@@ -345,39 +358,23 @@ class UnitOfWork:
         if level >= self.policy.threshold:
             instance.log_unresolved = max(instance.log_unresolved, level)
 
-    # counting and finalizing
+    # counting
 
     def count(self, task: str, created: int = 0, unresolved: int = 0) -> None:
         """Change the counter of a task and with it the number of pending tasks."""
-        counter = self.counter(task)
-        was = counter.is_resolved
+        counter, rules = self.counter(task), self.session.rules
+        was = is_done(rules, task, counter)
         counter.created += created
         counter.unresolved += unresolved
         self.changes.counters[task] = counter
-        if task in self.session.rules.rules and task not in self.exempt:
-            self.session.pending += was - counter.is_resolved
+        if task in rules.rules and task not in self.exempt:
+            self.session.pending += was - is_done(rules, task, counter)
 
-    def finalize(self) -> Generator[Need, Slice, None]:
-        """Fire the finalizing trigger if this decision has completed the session."""
-        end, session = self.policy.finalizing, self.session
-        if end is None or not self.something_resolved or session.pending or session.finalized is not None:
-            return
-        if not session.rules.rules.keys() - self.exempt:
-            return
-        if end.max_level is not None and (yield from self.is_flagged(end.max_level)):
-            return
-        self.absorb((yield self.need_for(end.trigger)))
-        session.finalized = self.fire(Firing(0, end.trigger, "{}", 0, self.policy.cascade_depth))
-
-    def is_flagged(self, level: int) -> Generator[Need, Slice, bool]:
-        """Return whether a finished instance has unresolved log records at or above the level."""
-        level = max(level, 1)
-        own = [instance for instance, _ in self.changes.transitioned]
-        if any(instance.status is Status.FINISHED and instance.log_unresolved >= level for instance in own):
-            return True
-        found = yield Need(flagged=level, flagged_limit=len(own) + 1)
-        known = {(instance.task, instance.number) for instance in own}
-        return any(flagged not in known for flagged in found.flagged)
+    def recount(self, instance: Instance, *, kept_open: bool) -> None:
+        """Count an instance again whose change can decide whether it keeps the session open."""
+        change = keeps_open(self.session.rules, instance) - kept_open
+        if change:
+            self.count(instance.task, unresolved=change)
 
     def done(self) -> Changes:
         """Return the changes, with the updates to the index of which instance lacks which trigger."""

@@ -36,6 +36,7 @@ from triggers.testing.conformance.claims import Claims
 from triggers.testing.conformance.commits import Commits
 from triggers.testing.conformance.imports import Imports
 from triggers.testing.conformance.newer_rules import NewerRules
+from triggers.testing.conformance.outcomes import Outcomes
 from triggers.testing.conformance.purges import Purges
 from triggers.testing.conformance.reads import Logs, Reads
 from triggers.testing.conformance.reviews import Reviews
@@ -45,6 +46,6 @@ __all__ = ["StorageConformance"]
 
 
 class StorageConformance(
-    Commits, Imports, Claims, Announcements, Reads, Logs, Reviews, Purges, Values, NewerRules
+    Commits, Imports, Claims, Announcements, Reads, Logs, Reviews, Purges, Values, NewerRules, Outcomes
 ):
     """A test for every promise of a storage. A subclass supplies the fixture `make_place`."""

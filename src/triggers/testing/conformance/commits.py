@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from triggers.core import decisions
-from triggers.core.decisions.unit_of_work import need_for
+from triggers.core.decisions.needs import need_for
 from triggers.core.exchange import Changes, Decision, Guard, Need, NeedsSession, Record
 from triggers.core.state import Firing, Session
 from triggers.core.status import Status

@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from triggers.core.decisions import TRIAL
 from triggers.core.decisions.attempt import RETURN_PAUSES
+from triggers.core.state import Counter, is_done
 from triggers.core.status import Status
 from triggers.core.terms import AttemptReport, Finalizing, Policy, RetryTerms
 from triggers.core.values import decode, encode
@@ -36,6 +37,7 @@ from triggers.testing.conformance.model import (
     ModelStatusError,
     ModelUnknownTask,
     awaited,
+    outcomes_in,
     vetoing,
 )
 from triggers.testing.conformance.steps import LEASE, SECOND, Steps
@@ -183,7 +185,10 @@ class SessionMachine(RuleBasedStateMachine):
     @rule(which=_WHICH)
     def claim(self, which: int) -> None:
         """A worker tries to claim an instance that may be due."""
-        name = self.pick(which, SCHEDULED).name
+        self.claim_named(self.pick(which, SCHEDULED).name)
+
+    def claim_named(self, name: str) -> None:
+        """A worker tries to claim the instance with this name."""
         fence = self.model.claim(name)
         owner = f"worker {len(self.attempts)}"
         claimed = self.steps.claim(name, owner).claimed
@@ -192,6 +197,18 @@ class SessionMachine(RuleBasedStateMachine):
             self.attempts.append(AttemptReport(claimed.task, claimed.number, claimed.fence, claimed.attempt))
             self.leases[name] = self.model.now + LEASE
             self.owners[name] = owner
+
+    @precondition(lambda self: self.due())
+    @rule(which=_WHICH, end=st.sampled_from(["finish", "fail", "skip_running"]))
+    def run(self, which: int, end: str) -> None:
+        """A worker claims an instance that is due, and ends it."""
+        due = self.due()
+        name = due[which % len(due)].name
+        self.claim_named(name)
+        last = len(self.attempts) - 1
+        {"finish": lambda: self.finish(last, {"r": 0}), "fail": lambda: self.fail(last)}.get(
+            end, lambda: self.skip_running(last)
+        )()
 
     @precondition(lambda self: self.running())
     @rule(which=_WHICH, own=st.booleans())
@@ -258,7 +275,8 @@ class SessionMachine(RuleBasedStateMachine):
         terms = RetryTerms(cooldown, limit, encode("MaxRetriesExceeded", "error"), payload)
         changes = self.steps.fail(attempt, None, terms)
         assert bool(changes.refused) == (successor is None)
-        assert [made.name for made in changes.created] == ([] if successor in (None, name) else [successor])
+        replays = [made.name for made in changes.created if made.parent is not None]
+        assert replays == ([] if successor in (None, name) else [successor])
 
     @precondition(lambda self: self.attempts)
     @rule(which=_WHICH)
@@ -343,7 +361,8 @@ class SessionMachine(RuleBasedStateMachine):
     @invariant()
     def the_index_is_exact(self) -> None:
         """A firing would change exactly the unstarted instances that lack its trigger."""
-        for trigger in (*strategies.TRIGGERS, *strategies.TASKS):
+        named = sorted(outcomes_in(self.model.configuration))
+        for trigger in (*strategies.TRIGGERS, *strategies.TASKS, *named):
             lacking = {each.name for each in self.model.instances.values() if self.lacks(each, trigger)}
             assert self.steps.waiting(trigger) == lacking, f"the instances that wait for {trigger}"
 
@@ -353,12 +372,11 @@ class SessionMachine(RuleBasedStateMachine):
         counters = self.steps.storage.reader.counters(self.steps.uid)
         instances = self.model.instances.values()
         tasks = {each.task for each in instances}
-        unresolved = [name.rpartition("#")[0] for name in self.model.unresolved_instances()]
-        expected = {task: (len(self.model.instances_of(task)), unresolved.count(task)) for task in tasks}
+        expected = {
+            task: (len(self.model.instances_of(task)), len(self.model.keeping_open(task))) for task in tasks
+        }
         assert {task: (each.created, each.unresolved) for task, each in counters.items()} == expected
-        ready = [
-            each for each in instances if each.status == SCHEDULED and (each.run_at or 0) <= self.model.now
-        ]
+        ready = self.due()
         scheduled = sum(each.status == SCHEDULED for each in instances)
         backlog = self.steps.storage.reader.backlog()
         assert backlog[:3] == (len(ready), scheduled - len(ready), len(self.running()))
@@ -402,6 +420,14 @@ class SessionMachine(RuleBasedStateMachine):
         attempt = chosen[which // 4 % len(chosen)]
         return attempt, f"{attempt.task}#{attempt.number}"
 
+    def due(self) -> list[ModelInstance]:
+        """Return the instances of the model that can be claimed now."""
+        return [
+            instance
+            for instance in self.model.instances.values()
+            if instance.status == SCHEDULED and (instance.run_at or 0) <= self.model.now
+        ]
+
     def running(self) -> list[ModelInstance]:
         """Return the running instances of the model."""
         return [instance for instance in self.model.instances.values() if instance.status == RUNNING]
@@ -428,7 +454,8 @@ def shown(steps: Steps) -> dict[str, Any]:
     firings = {firing.number: firing for firing in steps.firings(page=7)}
     head = steps.head
     counters = steps.storage.reader.counters(steps.uid)
-    resolved = {task for task, counter in counters.items() if counter.is_resolved}
+    rules, none = head.rules, Counter()
+    unresolved = sorted(task for task in rules.rules if not is_done(rules, task, counters.get(task, none)))
     assert head.firings == len(firings), "the head counts the firings"
     return {
         "firings": [(each.number, each.trigger, decode(each.kwargs), each.key) for each in firings.values()],
@@ -438,7 +465,7 @@ def shown(steps: Steps) -> dict[str, Any]:
             )
             for each, kwargs in zip(instances, steps.kwargs_of(instances), strict=True)
         },
-        "unresolved": sorted(head.rules.rules.keys() - resolved),
+        "unresolved": unresolved,
         "finalized": head.finalized is not None,
     }
 

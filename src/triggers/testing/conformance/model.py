@@ -26,6 +26,12 @@ REPLAYED, ABANDONED = "replayed", "abandoned"
 #: The statuses of resolved instances, which no step changes any more.
 RESOLVED = frozenset({FINISHED, SKIPPED, REPLAYED, ABANDONED})
 
+#: Status of an instance that ended → the word of the outcome for it, which follows the name of its task.
+OUTCOMES = {FAILED: "failed", SKIPPED: "skipped", ABANDONED: "abandoned"}
+
+#: The word of the outcome that is fired at every end.
+ENDED = "ended"
+
 #: One second, in microseconds.
 SECOND = 1_000_000
 
@@ -173,6 +179,27 @@ def can_abandon(rule: Mapping[str, Any], seen: Collection[str]) -> bool:
     return bool(vetoing(rule)) and holds(rule["unless"], seen)
 
 
+def outcomes_in(configuration: Mapping[str, Any]) -> set[str]:
+    """Return the outcomes of configured tasks, such as ``t_1:failed``, that rules name."""
+    words = (*OUTCOMES.values(), ENDED)
+    possible = {f"{task}:{word}" for task in configuration for word in words}
+    return {name for rule in configuration.values() for name in awaited(rule) | vetoing(rule)} & possible
+
+
+def exceptional_in(configuration: Mapping[str, Any]) -> set[str]:
+    """Return the tasks that cannot run if everything happens except outcomes, and what needs these tasks.
+
+    ``ended`` happens to every instance, so it does not count as an outcome here.
+    """
+    rare = {name for name in outcomes_in(configuration) if not name.endswith(f":{ENDED}")}
+    while True:
+        found = {task for task, rule in configuration.items() if not can_schedule(rule, awaited(rule) - rare)}
+        more = rare | found | {f"{task}:{ENDED}" for task in found}
+        if more == rare:
+            return found
+        rare = more
+
+
 def canonical(value: Any) -> Any:
     """Return a form of a value that is equal only for the same data; in Python, ``1 == True == 1.0``."""
     if isinstance(value, Mapping):
@@ -233,6 +260,7 @@ class Model:
         self.instances: dict[str, ModelInstance] = {}
         self.finalized: bool = False
         self.last_step: list[ModelFireResult] = []
+        self._ends: list[tuple[ModelInstance, str, dict[str, Any]]] = []
 
     # -- steps of the application ----------------------------------------------------------------------------
 
@@ -255,9 +283,9 @@ class Model:
         for instance in self.instances.values():
             self._decide(instance)
         if catch_up:
-            for firing in self.firings:
+            for firing in list(self.firings):
                 self._apply(firing, fresh)
-        self._finalize_if_complete()
+        self._complete()
 
     def fire(
         self, trigger: str, kwargs: Mapping[str, Any] | None = None, key: str | None = None
@@ -275,7 +303,7 @@ class Model:
                 return ModelFireResult(firing.number, duplicate=True, finalized=self.finalized)
         self.last_step = []
         self._record(trigger, kwargs, key=key)
-        self._finalize_if_complete()
+        self._complete()
         return self.last_step[0]
 
     def replay(self, name: str, replacement_kwargs: Mapping[str, Any] | None = None) -> str:
@@ -299,9 +327,10 @@ class Model:
         instance = self._failed(name)
         instance.status = SKIPPED
         self.last_step = []
+        self._ends.append((instance, SKIPPED, {"again": True}))
         if cascade:
             self._record(instance.task, result, cause=name)
-        self._finalize_if_complete()
+        self._complete()
 
     # -- steps of a worker ----------------------------------------------------------------------------------
 
@@ -323,17 +352,17 @@ class Model:
         instance.status = FINISHED
         instance.result = deepcopy(result)
         self.last_step = []
+        self._ends.append((instance, FINISHED, {}))
         self._record(instance.task, result, cause=name)
-        self._finalize_if_complete()
+        self._complete()
         return True
 
     def fail(self, name: str, fence: int, error: Any) -> bool:
-        """Record that the attempt failed. Nothing cascades."""
+        """Record that the attempt failed. Only outcomes follow."""
         instance = self._running(name, fence)
         if instance is None:
             return False
-        instance.status = FAILED
-        instance.error = error
+        self._fail(instance, error)
         return True
 
     def retry(
@@ -354,23 +383,24 @@ class Model:
         instance = self._running(name, fence)
         if instance is None:
             return None
-        instance.status = FAILED
         if instance.retries >= max_retries:
-            instance.error = "MaxRetriesExceeded"
+            self._fail(instance, "MaxRetriesExceeded", exhausted=True)
             return name
         if instance.task not in self.configuration:
+            self._fail(instance, instance.error)
             return name
         run_at = self.now + cooldown
         return self._replay(instance, replacement_kwargs, retries=instance.retries + 1, run_at=run_at)
 
     def skip_running(self, name: str, fence: int) -> bool:
-        """Record that the task requested to be skipped. Nothing cascades."""
+        """Record that the task requested to be skipped. Only outcomes follow."""
         instance = self._running(name, fence)
         if instance is None:
             return False
         instance.status = SKIPPED
         self.last_step = []
-        self._finalize_if_complete()
+        self._ends.append((instance, SKIPPED, {}))
+        self._complete()
         return True
 
     def release(self, name: str, fence: int, delay: int = 0) -> bool:
@@ -415,8 +445,7 @@ class Model:
         instance.charged += known or instance.crashes >= NOT_CHARGED
         instance.crashes += 1
         if fail_at_once or instance.charged >= self.max_crashes:
-            instance.status = FAILED
-            instance.error = "WorkerLost"
+            self._fail(instance, "WorkerLost", lost=True)
         else:
             instance.status = SCHEDULED
             backoff = self.crash_backoff[min(instance.crashes, len(self.crash_backoff)) - 1]
@@ -440,8 +469,11 @@ class Model:
     def waiting_for_finalizing(self) -> set[str]:
         """Return the configured tasks that wait for the finalizing trigger, directly or through others."""
         exempt: set[str] = set()
+        words = (*OUTCOMES.values(), ENDED)
         while True:
-            late = exempt | {self.finalizing_trigger}
+            late = (
+                exempt | {self.finalizing_trigger} | {f"{task}:{word}" for task in exempt for word in words}
+            )
             found = {task for task, rule in self.configuration.items() if awaited(rule) & late}
             if found == exempt:
                 return exempt
@@ -537,6 +569,7 @@ class Model:
             return
         if can_abandon(rule, instance.vetoes):
             instance.status = ABANDONED
+            self._ends.append((instance, ABANDONED, {}))
         elif can_schedule(rule, instance.taken):
             instance.status = SCHEDULED
             instance.run_at = self.now
@@ -566,21 +599,67 @@ class Model:
         instance = self.instances[name]
         return instance if instance.status == RUNNING and instance.fence == fence else None
 
-    def _is_resolved(self, task: str) -> bool:
-        instances = self.instances_of(task)
-        return bool(instances) and all(each.status in RESOLVED for each in instances)
+    def keeping_open(self, task: str) -> list[ModelInstance]:
+        """Return the instances of a task that keep the session from being finalized.
 
-    def _finalize_if_complete(self) -> None:
-        """Fire the finalizing trigger if the session is complete.
-
-        It is the end of each step that can complete it.
+        These are the unresolved ones. An exceptional task waits for something that may never happen, so its
+        unstarted instances do not count before they have received an outcome.
         """
+        unresolved = [each for each in self.instances_of(task) if each.status not in RESOLVED]
+        exceptional = exceptional_in(self.configuration)
+        if task not in exceptional:
+            return unresolved
+        names = {name for name in outcomes_in(self.configuration) if not name.endswith(f":{ENDED}")}
+        names |= exceptional | {f"{other}:{ENDED}" for other in exceptional}
+        return [each for each in unresolved if each.status != UNSTARTED or set(each.taken) & names]
+
+    def _is_resolved(self, task: str) -> bool:
+        if task not in exceptional_in(self.configuration) and not self.instances_of(task):
+            return False
+        return not self.keeping_open(task)
+
+    def _fail(
+        self, instance: ModelInstance, error: Any, *, exhausted: bool = False, lost: bool = False
+    ) -> None:
+        """Fail an instance for good. Its error, as data, is None unless it has a type and a message."""
+        instance.status = FAILED
+        instance.error = error
+        self.last_step = []
+        shown = {key: error[key] for key in ("type", "message")} if isinstance(error, Mapping) else None
+        self._ends.append((instance, FAILED, {"error": shown, "exhausted": exhausted, "lost": lost}))
+        self._complete()
+
+    def _complete(self) -> None:
+        """Fire what follows from a step: the outcomes of what ended, then the finalizing trigger.
+
+        It is the end of each step that can end an instance.
+        """
+        self._fire_outcomes()
         if self.finalizing_trigger is not None and not self.finalized:
             needed = set(self.configuration) - self.waiting_for_finalizing()
-            if needed and all(self._is_resolved(task) for task in needed):
+            usual = needed - exceptional_in(self.configuration)
+            if usual and all(self._is_resolved(task) for task in needed):
                 self.finalized = True
                 self._record(self.finalizing_trigger, {}, cause="finalizing")
+                self._fire_outcomes()
         self.last_step = [replace(result, finalized=self.finalized) for result in self.last_step]
+
+    def _fire_outcomes(self) -> None:
+        """Fire the outcomes that rules name: those of what ended, then those of what this has ended.
+
+        Each time, they are in the order of task and number.
+        """
+        named = outcomes_in(self.configuration)
+        while self._ends:
+            ends, self._ends = sorted(self._ends, key=lambda end: (end[0].task, end[0].number)), []
+            for instance, status, details in ends:
+                again = details.pop("again", False)
+                kwargs = {"instance": instance.name, **details}
+                if status in OUTCOMES and f"{instance.task}:{OUTCOMES[status]}" in named:
+                    self._record(f"{instance.task}:{OUTCOMES[status]}", kwargs, cause=instance.name)
+                if not again and f"{instance.task}:{ENDED}" in named:
+                    ended = {"instance": instance.name, "outcome": status}
+                    self._record(f"{instance.task}:{ENDED}", ended, cause=instance.name)
 
 
 def _sorted_names(instances: Iterable[ModelInstance]) -> list[str]:

@@ -22,6 +22,12 @@ TRIGGERS = ("a", "b", "c", "d")
 #: The tasks that can be configured, by default.
 TASKS = ("t_1", "t_2", "t_3")
 
+#: The words of outcomes, which follow the name of a task.
+WORDS = ("failed", "skipped", "abandoned", "ended")
+
+#: The outcomes of these tasks, by default.
+OUTCOMES = tuple(f"{task}:{word}" for task in TASKS for word in WORDS)
+
 #: The `run` of every generated task, by default. The task must exist only if instances are executed.
 RUN = "tests.Generated"
 
@@ -141,6 +147,7 @@ def configurations(
     and_every: bool = True,
     unless: bool = True,
     listening: bool = True,
+    outcomes: bool = True,
     depth: int = 2,
     run: str = RUN,
     min_tasks: int = 1,
@@ -155,16 +162,22 @@ def configurations(
         unless: whether rules may have ``unless``, with any trigger or task, including their own.
         listening: whether tasks may wait for each other. A task *requires* only earlier tasks; a loop is
             always only one of several ways to start.
+        outcomes: whether tasks that may wait for each other may also wait for outcomes of earlier tasks.
         depth: how deeply conditions may be nested; see :func:`conditions`.
         run: the `run` of every rule.
         min_tasks: the minimum number of tasks.
     """
     chosen = draw(st.lists(st.sampled_from(tasks), min_size=min_tasks, unique=True))
+    ends: list[list[str]] = [[] for _ in chosen]
+    if listening and outcomes and draw(st.booleans()):
+        # With fewer triggers, it is likely that a rule names an outcome, and that the tasks before it run.
+        triggers = triggers[:2]
+        ends = [_outcomes(chosen[:place]) for place in range(len(chosen))]
     return {
         task: draw(
             rules(
-                [*triggers, *chosen[:place]] if listening else triggers,
-                unless=[*triggers, *(chosen if listening else ())] if unless else (),
+                [*triggers, *chosen[:place], *ends[place]] if listening else triggers,
+                unless=[*triggers, *(chosen if listening else ()), *ends[place]] if unless else (),
                 loops=chosen[place:] if listening else (),
                 and_every=and_every,
                 depth=depth,
@@ -173,6 +186,10 @@ def configurations(
         )
         for place, task in enumerate(chosen)
     }
+
+
+def _outcomes(tasks: Sequence[str]) -> list[str]:
+    return [f"{task}:{word}" for task in tasks for word in WORDS]
 
 
 # -- values and firings ------------------------------------------------------------
