@@ -152,13 +152,14 @@ class Outcomes(StorageFixtures):
     def test_new_rules_that_abandon_fire_outcomes(self, storage: Storage) -> None:
         """Promise 15: in the commit that stores the rules."""
         steps = Steps(storage)
-        steps.configure(rules(t_x={"after": ["a", "b"], "unless": ["c", "d"]}))
+        others = rules(t_y=["a", "t_x:abandoned"], t_z=["t_x:abandoned"])
+        steps.configure({**others, **rules(t_x={"after": ["a", "b"], "unless": ["c", "d"]})})
         steps.fire("a")
         steps.fire("c")
-        assert steps.statuses() == {"t_x#0": "unstarted"}
-        steps.configure(rules(t_x={"after": ["a", "b"], "unless": ["c"]}, t_y=["t_x:abandoned"]))
+        assert steps.statuses() == {"t_x#0": "unstarted", "t_y#0": "unstarted"}
+        steps.configure({**others, **rules(t_x={"after": ["a", "b"], "unless": ["c"]})})
         assert fired(steps) == ["a", "c", "t_x:abandoned"]
-        assert steps.statuses() == {"t_x#0": "abandoned", "t_y#0": "scheduled"}
+        assert steps.statuses() == {"t_x#0": "abandoned", "t_y#0": "scheduled", "t_z#0": "scheduled"}
 
     def test_a_status_set_by_hand_is_an_end(self, storage: Storage) -> None:
         """Promise 15: a failure by hand has no error."""
