@@ -185,7 +185,8 @@ def test_a_typo_of_an_option_is_refused_with_what_was_meant(given, meant):
 def test_an_unknown_option_of_the_decorator_is_refused():
     """With the options that there are; nothing given to the decorator is ignored."""
     with pytest.raises(
-        InvalidOptionError, match="@task has no option 'colour'; the options are: name, max_retries, timeout"
+        InvalidOptionError,
+        match="@task has no option 'colour'; the options are: name, max_retries, retry_policy, timeout",
     ):
         task(colour="red")
 

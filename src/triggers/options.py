@@ -127,9 +127,19 @@ _EXPIRY = Option(
     lambda value: isinstance(value, datetime) or _is_duration(value),
 )
 
+
+def _is_retry(value: object) -> bool:
+    from triggers.core.directives import retry_problems  # noqa: PLC0415 - its import is slow; see that module
+
+    return not retry_problems(value)
+
+
+_RETRY = Option("a mapping as for `retry` in a rule, such as {'max': 5, 'first': 'PT10S'}", _is_retry)
+
 #: The options of a task, except its name.
 TASK: dict[str, Option] = {
     "max_retries": _whole(0),
+    "retry_policy": _RETRY.or_none(),
     "timeout": DURATION.or_none(),
     "lease": DURATION.or_none(),
     "max_crashes": _whole(1).or_none(),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, TypeVar, ov
 from weakref import WeakMethod
 
 from triggers.core.names import check_name
+from triggers.core.retries import RetryPolicy, retry_policy
 from triggers.core.similar_names import did_you_mean
 from triggers.core.values import shown
 from triggers.exceptions import (
@@ -159,6 +160,8 @@ class TriggerTask:
     Attributes:
         name: the name for a configuration's `run`; ``module.ClassName`` by default.
         max_retries: how often in a row an instance may request a retry.
+        retry_policy: when an instance that raised an exception runs again by itself, in the form of a rule's
+            `retry`; None for never. A `retry` in the configuration wins.
         timeout: after this time the instance is failed with :class:`~triggers.exceptions.TaskTimeoutError`;
             None for never. A coroutine is canceled. A plain function continues until it returns, and its
             result is refused.
@@ -173,6 +176,7 @@ class TriggerTask:
 
     name: str
     max_retries: int = 3
+    retry_policy: Mapping[str, Any] | None = None
     timeout: timedelta | float | None = None
     lease: timedelta | float | None = None
     max_crashes: int | None = None
@@ -194,6 +198,11 @@ class TriggerTask:
         """Celery's options that the task sets, by name. Durations are as they were given."""
         set_here = {name: getattr(self, name, None) for name in CELERY}
         return {name: value for name, value in set_here.items() if value is not None}
+
+    @property
+    def own_retries(self) -> RetryPolicy | None:
+        """The policy of `retry_policy`; None if the task has none."""
+        return retry_policy(self.retry_policy) if self.retry_policy is not None else None
 
     def _run(self, context: TaskContext) -> Result | Awaitable[Result]:
         """Do the work. This method may be ``async``.
@@ -250,6 +259,7 @@ class TaskOptions(TypedDict, total=False):
 
     name: str | None
     max_retries: int
+    retry_policy: Mapping[str, Any] | None
     timeout: timedelta | float | None
     lease: timedelta | float | None
     max_crashes: int | None

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.fuzz import junk
 from triggers import Triggers
+from triggers.core.names import idempotency_key
 from triggers.exceptions import ConfigurationError, InvalidNameError, UnknownInstanceError
-from triggers.worker.attempt import idempotency_key
 
 #: Names that somebody's storage takes for one another, or for something else than a name.
 # fmt: off

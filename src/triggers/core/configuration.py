@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 #: Words that people know from other systems → where that is set, or what to do instead.
 ELSEWHERE = {
     "timeout": "is an option of the task: @task(timeout=...)",
-    "max_retries": "is an option of the task: @task(max_retries=...)",
-    "retries": "is not a directive: a task asks for a retry with raise context.retry(), which its option "
-    "@task(max_retries=...) limits",
+    "max_retries": "is an option of the task: @task(max_retries=...); in a rule, write 'retry': {'max': 5}",
+    "retries": "is not a directive: write 'retry': {'max': 5}",
     "on_failure": "is not a directive: write a task with 'after': ['NAME:failed'], where NAME is this task",
     "finally": "is not a directive: write a task with 'after': ['NAME:ended'], where NAME is this task",
     "if": "is not available: a task reads its kwargs and can end with raise context.skip()",
@@ -132,6 +131,8 @@ def _directives(written: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in written.items():
         if key in {"after", "unless"}:
             yield key, _lists(value)
+        elif key == "retry" and isinstance(value, dict):
+            yield key, {name: listed(given) for name, given in value.items()}
         elif value is not None or key not in DIRECTIVES:
             yield key, value
 

@@ -17,11 +17,13 @@ from pydantic import (
     Tag,
     TypeAdapter,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from triggers.core.conditions import condition_from_json, listed
+from triggers.core.durations import read_duration
 from triggers.core.names import MAX_NAME, check_name
 from triggers.exceptions import InvalidNameError
 
@@ -118,6 +120,37 @@ Terms = Annotated[list[Term], BeforeValidator(_as_list)]
 ConditionForm = Annotated[Annotated[Terms, Tag("<list>")] | _Nested, Discriminator(_form, **_OPTIONS)]
 
 
+def _checked_duration(value: object) -> object:
+    try:
+        read_duration(value)
+    except ValueError as error:
+        raise PydanticCustomError("duration", "{reason}", {"reason": str(error)}) from None
+    return value
+
+
+Duration = Annotated[
+    Any,
+    BeforeValidator(_checked_duration),
+    WithJsonSchema({"type": "string", "format": "duration", "examples": ["PT30S", "PT10M", "P3D"]}),
+]
+
+
+class RetryForm(_Form):
+    """The form of `retry`: how often, after which pauses, and after which exceptions."""
+
+    max: Annotated[int, Field(ge=1, le=1_000_000, description="How many retries in a row are allowed.")] = 3
+    first: Duration = Field(default="PT1S", description="The pause before the first retry.")
+    factor: Annotated[
+        int | float, Field(ge=1, le=1_000, allow_inf_nan=False, description="The growth of the pauses.")
+    ] = 2
+    atMost: Duration = Field(default="PT15M", description="The longest pause.")  # noqa: N815 - a word of the rule language
+    jitter: bool = Field(default=True, description="Whether pauses vary, between a half and all of them.")
+    on: Annotated[list[Name], BeforeValidator(listed), Field(description="Only after these exceptions.")] = []
+    never: Annotated[
+        list[Name], BeforeValidator(listed), Field(alias="not", description="Not after these exceptions.")
+    ] = []
+
+
 class TaskDirectives(BaseModel):
     """The directives of one task, which say what to run and when. Other keys are custom directives."""
 
@@ -138,6 +171,9 @@ class TaskDirectives(BaseModel):
         default_factory=dict, description="Default kwargs for each trigger."
     )
     using: Name | None = Field(default=None, description="The name of the runner that executes the task.")
+    retry: RetryForm | None = Field(
+        default=None, description="When an instance that raised an exception runs again by itself."
+    )
 
     @model_validator(mode="after")
     def _can_be_met(self) -> TaskDirectives:
@@ -163,7 +199,13 @@ def shape_problems(configuration: dict[Any, Any]) -> Iterator[tuple[tuple[Any, .
         for problem in error.errors(include_url=False):
             task, parts = problem["loc"][:1], problem["loc"][1:]
             location = (*task, *(part for part in parts if part not in _TAGS))
-            yield location, _MESSAGES.get(problem["type"], problem["msg"])
+            yield location, _message(problem["type"], problem["msg"], location)
+
+
+def _message(kind: str, given: str, location: tuple[Any, ...]) -> str:
+    if kind == "extra_forbidden" and "retry" in location:
+        return "is not allowed here: retry has the keys max, first, factor, atMost, jitter, on and not"
+    return _MESSAGES.get(kind, given)
 
 
 _MESSAGES = {
@@ -175,6 +217,18 @@ _MESSAGES = {
     "model_type": "must be a mapping of directives",
     "too_short": "needs at least one term",
 }
+
+
+def retry_problems(written: object) -> list[str]:
+    """Return what is wrong with a `retry`, as paths with messages; nothing if it is valid."""
+    try:
+        RetryForm.model_validate(written)
+    except ValidationError as error:
+        return [
+            f"{'.'.join(map(str, problem['loc']))} {_message(problem['type'], problem['msg'], ('retry',))}"
+            for problem in error.errors(include_url=False)
+        ]
+    return []
 
 
 def _is_empty(condition: Any) -> bool:

@@ -187,13 +187,18 @@ def _remarks(
     for instance in instances:
         if instance.status is Status.FAILED and instance.error:
             error = decode(instance.error)
-            yield instance.name, f"failed with {error.get('type')}: {error.get('message')}"
+            retries = f" after {_times(instance.retries, 'retry', 'retries')}" if instance.retries else ""
+            yield instance.name, f"failed{retries} with {error.get('type')}: {error.get('message')}"
         elif instance.status is Status.SCHEDULED and instance.given_back and rule is not None:
             yield instance.name, _unrunnable(instance, rule, registered)
         elif instance.status is Status.SCHEDULED:
             yield instance.name, f"is scheduled to run at {to_datetime(instance.run_at).isoformat()}"
         elif instance.status is Status.RUNNING:
             yield instance.name, f"is running on worker {instance.owner}, attempt {instance.attempt}"
+
+
+def _times(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
 
 
 def _unrunnable(instance: Instance, rule: Rule, registered: Collection[str]) -> str:

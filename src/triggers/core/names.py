@@ -85,3 +85,8 @@ def split_instance_name(name: object) -> tuple[str, int]:
 def _is_name(task: str) -> bool:
     """Return whether a storage can search for a task with this name."""
     return 0 < len(task) <= MAX_NAME and "Cs" not in map(unicodedata.category, task)
+
+
+def idempotency_key(uid: str, root: str) -> str:
+    """Combine the UID and the name of the root instance into one string that no other pair has."""
+    return f"{uid.replace('%', '%25').replace('/', '%2F')}/{root}"

@@ -23,13 +23,14 @@ from triggers.core.outcomes import (
     outcome_of,
     outcomes_named,
 )
+from triggers.core.retries import RetryPolicy, retry_policy
 from triggers.core.values import Limits, decode, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 #: The directives of the rule language. Any other key of a task is a custom directive.
-DIRECTIVES = ("after", "run", "andEvery", "unless", "withParams", "using")
+DIRECTIVES = ("after", "run", "andEvery", "unless", "withParams", "using", "retry")
 
 #: Names of future directives. A configuration must not use them, and stored rules that do were written by a
 #: newer version. This version reads such rules but does not run them.
@@ -38,7 +39,6 @@ RESERVED = (
     "delay",
     "deadline",
     "within",
-    "retry",
     "limit",
     "priority",
     "where",
@@ -69,6 +69,7 @@ class Rule:
         unless: the veto; an empty one is never met.
         with_params: default kwargs for each trigger.
         using: the name of the runner, or None for the application's default.
+        retry: when an instance that raised an exception runs again, or None for the task's own policy.
         extras: the custom directives.
         named: every trigger that the rule names.
     """
@@ -80,6 +81,7 @@ class Rule:
     unless: Condition = EMPTY
     with_params: Mapping[str, Any] = field(default_factory=dict)
     using: str | None = None
+    retry: RetryPolicy | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
     named: frozenset[str] = field(init=False, compare=False)
 
@@ -111,7 +113,7 @@ class Rule:
     def serialize(self) -> dict[str, Any]:
         """Return the rule in the rule language: every directive, and the custom directives beside them.
 
-        `after` includes the trigger of `andEvery`.
+        `after` includes the trigger of `andEvery`. `retry` is left out if the rule has none.
         """
         return {
             **deepcopy(dict(self.extras)),
@@ -121,6 +123,7 @@ class Rule:
             "run": self.run,
             "using": self.using,
             "withParams": deepcopy(dict(self.with_params)),
+            **({"retry": self.retry.to_json()} if self.retry else {}),
         }
 
     def with_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -310,6 +313,7 @@ def rule_from_json(task: str, written: Mapping[str, Any]) -> Rule:
         unless=_condition(written.get("unless", [])),
         with_params=written.get("withParams", {}),
         using=written.get("using"),
+        retry=retry_policy(written["retry"]) if "retry" in written else None,
         extras={key: value for key, value in written.items() if key not in DIRECTIVES},
     )
 
@@ -324,6 +328,8 @@ def _unsupported(task: str, written: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"{task}.{key}" for key in ("after", "unless") if not is_form(written.get(key, [])))
     if not isinstance(written.get("andEvery", ""), str):
         yield f"{task}.andEvery"
+    if "retry" in written and retry_policy(written["retry"]) is None:
+        yield f"{task}.retry"
 
 
 #: The directives that name triggers.

@@ -11,10 +11,12 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from triggers.core import decisions
+from triggers.core.names import idempotency_key
 from triggers.core.values import decode, encode_mapping
 from triggers.exceptions import (
     CascadeDepthError,
@@ -36,6 +38,7 @@ from triggers.storages.base import Lease
 from triggers.task import TaskContext, TaskRequest, running_in
 from triggers.worker.failures import error_payload, failed_in
 from triggers.worker.heartbeat import HeldClaim, lease_of
+from triggers.worker.retrying import terms_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -269,8 +272,16 @@ class RunningAttempt:
         return error_payload(error, self.manager.log_settings, self.log.secrets())
 
     def _failed(self, error: BaseException) -> AttemptEnd:
-        self._log_last(partial(self.log.log_failure, error))
-        fail = partial(decisions.fail, self.policy, error=self._error(error), rules=self.rules)
+        """The outcome of an exception: a failure, or a retry if a policy of the rule or the task says so."""
+        terms = terms_after(error, self.uid, self.claimed, self.rule, self.task, self._error)
+        if terms is None or self.claimed.retries >= terms.limit:
+            self._log_last(partial(self.log.log_failure, error))
+        else:
+            signal = Retry(error, cooldown=timedelta(microseconds=terms.cooldown))
+            signal.__traceback__ = error.__traceback__
+            number = self.claimed.retries + 1
+            self._log_last(partial(self.log.log_retry, signal, number, terms.limit + 1))
+        fail = partial(decisions.fail, self.policy, error=self._error(error), retry=terms, rules=self.rules)
         return AttemptEnd(fail, error=error)
 
     def _log_last(self, log: Callable[[], None]) -> None:
@@ -377,11 +388,6 @@ class RunningAttempt:
             _log.exception(
                 "a hook of session %r raised an exception after %s had ended", self.uid, self.claimed.name
             )
-
-
-def idempotency_key(uid: str, root: str) -> str:
-    """Combine the UID and the name of the root instance into one string that no other pair has."""
-    return f"{uid.replace('%', '%25').replace('/', '%2F')}/{root}"
 
 
 def _run_anywhere(make: Callable[[], Any]) -> Any:
