@@ -570,11 +570,21 @@ class SessionView:
         rule = rules.rules.get(name)
         instances = self._first_of(name) if name == task else [self[task].stored]
         if rule is None or not is_waiting(rule, instances):
-            return explain(name, rule, instances, (), {}, registered=self._registered)
+            return explain(name, rule, instances, (), {}, registered=self._registered, now=head.now)
         fired = self._fired(head, rule)
         unheard = fired - rules.listeners.keys()
         upstream = self._upstream(rules, rule)
-        return explain(name, rule, instances, fired, upstream, unheard=unheard, registered=self._registered)
+        return explain(
+            name,
+            rule,
+            instances,
+            fired,
+            upstream,
+            unheard=unheard,
+            tasks=rules.rules,
+            registered=self._registered,
+            now=head.now,
+        )
 
     def _fired(self, head: Session, rule: Rule) -> set[str]:
         """Return the last triggers, and those of the rule, in any spelling, that have ever fired."""

@@ -51,6 +51,9 @@ def threads():
 def firing_only():
     return make(runner=None)
 
+def finalizing():
+    return make(manager="finalizing")
+
 number = 7
 """
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from triggers import task, with_context
+from triggers import FinalizingTriggerManager, task, with_context
 from triggers.core.exchange import Changes, Decision, Need
 
 UID = "respondent-17"
@@ -246,6 +246,22 @@ def test_explain_gives_the_command_that_helps(played):
     assert "triggers replay respondent-17 't_bad#0'" in played.run("explain", "respondent-17", "t_bad").stdout
 
 
+def test_explain_says_what_holds_up_the_finalizing_trigger(place):
+    """A task that waits for it gets it when all others are done; how many are not is said for people."""
+    rules = {
+        "t_bad": {"after": ["x"], "run": "survey.bad"},
+        "t_last": {"after": ["sessionFinalized"], "run": "survey.ok"},
+    }
+    with place.open(manager=FinalizingTriggerManager) as app:
+        app.session("s").update_configuration(rules)
+        app.session("s").fire("x")
+    told = "sessionFinalized is fired when the session is complete; 1 of 2 tasks are open (triggers show s)"
+    assert place.run("explain", "s", "t_last").stdout.endswith(f"{told}\n")
+    assert "is complete" not in place.run("explain", "s", "t_bad").stdout
+    place.run("skip", "s", "t_bad#0")
+    assert "is complete" not in place.run("explain", "s", "t_last").stdout
+
+
 # -- what is not there ----------------------------------------------------------------------------------
 
 
@@ -259,7 +275,7 @@ def test_explain_gives_the_command_that_helps(played):
         (["logs", "respondent-17", "t_bad#9"], "no instance 't_bad#9'"),
         (["explain", "nobody", "t_bad"], "no session 'nobody'"),
         (["explain", "respondent-17", "t_baad"], "did you mean 't_bad'?"),
-        (["explain", "respondent-17", "t_bad#9"], "no instance 't_bad#9'"),
+        (["explain", "respondent-17", "t_bad#9"], "no instance 't_bad#9'; task 't_bad' has 1 instance"),
     ],
 )
 def test_what_is_not_there_is_exit_code_1(played, command, words):
@@ -328,6 +344,22 @@ def test_check_lists_the_triggers_from_outside_and_similar_names(place):
     assert found["similar_names"] == [["pageReceived", "page_received"], ["t_import", "t_imports"]]
     text = place.run("check", "-", stdin=config, storage=False).stdout
     assert "similar names: t_import and t_imports; is one of them a typo?" in text
+
+
+def test_check_points_out_what_is_nearly_an_outcome(place):
+    """It is no problem, because any name can be a trigger, but nothing in the library fires it."""
+    rules = {"t_a": {"after": ["x"], "run": "r"}, "t_b": {"after": ["t_a:fail"], "run": "r"}}
+    text = place.run("check", "-", stdin=json.dumps(rules), storage=False).stdout
+    outcomes = "t_a:abandoned, t_a:ended, t_a:failed and t_a:skipped"
+    assert f"t_a:fail is not an outcome of t_a: its outcomes are {outcomes}\n" in text
+
+
+def test_check_knows_what_the_manager_of_the_application_fires(place):
+    """With --app the finalizing trigger does not come from outside; without it, nothing says that it does not."""
+    rules = json.dumps({"t_a": {"after": ["x", "sessionFinalized"], "run": "survey.ok"}})
+    app = ["--app", "survey_app:finalizing"]
+    assert place.json("check", "-", *app, stdin=rules, storage=False)["external_triggers"] == ["x"]
+    assert "sessionFinalized" in place.run("check", "-", stdin=rules, storage=False).stdout
 
 
 def test_check_with_the_application_knows_its_tasks_and_runners(place):

@@ -166,13 +166,24 @@ def test_a_failed_instance_before_it_is_what_to_replay_or_skip(session):
     second, third = session.storage.explain("t_second"), session.storage.explain("t_third")
     assert second.waits_for == third.waits_for == ("t_first#0", "t_first#1")
     assert second.sentence == (
-        "t_second has no instance yet. t_second waits for t_first (it needs t_first). The trigger "
+        "t_second has no instance yet. t_second waits for t_first. The trigger "
         "t_first fires when the task t_first finishes; t_first#0 is failed and t_first#1 is failed. "
         "Replay or skip t_first#0 and t_first#1 to continue."
     )
     assert third.sentence.endswith(
         "t_second has no instance yet. Replay or skip t_first#0 and t_first#1 to continue."
     )
+
+
+def test_a_trigger_that_is_nearly_an_outcome_is_pointed_out(session):
+    """A rule may name it, because any name can be a trigger; but no end of the task fires it."""
+    session.update_configuration({"u": after("a", run=FAILING), "t": after("u:fail"), "w": after("v:fail")})
+    session.fire("a")
+    assert said(session, "t") == (
+        "t has no instance yet. t waits for u:fail. u:fail is not an outcome of u: its outcomes are "
+        "u:abandoned, u:ended, u:failed and u:skipped."
+    )
+    assert said(session, "w") == "w has no instance yet. w waits for v:fail."
 
 
 def test_what_failed_before_it_does_not_hold_up_what_has_run(session):
@@ -293,6 +304,15 @@ def test_what_no_worker_takes_says_how_often_it_was_returned():
         assert said(session, "t").endswith("Workers without it returned it 4 times.")
         session.replace_configuration({})
         assert "t#0 is scheduled to run at 2026-01-01T00:00:" in said(session, "t")
+
+
+def test_what_is_due_waits_for_a_worker(session):
+    """Its time is over, so that is not what it waits for."""
+    with Triggers("memory://", runner=None) as app:
+        session = app.session("s")
+        session.update_configuration({"t": after("a")})
+        session.fire("a")
+        assert said(session, "t") == "t has 1 scheduled instance. t#0 is due and waits for a worker."
 
 
 def test_what_is_due_later_says_when(session):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -15,17 +16,18 @@ from triggers.cli.options import Target, common, did_you_mean, existing, instanc
 from triggers.cli.records import exception_lines
 from triggers.cli.values import NotJsonError, parse
 from triggers.core.configuration import check_configuration, json_schema
-from triggers.core.outcomes import OUTCOMES
+from triggers.core.outcomes import OUTCOMES, misnamed_outcome
 from triggers.core.rules import NO_RULES
 from triggers.core.similar_names import similar_pairs
 from triggers.core.status import RESOLVED, Status
 from triggers.core.values import decode
-from triggers.exceptions import ConfigurationError, UnknownInstanceError
+from triggers.exceptions import ConfigurationError, ManagerMismatchError, UnknownInstanceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import IO
 
+    from triggers.app import Triggers
     from triggers.core.explain import Explanation
     from triggers.core.rules import Rule, RuleSet
     from triggers.core.state import Counter, Instance, Session
@@ -251,13 +253,29 @@ def explain(where: Target, uid: str, task: str) -> None:
     """
     with where.opened() as app:
         view = existing(app, uid)
+        if "#" in task and task not in view.tasks:
+            instance_of(app, view, task)
         found = view.explain(task)
         if not (found.known or found.counts):
             raise UnknownInstanceError(_unknown_task(view, task))
+        unfinished = _why_not_finalized(app, view, found)
     if where.json:
         documents.emit(documents.tagged(_plain(asdict(found))))
     else:
         _print_explanation(uid, found)
+        if unfinished:
+            render.say(unfinished)
+
+
+def _why_not_finalized(app: Triggers, view: SessionView, found: Explanation) -> str:
+    """Return why the finalizing trigger has not fired yet; "" if the task does not wait for it."""
+    trigger, head = None, view.head
+    with suppress(ManagerMismatchError):
+        trigger = app.existing_session(view.uid).finalize_trigger
+    if trigger is None or not head.pending or not any(trigger in one.lacks for one in found.waiting):
+        return ""
+    todo = f"{render.openness(head)} tasks are open (triggers show {shlex.quote(view.uid)})"
+    return f"{render.visible(trigger)} is fired when the session is complete; {todo}"
 
 
 def _unknown_task(view: SessionView, task: str) -> str:
@@ -296,31 +314,35 @@ def check(context: click.Context, config: IO[bytes]) -> None:
     where = context.ensure_object(Target)
     tasks = 0
     rules = NO_RULES
+    external: tuple[str, ...] = ()
     problems: tuple[tuple[str, str], ...] = ()
     try:
         read = parse(config.read())
         tasks = len(read) if isinstance(read, dict) else 0
-        rules = _check(where, read)
+        rules, external = _check(where, read)
     except NotJsonError as error:
         problems = (("$", str(error)),)
     except ConfigurationError as error:
         problems = error.problems
     if where.json:
         similar = _similar_names(rules)
-        documents.emit(documents.problems_document(tasks, problems, rules.external, similar))
+        documents.emit(documents.problems_document(tasks, problems, external, similar))
     elif problems:
         render.say(*(f"{render.visible(path)}: {render.visible(message)}" for path, message in problems))
         render.say(f"{render.plural(len(problems), 'problem')} in {render.visible(config.name)}")
     else:
-        render.say(f"{render.plural(tasks, 'task')}, no problems", *_expectations(rules))
+        render.say(f"{render.plural(tasks, 'task')}, no problems", *_expectations(rules, external))
     context.exit(int(bool(problems)))
 
 
-def _check(where: Target, read: Any) -> RuleSet:
+def _check(where: Target, read: Any) -> tuple[RuleSet, tuple[str, ...]]:
+    """Return the rules, and the triggers that neither they nor the application's manager fire."""
     if where.names_app:
         with where.opened() as app:
-            return app.check(read)
-    return check_configuration(read)
+            rules, own = app.check(read), app.session("check").finalize_trigger
+            return rules, tuple(name for name in rules.external if name != own)
+    rules = check_configuration(read)
+    return rules, rules.external
 
 
 def _similar_names(rules: RuleSet) -> list[tuple[str, str]]:
@@ -332,9 +354,12 @@ def _similar_names(rules: RuleSet) -> list[tuple[str, str]]:
     return [pair for pair in pairs if not external.isdisjoint(pair)]
 
 
-def _expectations(rules: RuleSet) -> Iterator[str]:
-    if rules.external:
-        yield f"expects these triggers from outside: {render.listed(rules.external)}"
+def _expectations(rules: RuleSet, external: Sequence[str]) -> Iterator[str]:
+    if external:
+        yield f"expects these triggers from outside: {render.listed(external)}"
+    for name in external:
+        if why := misnamed_outcome(name, rules.rules):
+            yield render.visible(why)
     for one, other in _similar_names(rules):
         yield f"similar names: {render.visible(one)} and {render.visible(other)}; is one of them a typo?"
 

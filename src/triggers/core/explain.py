@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from triggers.core.outcomes import outcome_of
+from triggers.core.outcomes import misnamed_outcome, outcome_of
 from triggers.core.similar_names import are_similar, did_you_mean
 from triggers.core.status import Status
 from triggers.core.values import decode, to_datetime
@@ -46,6 +46,7 @@ class Waiting:
             which did not fire it.
         similar: lacked trigger → a trigger with a similar name that has fired and that no task listens to.
         sources: lacked trigger → the task whose end fires it, and which end.
+        misnamed: lacked triggers that begin like an outcome of a task and are none → why, in words.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Waiting:
     upstream: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     similar: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, Source] = field(default_factory=dict)
+    misnamed: Mapping[str, str] = field(default_factory=dict)
 
     def sentence(self) -> str:
         """Return the explanation in words, without a full stop at the end."""
@@ -62,7 +64,9 @@ class Waiting:
                 f"{self.name} was configured after its triggers had fired (it needs {self.needs}). "
                 "It starts when one of them fires again"
             )
-        sentence = f"{self.name} waits for {_listed(self.lacks)} (it needs {self.needs})"
+        sentence = f"{self.name} waits for {_listed(self.lacks)}"
+        if self.lacks != (self.needs,):
+            sentence += f" (it needs {self.needs})"
         for trigger, instances in self.upstream.items():
             states = [f"{name} is {status}" for name, status in instances]
             known = _listed(states) or f"{self.sources[trigger].task} has no instance yet"
@@ -71,7 +75,7 @@ class Waiting:
             sentence += (
                 f". {other} has fired, but no task listens to it: perhaps it should have been {trigger}"
             )
-        return sentence
+        return ". ".join((sentence, *self.misnamed.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,9 @@ def explain(
     upstream: Mapping[str, Sequence[Instance]],
     *,
     unheard: Collection[str] = (),
+    tasks: Collection[str] = (),
     registered: Collection[str] = (),
+    now: int = 0,
 ) -> Explanation:
     """Explain why a task has run or not.
 
@@ -127,46 +133,51 @@ def explain(
         upstream: task that it waits for, directly or through others → the unresolved instances of that task,
             or the resolved ones if there are no others. Only used if the task :func:`is_waiting`.
         unheard: triggers that have fired and that no task listens to. Only used if the task is waiting.
+        tasks: all tasks of the session, to recognize misspelled outcomes. Only used if the task is waiting.
         registered: the tasks of this process, to suggest another name for one that is missing.
+        now: the time, in microseconds, by which a scheduled instance may be due.
     """
     counts: dict[str, int] = {}
     for instance in instances:
         counts[instance.status.value] = counts.get(instance.status.value, 0) + 1
-    waiting = tuple(_waiting(rule, instances, happened, upstream, unheard)) if rule else ()
+    waiting = tuple(_waiting(rule, instances, happened, upstream, unheard, tasks)) if rule else ()
     vetoed = {i.name: i.vetoes for i in instances if i.status is Status.ABANDONED}
     own = [i.name for i in instances if i.status is Status.FAILED]
     before = [i.name for found in upstream.values() for i in found if i.status is Status.FAILED]
     waits_for = (*own, *(before if waiting else ()))
-    remarks = dict(_remarks(instances, rule, registered))
+    remarks = dict(_remarks(instances, rule, registered, now))
     sentence = _sentence(task, rule, counts, waiting, vetoed, waits_for, remarks)
     return Explanation(task, rule is not None, counts, waiting, vetoed, waits_for, remarks, sentence)
 
 
-def _waiting(
+def _waiting(  # noqa: PLR0917 - what :func:`explain` was given
     rule: Rule,
     instances: Sequence[Instance],
     happened: Collection[str],
     upstream: Mapping[str, Sequence[Instance]],
     unheard: Collection[str],
+    tasks: Collection[str],
 ) -> list[Waiting]:
     unstarted = [i for i in instances if i.status is Status.UNSTARTED]
     if not instances:
-        return [_wait(rule, rule.task, happened, upstream, unheard)]
-    return [_wait(rule, instance.name, instance.taken, upstream, unheard) for instance in unstarted]
+        return [_wait(rule, rule.task, happened, upstream, unheard, tasks)]
+    return [_wait(rule, instance.name, instance.taken, upstream, unheard, tasks) for instance in unstarted]
 
 
-def _wait(
+def _wait(  # noqa: PLR0917 - what :func:`explain` was given
     rule: Rule,
     name: str,
     taken: Collection[str],
     upstream: Mapping[str, Sequence[Instance]],
     unheard: Collection[str],
+    tasks: Collection[str],
 ) -> Waiting:
     lacks = rule.after.lacking(taken)
     sources = {trigger: found for trigger in lacks if (found := source_of(trigger, upstream))}
     states = {trigger: _states(upstream[source.task]) for trigger, source in sources.items()}
     fired = ((lacked, other) for lacked in lacks for other in unheard if are_similar(lacked, other))
-    return Waiting(name, lacks, rule.after.sentence(), states, dict(fired), sources)
+    misnamed = {trigger: why for trigger in lacks if (why := misnamed_outcome(trigger, tasks))}
+    return Waiting(name, lacks, rule.after.sentence(), states, dict(fired), sources, misnamed)
 
 
 def source_of(trigger: str, upstream: Collection[str]) -> Source | None:
@@ -182,7 +193,7 @@ def _states(instances: Sequence[Instance]) -> tuple[tuple[str, str], ...]:
 
 
 def _remarks(
-    instances: Iterable[Instance], rule: Rule | None, registered: Collection[str]
+    instances: Iterable[Instance], rule: Rule | None, registered: Collection[str], now: int
 ) -> Iterator[tuple[str, str]]:
     for instance in instances:
         if instance.status is Status.FAILED and instance.error:
@@ -191,6 +202,8 @@ def _remarks(
             yield instance.name, f"failed{retries} with {error.get('type')}: {error.get('message')}"
         elif instance.status is Status.SCHEDULED and instance.given_back and rule is not None:
             yield instance.name, _unrunnable(instance, rule, registered)
+        elif instance.status is Status.SCHEDULED and instance.run_at <= now:
+            yield instance.name, "is due and waits for a worker"
         elif instance.status is Status.SCHEDULED:
             yield instance.name, f"is scheduled to run at {to_datetime(instance.run_at).isoformat()}"
         elif instance.status is Status.RUNNING:
@@ -231,7 +244,7 @@ def _sentence(  # noqa: PLR0917 - the parts of one sentence, in their order
     if waits_for:
         action = "Replay or skip" if rule else "Skip"  # only an instance of a configured task can be replayed
         parts.append(f"{action} {_listed(waits_for)} to continue")
-    return ". ".join(part.removesuffix(".") for part in parts) + "."
+    return " ".join(part if part.endswith((".", "?")) else f"{part}." for part in parts)
 
 
 def _counted(counts: Mapping[str, int]) -> str:

@@ -52,6 +52,15 @@ def outcome_of(trigger: str, tasks: Collection[str]) -> Outcome | None:
     return Outcome(task, word) if word in OUTCOMES and task in tasks else None
 
 
+def misnamed_outcome(trigger: str, tasks: Collection[str]) -> str:
+    """Return why a trigger that begins like an outcome of one of these tasks is none; otherwise ""."""
+    task, _, word = trigger.rpartition(":")
+    if task not in tasks or word in OUTCOMES:
+        return ""
+    *most, last = (f"{task}:{known}" for known in sorted(OUTCOMES))
+    return f"{trigger} is not an outcome of {task}: its outcomes are {', '.join(most)} and {last}"
+
+
 def outcomes_named(named: Iterable[str], tasks: Collection[str]) -> frozenset[str]:
     """Return the outcomes of these tasks among the named triggers."""
     return frozenset(name for name in named if outcome_of(name, tasks) is not None)
