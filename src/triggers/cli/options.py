@@ -89,7 +89,7 @@ class Target:
                     raise click.UsageError(message)
             return load_app(app)
         if storage is None:
-            message = "name the sessions: --app module:attribute or --storage URL"
+            message = "say where the sessions are: --app module:attribute or --storage URL"
             raise click.UsageError(message)
         return _open_storage(storage, creating=creating, manager=manager, permitted=self.plugin)
 

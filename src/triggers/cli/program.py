@@ -148,7 +148,7 @@ def main(context: click.Context) -> None:
     """Inspect the sessions of Triggers and act on them.
 
     \b
-    Name the sessions with one of these, before or after the command:
+    Say where the sessions are with one of these, before or after the command:
       --app module:attribute     the application (or TRIGGERS_APP)
       --storage URL              only its storage (or TRIGGERS_STORAGE)
 

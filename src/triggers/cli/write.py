@@ -10,6 +10,7 @@ from triggers.cli import documents, render
 from triggers.cli.options import Target, changing, common, instance_of, own_manager, pass_where, wait
 from triggers.cli.values import NotJsonError, json_object, kwargs_of, kwargs_options, pair, parse
 from triggers.core.similar_names import did_you_mean
+from triggers.core.status import Status
 from triggers.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -134,7 +135,9 @@ def _fire_lines(
 def _states(view: SessionView, names: Iterable[str]) -> Iterator[str]:
     """Yield each instance with its present status."""
     for name in names:
-        yield f"{render.visible(name)} (now {view[name].status})"
+        status = view[name].status
+        waits = status is Status.SCHEDULED
+        yield render.visible(name) + (", which waits for a worker" if waits else f" (now {status})")
 
 
 @click.command()

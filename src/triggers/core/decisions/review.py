@@ -80,12 +80,7 @@ def skip(policy: Policy | PolicyOf, task: str, number: int, *, result: str | Non
     def begin(session: Session) -> DecisionRun:
         work = UnitOfWork(session, policy)
         instance = yield from work.load_instance(task, number, Status.SKIPPED, cascade=result is not None)
-        if instance.status is not Status.FAILED:
-            check_move(
-                instance.name,
-                instance.status,
-                Status.SKIPPED if instance.status is not Status.RUNNING else Status.REPLAYED,
-            )
+        _must_be_failed(instance, "skipped")
         work.transition(instance, Status.SKIPPED)
         if result is not None:
             work.cascade(instance, result)

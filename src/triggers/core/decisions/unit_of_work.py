@@ -75,7 +75,8 @@ class UnitOfWork:
         if session.manager and session.manager != policy.manager:
             message = (
                 f"session {session.uid!r} belongs to manager {session.manager!r}, and this is "
-                f"{policy.manager!r}: only the former can change it"
+                f"{policy.manager!r}: only the former can change it; "
+                "give it to Triggers, as manager= or managers="
             )
             raise ManagerMismatchError(message)
         if session.ref is None:

@@ -196,7 +196,8 @@ def translated(error: LostError | ServerError, url: PostgresUrl, wait: float) ->
     """The exception of Triggers for an error, with what happened, where, and what to do."""
     if isinstance(error, LostError):
         tried = f" for {wait:g} s" if is_passing(error) else ""
-        return StorageError(f"{url.shown} could not be used{tried} ({error}); nothing was changed")
+        why = " ".join(str(error).split())  # libpq's texts have several lines
+        return StorageError(f"{url.shown} could not be used{tried} ({why}); nothing was changed")
     if error.code.startswith("22"):
         return StorageCorruptError(
             f"{url.shown} has a value that cannot be read ({error.text}): repair the row"

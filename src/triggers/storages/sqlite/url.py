@@ -109,7 +109,7 @@ def _problem(given: str) -> str:
     known = "; ".join(f"{name}={'|'.join(values)}" for name, values in options.items())
     what = f"an invalid value for {given}" if given in options else "an unknown option"
     hint = "" if given in options else did_you_mean(given, options)
-    return f"{what}{hint}; the options are: {known}"
+    return f"{what}; the options are: {known}{hint}"
 
 
 def _is_path(text: str) -> bool:
