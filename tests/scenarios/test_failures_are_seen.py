@@ -8,6 +8,7 @@ person fails by hand is not logged.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 
@@ -171,6 +172,26 @@ def test_a_timeout_is_logged_once(tasks, tmp_path, caplog):
     finally:
         release.set()
         logging.getLogger(__name__).removeHandler(watching)
+
+
+def test_a_timeout_of_a_coroutine_is_logged_once(tasks, tmp_path, caplog):
+    """By the coroutine itself, which is canceled: the heartbeat does not fail it, too, while it cleans up."""
+
+    @task(name="slow", registry=tasks, timeout=0.05)
+    async def slow(context):
+        try:
+            await asyncio.sleep(PATIENCE)
+        finally:
+            await asyncio.sleep(0.3)  # longer than the heartbeat takes to notice a timeout
+
+    with Triggers(f"sqlite:///{tmp_path}/s.db?synchronous=normal", registry=tasks) as app:
+        view = run(app, "slow")
+        record, _ = assert_seen_once(caplog, view, "t_slow#0", "TaskTimeoutError")
+        assert "longer than its timeout" in record.getMessage()
+    assert errors(caplog) == [record]
+    said = [record.getMessage() for record in caplog.records]
+    assert not [message for message in said if "stays busy" in message or "is old" in message]
+    assert len(view.logs("t_slow#0")) == 1
 
 
 # -- what it costs, and what may go wrong ---------------------------------------------------------------------

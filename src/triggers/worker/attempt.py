@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextvars
 import inspect
 import itertools
 import logging
 import math
 import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -36,6 +34,7 @@ from triggers.runners.base import BY_ITSELF
 from triggers.session import TaskInstance
 from triggers.storages.base import Lease
 from triggers.task import TaskContext, TaskRequest, running_in
+from triggers.worker.coroutines import run_anywhere
 from triggers.worker.failures import error_payload, failed_in
 from triggers.worker.heartbeat import HeldClaim, lease_of
 from triggers.worker.retrying import terms_after
@@ -58,6 +57,9 @@ _log = logging.getLogger(__name__)
 
 #: The pauses before the outcome is stored again while the storage is unavailable, in seconds.
 END_BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+#: How long after its timeout a coroutine that was canceled may take to end before it is failed, in seconds.
+CANCELLATION = 1.0
 
 #: How long a task waits at most while its log is stored, in seconds.
 LOG_TIMEOUT = 2.0
@@ -194,6 +196,8 @@ class RunningAttempt:
         timeout = self.task.timeout if self.task else None
         returned: Any = None
         ended: BaseException | None = None
+        deadline = self.held.deadline
+        self.held.deadline += CANCELLATION
 
         # Neither the result nor an exception passes through asyncio. It prints results and sets attributes of
         # exceptions, and both can call the user's code.
@@ -205,13 +209,13 @@ class RunningAttempt:
                     returned = await coroutine
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised again below
                 ended = error
-            if limit.expired() or time.monotonic() >= self.held.deadline:
+            if limit.expired() or time.monotonic() >= deadline:
                 late = TaskTimeoutError(self._too_long())
                 late.__cause__, ended = ended, late
             elif ended is not None and issubclass(type(ended), asyncio.CancelledError):
                 raise ended  # asyncio can turn this into a KeyboardInterrupt
 
-        _run_anywhere(bounded)
+        run_anywhere(bounded)
         if ended is not None:
             raise ended
         return returned
@@ -388,13 +392,3 @@ class RunningAttempt:
             _log.exception(
                 "a hook of session %r raised an exception after %s had ended", self.uid, self.claimed.name
             )
-
-
-def _run_anywhere(make: Callable[[], Any]) -> Any:
-    """Run a coroutine to its end, in another thread if this thread already runs an event loop."""
-    import asyncio  # noqa: PLC0415 - as above
-
-    if asyncio._get_running_loop() is None:  # noqa: SLF001 - the public function raises, and the task could see that
-        return asyncio.run(make())
-    with ThreadPoolExecutor(1, thread_name_prefix="triggers-async") as pool:
-        return pool.submit(contextvars.copy_context().run, asyncio.run, make()).result()
