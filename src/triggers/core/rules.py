@@ -251,6 +251,10 @@ class RuleSet:
             known |= fresh
             heads += sorted(fresh)
 
+    def rare(self, task: str) -> frozenset[str] | None:
+        """Return the triggers with which an unstarted instance keeps a session open; None if it always does."""
+        return self.rules[task].after.names & self.exceptional_names if task in self.exceptional else None
+
     @property
     def external(self) -> tuple[str, ...]:
         """The triggers that no task of this configuration fires by ending, in alphabetical order."""

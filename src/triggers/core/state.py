@@ -279,9 +279,8 @@ def keeps_open(rules: RuleSet, instance: Instance) -> bool:
     """
     if instance.status in RESOLVED:
         return False
-    if instance.status is not Status.UNSTARTED or instance.task not in rules.exceptional:
-        return True
-    return not rules.exceptional_names.isdisjoint(instance.taken)
+    rare = rules.rare(instance.task) if instance.status is Status.UNSTARTED else None
+    return rare is None or not rare.isdisjoint(instance.taken)
 
 
 def is_done(rules: RuleSet, task: str, counter: Counter) -> bool:

@@ -118,8 +118,7 @@ def _changed(before: RuleSet, after: RuleSet) -> frozenset[str]:
     return frozenset(
         task
         for task in before.rules.keys() | after.rules.keys()
-        if before.rules.get(task) != after.rules.get(task)
-        or (task in before.exceptional) != (task in after.exceptional)
+        if before.rules.get(task) != after.rules.get(task) or before.rare(task) != after.rare(task)
     )
 
 

@@ -277,6 +277,23 @@ class Outcomes(StorageFixtures):
         steps.run("t_x#0")
         assert fired(steps)[-1] == "end"
 
+    def test_a_task_that_becomes_exceptional_changes_what_others_wait_for(self, storage: Storage) -> None:
+        """Promise 15: instances count again whose own rule is the same, but which have received its name."""
+        steps = Steps(storage, policy=Policy(finalizing=Finalizing("end")))
+        before = rules(t_a=["go"], t_x=["go"], t_clean=["go", "t_a", "t_x:failed"])
+        steps.configure(before)
+        steps.fire("go")
+        steps.run("t_a#0")
+        assert steps.head.pending == 1, "the clean-up does not count"
+        after = {**before, **rules(t_a=["go", "t_x:abandoned"])}
+        for configuration, pending in ((after, 2), (before, 1), (after, 2)):
+            steps.configure(configuration)
+            assert steps.head.pending == pending
+        steps.fail(steps.start("t_x#0"))
+        steps.skip("t_x#0")
+        steps.run("t_clean#0")
+        assert (steps.head.pending, fired(steps)[-1]) == (0, "end")
+
     def test_a_chain_of_outcomes_has_an_end(self, storage: Storage) -> None:
         """Promise 15: beyond the limit, an outcome is recorded and reaches no task. The check refuses such rules."""
         steps = Steps(storage, policy=Policy(limits=Limits(cascade_depth=5)))
