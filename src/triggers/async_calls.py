@@ -54,10 +54,13 @@ class AsyncCalls:
         Args:
             what: what the call does, as the beginning of a sentence.
             call: what to run.
+
+        Raises:
+            RuntimeError: no thread can be started, or the interpreter is shutting down. The call never begins.
         """
         import asyncio  # noqa: PLC0415 - its import is slow, and a process with an event loop has imported it
 
-        future = self._submit(call)
+        future = self._submit(what, call)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError as cancelled:
@@ -68,16 +71,23 @@ class AsyncCalls:
                 future.add_done_callback(partial(_log_end, what))
             raise
 
-    def _submit(self, call: Callable[[], R]) -> Future[R]:
-        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - most processes do not need it
+    def _submit(self, what: str, call: Callable[[], R]) -> Future[R]:
+        from concurrent.futures import Future, ThreadPoolExecutor  # noqa: PLC0415 - most processes do not need it
 
         depth, context = _depth.get(), contextvars.copy_context()
         context.run(_depth.set, depth + 1)
+        future: Future[R] = Future()
         with self._lock:
             pool = self._pools.get(depth)
             if pool is None:
                 pool = self._pools[depth] = ThreadPoolExecutor(THREADS, f"triggers-async-{depth}")
-            return pool.submit(context.run, call)
+            try:
+                pool.submit(_run, future, partial(context.run, call))
+            except RuntimeError as error:  # the pool can have the call in its queue all the same
+                if future.cancel():
+                    error.add_note(f"{what} had not begun, and never begins; nothing was changed.")
+                    raise
+        return future
 
     def close(self) -> None:
         """End the threads, after what they run or will run. Later calls start new ones."""
@@ -85,6 +95,17 @@ class AsyncCalls:
             pools, self._pools = self._pools, {}
         for pool in pools.values():
             pool.shutdown(wait=False)
+
+
+def _run(future: Future[R], call: Callable[[], R]) -> None:
+    """Run the call unless its future was cancelled, and give its future what it returns or raises."""
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(call())
+    except BaseException as error:  # noqa: BLE001 - raised again where the result is awaited
+        future.set_exception(error)
+        del future  # the traceback of the error refers to this frame
 
 
 def _log_end(what: str, future: Future[Any]) -> None:

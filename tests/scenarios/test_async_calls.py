@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.worker.threads import Shortage, named
 from triggers import Triggers, task
 from triggers.async_calls import THREADS
 from triggers.manager import TriggerManager
@@ -156,6 +157,28 @@ def test_a_cancelled_firing_that_has_not_begun_never_begins(app, held, caplog):
     )
     assert not app.session("other").storage.exists
     assert not [record for record in caplog.records if record.name == "triggers.async_calls"]
+
+
+def test_a_firing_that_gets_no_thread_never_begins(app, held, monkeypatch):
+    """Not even when a thread is free again: its caller knows that nothing was changed, and may repeat it."""
+    shortage = Shortage(monkeypatch, named("triggers-async-0_1"))
+
+    async def run():
+        session = app.session("one")
+        first = asyncio.create_task(session.afire("first"))
+        await until_running(held)
+        with pytest.raises(RuntimeError) as error:
+            await session.afire("second")
+        assert error.value.__notes__ == [
+            "fire on session 'one' had not begun, and never begins; nothing was changed."
+        ]
+        shortage.over = True
+        held.released.set()
+        await first
+        await session.afire("third")
+
+    asyncio.run(run())
+    assert sorted(app.session("one").storage.latest_kwargs) == ["first", "third"]
 
 
 def test_firings_within_firings_never_wait_for_each_other(tasks):

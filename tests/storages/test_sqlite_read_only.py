@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
+import traceback
 import warnings
 from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -35,6 +39,9 @@ WRITING = (
     ("fire", "two", "go"),
     ("configure", "one", "rules.json"),
 )
+
+#: The user and the group that own no file.
+NOBODY = 65534
 
 #: In a mount namespace of its own, so that nothing remains mounted; the folder can be written at `writable`.
 READ_ONLY = (
@@ -198,6 +205,57 @@ def test_a_file_that_may_not_be_written_can_be_read(url, immutable):
         pytest.raises(StorageError, match="let this process write to the file and to its folder"),
     ):
         app.session("one").fire("go")
+
+
+@pytest.fixture
+def public(url, tmp_path):
+    """The URL of a copy that everybody may read, in a folder that everybody may list."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(shutil.copy(tmp_path / "folder" / "s.db", folder)).chmod(0o644)
+        Path(folder).chmod(0o755)
+        yield url.replace(f"{tmp_path}/folder", folder)
+
+
+def as_another_user(act):
+    """Call a function in a child process of a user who has only the rights that everybody has."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            act()
+        except BaseException:  # noqa: BLE001 - the child ends here, whatever it raises
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_file_and_a_folder_of_another_user_can_be_read(public):
+    """There, SQLite reports that it may not write, and not that it cannot open a file."""
+
+    def act():
+        with Triggers(public, runner=None) as app:
+            assert app.session("one").storage["t_a#0"].status == "finished"
+            with pytest.raises(StorageError, match="let this process write to the file and to its folder"):
+                app.session("one").fire("go")
+
+    as_another_user(act)
+
+
+def test_a_file_that_may_not_be_read_says_so(public):
+    """And not that its log lacks something."""
+    Path(public.partition("///")[2].partition("?")[0]).chmod(0o600)
+
+    def act():
+        for option in ("", "&mode=ro"):
+            with pytest.raises(StorageError, match=r"s.db cannot be read: let this process read the file"):
+                Triggers(f"{public}{option}", runner=None)
+
+    as_another_user(act)
 
 
 def test_what_cannot_be_read_is_refused(url, tmp_path):

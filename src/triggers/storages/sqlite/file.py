@@ -164,6 +164,8 @@ class SqliteFile:
         exists = Path(self.path).exists()
         if self.is_read_only and not exists:
             raise StorageError(f"there is no file {self.path}, and mode=ro does not create one")
+        if exists and not os.access(self.path, os.R_OK):
+            raise StorageError(f"{self.path} cannot be read: let this process read the file")
         if exists and not can_write(self.path):
             self.is_read_only = True
         if not self.is_read_only:

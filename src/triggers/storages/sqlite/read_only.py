@@ -20,6 +20,11 @@ Snapshot = tuple[int, int]
 CHANGING: Final[Snapshot] = (-1, -1)
 
 
+#: How the names of SQLite's errors begin if it cannot create a file beside the database: on a read-only
+#: file system, and in a folder of another user.
+_UNOPENED: Final = ("SQLITE_CANTOPEN", "SQLITE_READONLY")
+
+
 def can_write(path: str) -> bool:
     """Whether this process can write to the file, and create what SQLite needs beside it."""
     return os.access(path, os.W_OK) and (_can_create_beside(path) or _has_log(path))
@@ -44,8 +49,8 @@ def mode_of(path: str, driver: Any) -> str:
 
 
 def is_unopened(error: Exception) -> bool:
-    """Whether SQLite could not open or create a file that it needs."""
-    return (getattr(error, "sqlite_errorname", "") or "").startswith("SQLITE_CANTOPEN")
+    """Whether SQLite could not open or create a file that it needs to read."""
+    return (getattr(error, "sqlite_errorname", "") or "").startswith(_UNOPENED)
 
 
 def snapshot(path: str) -> Snapshot | None:
