@@ -56,7 +56,7 @@ class AsyncCalls:
             call: what to run.
 
         Raises:
-            RuntimeError: no thread can be started, or the interpreter is shutting down. The call never begins.
+            RuntimeError: no thread can be started, or the interpreter shuts down. The call never begins.
         """
         import asyncio  # noqa: PLC0415 - its import is slow, and a process with an event loop has imported it
 

@@ -252,7 +252,7 @@ class RuleSet:
             heads += sorted(fresh)
 
     def rare(self, task: str) -> frozenset[str] | None:
-        """Return the triggers with which an unstarted instance keeps a session open; None if it always does."""
+        """Return the triggers with which an unstarted instance keeps a session open; None: it always does."""
         return self.rules[task].after.names & self.exceptional_names if task in self.exceptional else None
 
     @property
