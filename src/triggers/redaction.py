@@ -114,6 +114,9 @@ _PAIR = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 
+#: What :func:`shown_url` shows of a user and a password.
+_HIDDEN = "***"
+
 #: What can follow the value of a key without belonging to it.
 _CLOSING = ")]}>,;.'\""
 
@@ -257,7 +260,8 @@ def hide_in_code(text: str, secrets: tuple[str, ...]) -> str:
 
 def _hidden_credentials(found: re.Match[str]) -> str:
     user, password = found["user"], found["password"]
-    if REDACTED in (password, found["token"]) or (password or "").startswith(f"{REDACTED}@"):
+    hidden = {found["token"], password} & {_HIDDEN, REDACTED}
+    if hidden or (password or "").startswith(f"{REDACTED}@"):
         return found[0]
     return f"://{user}:{REDACTED}" if password and len(user) <= LONGEST_USER else f"://{REDACTED}"
 
@@ -318,7 +322,7 @@ def shown_url(url: str, options: Collection[str] = ()) -> str:
     pairs = [pair for pair in (found["query"] or "").split("&") if pair.partition("=")[0] in options]
     query = f"?{'&'.join(pairs)}" if pairs else ""
     # The user is hidden, too: it can be a token, or the first part of a password.
-    return f"{found['scheme']}{'***@' if found['user'] else ''}{found['where']}{query}"
+    return f"{found['scheme']}{f'{_HIDDEN}@' if found['user'] else ''}{found['where']}{query}"
 
 
 def shown_scheme(url: str) -> str:

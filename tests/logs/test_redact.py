@@ -191,6 +191,7 @@ def test_no_cut_leaves_half_a_secret():
     [
         ("postgresql://user:p4ss@host/db", "postgresql://user:[redacted]@host/db"),
         ("redis://:p4ss@host:6379/0", "redis://:[redacted]@host:6379/0"),
+        ("redis://***@host:6379/0", "redis://***@host:6379/0"),
         ("https://u:p@ss@host/path?x=1", "https://u:[redacted]@host/path?x=1"),
         ("see http://host:80/path and mail a@b.c", "see http://host:80/path and mail a@b.c"),
         ("http://host/a:b@c", "http://host/a:b@c"),
