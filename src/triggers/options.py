@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -101,6 +101,11 @@ def _one_of(*words: Any) -> Option:
     )
 
 
+def _is_list(value: object) -> bool:
+    """Return whether a value can be read more than once, unlike an iterator, and is no text."""
+    return isinstance(value, Collection) and not isinstance(value, str)
+
+
 def _is_manager(value: object) -> bool:
     return isinstance(value, str) or (isinstance(value, type) and hasattr(value, "policy_for"))
 
@@ -182,11 +187,11 @@ APPLICATION: dict[str, Option] = {
     "manager": Option("a subclass of TriggerManager or the name of an installed one", _is_manager),
     "managers": Option(
         "a sequence of subclasses of TriggerManager or of names of installed ones",
-        lambda value: not isinstance(value, str) and all(map(_is_manager, value)),
+        lambda value: _is_list(value) and all(map(_is_manager, value)),
     ),
     "plugins": Option(
         "a list of names",
-        lambda value: not isinstance(value, str) and all(isinstance(name, str) for name in value),
+        lambda value: _is_list(value) and all(isinstance(name, str) for name in value),
     ),
     "registry": _REGISTRY,
     "complete_registry": _FLAG,

@@ -66,9 +66,7 @@ def load(group: str, name: str) -> Any:
             if close
             else f"the installed ones are: {', '.join(sorted(found)) or 'none'}"
         )
-        # A URL given instead of a name may have a password.
-        shown = shown_scheme(name) if _NO_NAME.search(name) else name
-        message = f"there is no {what} {shown!r}; {hint}"
+        message = f"there is no {what} {_shown(name)!r}; {hint}"
         raise PluginError(message)
     try:
         return found[name].load()
@@ -76,6 +74,11 @@ def load(group: str, name: str) -> Any:
         if (error.name or "").partition(".")[0] == "triggers":
             raise
         raise PluginError(missing(f"the {what} {name!r}", error.name or str(error))) from error
+
+
+def _shown(name: str) -> str:
+    """Return what messages show of a name. A URL that was given instead of one may have a password."""
+    return shown_scheme(name) if _NO_NAME.search(name) else name
 
 
 def missing(what: str, module: str) -> str:
@@ -153,7 +156,7 @@ def check_chosen(chosen: Iterable[str]) -> None:
     for name in chosen:
         if name not in known:
             hint = did_you_mean(name, known) or f"; the installed ones are: {', '.join(sorted(known))}"
-            raise PluginError(f"plugins: no runner or manager {name!r} is installed{hint}")
+            raise PluginError(f"plugins: no runner or manager {_shown(name)!r} is installed{hint}")
 
 
 def is_refused(group: str, name: str, chosen: Collection[str]) -> bool:

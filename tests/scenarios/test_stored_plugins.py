@@ -166,7 +166,16 @@ def test_the_names_of_plugins_are_checked(imported):
         Triggers("memory://", plugins=["audted"])
     with pytest.raises(InvalidOptionError, match="plugins must be a list of names"):
         Triggers("memory://", plugins="audited")
+    with pytest.raises(PluginError, match=r"no runner or manager 'redis://…' is installed"):
+        Triggers("memory://", plugins=["redis://:hunter2@host"])
     assert not imported.exists()
+
+
+def test_names_that_can_be_read_only_once_are_refused():
+    """The check itself would have read them, and none would be left."""
+    for option in ("plugins", "managers"):
+        with pytest.raises(InvalidOptionError, match=f"{option} must be a"):
+            Triggers("memory://", **{option: iter(["finalizing"])})
 
 
 def run(*arguments):
