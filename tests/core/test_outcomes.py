@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from triggers.core import decisions
+from triggers.core.conditions import Condition, all_of
 from triggers.core.configuration import check_configuration
 from triggers.core.exchange import NeedsSession, Slice
+from triggers.core.outcomes import exceptional_tasks
 from triggers.core.rules import read_rules, rule_set
 from triggers.core.state import Counter, Instance, Session, is_done
 from triggers.core.status import Status
@@ -40,6 +44,18 @@ def test_outcomes_that_lead_back_without_a_run_are_refused(word):
         t_x={"after": ["go"], "unless": [f"t_y:{word}"]}, t_y={"after": ["go"], "unless": [f"t_x:{word}"]}
     )
     assert [path for path, _ in problems(pair)] == ["t_x", "t_y"]
+
+
+def test_only_the_tasks_of_a_circle_are_refused():
+    """Not those that lead to it, nor those that it leads to."""
+    chain = ["t_0", "t_1", "t_2", "t_3"]
+    found = rules(
+        **{task: {"after": ["go"], "unless": [f"{before}:ended"]} for before, task in pairwise(chain)},
+        t_0={"after": ["go"], "unless": ["stop"]},
+    )
+    check_configuration(found)
+    found["t_1"]["unless"] = {"any": ["t_0:ended", "t_2:ended"]}
+    assert [path for path, _ in problems(found)] == ["t_1", "t_2"]
 
 
 @pytest.mark.parametrize("name", ["t_y", "t_y:failed"])
@@ -93,6 +109,17 @@ def test_exceptional_tasks_are_found_through_others():
     assert found.exceptional == {"t_clean", "t_told", "t_all"}
     assert is_done(found, "t_clean", Counter())
     assert not is_done(found, "t_end", Counter())
+
+
+def test_a_long_chain_of_exceptional_tasks_is_found_at_once(monkeypatch):
+    """Each condition is asked about once for each name that it waits for, however long the chain is."""
+    asked = []
+    is_met = Condition.is_met
+    monkeypatch.setattr(Condition, "is_met", lambda *given: asked.append(given) or is_met(*given))
+    chain = [f"t_{number}" for number in range(100)]
+    conditions = {task: all_of([before]) for before, task in pairwise(["t_x:failed", *chain])}
+    assert exceptional_tasks(conditions, ["t_x:failed"]) == {*chain}
+    assert len(asked) == len(chain)
 
 
 def test_what_waits_for_the_finalizing_trigger_through_an_outcome_is_exempt():

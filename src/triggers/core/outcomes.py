@@ -76,13 +76,20 @@ def exceptional_tasks(conditions: Mapping[str, Condition], outcomes: Collection[
         conditions: task → its `after`.
         outcomes: the outcomes that rules name.
     """
-    found: frozenset[str] = frozenset()
-    while True:
-        rare = exceptional_names(found, outcomes)
-        more = frozenset(task for task, after in conditions.items() if not after.is_met(after.names - rare))
-        if more <= found:
-            return found
+    waiting: dict[str, list[str]] = {}
+    for task, after in conditions.items():
+        for name in after.names:
+            waiting.setdefault(name, []).append(task)
+    found: set[str] = set()
+    rare = set(exceptional_names((), outcomes))
+    heads = {task for name in rare for task in waiting.get(name, ())}
+    while heads:  # only what waits for one that was found last can be the next
+        more = {task for task in heads if not conditions[task].is_met(conditions[task].names - rare)}
+        names = exceptional_names(more - found, ())
         found |= more
+        rare |= names
+        heads = {task for name in names for task in waiting.get(name, ())}
+    return frozenset(found)
 
 
 def exceptional_names(tasks: Iterable[str], outcomes: Collection[str]) -> frozenset[str]:
