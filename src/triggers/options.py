@@ -102,7 +102,7 @@ def _one_of(*words: Any) -> Option:
 
 
 def _is_list(value: object) -> bool:
-    """Return whether a value can be read more than once, unlike an iterator, and is no text."""
+    """Return whether a value is not a text, and can be read more than once, unlike an iterator."""
     return isinstance(value, Collection) and not isinstance(value, str)
 
 
