@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from triggers.core.configuration import CUSTOM, check_configuration, is_custom
 from triggers.core.decisions import ImportedSession
 from triggers.core.names import check_name, split_instance_name
-from triggers.core.rules import DIRECTIVES
 from triggers.core.state import Instance
 from triggers.core.status import Status
 from triggers.core.values import encode, encode_mapping, to_datetime
@@ -22,6 +21,7 @@ from triggers.exceptions import (
 from triggers.logs import LogSettings
 from triggers.logs.sanitizing.exceptions import bare
 from triggers.logs.sanitizing.sanitizer import sanitizer
+from triggers.redaction import hide
 from triggers.version2.ledger import Entry, Ledger
 from triggers.version2.refused import RefusedError, joined
 from triggers.worker.failures import ERROR_LIMITS
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 #: The key of a session's metadata that says that the session, and which of its firings, are imported.
 MARK: Final = "imported"
+
+#: The directives of version 2. Any other key was a custom one, also if it is a directive now.
+_DIRECTIVES: Final = frozenset({"after", "andEvery", "run", "unless", "using", "withParams"})
 
 #: The remark in the history of an imported instance.
 REMARK: Final = "imported from version 2"
@@ -106,7 +109,7 @@ def _renamed(
     for task, written in tasks.items():
         found[task] = {}
         for key, value in written.items():
-            known = key in DIRECTIVES or is_custom(key)
+            known = key in _DIRECTIVES or is_custom(key)
             name = key if known else CUSTOM + key
             if not known:
                 renamed.append((f"{task}.{key}", name))
@@ -119,15 +122,21 @@ def _renamed(
 def _rules(tasks: dict[str, dict[str, Any]], limits: Limits) -> RuleSet:
     try:
         written = {task: _directives(rule) for task, rule in tasks.items()}
-        return check_configuration(written, limits=limits)
+        rules = check_configuration(written, limits=limits)
     except ConfigurationError as error:
         problems = ((joined("tasks", path.removeprefix("$")), text) for path, text in error.problems)
         raise RefusedError(*problems) from None
+    for name in sorted(rules.outcomes):
+        why = "version 2 let the application fire it; in this version, only the end of an instance does"
+        raise RefusedError((f"tasks.{rules.listeners[name][0].task}", f"{name!r}: {why}"))
+    return rules
 
 
 def _directives(rule: dict[str, Any]) -> dict[str, Any]:
     """Return a rule without empty directives, and with its names in order, so that equal rules are equal."""
-    kept = {key: value for key, value in rule.items() if key not in DIRECTIVES or value not in (None, {}, [])}
+    kept = {
+        key: value for key, value in rule.items() if key not in _DIRECTIVES or value not in (None, {}, [])
+    }
     for key in ("after", "unless"):
         if isinstance(kept.get(key), list) and all(type(name) is str for name in kept[key]):
             kept[key] = sorted(kept[key])
@@ -313,7 +322,7 @@ def _history(run: _Run, status: Status, created: int, now: int) -> str:
 
 def _error(run: _Run) -> str | None:
     """Return the encoded error of an instance whose exception version 2 has stored."""
-    name, text = run.metadata.error_type, run.metadata.error_text
+    name, text = run.metadata.error_type, hide(run.metadata.error_text, ())
     if name is None:
         return None
     last = next((line for line in reversed(text.splitlines()) if line.strip()), "")
