@@ -73,7 +73,7 @@ def test_a_waiting_instance_of_a_removed_task_says_so(place):
         manager = app.session("s")
         manager.update_configuration({"t": {"after": ["x", "y"], "run": "survey.ok"}})
         manager.fire("x")
-        manager.update_configuration({})
+        manager.replace_configuration({})
     assert "its task is no longer configured" in words(place.run("show", "s").stdout)
     assert place.json("show", "s")["instances"][0]["waits_for"] == []
 

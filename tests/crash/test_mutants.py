@@ -230,7 +230,7 @@ def cascade_apart() -> None:
 
         def fire_it(session):
             work = UnitOfWork(session, steps.policy)
-            instance = yield from work.load_instance(attempt.task, attempt.number, cascade=True)
+            instance = yield from work.load_instance(attempt.task, attempt.number, Status.FINISHED)
             work.save_whole(instance)
             work.cascade(instance, json.dumps(result))
             return work.done()
@@ -350,7 +350,7 @@ def finish_before_validate() -> None:
     def finish(policy, attempt, result, rules):
         def begin(session):
             work = UnitOfWork(session, policy)
-            instance = yield from work.load_instance(attempt.task, attempt.number, cascade=True)
+            instance = yield from work.load_instance(attempt.task, attempt.number, Status.FINISHED)
             work.end(instance, Status.FINISHED, attempt)
             with contextlib.suppress(InvalidValueError):
                 work.cascade(instance, encode(result, "result"))

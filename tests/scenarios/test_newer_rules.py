@@ -65,7 +65,7 @@ def test_a_sweep_skips_rules_of_a_newer_version(harness, ran, caplog):
     assert other.storage["t_ship#0"].status == "finished"
     assert old.storage["t_ship#0"].status == "scheduled"
     assert "session 'a' has rules of a newer version of Triggers" in caplog.text
-    old.update_configuration(NOW)
+    old.replace_configuration(NOW)
     harness.advance(HOUR)
     assert ran == ["b", "a"]
 

@@ -105,7 +105,7 @@ TRIVIAL = {
         "migration_lock",
     ),
     *("has_schema", "has_version", "version", "version_set", "incarnation", "incarnate"),
-    *("transaction_status", "terminate"),
+    *("transaction_status", "terminate", "announce"),
     *("clock", "log_lock", "version_check", "version_lock"),
 }
 
