@@ -107,7 +107,7 @@ def test_when_they_are_used_up_it_fails_with_the_last_error(harness, caplog):
     assert (failed["exhausted"], failed["lost"]) == (True, False)
     assert failed["error"]["message"] == "Try again."
     assert "t_x#2 failed after 2 retries with" in session.storage.explain("t_x").sentence
-    own = [record for record in caplog.records if record.name.endswith("test_retry_policies")]
+    own = [record for record in caplog.records if record.name.endswith("test_task_retries")]
     levels = [record.levelname for record in own if "Attempt" in record.getMessage() or record.exc_info]
     assert levels[:3] == ["WARNING", "WARNING", "ERROR"]
 
