@@ -68,26 +68,25 @@ def test_the_recovery_of_a_dead_worker_dispatches_the_clean_up_and_calls_the_hoo
             heard.append((trigger_name, [instance.name for instance in instances]))
 
     rules = {**CLEANUP, "t_x": {"after": ["go"], "run": "Hang"}}
-    with Triggers(url, runner="inline", manager=Listening, registry=registry, grace=3600) as app:
-        away = Triggers(url, runner=None, manager=Listening, registry=registry)
-        session = away.session("s")
-        session.update_configuration(rules)
-        session.fire("go")
-        policy = session.policy
-        terms = decisions.Terms(1, crash_budget=0)
-        claim = decisions.claim(policy, "t_x", 0, "dead", lambda *_: terms)
-        assert app.storage.commit("s", claim).claimed
-        app._sweep.trial = 1
-        heard.clear()
-        for _ in range(100):
-            if app.sweep().failed:
-                break
-            time.sleep(0.01)
-        app.join(timeout=10)
-        assert session.storage["t_x#0"].status == "failed"
-        assert session.storage["t_clean#0"].status == "finished"
-        assert heard[0] == ("t_x:failed", ["t_clean#0"])
-        away.close()
+    away = Triggers(url, runner=None, manager=Listening, registry=registry)
+    session = away.session("s")
+    session.update_configuration(rules)
+    session.fire("go")
+    terms = decisions.Terms(1, crash_budget=0)
+    claim = decisions.claim(session.policy, "t_x", 0, "dead", lambda *_: terms)
+    assert away.storage.commit("s", claim).claimed  # before another process can run it
+    app = Triggers(url, runner="inline", manager=Listening, registry=registry, grace=3600)
+    app._sweep.trial = 1
+    heard.clear()
+    for _ in range(1_000):
+        if app.sweep().failed:
+            break
+        time.sleep(0.01)
+    assert session.storage["t_x#0"].status == "failed"
+    assert session.storage["t_clean#0"].status == "finished"
+    assert heard[0] == ("t_x:failed", ["t_clean#0"])
+    app.close()
+    away.close()
 
 
 def test_an_outcome_that_is_too_deep_is_logged(caplog):

@@ -17,6 +17,7 @@ import pytest
 
 from tests.simulation.ending import check
 from tests.simulation.world import Ground, World
+from triggers import health
 from triggers.core import decisions
 from triggers.core.decisions.unit_of_work import UnitOfWork
 from triggers.core.state import SPARED
@@ -25,7 +26,7 @@ from triggers.storages.memory import MemoryStorage
 from triggers.storages.sqlite import SqliteStorage
 from triggers.storages.sqlite.url import load_driver
 from triggers.testing.faults import FaultyDriver
-from triggers.worker import attempt, executor, heartbeat
+from triggers.worker import attempt, executor, heartbeat, log_writer
 from triggers.worker.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def in_file(path: Path) -> Ground:
 def simulate(seed: int, ground: Ground, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Counter[str]]:
     """Play one world; returns the hash of its trace, and what happened in it."""
     world = World(seed, ground, jumps=seed % 5 == 4)
-    for module in (attempt, executor, heartbeat):
+    for module in (attempt, executor, health, heartbeat, log_writer):
         monkeypatch.setattr(module, "time", world.time)
     try:
         trace = world.run()
