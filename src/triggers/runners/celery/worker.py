@@ -234,7 +234,8 @@ class SoftLimit:
         if not self._inside:
             self._struck = True
         elif any(map(_is_ours, _modules(frame)[: -self._depth])):
-            again = threading.Timer(AGAIN, signal.raise_signal, (number,))
+            # To this thread, so that it also interrupts a call of the system that waits.
+            again = threading.Timer(AGAIN, signal.pthread_kill, (threading.get_ident(), number))
             again.daemon = True
             again.start()
         else:
