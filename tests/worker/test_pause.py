@@ -11,7 +11,7 @@ from triggers.runners.threads import ThreadsRunner
 from triggers.storages.announcements import DeafListener
 from triggers.storages.memory import MemoryStorage
 from triggers.task import task
-from triggers.worker.pause import SweepPause
+from triggers.worker.pause import SPACING, SweepPause
 
 
 class Script(DeafListener):
@@ -51,6 +51,30 @@ def test_a_pause_ends_after_the_last_announcement():
     """What was released shortly after it was not announced, so the sweep looks again."""
     assert paused(lambda _: True, True, False, False) == ([1], 1)
     assert paused(lambda _: True, True, True, True, False, False) == ([1, 2, 3], 1)
+
+
+def test_a_pause_cut_short_after_an_announcement_is_followed_by_a_second_look():
+    """What was released in the silence of that announcement can be missed by a sweep that comes too soon."""
+    woken, timeouts = threading.Event(), []
+
+    class Heard(DeafListener):
+        def wait(self, timeout):
+            timeouts.append(timeout)
+            return len(timeouts) == 1 or super().wait(timeout)
+
+    storage = MemoryStorage()
+    storage.listen = Heard
+    pause = SweepPause(storage, woken.set, lambda: True, woken, Problems())
+    pause.last(60)  # dispatching wakes it, as an instance does that is due early
+    assert timeouts[0] == 60
+    timeouts[1:] = []
+    pause.last(60)
+    assert 0 < timeouts.pop() <= SPACING, (
+        "the sweep was too soon; the next one comes at the end of the silence"
+    )
+    woken.set()
+    pause.last(60)
+    assert timeouts[1:] == [60], "once is enough"
 
 
 def test_a_process_without_a_free_thread_leaves_announced_work_to_others():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -51,13 +52,18 @@ class SweepPause:
         self._woken = woken
         self._problems = problems
         self._listener: Listener | None = None
+        self._heard_at = self._ended_at = -math.inf
 
     def last(self, seconds: float) -> None:
         """Wait for this time, in seconds, or until there may be something that only a sweep finds."""
-        until = time.monotonic() + seconds
+        now = time.monotonic()
+        silent_until = self._heard_at + SPACING
+        if silent_until > self._ended_at:  # the sweep could not see what was released later in that time
+            seconds = min(seconds, max(silent_until - now, 0.0))
+        until = now + seconds
         try:
             self._listener = self._listener or listen(self._storage, self._woken)
-            if self._listener.wait(seconds):
+            if self._hears(seconds, self._listener):
                 self._dispatch_until(until, self._listener)
         except StorageError:  # the next sweep reports it, if it is not over by then
             self._woken.wait(max(until - time.monotonic(), 0.0))
@@ -67,6 +73,14 @@ class SweepPause:
         else:
             self._problems.resolve(LISTENER)
         self._woken.clear()
+        self._ended_at = time.monotonic()
+
+    def _hears(self, seconds: float, listener: Listener) -> bool:
+        """Wait for an announcement; return whether there was one."""
+        heard = listener.wait(seconds)
+        if heard:
+            self._heard_at = time.monotonic()
+        return heard
 
     def _dispatch_until(self, until: float, listener: Listener) -> None:
         """Dispatch as long as work is announced, until that monotonic time."""
@@ -76,7 +90,7 @@ class SweepPause:
                 self._dispatch()
                 waits = False
             self._woken.wait(SPACING)
-            if listener.wait(0):
+            if self._hears(0, listener):
                 waits = True
             elif not waits:
                 return
