@@ -211,6 +211,25 @@ def test_two_pools_share_the_work():
     assert sorted(runs) == sorted(f"t_x#{number}" for number in range(100))
 
 
+def test_one_that_waits_for_the_end_takes_no_hint_away(pool):
+    """A hint wakes a thread of the pool, not the one that waits until everything has ended."""
+    work = RunnerHost()
+    work.join = lambda _: True
+    runner = pool(work, workers=2)
+    runner.submit(hint(0))
+    assert work.begun.acquire(timeout=60)
+    # It waits from now on, because the first hint does not end. It must not stand in the pool's queue.
+    waits = threading.Thread(target=runner._join, args=(60,))
+    waits.start()
+    work.run = lambda *_: work.begun.release()
+    for number in range(1, 200):
+        runner.submit(hint(number))
+        assert work.begun.acquire(timeout=10), f"hint {number} woke nobody"
+    work.go.set()
+    waits.join(60)
+    assert not waits.is_alive()
+
+
 def _until(holds):
     """Wait for what another thread does and tells nobody about."""
     waiting = threading.Event()

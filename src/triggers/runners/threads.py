@@ -67,7 +67,9 @@ class ThreadsRunner:
 
     def after_fork(self) -> None:
         """Forget the threads and hints of the parent process."""
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)  # what the pool's threads wait for
+        self._ended = threading.Condition(lock)  # what others wait for: that nothing runs any more
         self._hints: deque[ReadyInstance] = deque()
         self._threads: set[threading.Thread] = set()
         self._begin_at = 0.0
@@ -117,7 +119,7 @@ class ThreadsRunner:
             if self.is_idle():
                 return True
             with self._changed:
-                if not self._changed.wait_for(self.is_idle, _left(until)):
+                if not self._ended.wait_for(self.is_idle, _left(until)):
                     break
         return False
 
@@ -167,7 +169,8 @@ class ThreadsRunner:
             self._closed = True
             self._hints.clear()
             self._changed.notify_all()
-            return self._changed.wait_for(lambda: self._active <= own, timeout)
+            self._ended.notify_all()
+            return self._ended.wait_for(lambda: self._active <= own, timeout)
 
     def _begin(self) -> None:
         """Start missing threads, unless that failed just before. The caller holds the lock."""
@@ -208,7 +211,7 @@ class ThreadsRunner:
             with self._changed:
                 self._active.discard(threading.current_thread())
                 if self._closed or not self._active:
-                    self._changed.notify_all()
+                    self._ended.notify_all()
 
     def _next(self) -> ReadyInstance | None:
         """Wait for the next hint and return it; None if the pool is closed."""
@@ -250,3 +253,4 @@ class ThreadsRunner:
             if not self._closed:  # after a `start`, they are found again
                 self._hints.extend(found)
             self._changed.notify_all()
+            self._ended.notify_all()
