@@ -12,7 +12,9 @@ from tests.crash.world import wait_for
 from triggers import Registry, Triggers
 from triggers.runners.inline import InlineRunner
 from triggers.runners.threads import ThreadsRunner
+from triggers.storages.memory import MemoryStorage
 from triggers.task import task
+from triggers.worker.isolation import isolation
 
 QUICK = {"grace": timedelta(milliseconds=50), "sweep_interval": timedelta(milliseconds=50)}
 EVERY = {"t": {"andEvery": "go", "run": "plain"}}
@@ -80,7 +82,8 @@ def test_what_outlives_a_close_goes_on_in_the_next_life():
         begun.release()
         assert go.wait(60)
 
-    app = Triggers("memory://", runner=ThreadsRunner(2), registry=tasks, **QUICK)
+    # With the usual grace, nothing else dispatches the instance while it is being claimed.
+    app = Triggers("memory://", runner=ThreadsRunner(2), registry=tasks)
     session = app.session("s")
     session.update_configuration({"t": {"after": ["go"], "run": "slow"}})
     with app:
@@ -94,6 +97,49 @@ def test_what_outlives_a_close_goes_on_in_the_next_life():
         assert app.join(60)
     done = session.storage["t#0"]
     assert (done.status, done.attempt, done.crashes) == ("finished", 2, 0)
+
+
+class SlowClaims(MemoryStorage):
+    """The answer to a claim waits until it may continue."""
+
+    def __init__(self):
+        super().__init__()
+        self.claimed, self.go = threading.Event(), threading.Event()
+
+    def commit(self, uid, decision, **given):
+        changes = super().commit(uid, decision, **given)
+        if decision.name == "claim":
+            self.claimed.set()
+            assert self.go.wait(60)
+        return changes
+
+
+@pytest.mark.parametrize("runner", [ThreadsRunner, InlineRunner])
+def test_nothing_begins_after_a_close(runner):
+    """An instance that was about to begin is returned to the queue, and runs in the next life."""
+    tasks, ran, storage = Registry(), [], SlowClaims()
+    task(name="plain", registry=tasks)(lambda context: ran.append(context.attempt))
+    app = Triggers(storage, runner=runner(), registry=tasks)
+    session = app.session("s")
+    session.update_configuration(EVERY)
+    app.start()
+    firing = threading.Thread(target=session.fire, args=("go",))
+    firing.start()
+    assert storage.claimed.wait(60)
+    app.close(timeout=0)
+    storage.go.set()
+    firing.join(60)
+    wait_for("its return", lambda: session.storage["t#0"].status == "scheduled")
+    assert ran == []
+    with app:
+        assert app.join(60)
+    assert ran == [2]
+
+
+def test_what_waits_for_a_claim_does_not_begin_after_a_close():
+    """A run that a closed process would begin is refused before it claims anything."""
+    with isolation.together(lambda: True) as ticket:
+        assert ticket is None
 
 
 def test_a_closed_application_says_once_that_it_runs_nothing(tasks, caplog):

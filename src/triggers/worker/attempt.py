@@ -77,6 +77,7 @@ class AttemptContext:
         lease: how long a claim lasts without a heartbeat, in seconds, unless its task has its own lease.
         heartbeat: renews the claim while the task runs.
         log_writer: stores what the task has logged while it runs.
+        is_closed: returns whether no further task may begin.
     """
 
     storage: Storage
@@ -85,6 +86,7 @@ class AttemptContext:
     lease: float
     heartbeat: Heartbeat
     log_writer: LogWriter
+    is_closed: Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +146,10 @@ class RunningAttempt:
     def perform(self) -> None:
         """Run the task and store the outcome. Raise again what told the process to stop."""
         renewed = self.context.heartbeat.hold(self.held)
+        # Asked after `hold`: a process that closes releases what is held by then.
+        may_begin = renewed and not self.context.is_closed()
         try:
-            ending = self._outcome() if renewed else AttemptEnd(partial(decisions.release, self.policy))
+            ending = self._outcome() if may_begin else AttemptEnd(partial(decisions.release, self.policy))
             self.held.deadline = math.inf  # it has ended in time, however long it takes to store that
             self._end(ending)
         finally:
@@ -277,7 +281,8 @@ class RunningAttempt:
 
     def _failed(self, error: BaseException) -> AttemptEnd:
         """The outcome of an exception: a failure, or a retry if a policy of the rule or the task says so."""
-        terms = terms_after(error, self.uid, self.claimed, self.rule, self.task, self._error)
+        encoded = self._error(error)
+        terms = terms_after(error, self.uid, self.claimed, self.rule, self.task, encoded)
         if terms is None or self.claimed.retries >= terms.limit:
             self._log_last(partial(self.log.log_failure, error))
         else:
@@ -285,7 +290,7 @@ class RunningAttempt:
             signal.__traceback__ = error.__traceback__
             number = self.claimed.retries + 1
             self._log_last(partial(self.log.log_retry, signal, number, terms.limit + 1))
-        fail = partial(decisions.fail, self.policy, error=self._error(error), retry=terms, rules=self.rules)
+        fail = partial(decisions.fail, self.policy, error=encoded, retry=terms, rules=self.rules)
         return AttemptEnd(fail, error=error)
 
     def _log_last(self, log: Callable[[], None]) -> None:

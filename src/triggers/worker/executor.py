@@ -107,7 +107,13 @@ class Executor:
     def context(self) -> AttemptContext:
         """What a running attempt needs of this executor."""
         return AttemptContext(
-            self.storage, self.tasks, self.manager_of, self.lease, self.heartbeat, self.log_writer
+            self.storage,
+            self.tasks,
+            self.manager_of,
+            self.lease,
+            self.heartbeat,
+            self.log_writer,
+            self._is_closed,
         )
 
     @property

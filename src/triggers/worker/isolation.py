@@ -7,6 +7,7 @@ alone, so that another crash is its own.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from contextlib import contextmanager
@@ -61,7 +62,7 @@ class Isolation:
         A run inside another run of the same thread is part of that one, and does not wait.
 
         Args:
-            is_canceled: returns whether to stop waiting.
+            is_canceled: returns whether the run must not start any more.
         """
         outer: Ticket | None = getattr(self._here, "ticket", None)
         if outer is not None:
@@ -101,7 +102,7 @@ class Isolation:
         Args:
             key: identifies the suspect.
             again: called when the other suspect has ended.
-            is_canceled: returns whether to stop waiting.
+            is_canceled: returns whether the run must not start any more.
         """
         ticket = self._enter_alone(key, again, is_canceled)
         if ticket is None:
@@ -165,13 +166,15 @@ class Isolation:
     def _wait(
         self, condition: Callable[[], bool], is_canceled: Callable[[], bool], limit: float | None
     ) -> bool:
-        until = None if limit is None else time.monotonic() + limit
-        while not condition():
-            left = LOOK if until is None else min(LOOK, until - time.monotonic())
-            if left <= 0 or is_canceled():
+        until = math.inf if limit is None else time.monotonic() + limit
+        while not is_canceled():
+            if condition():
+                return True
+            left = min(LOOK, until - time.monotonic())
+            if left <= 0:
                 return False
             self._changed.wait(left)
-        return True
+        return False
 
 
 #: The only instance: what runs at the same time concerns the whole process.

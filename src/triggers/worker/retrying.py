@@ -10,8 +10,6 @@ from triggers.core.retries import names_of
 from triggers.exceptions import CascadeDepthError, MaxRetriesExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from triggers.core.rules import Rule
     from triggers.core.state import Instance
     from triggers.task import TriggerTask
@@ -26,7 +24,7 @@ def terms_after(  # noqa: PLR0917 - the exception, and what it happened to
     claimed: Instance,
     rule: Rule | None,
     task: TriggerTask | None,
-    encoded: Callable[[BaseException], str],
+    exhausted: str,
 ) -> RetryTerms | None:
     """Return the terms of a retry after an exception; None if no policy applies.
 
@@ -36,7 +34,7 @@ def terms_after(  # noqa: PLR0917 - the exception, and what it happened to
         claimed: the instance that raised it.
         rule: the rule of its task, None if the task is no longer configured.
         task: the task, None if this process does not have it.
-        encoded: returns an exception as the error of an instance.
+        exhausted: the encoded exception, with which the instance fails if no retry is left.
     """
     kind = type(error)
     if rule is None or not issubclass(kind, Exception) or issubclass(kind, _FINAL):
@@ -45,4 +43,4 @@ def terms_after(  # noqa: PLR0917 - the exception, and what it happened to
     if policy is None or not policy.matches(names_of(kind)):
         return None
     pause = policy.pause(uid, instance_name(claimed.task, claimed.root), claimed.retries + 1)
-    return RetryTerms(pause, policy.limit, encoded(error))
+    return RetryTerms(pause, policy.limit, exhausted)
