@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from triggers.core.durations import LONGEST
 from triggers.core.values import Limits, shown
 from triggers.exceptions import InvalidOptionError
 from triggers.redaction import hide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-#: The longest duration. A time plus a longer one could exceed what a storage can hold.
-LONGEST = timedelta(days=36_500)
 
 #: How similar to an option (0 to 1, difflib's ratio) another name must be to count as a typo of it.
 NEAR_MISS = 0.8

@@ -150,6 +150,7 @@ def test_names_of_exceptions():
     assert {"ConnectionResetError", "builtins.OSError", "ConnectionError", "Exception"} <= names
     assert "ValueError" not in names
     assert "Odd" in names_of(Refusing("Odd", (ValueError,), {}))
+    assert names_of(type("Nowhere", (Exception,), {"__module__": 7})) >= {"Nowhere", "builtins.Exception"}
 
 
 def test_matching():

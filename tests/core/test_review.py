@@ -101,8 +101,8 @@ def test_a_status_set_by_hand_cascades_on_request(steps):
 
 def test_a_replay_can_describe_what_it_replaces(steps):
     """The metadata is added to the failed instance, not to the new one."""
-    steps.replay(in_status(steps, Status.FAILED), metadata={"because": "mended"})
-    assert [decode(steps[name].metadata) for name in ("t#0", "t#1")] == [{"because": "mended"}, {}]
+    steps.replay(in_status(steps, Status.FAILED), metadata={"because": "fixed"})
+    assert [decode(steps[name].metadata) for name in ("t#0", "t#1")] == [{"because": "fixed"}, {}]
 
 
 def test_an_instance_that_is_not_there_is_named(steps):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
-#: Joins, a cascade, one instance for every firing, a veto, self-retry, a failure to be mended, an end.
+#: Joins, a cascade, one instance for every firing, a veto, self-retry, a failure to be replayed, an end.
 CONFIGURATION: dict[str, dict[str, Any]] = {
     "t_subject": {"after": ["first", "complete"], "run": "subject"},
     "t_responses": {"after": ["t_subject"], "andEvery": "page", "run": "plain"},

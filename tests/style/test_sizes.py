@@ -16,6 +16,7 @@ SUFFIXES = {".py", ".sql", ".lua"}
 LONGER = {
     "src/triggers/core/values.py": "The codec of values: what is stored as what, in one place.",
     "src/triggers/testing/conformance/runners.py": "One suite: the promises of runners, in the order of their contract.",
+    "src/triggers/core/decisions/unit_of_work.py": "One run of a decision: what it knows, and the steps that decisions share.",
     "src/triggers/logs/logger.py": "One class: every method of `logging.Logger` that records.",
     "src/triggers/app.py": "The public methods of an application, with their contracts.",
     "src/triggers/logs/sanitizing/walk.py": "One recursive walk over any value, with a case for each kind of container.",

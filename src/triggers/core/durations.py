@@ -13,8 +13,8 @@ _NOTATION: Final = re.compile(
     re.ASCII,
 )
 
-#: The longest duration.
-LONGEST: Final = timedelta(days=36_525)
+#: The longest duration. A time plus a longer one could exceed what a storage can hold.
+LONGEST: Final = timedelta(days=36_500)
 
 #: What a duration looks like, for messages.
 EXAMPLE: Final = "'PT30S', 'PT10M', 'PT1H30M', 'P3D' or 'P2W'"

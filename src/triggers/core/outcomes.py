@@ -23,7 +23,7 @@ OF_STATUS: Final = {Status.FAILED: "failed", Status.SKIPPED: "skipped", Status.A
 #: The word after the colon of every outcome.
 OUTCOMES: Final = frozenset({*OF_STATUS.values(), ENDED})
 
-#: The outcomes of an instance that an `unless`, or an act by hand, can end without a run.
+#: The outcomes that an instance can fire without having run.
 WITHOUT_RUN: Final = frozenset({"abandoned", ENDED})
 
 

@@ -112,7 +112,9 @@ def names_of(exception: type[BaseException]) -> frozenset[str]:
     found: set[str] = set()
     for kind in _MRO(exception):
         module, name = _MODULE(kind), _QUALNAME(kind)
-        found |= {_NAME(kind), name, f"{module}.{name}"}
+        found |= {_NAME(kind), name}
+        if type(module) is str:  # a class can define anything as its module
+            found.add(f"{module}.{name}")
     return frozenset(found)
 
 

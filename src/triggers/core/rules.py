@@ -327,12 +327,13 @@ def _condition(written: Any) -> Condition:
     return condition_from_json(written) if is_form(written) else all_of(mentioned(written))
 
 
-def _unsupported(task: str, written: Mapping[str, Any]) -> Iterator[str]:
+def _unsupported(rule: Rule, written: Mapping[str, Any]) -> Iterator[str]:
+    task = rule.task
     yield from (f"{task}.{word}" for word in RESERVED if word in written)
     yield from (f"{task}.{key}" for key in ("after", "unless") if not is_form(written.get(key, [])))
     if not isinstance(written.get("andEvery", ""), str):
         yield f"{task}.andEvery"
-    if "retry" in written and retry_policy(written["retry"]) is None:
+    if "retry" in written and rule.retry is None:
         yield f"{task}.retry"
 
 
@@ -360,7 +361,7 @@ def read_rules(body: str) -> RuleSet:
     written = decode(body)
     language = written.pop(_LANGUAGE_KEY, {}).get("language", 1)
     rules = {task: rule_from_json(task, rule) for task, rule in written.items()}
-    unsupported = tuple(path for task, rule in written.items() for path in _unsupported(task, rule))
+    unsupported = tuple(path for task, rule in rules.items() for path in _unsupported(rule, written[task]))
     if language > LANGUAGE:
         unsupported = (f"version {language} of the rule language", *unsupported)
     return RuleSet(rules, body, unsupported, language=language)

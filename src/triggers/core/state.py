@@ -285,4 +285,4 @@ def keeps_open(rules: RuleSet, instance: Instance) -> bool:
 
 def is_done(rules: RuleSet, task: str, counter: Counter) -> bool:
     """Return whether a task no longer keeps its session from being finalized."""
-    return not counter.unresolved and (counter.created > 0 or task in rules.exceptional)
+    return counter.is_resolved or (task in rules.exceptional and not counter.unresolved)

@@ -91,8 +91,8 @@ def test_update_instance_status_does_not_cascade_by_itself(failed):
 
 def test_update_instance_status_can_replay(failed):
     """A failed instance becomes replayed together with its replay; the metadata belongs to the failed one."""
-    instance = failed.update_instance_status("t_importSubject#0", "replayed", {"because": "mended"})
-    assert instance.metadata["because"] == "mended"
+    instance = failed.update_instance_status("t_importSubject#0", "replayed", {"because": "fixed"})
+    assert instance.metadata["because"] == "fixed"
     assert statuses(failed) == {"t_importSubject#0": "replayed", "t_importSubject#1": "failed"}
     assert "because" not in failed.storage["t_importSubject#1"].metadata
 

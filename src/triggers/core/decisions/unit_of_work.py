@@ -54,6 +54,7 @@ class UnitOfWork:
 
     __slots__ = (
         "before",
+        "by_task",
         "changes",
         "counters",
         "ends",
@@ -88,6 +89,7 @@ class UnitOfWork:
         self.changes: Changes = Changes(session, writes_head=head)
         self.counters: dict[str, Counter] = {}
         self.instances: dict[tuple[str, int], Instance] = {}
+        self.by_task: dict[str, list[Instance]] = {}
         self.latest: dict[str, Latest] = {}
         self.before: dict[tuple[str, int], frozenset[str]] = {}
         self.exempt: frozenset[str] = NOTHING
@@ -136,11 +138,17 @@ class UnitOfWork:
     def absorb(self, found: Slice) -> None:
         """Add what a storage found. What is known already, and perhaps changed, is not replaced."""
         for instance in found.instances:
-            self.instances.setdefault((instance.task, instance.number), instance)
+            if (instance.task, instance.number) not in self.instances:
+                self.know(instance)
         for task, counter in found.counters.items():
             self.counters.setdefault(task, counter)
         for name, latest in found.latest.items():
             self.latest.setdefault(name, latest)
+
+    def know(self, instance: Instance) -> None:
+        """Add an instance that was found or is new."""
+        self.instances[instance.task, instance.number] = instance
+        self.by_task.setdefault(instance.task, []).append(instance)
 
     def counter(self, task: str) -> Counter:
         """Return the task's counter; it is zero if the task has no instance yet."""
@@ -180,14 +188,11 @@ class UnitOfWork:
         trigger = firing.trigger
         self.led_by = firing.depth
         self.latest[trigger] = Latest(firing.number, firing.depth)
-        waiting: dict[str, list[Instance]] = {}
-        for instance in self.instances.values():
-            if instance.status is Status.UNSTARTED:
-                waiting.setdefault(instance.task, []).append(instance)
         for rule in rules:
             took = False
-            for instance in waiting.get(rule.task, ()):
-                took = self.offer(instance, rule, trigger) or took
+            for instance in self.by_task.get(rule.task, ()):
+                if instance.status is Status.UNSTARTED:
+                    took = self.offer(instance, rule, trigger) or took
             counter = self.counter(rule.task)
             if counter.created == 0 or (not took and rule.and_every == trigger):
                 self.create(rule, counter.created)
@@ -206,10 +211,11 @@ class UnitOfWork:
     def record_trigger(self, instance: Instance, rule: Rule, trigger: str) -> None:
         """Add the latest firing of the trigger to what an instance has received, to its vetoes, or both."""
         latest = self.latest[trigger]
+        rules = self.session.rules
         if trigger in rule.after.names:
-            kept_open = keeps_open(self.session.rules, instance)
+            if trigger in rules.exceptional_names and not keeps_open(rules, instance):
+                self.count(instance.task, unresolved=1)
             instance.taken.setdefault(trigger, latest.number)
-            self.recount(instance, kept_open=kept_open)
             instance.cascade_depth = max(instance.cascade_depth, latest.depth, self.policy.cascade_depth)
         if trigger in rule.unless.names and trigger not in instance.vetoes:
             instance.vetoes += (trigger,)
@@ -239,7 +245,7 @@ class UnitOfWork:
 
     def add(self, instance: Instance) -> None:
         """Have a new instance stored, and count it."""
-        self.instances[instance.task, instance.number] = instance
+        self.know(instance)
         self.changes.created.append(instance)
         self.count(instance.task, created=1, unresolved=int(keeps_open(self.session.rules, instance)))
 
