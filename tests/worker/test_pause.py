@@ -53,14 +53,27 @@ def test_a_pause_ends_after_the_last_announcement():
     assert paused(lambda _: True, True, True, True, False, False) == ([1, 2, 3], 1)
 
 
-def test_a_pause_cut_short_after_an_announcement_is_followed_by_a_second_look():
+class VirtualTime:
+    """A clock that goes on only where a test says so."""
+
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
+def test_a_pause_cut_short_after_an_announcement_is_followed_by_a_second_look(monkeypatch):
     """What was released in the silence of that announcement can be missed by a sweep that comes too soon."""
-    woken, timeouts = threading.Event(), []
+    woken, timeouts, clock = threading.Event(), [], VirtualTime()
+    monkeypatch.setattr("triggers.worker.pause.time", clock)
 
     class Heard(DeafListener):
         def wait(self, timeout):
             timeouts.append(timeout)
-            return len(timeouts) == 1 or super().wait(timeout)
+            if len(timeouts) == 1:
+                return True
+            clock.now += timeout
+            return False
 
     storage = MemoryStorage()
     storage.listen = Heard
@@ -69,10 +82,7 @@ def test_a_pause_cut_short_after_an_announcement_is_followed_by_a_second_look():
     assert timeouts[0] == 60
     timeouts[1:] = []
     pause.last(60)
-    assert 0 < timeouts.pop() <= SPACING, (
-        "the sweep was too soon; the next one comes at the end of the silence"
-    )
-    woken.set()
+    assert timeouts.pop() == SPACING, "the sweep was too soon; the next one comes at the end of the silence"
     pause.last(60)
     assert timeouts[1:] == [60], "once is enough"
 
