@@ -15,6 +15,9 @@ from triggers.exceptions import StorageError
 from triggers.storages.sqlite import SqliteStorage
 from triggers.testing.conformance.steps import Steps
 
+#: For the whole module: `catch_warnings` is not safe where several threads fork.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
 
 @contextmanager
 def quiet():
@@ -25,9 +28,7 @@ def quiet():
 
 def forked(act):
     """Do something in a forked process; returns its exit code."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is what is tested
-        pid = os.fork()
+    pid = os.fork()
     if pid == 0:
         code = 1
         try:

@@ -51,6 +51,9 @@ def held():
 def app(held, tasks):
     with Triggers("memory://", runner=None, manager=held, registry=tasks) as app:
         yield app
+        held.released.set()
+    for thread in own_threads():  # the next test counts its own
+        thread.join(60)
 
 
 def until_running(held, count=1):

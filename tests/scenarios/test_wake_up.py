@@ -228,10 +228,10 @@ def test_work_of_others_on_the_same_server_is_not_heard(url, change, web):
 @on("sqlite", *SERVERS)
 def test_a_process_that_only_fires_starts_no_thread(url, web):
     """Not even for its announcements."""
-    before = threading.enumerate()
+    before = set(threading.enumerate())
     for n in range(3):
         web.fire("go", {"n": n})
-    assert threading.enumerate() == before
+    assert set(threading.enumerate()) <= before
 
 
 def listening(url):
@@ -322,7 +322,7 @@ def test_behind_a_pooler_a_worker_only_sweeps(pgbouncer_url, tasks, runs):
     with Triggers(pgbouncer_url, registry=tasks, sweep_interval=0.05) as worker:
         heard(session, runs, range(3))
         assert not worker.storage.listen(threading.Event()).wait(0)
-        assert listening(pgbouncer_url) == before
+        assert listening(pgbouncer_url) <= before
     web.close()
 
 
