@@ -452,10 +452,18 @@ INTERRUPTED_WAIT = """
             os.read(leave[0], 1)
         os._exit(0)
     os.read(ready[0], 1)
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    def interrupt():
+        while not storage._file._pool.users:
+            time.sleep(0.001)
+        time.sleep(0.1)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    main = threading.get_ident()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupter = threading.Thread(target=interrupt)
     begun = time.monotonic()
     try:
+        interrupter.start()
         Steps(storage, "s").fire("a")
     except KeyboardInterrupt as error:
         print(time.monotonic() - begun < 20, *error.__notes__)
