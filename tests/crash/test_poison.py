@@ -156,7 +156,7 @@ def test_a_process_that_is_told_to_stop_lets_its_work_go(world, times):
         let_go = instance(world, "t_long#0")
         assert (let_go.status, let_go.crashes) == ("scheduled", 0)
         assert let_go.is_claimable
-    assert in_child(lambda: world.app("inline").sweep()) == 0
+    assert in_child(lambda: world.app("inline").sweep(include_recent=True)) == 0
     done = instance(world, "t_long#0")
     assert (done.status, done.crashes, done.attempt) == ("finished", 0, times + 1)
     assert len({run["key"] for run in world.starts("t_long#0")}) == 1
@@ -179,7 +179,7 @@ def test_the_end_of_work_that_was_let_go_is_refused(world):
         app.start()
         wait_for("the first run", lambda: world.starts("t_long#0"))
         app.close(timeout=0)
-        world.app("inline").sweep()
+        world.app("inline").sweep(include_recent=True)
         go_on.set()
         wait_for("the refusal", lambda: is_refused(world, "t_long#0"))
         assert instance(world, "t_long#0").status == "finished"
