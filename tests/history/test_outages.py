@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 from tests.history.outages import Locker, SmallDisk, SmallFile, listening, small_disk
-from triggers import Triggers
+from triggers import Triggers, health
 from triggers.exceptions import StorageBusyError, StorageCorruptError, StorageError, StorageFullError
 from triggers.runners.threads import ThreadsRunner
 from triggers.storages.sqlite import SqliteStorage
@@ -121,8 +121,9 @@ def test_the_end_of_a_run_waits_for_the_lock_and_is_stored_once(path, locker, mo
 def test_a_lock_that_outlasts_the_lease_costs_a_run_and_nothing_else(path, locker, monkeypatch):
     """Its lease gone, the end is given up; the sweep survives, and once the lock is free has the work done again."""
     monkeypatch.setattr(attempt, "LOG_TIMEOUT", BUSY)
+    monkeypatch.setattr(health, "FIRST_PAUSE", BUSY)
     work = Work()
-    with listening() as heard, application(path, work, lease=timedelta(seconds=0.5)) as triggers:
+    with listening() as heard, application(path, work, lease=timedelta(seconds=1.5)) as triggers:
         manager = triggers.session("one")
         manager.fire("go")
         assert work.began.acquire(timeout=30)
