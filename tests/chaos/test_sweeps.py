@@ -35,13 +35,14 @@ def released(url: str, count: int, first: int) -> set[str]:
 
 
 def dispatch(url: str, ready: Ready) -> list[str]:
-    """What one of the sweeps takes, in small steps, until nothing is due."""
+    """What one of the sweeps takes, in small steps, until nothing is due. All have taken something before the second step."""
     found = []
     with closing(open_storage(url)) as storage:
-        storage.now()
+        taken = storage.due(3, grace=HOUR)
         ready()
-        while taken := storage.due(3, grace=HOUR):
+        while taken:
             found += [f"{due.uid} {due.task}#{due.number}" for due in taken]
+            taken = storage.due(3, grace=HOUR)
     return found
 
 
@@ -49,14 +50,12 @@ def dispatch(url: str, ready: Ready) -> list[str]:
 def test_sweeps_in_four_places_hand_each_instance_over_once_per_round(url, count):
     """In every round each due instance goes to just one of four sweeps, and all of them go."""
     everything: set[str] = set()
-    parts: set[int] = set()
     for round_ in range(2):
         fresh = released(url, count, first=10 * round_)
         taken = together([partial(dispatch, url)] * PLACES)
         assert Counter(name for part in taken for name in part) == Counter(fresh)
-        parts |= {place for place, part in enumerate(taken) if part}
+        assert all(taken), "each of them had a part in it"
         everything |= fresh
-    assert len(parts) > 1, "more than one of them had a part in it"
     assert len(everything) == 2 * 10 * count
 
 
