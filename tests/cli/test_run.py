@@ -116,6 +116,18 @@ def test_a_worker_lets_go_of_what_does_not_end(place):
     assert status(place, "s", "t_hang#0") == "scheduled"
 
 
+def until_end(worker, number):
+    """What a worker prints until its end, after the second of two equal signals.
+
+    Those that are pending together arrive as one. Then it is sent again.
+    """
+    try:
+        return worker.communicate(timeout=3)[1]
+    except subprocess.TimeoutExpired:
+        worker.send_signal(number)
+        return worker.communicate(timeout=30)[1]
+
+
 def test_a_second_signal_does_not_wait(place):
     """While a worker waits for what runs, another signal makes it let go at once."""
     place.run("configure", "s", "-", stdin=HANGS)
@@ -127,7 +139,7 @@ def test_a_second_signal_does_not_wait(place):
     with pytest.raises(subprocess.TimeoutExpired):
         worker.wait(timeout=0.5)
     worker.terminate()
-    worker.communicate(timeout=30)
+    until_end(worker, signal.SIGTERM)
     assert worker.returncode == 0
     assert status(place, "s", "t_hang#0") == "scheduled"
 
@@ -144,12 +156,7 @@ def test_signals_close_together_let_go_without_a_traceback(place, numbers, pause
     for number in numbers:
         worker.send_signal(number)
         time.sleep(pause)
-    try:
-        worker.wait(timeout=10)
-    except subprocess.TimeoutExpired:  # equal signals that are pending together arrive as one
-        assert len(set(numbers)) == 1
-        worker.send_signal(numbers[0])
-    _, err = worker.communicate(timeout=30)
+    err = until_end(worker, numbers[0]) if len(set(numbers)) == 1 else worker.communicate(timeout=30)[1]
     assert worker.returncode == 0
     assert err.rstrip() in {
         f"Stopped by {number.name}." for number in numbers
