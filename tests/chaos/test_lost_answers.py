@@ -121,7 +121,7 @@ def test_where_nobody_can_tell_the_error_says_so(network, cuts, url):
         network.cut_after(pattern, who, deliver=arrives)
         firing = Firing(0, "go", "{}", 0)
         with pytest.raises(StorageError) as error:
-            storage.commit("one", decisions.fire(Policy(), firing), timeout=0.5)
+            storage.commit("one", decisions.fire(Policy(), firing), timeout=1.5)
         said = str(error.value)
         assert "nothing was changed" not in said
         assert "look at the session before" in said

@@ -429,7 +429,7 @@ def test_a_server_that_stays_away_after_a_commit_is_an_error_that_says_so(
         pytest.skip("needs a server that is reached over a Unix socket")
     name = postgres_url.rpartition("=")[2]
     run_sql(f"CREATE ROLE {name} LOGIN SUPERUSER")
-    network = Network(postgres_url.replace("postgres@", f"{name}@"), "prepare=off&timeout=0.5")
+    network = Network(postgres_url.replace("postgres@", f"{name}@"), "prepare=off&timeout=2")
     steps = Steps(network.storage)
     steps.configure(PAGES)
     network.cut_at_commit(direction="server", deliver=False)

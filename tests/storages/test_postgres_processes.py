@@ -180,11 +180,11 @@ def test_a_server_that_falls_and_stands_up_again_loses_nothing(own_server):
 
 def test_a_server_that_does_not_answer_is_an_error_after_a_while(own_server):
     """One that is paused keeps its connections open, and says nothing: the caller is not kept for ever."""
-    storage = PostgresStorage(f"{own_server.url}&timeout=0.5")
+    storage = PostgresStorage(f"{own_server.url}&timeout=1.5")
     steps = Steps(storage)
     steps.fire("page")
     own_server.pause()
-    with pytest.raises(StorageError, match=r"could not be used for 0.5 s .*; nothing was changed"):
+    with pytest.raises(StorageError, match=r"could not be used for 1.5 s .*; nothing was changed"):
         steps.fire("page")
     own_server.resume()
     assert steps.fire("page").fired[0].number == 2

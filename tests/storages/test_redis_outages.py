@@ -127,7 +127,7 @@ def test_a_note_is_kept_for_longer_than_a_commit_is_repeated(network):
 
 def test_an_unknown_end_is_said_to_be_unknown(network):
     """Promise 8: where the answer never comes, the error does not claim that nothing was changed."""
-    steps = Steps(RedisStorage(f"{network.url}?prefix=unknown&timeout=0.5&socket_timeout=0.1"))
+    steps = Steps(RedisStorage(f"{network.url}?prefix=unknown&timeout=1.5&socket_timeout=0.1"))
     steps.fire("a")
     network.hold()
     with pytest.raises(StorageError, match="it is not known whether the last command was executed"):
@@ -207,7 +207,7 @@ def test_a_paused_server_is_waited_for(server):
 
 def test_a_server_that_is_away_for_too_long_is_an_error(server):
     """After the patience of the call, or of the URL."""
-    steps = Steps(RedisStorage(f"{server.url}?timeout=0.2"))
+    steps = Steps(RedisStorage(f"{server.url}?timeout=1.5"))
     steps.fire("a")
     server.stop()
     with pytest.raises(StorageError, match="did not answer for too long"):

@@ -274,7 +274,7 @@ def test_without_the_lock_a_migration_of_postgres_does_not_wait(postgres_url, mo
         joined.fire("page")
         monkeypatch.setattr("triggers.storages.postgres.schema.migrations", lambda _: newer)
         monkeypatch.setattr("triggers.storages.postgres.storage.texts", texts_without_lock)
-        PostgresStorage(f"{postgres_url}&timeout=1").close()
+        PostgresStorage(f"{postgres_url}&timeout=20").close()
         with pytest.raises(SchemaVersionError):
             joined.fire("page")
 
