@@ -603,7 +603,7 @@ class Model:
         """Return the instances of a task that keep the session from being finalized.
 
         These are the unresolved ones. An exceptional task waits for something that may never happen, so its
-        unstarted instances do not count before they have received an outcome.
+        unstarted instances do not count before they have received an outcome that it still waits for.
         """
         unresolved = [each for each in self.instances_of(task) if each.status not in RESOLVED]
         exceptional = exceptional_in(self.configuration)
@@ -611,6 +611,7 @@ class Model:
             return unresolved
         names = {name for name in outcomes_in(self.configuration) if not name.endswith(f":{ENDED}")}
         names |= exceptional | {f"{other}:{ENDED}" for other in exceptional}
+        names &= awaited(self.configuration[task])
         return [each for each in unresolved if each.status != UNSTARTED or set(each.taken) & names]
 
     def _is_resolved(self, task: str) -> bool:

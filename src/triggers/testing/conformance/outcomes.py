@@ -294,6 +294,19 @@ class Outcomes(StorageFixtures):
         steps.run("t_clean#0")
         assert (steps.head.pending, fired(steps)[-1]) == (0, "end")
 
+    def test_what_an_exceptional_task_no_longer_waits_for_does_not_count(self, storage: Storage) -> None:
+        """Promise 15: what an instance took under former rules keeps no session open, even if it is exceptional now."""
+        steps = Steps(storage, policy=Policy(finalizing=Finalizing("end")))
+        before = rules(t_a=["go"], t_x=["go"], t_clean=["never", "t_a"])
+        steps.configure(before)
+        steps.fire("go")
+        steps.run("t_a#0")
+        assert steps.head.pending == len(before) - 1
+        steps.configure({**before, **rules(t_a=["t_clean"], t_clean=["t_x:failed"])})
+        assert steps.head.pending == 1, "the clean-up does not count"
+        steps.run("t_x#0")
+        assert fired(steps)[-1] == "end"
+
     def test_a_chain_of_outcomes_has_an_end(self, storage: Storage) -> None:
         """Promise 15: beyond the limit, an outcome is recorded and reaches no task. The check refuses such rules."""
         steps = Steps(storage, policy=Policy(limits=Limits(cascade_depth=5)))
