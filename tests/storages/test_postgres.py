@@ -5,12 +5,10 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import settings
-from hypothesis.stateful import run_state_machine_as_test
 
+from tests.storages.examples import FewExamples, HalfTheExamples
 from tests.storages.postgres_sandbox import PostgresPlace
 from triggers.testing.conformance import StorageConformance
-from triggers.testing.conformance.machine import SessionMachine
 
 _numbers = itertools.count()
 
@@ -33,7 +31,7 @@ def postgres_places(url, direct_url=""):
 
 
 @pytest.mark.timeout(PATIENCE)
-class TestPostgres(StorageConformance):
+class TestPostgres(HalfTheExamples, StorageConformance):
     """The suite, as PostgreSQL is used by default."""
 
     @pytest.fixture
@@ -42,22 +40,13 @@ class TestPostgres(StorageConformance):
 
 
 @pytest.mark.timeout(PATIENCE)
-class TestPostgresThroughPgBouncer(StorageConformance):
+class TestPostgresThroughPgBouncer(FewExamples, StorageConformance):
     """The suite, through a PgBouncer that lends a connection for the length of a transaction."""
 
     @pytest.fixture
     def make_place(self, pgbouncer_url, postgres_server):
         options = pgbouncer_url.partition("schema=")[2]
         yield from postgres_places(pgbouncer_url, f"{postgres_server.url}&schema={options}")
-
-    def test_it_agrees_with_the_reference_model(self, make_place):
-        """All promises: as without PgBouncer, of which Hypothesis has seen more."""
-
-        class Machine(SessionMachine):
-            def make_place(self):
-                return make_place()
-
-        run_state_machine_as_test(Machine, settings=settings(max_examples=settings().max_examples // 5))
 
     @pytest.fixture
     def listener(self):

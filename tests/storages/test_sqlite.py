@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 
+from tests.storages.examples import FewExamples
 from triggers.storages.sqlite import SqliteStorage
 from triggers.testing.conformance import StorageConformance
 from triggers.testing.conformance.sandbox import StorageSandbox
@@ -37,7 +38,7 @@ class TestSqlite(StorageConformance):
         return sqlite_places(tmp_path, "driver=auto&synchronous=full")
 
 
-class TestSqliteNormal(StorageConformance):
+class TestSqliteNormal(FewExamples, StorageConformance):
     """The suite, with the faster setting."""
 
     @pytest.fixture
@@ -45,7 +46,7 @@ class TestSqliteNormal(StorageConformance):
         return sqlite_places(tmp_path, "driver=auto&synchronous=normal")
 
 
-class TestSqliteOfTheStandardLibrary(StorageConformance):
+class TestSqliteOfTheStandardLibrary(FewExamples, StorageConformance):
     """The suite, with Python's own module, in whichever mode its version can be trusted with."""
 
     @pytest.fixture
