@@ -15,6 +15,7 @@ from triggers.testing.conformance.runners import RunnerConformance
 
 class TestInlineRunner(RunnerConformance):
     synchronous = True
+    many = 30
 
     @pytest.fixture
     def runner(self):

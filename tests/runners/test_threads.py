@@ -25,6 +25,8 @@ class TestThreadsRunner(RunnerConformance):
 class TestOneThread(RunnerConformance):
     """The smallest pool, that keeps the fewest hints."""
 
+    many = 30
+
     @pytest.fixture
     def runner(self):
         return ThreadsRunner(workers=1, hints=1)

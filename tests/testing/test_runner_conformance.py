@@ -14,7 +14,6 @@ from triggers.runners.threads import ThreadsRunner
 from triggers.testing.conformance import runners as runner_conformance
 
 runner_conformance.TIMEOUT = TIMEOUT_OF_TEST
-runner_conformance.MANY = 24
 
 
 class Sound(ThreadsRunner):
@@ -62,6 +61,8 @@ class Stubborn(ThreadsRunner):
 
 
 class TestRunner(runner_conformance.RunnerConformance):
+    many = 24
+
     @pytest.fixture
     def runner(self):
         return KIND(workers=2, hints=8)

@@ -45,9 +45,6 @@ if TYPE_CHECKING:
 #: How many tasks the runner under test may run at the same time, at most.
 WORKERS: Final = 3
 
-#: A number of instances for which no runner keeps all hints.
-MANY: Final = 300
-
 #: After so many seconds a test fails because something hangs.
 TIMEOUT: Final = 60.0
 
@@ -126,6 +123,8 @@ class RunnerConformance:
     in_process: ClassVar[bool] = True
     #: The time after which the sweep repeats a hint. Set a longer one if messages take a while.
     grace: ClassVar[timedelta] = timedelta(microseconds=1)
+    #: More instances than the runner keeps hints for.
+    many: ClassVar[int] = 300
 
     # -- fixtures to override ---------------------------------------------------------------------------
 
@@ -232,18 +231,18 @@ class RunnerConformance:
         All instances run later.
         """
         self.require_in_process()
-        for _ in range(MANY):
+        for _ in range(self.many):
             session.fire("block")
         if stage.runs:
             pytest.fail("an instance ended before the gate was opened")
         stage.gate.set()
         self.settle(triggers)
-        if stage.runs != Counter(f"t_block#{number}" for number in range(MANY)):
-            pytest.fail(f"each of {MANY} instances should have run once: {stage.runs}")
+        if stage.runs != Counter(f"t_block#{number}" for number in range(self.many)):
+            pytest.fail(f"each of {self.many} instances should have run once: {stage.runs}")
 
     def test_more_instances_than_hints_run(self, triggers: Triggers) -> None:
         """If one firing schedules more instances than the runner keeps hints for, all of them run."""
-        rules = {f"t_{number}": {"after": ["all"], "run": "count"} for number in range(MANY)}
+        rules = {f"t_{number}": {"after": ["all"], "run": "count"} for number in range(self.many)}
         crowd = triggers.session("crowd")
         crowd.update_configuration(rules)
         crowd.fire("all")
@@ -370,7 +369,7 @@ class RunnerConformance:
     ) -> None:
         """Tasks that run at `close` end before it returns. Waiting instances are left to other workers."""
         self.require_in_process()
-        for _ in range(MANY):
+        for _ in range(self.many):
             session.fire("block")
         stage.blocked.acquire(timeout=TIMEOUT)
         closing = threading.Thread(target=triggers.close)
