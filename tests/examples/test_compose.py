@@ -87,6 +87,7 @@ def run(tmp_path):
 
         start.url = f"http://127.0.0.1:{variables['PORT']}"
         start.broker = broker
+        start.log = tmp_path / "worker.log"
         yield start
 
 
@@ -113,6 +114,12 @@ def ask(url, method="GET", body=None, key=None):
         except urllib.error.URLError:
             assert time.monotonic() < until
             time.sleep(0.1)
+
+
+def eventually(condition):
+    """Wait until it is true: the time limit of the test is the limit."""
+    while not condition():
+        time.sleep(0.1)
 
 
 def wait_for(url, expected):
@@ -144,11 +151,13 @@ def test_a_questionnaire_goes_through_the_processes_of_the_example(run):
     assert ask(f"{session}/questionnaireComplete", "POST")[0] == 200
     run.broker.stop(immediate=True)  # with the message in it
     run.broker.start()
-    workers = [run("worker", f"--hostname={name}@%h") for name in ("two", "three")]
+    workers = [run("worker", f"--hostname={name}@%h", "--loglevel=INFO") for name in ("two", "three")]
     sweep = run("sweep")
     found = wait_for(session, {"t_importPage#0": "finished", "t_score#0": "finished"})
     assert found["t_score#0"]["result"] == {"score": 10}
 
+    # One worker can do everything before the other one knows what the signal means.
+    eventually(lambda: run.log.read_text("utf-8").count(" ready.") == len(workers))
     for process in (web, sweep, *workers):
         process.send_signal(signal.SIGTERM)
     assert [process.wait(PATIENCE) for process in (web, sweep)] == [0, 0]
