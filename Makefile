@@ -35,9 +35,9 @@ demo: $(if $(STORAGE)$(RUNNER),$(DEV),$(RUNS))
 	@$(BIN)/triggers demo $(if $(STORAGE),--storage '$(STORAGE)') $(if $(RUNNER),--runner '$(RUNNER)') \
 		$(if $(KILL),--kill-workers) $(ARGS)
 
-# Keep the order of the tests, so that the campaign forks its processes from young ones. `check` has run those in DONE.
+# Keep the order of the tests, so that the campaign forks its processes from young ones.
 test: $(DEV)
-	@$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder $(addprefix --ignore=,$(DONE)) $(ARGS)
+	@$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(DEV)
 	@$(BIN)/ruff check
@@ -46,7 +46,7 @@ check: $(DEV)
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m coverage run -m pytest --quiet $(DECIDE)
 	@$(BIN)/coverage report --include='src/triggers/core/*' --fail-under=100
-	@$(MAKE) --no-print-directory test DONE='$(DECIDE)'
+	@$(MAKE) --no-print-directory test
 
 soak: $(DEV)
 	@$(BIN)/python -m pytest -m slow --timeout=3600 $(ARGS)
