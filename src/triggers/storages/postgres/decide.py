@@ -191,8 +191,8 @@ def _usual_questions(session: int | str, need: Need) -> Iterator[Step]:
         yield "keyed", (session, *need.key)
     if need.tasks is None:
         yield "counters_all", (session,)
-    elif need.tasks or need.latest:
-        yield "names", (session, [*need.tasks, *need.latest])
+    if need.tasks or need.latest:
+        yield "names", (session, [*(need.tasks or ()), *need.latest])
     for trigger in need.waiting:
         yield "waiting", (session, trigger)
     for where in need.instances:

@@ -251,10 +251,11 @@ class SqliteStorage:
     def _load_names(self, run: Run, ref: int, need: Need, found: Slice) -> None:
         if need.tasks is None:
             found.counters = {row[0]: Counter(*row[1:]) for row in run(SQL["counters_all"], (ref,))}
-        elif wanted := [*need.tasks, *need.latest]:
+        tasks = need.tasks or ()
+        if wanted := [*tasks, *need.latest]:
             statement, given = ("name", wanted[0]) if len(wanted) == 1 else ("names", rows.dump(wanted))
             for name, created, unresolved, latest, depth in run(SQL[statement], (ref, given)):
-                if created and name in need.tasks:
+                if created and name in tasks:
                     found.counters[name] = Counter(created, unresolved)
                 if latest and name in need.latest:
                     found.latest[name] = Latest(latest, depth)

@@ -161,6 +161,15 @@ class Outcomes(StorageFixtures):
         assert fired(steps) == ["a", "c", "t_x:abandoned"]
         assert steps.statuses() == {"t_x#0": "abandoned", "t_y#0": "scheduled", "t_z#0": "scheduled"}
 
+    def test_an_outcome_of_new_rules_meets_earlier_firings(self, storage: Storage) -> None:
+        """Promise 15: an instance that it creates receives the latest firings of its other triggers."""
+        steps = Steps(storage)
+        steps.configure(rules(t_x={"after": ["a", "b"], "unless": ["c", "d"]}))
+        steps.fire("a")
+        steps.fire("c")
+        steps.configure(rules(t_x={"after": ["a", "b"], "unless": ["c"]}, t_y=["a", "t_x:abandoned"]))
+        assert steps.statuses() == {"t_x#0": "abandoned", "t_y#0": "scheduled"}
+
     def test_a_status_set_by_hand_is_an_end(self, storage: Storage) -> None:
         """Promise 15: a failure by hand has no error."""
         steps = Steps(storage)
