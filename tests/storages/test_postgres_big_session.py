@@ -52,6 +52,7 @@ NAMES = "ARRAY['trigger 1', 'trigger 500', 'nothing']"
 GIVEN = {
     "head": "'big'",
     "head_locked": "'big'",
+    "head_unlocked": "'big'",
     "session": "'big'",
     "sessions": "'session 5', 10",
     "session_update": "'m', 1, 1, NULL, '{}', 1, 1",
@@ -74,7 +75,7 @@ GIVEN = {
     "due": "0, 3, 10, 16",
     "expired": "3",
     "next_at": "",
-    "instance": "'big', 'task 5', 5",
+    "instance": "1, 'task 5', 5",
     "instances": "'big', 'task 5', 5, NULL, NULL, 5",
     "instances_flagged": "'big', '', -1, NULL, NULL, 5, 10",
     "firings": "'big', 500, 5",
@@ -95,6 +96,7 @@ GIVEN = {
 TRIVIAL = {
     *(
         "begin",
+        "begin_reading",
         "commit",
         "rollback",
         "lock_timeout",

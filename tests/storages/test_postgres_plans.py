@@ -17,7 +17,7 @@ from triggers.testing.conformance.steps import SECOND, Steps
 SMALL = {"version", "version_check", "version_set", "incarnation", "has_version", "has_schema", "terminate"}
 
 #: Statements that have no plan.
-UTILITY = {"begin", "commit", "rollback", "version_lock"}
+UTILITY = {"begin", "begin_reading", "commit", "rollback", "version_lock"}
 
 #: A task of which every session has instances.
 RULES = {"t_page": {"andEvery": "page", "run": "page"}}

@@ -16,6 +16,7 @@ from triggers.core.state import Counter, Firing
 from triggers.core.status import Status
 from triggers.core.terms import AttemptReport, Finalizing, Policy, Terms
 from triggers.exceptions import StorageCorruptError
+from triggers.storages.base import MAX_CONFLICTS, ConflictError
 from triggers.storages.redis import RedisStorage
 from triggers.testing.conformance.fixtures import batch, entry, page_attempt, start_pages
 from triggers.testing.conformance.steps import LEASE, SECOND, Steps
@@ -229,3 +230,58 @@ def test_rules_that_are_stored_at_once_are_stored_once(valkey_url):
     client = Redis.from_url(valkey_url)
     for number in range(2):
         assert client.hkeys(f"{{trg:p{number}}}:rules") == [rules.digest.encode()]
+
+
+def previewed(act):
+    """A decision with two loads, between which something happens; and how often it was begun."""
+    begun = []
+
+    def look(session):
+        begun.append(session.firings)
+        first = yield Need(tasks=None)
+        act()
+        second = yield Need(tasks=None)
+        assert (first.counters, session.firings) == (second.counters, begun[-1])
+        return Changes(session, writes_head=False)
+
+    return Decision("look", look), begun
+
+
+def test_a_preview_starts_over_if_the_session_has_changed(steps, other):
+    """What it sees at the end is one version, the newest; a claim is no change of the session."""
+    acts = [lambda: other.claim("t_page#0"), lambda: other.fire("page"), lambda: other.fire("page")]
+    decision, begun = previewed(lambda: acts and acts.pop()())
+    steps.preview(decision)
+    assert begun == [1, 2, 3]
+    assert acts == []
+
+
+def test_a_preview_of_a_session_that_never_rests_gives_up(steps, other):
+    """After so many tries, the error says what to do."""
+    decision, begun = previewed(lambda: other.fire("page"))
+    with pytest.raises(
+        ConflictError, match=f"changed {MAX_CONFLICTS} times .* nothing was stored: try again"
+    ):
+        steps.preview(decision)
+    assert len(begun) == MAX_CONFLICTS
+
+
+def test_a_firing_between_the_head_and_the_guess_is_noticed(steps, other):
+    """They are two scripts of one message, so what was guessed carries the version that it belongs to."""
+    store = steps.storage.reader._store
+    run_all, calls = store.run_all, []
+
+    def overtaken(commands, until, **options):
+        calls.append([one.name for one in commands])
+        if calls[-1] != ["head", "slice"] or len(calls) > 1:
+            return run_all(commands, until, **options)
+        (head,) = run_all(commands[:1], until, **options)
+        other.fire("page")
+        return [head, *run_all(commands[1:], until, **options)]
+
+    store.run_all = overtaken
+    firing = decisions.fire(steps.policy, Firing(0, "page", "{}", 0), steps.head.rules)
+    calls.clear()
+    changes = steps.preview(firing)
+    assert calls == [["head", "slice"]] * 2
+    assert ([each.name for each in changes.created], changes.fired[0].number) == (["t_page#2"], 3)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
 import warnings
 
 import pytest
 
 from tests.storages.examples import FewExamples
 from triggers.storages.sqlite import SqliteStorage
+from triggers.storages.sqlite.url import is_safe
 from triggers.testing.conformance import StorageConformance
 from triggers.testing.conformance.sandbox import StorageSandbox
 
@@ -52,3 +54,9 @@ class TestSqliteOfTheStandardLibrary(FewExamples, StorageConformance):
     @pytest.fixture
     def make_place(self, tmp_path):
         return sqlite_places(tmp_path, "driver=sqlite3")
+
+    @pytest.fixture
+    def overtaking(self, place):
+        if not is_safe(sqlite3.sqlite_version_info):
+            pytest.skip("without WAL, a commit waits for those who read")
+        return place.open()

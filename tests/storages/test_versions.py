@@ -17,6 +17,9 @@ from redis import Redis
 
 import triggers
 from tests.storages.postgres_sandbox import connect, in_schema
+from triggers.core import decisions
+from triggers.core.state import new_firing
+from triggers.core.terms import Policy
 from triggers.exceptions import SchemaVersionError, StorageBusyError
 from triggers.plugins import storage_from_url
 from triggers.storages.base import Purge
@@ -103,6 +106,7 @@ WRITES = {
 
 READS = {
     "session": lambda reader: reader.session("session"),
+    "preview": lambda reader: reader.preview("session", decisions.fire(Policy(), new_firing("page"))),
     "sessions": lambda reader: reader.sessions(),
     "counters": lambda reader: reader.counters("session"),
     "instance": lambda reader: reader.instance("session", "t_page", 0),

@@ -61,6 +61,12 @@ class TestFaultyStorage(StorageConformance):
 
         return make
 
+    @pytest.fixture
+    def committing(self):
+        pytest.skip("the wrapped storage has one lock")
+
+    overtaking = committing
+
 
 class TestFaultyDriver(StorageConformance):
     """A file that is used through a wrapped driver keeps every promise that it keeps without."""

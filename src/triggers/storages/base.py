@@ -29,6 +29,8 @@ not, keeps the promises below. The test suite in :mod:`triggers.testing.conforma
     handle announces after a commit, also between two waits. An announcement never raises an exception.
 15. A decision can fire several triggers, one because of the other. It gets what it needs for all of them,
     and all of them are stored in its commit.
+16. A preview reads one consistent state and changes nothing. No commit waits for it, and it waits for no
+    commit. If nothing is stored in between, a commit of the same decision has the same changes except times.
 
 Times are microseconds since the Unix epoch in UTC. Durations are microseconds, too.
 """
@@ -435,6 +437,25 @@ class Reader(Protocol):
             after: the cursor of the last record of the previous page.
             limit: the greatest number of records.
             latest: return the last records instead of the first ones, in the same order.
+        """
+        ...
+
+    def preview(self, uid: str, decision: Decision) -> Changes:
+        """Run a decision about a session as it is stored now, and store nothing.
+
+        It works wherever reading works, and takes no lock that a commit could wait for. All that the decision
+        sees is one consistent state, so the run is exclusive, whatever the decision says.
+
+        Args:
+            uid: the session, which does not have to exist.
+            decision: may be run several times.
+
+        Returns:
+            The changes that a commit would store now.
+
+        Raises:
+            StorageError: the session could not be read, or changed too often while it was read.
+            Exception: the exception that the decision raised.
         """
         ...
 

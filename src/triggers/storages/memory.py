@@ -321,6 +321,14 @@ class MemoryStorage:
 
     # -- reading ----------------------------------------------------------------------------------------
 
+    def preview(self, uid: str, decision: Decision) -> Changes:
+        """Run a decision about a session and store nothing. It gets copies, as in a commit.
+
+        A preview waits for the commit of another thread, because there is only one lock.
+        """
+        with self._lock:
+            return self._run(uid, decision)
+
     def sessions(self, after: str = "", limit: int = 100) -> list[Session]:
         """A page of heads in the order of their UIDs."""
         with self._lock:

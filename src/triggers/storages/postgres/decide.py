@@ -49,6 +49,30 @@ class PlannedCommit(NamedTuple):
     transaction: str
 
 
+class _Decided(NamedTuple):
+    """A decision that has been run.
+
+    Attributes:
+        changes: its changes.
+        ref: the id of the session, None if it is not stored.
+        fresh: the id for a new session, if one was taken.
+        transaction: the number of the transaction, "" if it has none.
+    """
+
+    changes: Changes
+    ref: int | None
+    fresh: int | None
+    transaction: str
+
+
+#: Statement that locks rows → the statement that reads the same without locks.
+_UNLOCKED: Final = {
+    "head_locked": "head_unlocked",
+    "instance_locked": "instance",
+    "instance_locked_of": "instance_of",
+}
+
+
 class DecisionRunner:
     """Runs decisions in transactions that are begun and ended elsewhere. Any thread may use it.
 
@@ -74,6 +98,28 @@ class DecisionRunner:
         Raises:
             NeedsSession: the decision must be run again exclusively.
         """
+        decided = self._decide(run, uid, decision, before, exclusive=exclusive)
+        steps = list(self._steps(decided.changes, decided.ref, decided.fresh))
+        return PlannedCommit(decided.changes, steps, decided.transaction)
+
+    def preview(self, run: Run, uid: str, decision: Decision, *, before: Sequence[Step]) -> Changes:
+        """Load the session and run the decision, without any lock, in a transaction that may only read.
+
+        Args:
+            run: runs statements in the transaction that `before` begins.
+            uid: the session.
+            decision: the decision.
+            before: statements to send together with the first one.
+        """
+
+        def read(steps: Sequence[Step]) -> list[list[Row]]:
+            return run([(_UNLOCKED.get(name, name), given) for name, given in steps])
+
+        return self._decide(read, uid, decision, before, exclusive=True).changes
+
+    def _decide(
+        self, run: Run, uid: str, decision: Decision, before: Sequence[Step], *, exclusive: bool
+    ) -> _Decided:
         guess = () if decision.prefetch is None else tuple(_questions(uid, decision.prefetch))
         head_name = "head_locked" if exclusive else "head"
         first = [(head_name, (uid,)), *((f"{name}_of", given) for name, given in guess)]
@@ -94,7 +140,7 @@ class DecisionRunner:
             return _slice(need, steps, run(steps) if steps else ())
 
         changes = run_decision(decision, session, load, exclusive=exclusive)
-        return PlannedCommit(changes, list(self._steps(changes, ref, fresh)), transaction)
+        return _Decided(changes, ref, fresh, transaction)
 
     def sessions(self, run: Run, found: list[Row]) -> list[Session]:
         """The heads in these rows, as `session` and `sessions` select them."""

@@ -44,6 +44,7 @@ _ROLLBACK: Final[list[Step]] = [("back", ()), ("release", ())]
 #: of the connection are those of the application.
 _INSTEAD: Final[dict[str, list[Step]]] = {
     "begin": _BEGIN,
+    "begin_reading": _BEGIN,
     "commit": _COMMIT,
     "rollback": _ROLLBACK,
     "session_settings": [],
@@ -51,6 +52,8 @@ _INSTEAD: Final[dict[str, list[Step]]] = {
     "index_order": [],
     "no_statement_timeout": [],
 }
+
+_BEGINNINGS: Final = frozenset({"begin", "begin_reading"})
 
 _STATUS: Final = pq.TransactionStatus
 
@@ -111,7 +114,7 @@ class JoinedWire(PipelineConnection):
         names = [name for name, _ in steps]
         replaced = [_INSTEAD.get(name, [(name, given)]) for name, given in steps]
         wanted = [step for each in replaced for step in each]
-        if not self._begun and "begin" not in names:
+        if not self._begun and _BEGINNINGS.isdisjoint(names):
             return _answers_to(replaced, self._savely([*_BEGIN, *wanted, *_COMMIT])[1:-1])
         self._begun = True
         answers = self._savely(wanted)

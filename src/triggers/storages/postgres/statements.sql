@@ -11,6 +11,10 @@
 -- The level does not depend on the server's defaults.
 BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE
 
+-- name: begin_reading
+-- All statements see one state. It works for a role that may only read, and on a replica.
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY
+
 -- name: commit
 COMMIT
 
@@ -116,6 +120,14 @@ FROM (SELECT) AS always LEFT JOIN (
 -- name: head
 -- The same without the lock, for a decision that changes a single instance.
 SELECT {schema}.clock(), pg_current_xact_id()::text, NULL::bigint, found.*
+FROM (SELECT) AS always LEFT JOIN (
+    SELECT id, rules, manager, firings, pending, finalized, metadata, created_at, modified_at
+    FROM {schema}.sessions WHERE uid = $1
+) AS found ON true
+
+-- name: head_unlocked
+-- The same for a transaction that may only read, which gets no number.
+SELECT {schema}.clock(), '', NULL::bigint, found.*
 FROM (SELECT) AS always LEFT JOIN (
     SELECT id, rules, manager, firings, pending, finalized, metadata, created_at, modified_at
     FROM {schema}.sessions WHERE uid = $1
@@ -309,7 +321,7 @@ SELECT least(
     (SELECT lease_until FROM {schema}.instances WHERE status = 'running' ORDER BY lease_until LIMIT 1))
 
 -- name: instance
-SELECT {instance_columns} FROM {schema}.instances WHERE session = {session} AND task = $2 AND number = $3
+SELECT {instance_columns} FROM {schema}.instances WHERE session = {session_ref} AND task = $2 AND number = $3
 
 -- name: instances
 -- A page of instances in the order of task and number. A parameter that is NULL does not filter.

@@ -9,7 +9,8 @@ claim, logs, fail, release, recovery               2
 replay, skip, review and other manual changes      2; with a cascade or a new configuration 3
 the first firing into a session                    2
 heartbeats of any number of claims, due, expired   1
-every read                                         1
+a preview                                          as the commit
+every other read                                   1
 =================================================  ==============================================
 
 Each time that a decision asks for more, it needs one more round trip. A rule set that the process has not
@@ -285,6 +286,18 @@ class PostgresStorage:
 
     # -- reading ----------------------------------------------------------------------------------------
 
+    def preview(self, uid: str, decision: Decision) -> Changes:
+        """Run a decision about a session and store nothing, in a transaction that reads a snapshot."""
+
+        def once(wire: PipelineConnection, until: float) -> Changes:
+            begin = [("begin_reading", ()), *self._session_settings(wire), VERSION_CHECK]
+            run: Run = lambda steps: run_checked(wire, self._url, steps, until)  # noqa: E731 - typed
+            changes = self._decisions.preview(run, uid, decision, before=begin)
+            wire([("rollback", ())], until)
+            return changes
+
+        return self._pool.with_retries(once)
+
     def sessions(self, after: str = "", limit: int = 100) -> list[Session]:
         """A page of heads in the order of their UIDs."""
         return self._decisions.sessions(self._run, self._ask("sessions", after, limit))
@@ -300,7 +313,7 @@ class PostgresStorage:
 
     def instance(self, uid: str, task: str, number: int) -> Instance | None:
         """One instance by task and number; None if it is not stored."""
-        found = self._ask("instance", uid, task, number)
+        found = self._ask("instance_of", uid, task, number)
         return rows.instance_from_row(found[0]) if found else None
 
     def instances(

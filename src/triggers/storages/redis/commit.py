@@ -92,13 +92,23 @@ class CommitAttempt:
             NeedsSession: nothing was stored; try again exclusively.
             StorageError: the changes cannot be stored.
         """
-        guess = decision.prefetch
-        head = self._load_head_queued(guess)
+        head = self._load_head_queued(decision.prefetch)
         metadata = head.session.metadata
-        load = partial(self._load, head, guess)
-        changes = run_decision(decision, head.session, load, exclusive=self._exclusive)
+        changes = self._run(head, decision)
         self._store_changes(head, changes, metadata)
         return changes
+
+    def preview(self, decision: Decision) -> Changes:
+        """Run the decision without waiting for other commits, and store nothing.
+
+        Raises:
+            ConflictError: the session has changed between two steps of reading; try again.
+        """
+        return self._run(self._head_and(decision.prefetch), decision)
+
+    def _run(self, head: Head, decision: Decision) -> Changes:
+        load = partial(self._load, head, decision.prefetch)
+        return run_decision(decision, head.session, load, exclusive=self._exclusive)
 
     def _load_head_queued(self, guess: Need | None) -> Head:
         """The head; if another commit has asked to wait, after waiting for it."""
@@ -118,7 +128,7 @@ class CommitAttempt:
         """The head, with what the decision will most likely need, in one round trip."""
         if guess is None:
             return load_head(self._store, self._uid, self._until)
-        # A commit between the two loads changes the version, so commit.lua refuses what depends on it.
+        # A commit between the two loads changes the version, which the slice carries.
         head, self._guessed = self._store.run_all(
             [self._head_call(), self._slice_call(guess, ANY)], self._until
         )
@@ -140,7 +150,7 @@ class CommitAttempt:
         if found is None or need != guess:
             version = head.version if self._exclusive else ANY
             (found,) = self._store.run_all([self._slice_call(need, version)], self._until)
-        if found == b"CHANGED":
+        if found == b"CHANGED" or (self._exclusive and found[-1] != b"%d" % head.version):
             raise ConflictError(self._uid)
         slice_ = slice_from(need, found, self._seen)
         if need.history:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from triggers.storages.base import MAX_CONFLICTS, ConflictError
 from triggers.storages.redis import rows
-from triggers.storages.redis.commit import load_head, read_head
+from triggers.storages.redis.commit import CommitAttempt, QueueTicket, load_head, read_head
 from triggers.storages.redis.keys import CURSOR_DIGITS, instance_of_place, instance_place
 from triggers.storages.redis.store import Call
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+    from triggers.core.exchange import Changes, Decision
     from triggers.core.state import Counter, Firing, Instance, Session
     from triggers.core.status import Status
     from triggers.storages.base import Backlog, StoredRecord
@@ -33,6 +35,19 @@ class RedisReader:
     def __init__(self, store: RedisStore, sweep: RedisSweep) -> None:
         self._store = store
         self._sweep = sweep
+
+    def preview(self, uid: str, decision: Decision) -> Changes:
+        """Run a decision about a session and store nothing.
+
+        It starts over if the session has changed between two steps of reading.
+        """
+        until = self._store.until()
+        for _ in range(MAX_CONFLICTS):
+            try:
+                return CommitAttempt(self._store, uid, until, QueueTicket(), exclusive=True).preview(decision)
+            except ConflictError:
+                continue
+        raise ConflictError.too_often(uid)
 
     def sessions(self, after: str = "", limit: int = 100) -> list[Session]:
         """A page of heads in the order of their UIDs, merged from all partitions."""

@@ -75,7 +75,7 @@ def parts_of(need: Need) -> list[Part]:
 
 def slice_from(need: Need, answer: list[Any], seen: dict[tuple[str, int], SeenState]) -> Slice:
     """Create a slice, without history, from the answer of slice.lua, and add the loaded states to `seen`."""
-    keyed, counters, latest, instances, payloads, flagged, level = answer
+    keyed, counters, latest, instances, payloads, flagged, level, _ = answer
     found = Slice(level=level)
     if keyed:
         found.keyed = rows.firing_from(int(keyed[0]), keyed[1], keyed[2])

@@ -149,16 +149,16 @@ class SqliteStorage:
         for _ in range(MAX_CONFLICTS):
             try:
                 with self._file.transaction(timeout) as run:
-                    return self._decide(run, uid, decision)
+                    changes = self._decide(run, uid, decision)
+                    self._apply(run, changes)
+                    return changes
             except ConflictError:
                 continue
         raise ConflictError.too_often(uid)
 
     def _decide(self, run: Run, uid: str, decision: Decision) -> Changes:
         session = self._load_session(run, uid)
-        changes = run_decision(decision, session, partial(self._load, run, session), exclusive=True)
-        self._apply(run, changes)
-        return changes
+        return run_decision(decision, session, partial(self._load, run, session), exclusive=True)
 
     def renew(self, leases: Collection[Lease], lease: int) -> set[Lease]:
         """Extend the leases of claims that still hold; returns the others."""
@@ -324,6 +324,11 @@ class SqliteStorage:
         return ref
 
     # -- reading ----------------------------------------------------------------------------------------
+
+    def preview(self, uid: str, decision: Decision) -> Changes:
+        """Run a decision about a session and store nothing, in a transaction that reads a snapshot."""
+        with self._file.reading() as run:
+            return self._decide(run, uid, decision)
 
     def sessions(self, after: str = "", limit: int = 100) -> list[Session]:
         """A page of heads in the order of their UIDs."""

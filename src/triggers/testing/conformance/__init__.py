@@ -37,6 +37,7 @@ from triggers.testing.conformance.commits import Commits
 from triggers.testing.conformance.imports import Imports
 from triggers.testing.conformance.newer_rules import NewerRules
 from triggers.testing.conformance.outcomes import Outcomes
+from triggers.testing.conformance.previews import Previews
 from triggers.testing.conformance.purges import Purges
 from triggers.testing.conformance.reads import Logs, Reads
 from triggers.testing.conformance.reviews import Reviews
@@ -46,6 +47,17 @@ __all__ = ["StorageConformance"]
 
 
 class StorageConformance(
-    Commits, Imports, Claims, Announcements, Reads, Logs, Reviews, Purges, Values, NewerRules, Outcomes
+    Commits,
+    Imports,
+    Claims,
+    Announcements,
+    Reads,
+    Logs,
+    Reviews,
+    Purges,
+    Values,
+    NewerRules,
+    Outcomes,
+    Previews,
 ):
     """A test for every promise of a storage. A subclass supplies the fixture `make_place`."""

@@ -9,6 +9,7 @@ which instances the next firing would change.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,7 +41,7 @@ from triggers.testing.conformance.model import (
     outcomes_in,
     vetoing,
 )
-from triggers.testing.conformance.steps import LEASE, SECOND, Steps
+from triggers.testing.conformance.steps import LEASE, SECOND, PreviewedSteps, Steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,11 +101,15 @@ class SessionMachine(RuleBasedStateMachine):
         finalizing=st.sampled_from([None, None, "d"]),
         configuration=strategies.configurations(),
         keyed=st.booleans(),
+        previewed=st.booleans(),
     )
-    def begin(self, finalizing: str | None, configuration: dict[str, Any], *, keyed: bool) -> None:
-        """A session begins with its configuration or with a firing."""
+    def begin(
+        self, finalizing: str | None, configuration: dict[str, Any], *, keyed: bool, previewed: bool
+    ) -> None:
+        """A session begins with its configuration or with a firing. Every step may be previewed."""
         policy = Policy(grace=GRACE, finalizing=Finalizing(finalizing) if finalizing else None)
-        self.steps = Steps(self.steps.storage, "session", policy)
+        kind = PreviewedSteps if previewed else Steps
+        self.steps = kind(self.steps.storage, "session", policy)
         self.model = Model(finalizing, now=self.steps.storage.now())
         if keyed:
             self.fire(("a", {}, "k1"))
@@ -352,7 +357,7 @@ class SessionMachine(RuleBasedStateMachine):
         """A new handle is opened, and the old one is closed."""
         storage = self.place.open()
         self.steps.storage.close()
-        self.steps = Steps(storage, self.steps.uid, self.steps.policy)
+        self.steps = replace(self.steps, storage=storage)
 
     # -- comparisons -------------------------------------------------------------------------------------
 

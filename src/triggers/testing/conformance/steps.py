@@ -6,7 +6,7 @@ values, commits a decision through the storage, and returns the changes that wer
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from triggers.core import decisions
@@ -19,7 +19,7 @@ from triggers.core.values import decode, encode
 from triggers.storages.base import Lease
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from triggers.core.exchange import DecisionRun
     from triggers.core.records import LogBatch
@@ -51,6 +51,10 @@ class Steps:
     def commit(self, decision: Decision) -> Changes:
         """Commit any decision about the session."""
         return self.storage.commit(self.uid, decision)
+
+    def preview(self, decision: Decision) -> Changes:
+        """Preview any decision about the session."""
+        return self.storage.reader.preview(self.uid, decision)
 
     # -- the application ---------------------------------------------------------------------------------
 
@@ -260,6 +264,49 @@ class Steps:
     def waiting(self, trigger: str) -> set[str]:
         """Return the names of the unstarted instances that a firing of the trigger would change."""
         return {instance.name for instance in self.look(Need(waiting=(trigger,))).instances}
+
+
+class PreviewedSteps(Steps):
+    """The same steps. Each decision is previewed first, and the commit must do what the preview has shown.
+
+    Time must not pass by itself.
+    """
+
+    def commit(self, decision: Decision) -> Changes:
+        """Preview and commit any decision about the session.
+
+        Raises:
+            AssertionError: the commit has other changes, or raises another exception.
+        """
+        expected, found = _result(self.preview, decision), _result(super().commit, decision)
+        assert _comparable(found) == _comparable(expected)  # noqa: S101 - a step of a test
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+def _result(run: Callable[[Decision], Changes], decision: Decision) -> Changes | Exception:
+    try:
+        return run(decision)
+    except Exception as error:  # noqa: BLE001 - it is compared, and raised again
+        return error
+
+
+def _comparable(result: Changes | Exception) -> list[Any]:
+    return [repr(result)] if isinstance(result, Exception) else without_refs(result)
+
+
+def without_refs(changes: Changes) -> list[Any]:
+    """Return the values of changes without the references that a storage adds when it stores them."""
+    return [_without_refs(getattr(changes, part.name)) for part in fields(changes)]
+
+
+def _without_refs(value: Any) -> Any:
+    if isinstance(value, (Instance, Session)):
+        return replace(value, ref=None)
+    if isinstance(value, (list, tuple)):
+        return [_without_refs(each) for each in value]
+    return value
 
 
 def attempt_at(instance: Instance) -> AttemptReport:

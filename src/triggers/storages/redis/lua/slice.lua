@@ -22,11 +22,12 @@
 -- fence, lease, `run_at`, `dispatch_after`, `handovers`, unresolved level, the number up to which a review covers its
 -- records, the other records that a review covers, and the firings that it took.
 -- Returns the firing of the key, counters, latest firings, instances as triples, payloads as pairs, flagged instances,
--- level.
+-- level, version of the session.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'GONE' end
 local s, c, x = KEYS[2], KEYS[3], KEYS[4]
-if ARGV[2] ~= '-' and redis.call('HGET', s, 'v') ~= ARGV[2] then return 'CHANGED' end
+local version = redis.call('HGET', s, 'v')
+if ARGV[2] ~= '-' and version ~= ARGV[2] then return 'CHANGED' end
 
 local at = 4
 local function list()
@@ -140,4 +141,4 @@ if ARGV[at + 3] == '1' and #names > 0 then
     end
   end
 end
-return {keyed, counters, latest, instances, payloads, flagged, level}
+return {keyed, counters, latest, instances, payloads, flagged, level, version}
