@@ -22,6 +22,7 @@ from triggers.exceptions import (
 from triggers.health import Health, Problem
 from triggers.logs import LogSettings, Sensitive, current_logger, mask_secret, propagate
 from triggers.manager import FinalizingTriggerManager, FireResult, TriggerManager
+from triggers.previews import Preview, PreviewedFiring
 from triggers.session import SessionView, TaskInstance
 from triggers.task import Registry, TaskContext, TriggerTask, task
 from triggers.worker.sweep import SweepReport
@@ -39,6 +40,8 @@ __all__ = [
     "InvalidStatusError",
     "Limits",
     "LogSettings",
+    "Preview",
+    "PreviewedFiring",
     "Problem",
     "Registry",
     "Rule",

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from triggers.core.configuration import check_configuration
 from triggers.core.names import is_name
 from triggers.core.values import DEFAULT_LIMITS, Limits, type_name
+from triggers.deciding import ManagerServices
 from triggers.exceptions import ManagerMismatchError, PluginError, UnknownSessionError
 from triggers.health import Health, Problems
-from triggers.manager import FinalizingTriggerManager, ManagerServices, TriggerManager
+from triggers.manager import FinalizingTriggerManager, TriggerManager
 from triggers.options import check_application, duration
 from triggers.plugins import (
     MANAGERS,

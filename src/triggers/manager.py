@@ -9,32 +9,28 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
-from triggers.async_calls import AsyncCalls
 from triggers.core import decisions
-from triggers.core.configuration import check_configuration
-from triggers.core.names import check_name, split_instance_name
+from triggers.core.names import check_name
 from triggers.core.similar_names import did_you_mean
-from triggers.core.state import new_firing
 from triggers.core.status import Status
-from triggers.core.values import DEFAULT_LIMITS, Limits, decode, encode_mapping, shown
-from triggers.exceptions import InvalidStatusError
-from triggers.fired_by import FIRED_BY, FiredBy
+from triggers.deciding import ManagerDecisions, ManagerServices
+from triggers.fired_by import FiredBy
 from triggers.logs import LogSettings
+from triggers.previews import Previews
 from triggers.session import SessionView, TaskInstance
 from triggers.storages.base import ReadyInstance
 from triggers.storages.joining.scope import ManagerScopes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from typing import Self
 
     from triggers.core.exchange import Changes, Decision
-    from triggers.core.rules import RuleSet
-    from triggers.storages.base import Storage
+    from triggers.core.values import Limits
     from triggers.storages.joining.scope import Scope
 
 P = ParamSpec("P")
@@ -65,34 +61,6 @@ class FireResult:
     abandoned: tuple[str, ...] = ()
     finalized: bool = False
     listeners: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ManagerServices:
-    """What the managers of an application share.
-
-    Attributes:
-        storage: stores the sessions.
-        dispatch: dispatches scheduled instances to their runners, or announces them to other processes, and
-            must not raise; None to do neither.
-        schedule_sweep: is called after an instance was scheduled for a later time.
-        tasks: the tasks that a `run` may name, None to accept any name.
-        registered: the tasks of this process, from which an explanation of a missing one suggests a name.
-        runners: the runners that a `using` may name, None to accept any name.
-        grace: how long the sweep waits before it dispatches an unclaimed instance again, in microseconds.
-        limits: the limits for configurations, kwargs, results and metadata.
-        calls: runs methods for coroutines.
-    """
-
-    storage: Storage
-    dispatch: Callable[[Sequence[ReadyInstance]], None] | None = None
-    schedule_sweep: Callable[[], None] = lambda: None
-    tasks: Collection[str] | None = None
-    registered: Collection[str] = ()
-    runners: Collection[str] | None = None
-    grace: int = 30_000_000
-    limits: Limits = DEFAULT_LIMITS
-    calls: AsyncCalls = field(default_factory=AsyncCalls)
 
 
 #: How many records of one kind are marked as resolved at a time.
@@ -140,32 +108,23 @@ class TriggerManager:
     def __init__(self, uid: str, services: ManagerServices, fired_by: FiredBy | None = None) -> None:
         self.uid: str = check_name(uid, "UID")
         self._services = services
-        self._made_for = fired_by or FiredBy()
-        self._rules: RuleSet | None = None  # the session's rules at the last commit
         self._scopes = ManagerScopes(services.storage)
         self.storage: SessionView = SessionView(uid, self._scopes, services.registered)
-        self._policy = self.policy_for(services.grace, services.limits)
+        policy = self.policy_for(services.grace, services.limits)
+        self._decisions = ManagerDecisions(uid, services, self._scopes, policy, fired_by or FiredBy())
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.uid!r}>"
 
     @property
     def policy(self) -> decisions.Policy:
-        """The settings as decisions use them.
-
-        In a joined block after which nothing is dispatched, the grace is 0, so that the next sweep dispatches
-        at once. Inside a task, the depth is that of the task's firings.
-        """
-        grace = self._policy.grace if self._scopes.current.notifies_commit else 0
-        depth = self._fired_by.depth
-        if grace == self._policy.grace and not depth:
-            return self._policy
-        return replace(self._policy, grace=grace, cascade_depth=depth)
+        """The settings as decisions use them, by :attr:`.ManagerDecisions.policy`."""
+        return self._decisions.policy
 
     @property
-    def _fired_by(self) -> FiredBy:
-        """The task that the calling code is part of; in an unrelated thread, that which got the manager."""
-        return FIRED_BY.get() or self._made_for
+    def preview(self) -> Previews:
+        """Tries what would happen: its methods make the same decisions, and nothing is stored."""
+        return Previews(self.uid, self._scopes, self._decisions)
 
     @classmethod
     def policy_for(cls, grace: int, limits: Limits) -> decisions.Policy:
@@ -238,11 +197,7 @@ class TriggerManager:
         self._configure(configuration, catch_up=catch_up, merge=False)
 
     def _configure(self, configuration: object, *, catch_up: bool, merge: bool) -> None:
-        services = self._services
-        rules = check_configuration(
-            configuration, tasks=services.tasks, runners=services.runners, limits=services.limits
-        )
-        self.apply(decisions.configure(self.policy, rules, catch_up=catch_up, merge=merge))
+        self.apply(self._decisions.configure(configuration, catch_up=catch_up, merge=merge))
 
     def fire(
         self, trigger_name: str, trigger_kwargs: Mapping[str, Any] | None = None, *, key: str | None = None
@@ -264,12 +219,7 @@ class TriggerManager:
             IdempotencyConflictError: the key was used with other kwargs.
             StorageError: the firing could not be stored.
         """
-        fired_by, limits = self._fired_by, self._services.limits
-        source = fired_by.name if fired_by.uid == self.uid else ""
-        firing = new_firing(
-            trigger_name, trigger_kwargs, key, depth=fired_by.depth, source=source, limits=limits
-        )
-        changes = self.apply(decisions.fire(self.policy, firing, self._rules))
+        changes = self.apply(self._decisions.fire(trigger_name, trigger_kwargs, key))
         rules = changes.session.rules
         listeners = tuple([rule.task for rule in rules.listeners.get(trigger_name, ())])
         if not listeners and rules.rules and _log.isEnabledFor(logging.DEBUG):
@@ -295,11 +245,7 @@ class TriggerManager:
             InvalidStatusError: the instance is not failed.
             UnknownTaskError: its task is no longer configured.
         """
-        where = _where(failed_instance)
-        payload = None
-        if replacement_kwargs is not None:
-            payload = encode_mapping(replacement_kwargs, "replacement_kwargs", self._services.limits)
-        changes = self.apply(decisions.replay(self.policy, *where, payload))
+        changes = self.apply(self._decisions.replay(failed_instance, replacement_kwargs))
         return TaskInstance(self.storage, changes.created[0])
 
     def skip_failed_instance(
@@ -322,12 +268,7 @@ class TriggerManager:
             InvalidStatusError: the instance is not failed.
             ValueError: a result was given without `cascade`.
         """
-        if result is not None and not cascade:
-            message = "a result has no effect without cascade=True"
-            raise ValueError(message)
-        where = _where(failed_instance)
-        payload = encode_mapping(result, "result", self._services.limits) if cascade else None
-        changes = self.apply(decisions.skip(self.policy, *where, result=payload))
+        changes = self.apply(self._decisions.skip(failed_instance, result, cascade=cascade))
         return TaskInstance(self.storage, changes.transitioned[0][0])
 
     def update_instance_status(
@@ -356,29 +297,19 @@ class TriggerManager:
             InvalidStatusError: the change is not allowed, or only a worker can make it.
             ValueError: `cascade` is true for another status, or kwargs were given without it.
         """
-        (task, number), wanted = _where(task_instance), _status(status)
-        _check_cascade(wanted, cascade=cascade, cascade_kwargs=cascade_kwargs)
-        added = _mapping(metadata, "metadata")
-        result = None
-        if cascade:
-            result = encode_mapping(cascade_kwargs, "cascade_kwargs", self._services.limits)
-        if wanted is Status.REPLAYED:
-            self.apply(decisions.replay(self.policy, task, number, metadata=added))
-        else:
-            self.apply(decisions.set_status(self.policy, task, number, wanted, added, result))
-        return self.storage[f"{task}#{number}"]
+        make = self._decisions.set_status
+        changes = self.apply(make(task_instance, status, metadata, cascade_kwargs, cascade=cascade))
+        return self.storage[changes.transitioned[0][0].name]
 
     def update_instance_metadata(
         self, task_instance: TaskInstance | str, metadata: Mapping[str, Any]
     ) -> None:
         """Add keys to the metadata of an instance. The new value of an existing key replaces the old one."""
-        where, added = _where(task_instance), _mapping(metadata, "metadata")
-        self.apply(decisions.add_metadata(self.policy, *where, added))
+        self.apply(self._decisions.add_metadata(task_instance, metadata))
 
     def update_session_metadata(self, metadata: Mapping[str, Any]) -> None:
         """Add keys to the metadata of the session. The new value of an existing key replaces the old one."""
-        added = _mapping(metadata, "metadata")
-        self.apply(decisions.add_session_metadata(self.policy, added))
+        self.apply(self._decisions.add_session_metadata(metadata))
 
     def mark_instance_logs_resolved(
         self,
@@ -403,20 +334,15 @@ class TriggerManager:
         Raises:
             ValueError: both `through` and `records` were given.
         """
-        if through is not None and records is not None:
-            message = "pass either through or records, but not both"
-            raise ValueError(message)
-        where = _where(task_instance)
         audit = {"by": by, "reason": reason}
-        self._reviewed(decisions.resolve_logs(self.policy, *where, audit, through, records))
+        self._reviewed(self._decisions.resolve_logs(task_instance, audit, through, records))
 
     def reopen_instance_logs(
         self, task_instance: TaskInstance | str, *, by: str | None = None, reason: str | None = None
     ) -> None:
         """Revoke all reviews of an instance's log records. A finalized session stays finalized."""
-        where = _where(task_instance)
         audit = {"by": by, "reason": reason}
-        self._reviewed(decisions.reopen_logs(self.policy, *where, audit))
+        self._reviewed(self._decisions.reopen_logs(task_instance, audit))
 
     def mark_logs_resolved(
         self, fingerprint: str, *, by: str | None = None, reason: str | None = None
@@ -572,7 +498,7 @@ class TriggerManager:
 
     def _store(self, scope: Scope, decision: Decision) -> Changes:
         changes = scope.storage.commit(self.uid, decision)
-        self._rules = changes.session.rules
+        self._decisions.rules = changes.session.rules
         return changes
 
     def publish(self, changes: Changes) -> None:
@@ -628,36 +554,6 @@ class FinalizingTriggerManager(TriggerManager):
     name: ClassVar[str] = "finalizing"
     finalize_trigger: ClassVar[str | None] = "sessionFinalized"
     finalize_max_level: ClassVar[int | None] = None
-
-
-def _where(instance: TaskInstance | str) -> tuple[str, int]:
-    return (
-        (instance.task, instance.number)
-        if isinstance(instance, TaskInstance)
-        else split_instance_name(instance)
-    )
-
-
-def _mapping(value: object, what: str) -> dict[str, Any]:
-    given: dict[str, Any] = decode(encode_mapping(value, what, DEFAULT_LIMITS))
-    return given
-
-
-def _check_cascade(status: Status, *, cascade: bool, cascade_kwargs: object) -> None:
-    if cascade and status not in {Status.FINISHED, Status.SKIPPED}:
-        message = f"an instance that becomes {status} cannot cascade, only one that is finished or skipped"
-        raise ValueError(message)
-    if cascade_kwargs is not None and not cascade:
-        message = "cascade_kwargs have no effect without cascade=True"
-        raise ValueError(message)
-
-
-def _status(value: Status | str) -> Status:
-    try:
-        return Status(value)
-    except ValueError:
-        message = f"{shown(value)} is not a valid status; the statuses are: {', '.join(Status)}"
-        raise InvalidStatusError(message) from None
 
 
 def _fire_result(changes: Changes, listeners: tuple[str, ...]) -> FireResult:
