@@ -33,6 +33,8 @@ READING = {
     ("show", "one", "t_a#0"): "finished",
     ("explain", "one", "t_b"): "never",
     ("logs", "one"): "hello",
+    ("fire", "one", "never", "--dry-run"): "would schedule t_b#0",
+    ("configure", "two", "rules.json", "--dry-run"): "would create the session",
 }
 WRITING = (
     ("fire", "one", "go"),

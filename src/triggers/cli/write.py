@@ -18,21 +18,37 @@ if TYPE_CHECKING:
     from typing import IO
 
     from triggers.manager import FireResult, TriggerManager
+    from triggers.previews import Preview
     from triggers.session import SessionView
 
 manager_option = click.option(
     "--manager", metavar="NAME", help="The manager of a new session; needs --storage."
 )
 
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Change nothing; print what would happen if it was done now."
+)
+
+
+def _show(where: Target, preview: Preview) -> None:
+    """Print what would happen."""
+    if where.json:
+        documents.emit({"dry_run": True, **preview.to_json()})
+    else:
+        render.say(*(render.visible(line) for line in str(preview).splitlines()), "nothing was changed")
+
 
 @click.command()
 @click.argument("uid")
 @click.argument("config", type=click.File("rb"))
 @click.option("--catch-up", is_flag=True, help="New tasks see the firings of the past.")
+@dry_run_option
 @manager_option
 @common
 @pass_where
-def configure(where: Target, uid: str, config: IO[bytes], *, catch_up: bool, manager: str | None) -> None:
+def configure(
+    where: Target, uid: str, config: IO[bytes], *, catch_up: bool, dry_run: bool, manager: str | None
+) -> None:
     """Replace the configuration of a session.
 
     CONFIG is a JSON file; - is standard input.
@@ -41,8 +57,12 @@ def configure(where: Target, uid: str, config: IO[bytes], *, catch_up: bool, man
         read = parse(config.read())
     except NotJsonError as error:
         raise ConfigurationError([("$", str(error))]) from None
-    with where.opened(creating=True, manager=manager) as app:
-        own_manager(app, uid, manager).replace_configuration(read, catch_up=catch_up)
+    with where.opened(creating=not dry_run, manager=manager) as app:
+        controller = own_manager(app, uid, manager)
+        if dry_run:
+            _show(where, controller.preview.replace_configuration(read, catch_up=catch_up))
+            return
+        controller.replace_configuration(read, catch_up=catch_up)
         wait(where, app)
     if where.json:
         documents.emit({"uid": uid, "tasks": len(read)})
@@ -63,6 +83,7 @@ def configure(where: Target, uid: str, config: IO[bytes], *, catch_up: bool, man
     help="One of the kwargs; JSON, or else text.",
 )
 @click.option("--key", help="Idempotency key: firing again with it changes nothing.")
+@dry_run_option
 @manager_option
 @common
 @pass_where
@@ -75,6 +96,7 @@ def fire(
     kwargs_file: IO[bytes] | None,
     pairs: tuple[tuple[str, Any], ...],
     key: str | None,
+    dry_run: bool,
     manager: str | None,
 ) -> None:
     """Fire a TRIGGER in a session.
@@ -82,8 +104,11 @@ def fire(
     A session that does not exist is created.
     """
     payload = {**(kwargs_of(kwargs, kwargs_file) or {}), **dict(pairs)}
-    with where.opened(creating=True, manager=manager) as app:
+    with where.opened(creating=not dry_run, manager=manager) as app:
         controller = own_manager(app, uid, manager)
+        if dry_run:
+            _show(where, controller.preview.fire(trigger, payload, key=key))
+            return
         fresh = not controller.storage.exists
         result = controller.fire(trigger, payload, key=key)
         wait(where, app)
@@ -144,10 +169,17 @@ def _states(view: SessionView, names: Iterable[str]) -> Iterator[str]:
 @click.argument("uid")
 @click.argument("instance")
 @kwargs_options
+@dry_run_option
 @common
 @pass_where
 def replay(
-    where: Target, uid: str, instance: str, kwargs: dict[str, Any] | None, kwargs_file: IO[bytes] | None
+    where: Target,
+    uid: str,
+    instance: str,
+    *,
+    kwargs: dict[str, Any] | None,
+    kwargs_file: IO[bytes] | None,
+    dry_run: bool,
 ) -> None:
     """Run a failed INSTANCE again, as a new instance.
 
@@ -159,6 +191,9 @@ def replay(
         raise click.UsageError(message)
     with changing(where, uid) as (app, manager):
         instance_of(app, manager.storage, instance)
+        if dry_run:
+            _show(where, manager.preview.replay(instance, replacement))
+            return
         new = manager.replay_failed_instance(instance, replacement)
         wait(where, app)
         if where.json:
@@ -179,9 +214,12 @@ def replay(
     metavar="JSON",
     help="The result of the task; needs --cascade.",
 )
+@dry_run_option
 @common
 @pass_where
-def skip(where: Target, uid: str, instance: str, *, cascade: bool, result: dict[str, Any] | None) -> None:
+def skip(
+    where: Target, uid: str, instance: str, *, cascade: bool, result: dict[str, Any] | None, dry_run: bool
+) -> None:
     """Skip a failed INSTANCE.
 
     It is resolved without running again.
@@ -191,6 +229,9 @@ def skip(where: Target, uid: str, instance: str, *, cascade: bool, result: dict[
         raise click.UsageError(message)
     with changing(where, uid) as (app, manager):
         instance_of(app, manager.storage, instance)
+        if dry_run:
+            _show(where, manager.preview.skip(instance, cascade, result))
+            return
         skipped = manager.skip_failed_instance(instance, cascade, result)
         wait(where, app)
     if where.json:
