@@ -14,6 +14,7 @@ PARTS = (
     "running",
     "memory",
     "storing",
+    "previewing",
     "wakeup",
     "logging_bench",
     "postgres",
