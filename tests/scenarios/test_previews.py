@@ -8,7 +8,7 @@ from datetime import date
 
 import pytest
 
-from triggers import FinalizingTriggerManager, Preview, PreviewedFiring, TriggerManager, Triggers
+from triggers import FinalizingTriggerManager, Limits, Preview, PreviewedFiring, TriggerManager, Triggers
 from triggers.exceptions import (
     ConfigurationError,
     IdempotencyConflictError,
@@ -110,6 +110,23 @@ def test_what_nobody_listens_to_is_unheard(order):
     tried = order.preview.fire("payed")
     assert (tried.unheard, tried.is_empty) == (("payed",), False)
     assert str(tried) == "would fire 'payed' (firing 2), which reaches no task"
+
+
+def test_what_too_many_firings_led_to_is_unheard():
+    """A firing that is too deep in its chain is recorded, and reaches no task although one listens."""
+    rules = {
+        "t_x": {"after": ["go", "never"], "unless": ["stop"], "run": "r"},
+        "t_y": {"after": ["go", "never"], "unless": ["t_x:abandoned"], "run": "r"},
+        "t_z": {"after": ["t_y:abandoned"], "run": "r"},
+    }
+    for depth, unheard in ((1, ("t_y:abandoned",)), (2, ())):
+        with Triggers("memory://", runner=None, limits=Limits(cascade_depth=depth)) as app:
+            session = app.session("s")
+            session.update_configuration(rules)
+            session.fire("go")
+            tried = session.preview.fire("stop")
+        assert [firing.trigger for firing in tried.fired] == ["stop", "t_x:abandoned", "t_y:abandoned"]
+        assert (tried.abandoned, tried.unheard) == (("t_x#0", "t_y#0"), unheard)
 
 
 def test_a_veto_and_the_end_of_the_session_are_tried(order):

@@ -96,6 +96,7 @@ class TestPostgres:
             holder.execute(in_schema(postgres_url, "SELECT FROM {schema}.instances FOR UPDATE"))
             assert order.preview.fire("paid").scheduled == ("t_ship#0",)
             assert order.preview.update_instance_status("t_ship#0", "scheduled").scheduled == ("t_ship#0",)
+            assert order.preview.update_instance_status("t_ship#0", "abandoned").abandoned == ("t_ship#0",)
             with pytest.raises(StorageError, match="busy"):
                 order._services.storage.commit("order", order._decisions.fire("paid", None, None), 0.1)
 
@@ -118,6 +119,7 @@ class TestPostgres:
                 assert tried.fire("paid").scheduled == ("t_ship#0",)
                 assert tried.replace_configuration({"t_new": RULES["t_tell"]}, catch_up=True).configured
                 assert tried.update_instance_status("t_ship#0", "scheduled").scheduled == ("t_ship#0",)
+                assert tried.update_instance_status("t_ship#0", "abandoned").abandoned == ("t_ship#0",)
                 assert app.session("new").preview.fire("paid").new_session
                 with pytest.raises(StorageError):
                     app._services.storage.commit("order", order._decisions.fire("paid", None, None), 0.1)
@@ -136,6 +138,8 @@ class TestPostgres:
                 with pytest.raises(InvalidStatusError):
                     order.preview.skip("t_ship#0")
                 assert connection.execute(assigned).fetchone() == (None,)
+                with pytest.raises(psycopg.Error, match="does not exist"), connection.transaction():
+                    connection.execute("RELEASE SAVEPOINT triggers")
                 order.fire("paid")
                 assert order.preview.fire("cancelled").abandoned == ()
                 assert connection.execute(assigned).fetchone() != (None,)
