@@ -10,6 +10,7 @@ from tests.scenarios.applications import without_schema
 from tests.storages.postgres_sandbox import connect, in_schema
 from triggers import Triggers
 from triggers.exceptions import InvalidStatusError, StorageError
+from triggers.testing.servers import PostgresServer
 
 pytestmark = pytest.mark.filterwarnings("ignore:SQLite .* can corrupt:RuntimeWarning")
 
@@ -126,6 +127,24 @@ class TestPostgres:
         finally:
             with connect(postgres_url) as admin:
                 admin.execute("DROP OWNED BY looker; DROP ROLE looker")
+
+    def test_a_standby_is_enough(self):
+        """A server in recovery assigns no numbers to transactions, and locks no rows."""
+        with PostgresServer() as server:
+            with Triggers(server.url, runner=None) as app:
+                app.session("order").update_configuration(RULES)
+                app.session("order").fire("packed")
+            server.stop()
+            (server.folder / "data" / "standby.signal").touch()
+            server.start()
+            with Triggers(f"{server.url}&timeout=1", runner=None) as app:
+                order = app.session("order")
+                assert order.preview.fire("paid").scheduled == ("t_ship#0",)
+                assert order.preview.update_instance_status("t_ship#0", "abandoned").abandoned == (
+                    "t_ship#0",
+                )
+                with pytest.raises(StorageError, match=r"in a read-only transaction|during recovery"):
+                    order.fire("paid")
 
     def test_it_sees_a_joined_transaction_and_writes_nothing_into_it(self, order, postgres_url):
         """The transaction gets no number by previews alone, so it has written nothing; and it can go on."""

@@ -77,6 +77,10 @@ IDLE_PART: Final = 1 / 3
 #: The shortest time after which the server ends a statement or an idle transaction, in seconds.
 SHORTEST: Final = 1.0
 
+#: The mark of a replica, and the SQLSTATE with which it refuses to read the table of marks.
+REPLICA: Final = "replica"
+CLOSED: Final = "0A000"
+
 #: The statement that can read a whole table.
 SEARCH: Final = "purge_find"
 
@@ -402,9 +406,7 @@ class PostgresStorage:
         if not self._is_prepared:
             postgres_schema.prepare(wire, self._url, time.monotonic() + self._url.timeout)
             self._is_prepared = True
-        while not (found := wire([("incarnation", ())], until)[0]):
-            wire([("incarnate", ())], until)
-        wire.incarnation = found[0][0]
+        wire.incarnation = _incarnation(wire, until)
 
     def _session_settings(self, wire: PipelineConnection, timeout: float | None = None) -> list[Step]:
         """The settings with which a transaction begins, if those of the connection are not enough."""
@@ -421,6 +423,19 @@ class PostgresStorage:
         )
         plans = "auto" if transaction_only else "force_generic_plan"
         return "session_settings", (*map(_milliseconds, times), plans, transaction_only)
+
+
+def _incarnation(wire: PipelineConnection, until: float) -> str:
+    """The mark of the server. On a replica, the unlogged table that has it cannot be read."""
+    try:
+        while not (found := wire([("incarnation", ())], until)[0]):
+            wire([("incarnate", ())], until)
+    except ServerError as error:
+        if error.code == CLOSED:
+            return REPLICA
+        raise
+    mark: str = found[0][0]
+    return mark
 
 
 def _milliseconds(seconds: float) -> str:
