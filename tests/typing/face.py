@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, assert_type
 
-from triggers import Status, TaskInstance, TriggerManager, Triggers
+from triggers import Preview, Status, TaskInstance, TriggerManager, Triggers
 from triggers.exceptions import with_context
 from triggers.task import TaskContext, TriggerTask, task
 
@@ -73,6 +73,9 @@ def the_whole_face() -> None:
         assert_type(changed, TaskInstance)
         assert_type([name for config in manager.storage.tasks.values() for name in config.unless], list[str])
         assert_type(manager.storage.latest_kwargs["pageReceived"], "Mapping[str, Any]")
+        assert_type(manager.preview.fire("pageReceived", {"page": 3}, key="page-3"), Preview)
+        assert_type(manager.preview.skip(instance, cascade=True).fired[0].kwargs, dict[str, Any])
+        assert_type(manager.preview.replay("t_importSubject#0").to_json(), dict[str, Any])
         with manager.joined(object()) as joined:
             assert_type(joined, TriggerManager)
         assert_type(triggers.join(timeout=timedelta(seconds=10)), bool)

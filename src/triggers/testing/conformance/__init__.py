@@ -24,6 +24,9 @@ The fixture returns a function, because some tests need many empty sandboxes. If
 its own, return a subclass of :class:`~triggers.testing.conformance.sandbox.StorageSandbox` whose `advance`
 moves that clock.
 
+If previews and commits wait for each other in your storage, override the fixtures `committing` and
+`overtaking` of :class:`~triggers.testing.conformance.previews.Previews`, and call `pytest.skip` in them.
+
 The tests check the numbered promises of :mod:`triggers.storages.base`. The docstring of each test names the
 promise. The active Hypothesis profile decides how many examples are tried. The suite needs pytest and
 Hypothesis.
