@@ -110,6 +110,24 @@ def names(manager):
     return [instance.name for instance in manager.storage]
 
 
+def test_a_preview_sees_the_transaction(application, manager, heard):
+    """It is decided on what is not committed yet, and nothing of it is committed; outside, it sees nothing of that."""
+    with application.transaction() as connection:
+        application.write(1)
+        with manager.joined(connection):
+            manager.fire("pageReceived", {"number": 1}, key="k")
+            heard.clear()
+            tried = manager.preview.fire("pageReceived", {"number": 2})
+            assert (tried.fired[0].number, tried.created) == (2, ("t_page#1",))
+            assert manager.preview.fire("pageReceived", {"number": 1}, key="k").repeats == 1
+            with pytest.raises(InvalidStatusError):
+                manager.preview.skip("t_page#0")
+            assert names(manager) == ["t_page#0"]
+        assert manager.preview.fire("pageReceived").created == ("t_page#0",)
+        application.write(2)
+    assert (names(manager), application.pages()) == (["t_page#0"], [1, 2])
+
+
 def test_a_commit_keeps_both(application, manager):
     """What the application wrote and what it fired are there after its commit."""
     with application.transaction() as connection:

@@ -116,7 +116,7 @@ class Previews(StorageFixtures):
         check()
 
     def test_a_firing_is_previewed_with_all_that_follows(self, storage: Storage) -> None:
-        """Promise 16: instances, a veto, outcomes and the finalizing trigger are in the changes; nothing is stored."""
+        """Promise 16: a veto, its outcome, and the instance that this creates are in the changes; nothing is stored."""
         steps = Steps(storage, policy=Policy(finalizing=Finalizing("end")))
         steps.configure(
             {
