@@ -130,23 +130,25 @@ class Preview:
             yield "would change the configuration"
         for firing in self.fired:
             yield f"would fire {firing}" + ("" if firing.listeners else ", which reaches no task")
-        for verb, names in self._effects():
-            if names:
-                yield f"would {verb} {', '.join(names)}"
+        for name, effect in _EFFECTS.items():
+            if names := getattr(self, name):
+                yield f"would {effect.format(', '.join(names))}"
         if self.finalized is not None:
             yield "would finalize the session"
 
-    def _effects(self) -> Iterator[tuple[str, tuple[str, ...]]]:
-        yield "interrupt", self.interrupted
-        yield "finish", self.finished
-        yield "fail", self.failed
-        yield "skip", self.skipped
-        yield "replay", self.replayed
-        yield "create", self.created
-        yield "schedule", self.scheduled
-        yield "abandon", self.abandoned
-        yield "leave unstarted", self.waiting
 
+#: Field of a preview → what would happen to the instances in it, in the order of the lines of the text.
+_EFFECTS: Final = {
+    "interrupted": "interrupt {}",
+    "finished": "finish {}",
+    "failed": "fail {}",
+    "skipped": "skip {}",
+    "replayed": "replay {}",
+    "created": "create {}",
+    "scheduled": "schedule {}",
+    "abandoned": "abandon {}",
+    "waiting": "leave {} unstarted",
+}
 
 #: Field of a preview → the status of the instances in it.
 _STATUSES: Final = {

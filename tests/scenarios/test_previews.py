@@ -207,7 +207,7 @@ def test_new_rules_are_tried(order):
     assert (less.configured, less.scheduled) == (True, ("t_ship#0",))
     later = order.preview.replace_configuration({"t_ship": {"after": ["never"], "run": "shop.Ship"}})
     assert later.waiting == ("t_ship#0",)
-    assert str(later) == "would change the configuration\nwould leave unstarted t_ship#0"
+    assert str(later) == "would change the configuration\nwould leave t_ship#0 unstarted"
     assert set(order.storage.tasks) == set(RULES)
     same = order.preview.replace_configuration(RULES)
     assert (same, str(same)) == (Preview(uid="order", is_empty=True), "would change nothing")
