@@ -16,6 +16,7 @@ The tree::
     ├── ManagerMismatchError                   the session belongs to another manager
     ├── UnsupportedRulesError                  a newer version wrote the session's rules
     ├── PluginError (LookupError)              an unknown storage, runner or manager
+    ├── GraphTooLargeError (ValueError)        a graph with too many nodes or edges for a drawing
     ├── DuplicateTaskError (ValueError)        one name for two different tasks
     ├── StorageError
     │   ├── StorageBusyError                   locked for longer than the busy timeout
@@ -128,6 +129,10 @@ class UnsupportedRulesError(TriggersError):
 
 class PluginError(TriggersError, LookupError):
     """No storage, runner or manager with this name is installed; the message lists the installed ones."""
+
+
+class GraphTooLargeError(TriggersError, ValueError):
+    """The graph has too many nodes or edges for a drawing."""
 
 
 class DuplicateTaskError(TriggersError, ValueError):

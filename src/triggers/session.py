@@ -471,6 +471,16 @@ class SessionView:
         """Trigger → the kwargs of its latest firing, for the triggers that have fired."""
         return LatestKwargs(self.uid, self._source)
 
+    def firing_counts(self) -> dict[str, int]:
+        """Return trigger → how often it has fired. All firings are read, page by page."""
+        counts: dict[str, int] = {}
+        after = 0
+        while page := self._reader.firings(self.uid, after=after):
+            for firing in page:
+                counts[firing.trigger] = counts.get(firing.trigger, 0) + 1
+            after = page[-1].number
+        return counts
+
     def get_unresolved_tasks(self) -> list[Rule]:
         """Return the configured tasks that have no instance yet, or one that is not resolved."""
         counters = self._reader.counters(self.uid)
@@ -656,12 +666,7 @@ class LatestKwargs(Mapping[str, Mapping[str, Any]]):
         return kwargs
 
     def __iter__(self) -> Iterator[str]:
-        fired: dict[str, None] = {}
-        after = 0
-        while page := self._source.reader.firings(self._uid, after=after):
-            fired.update(dict.fromkeys(firing.trigger for firing in page))
-            after = page[-1].number
-        return iter(fired)
+        return iter(SessionView(self._uid, self._source).firing_counts())
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import sys
-import unicodedata
 from functools import cache
 from itertools import chain, groupby, repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from triggers.cli.documents import error_of, parent_of, tagged
+from triggers.core.names import visible as visible  # noqa: PLC0414 - the commands find it here
 from triggers.core.status import Status
 from triggers.core.values import to_datetime
 from triggers.session import level_name
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from triggers.core.rules import Rule
     from triggers.core.state import Instance, Session
     from triggers.session import TaskInstance
-
-_HIDDEN: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
-_REVERSING: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 #: Characters of a value that are shown; --json shows all of it.
 LONGEST: Final = 300
@@ -93,19 +90,6 @@ def progress(*, quiet: bool) -> Progress:
 
 
 # -- words ----------------------------------------------------------------------------------------------
-
-
-def visible(text: str) -> str:
-    """Return the text with control characters, and those that reverse the reading direction, as escapes."""
-    if text.isprintable():
-        return text
-    return "".join(_escaped(character) for character in text)
-
-
-def _escaped(character: str) -> str:
-    if character not in _REVERSING and unicodedata.category(character) not in _HIDDEN:
-        return character
-    return character.encode("unicode_escape").decode("ascii")
 
 
 def listed(words: Iterable[str]) -> str:

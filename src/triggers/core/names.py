@@ -90,3 +90,14 @@ def _is_name(task: str) -> bool:
 def idempotency_key(uid: str, root: str) -> str:
     """Combine the UID and the name of the root instance into one string that no other pair has."""
     return f"{uid.replace('%', '%25').replace('/', '%2F')}/{root}"
+
+
+def visible(text: str) -> str:
+    """Return the text with control characters, and those that reverse the reading direction, as escapes."""
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    if character not in _BIDI and unicodedata.category(character) not in _HIDDEN:
+        return character
+    return character.encode("unicode_escape").decode("ascii")
