@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import triggers
-from triggers import exceptions, logs
+from triggers import exceptions, graph, logs
 from triggers.core.status import MOVES, RESOLVED, Status
 from triggers.core.values import Limits
+from triggers.demo.rules import survey_rules
+from triggers.graph import rules_graph, to_mermaid
 from triggers.logs import LogSettings
 from triggers.runners.celery import CeleryRunner
 from triggers.runners.threads import ThreadsRunner
@@ -180,7 +182,7 @@ def _described(owner: Any, *sections: str) -> dict[str, str]:
 
 
 def _named(name: str) -> Any:
-    for module in (triggers, logs, exceptions):
+    for module in (triggers, logs, exceptions, graph):
         if hasattr(module, name):
             return getattr(module, name)
     more = {kind.__name__: kind for kind in (CeleryRunner, Limits, LogSettings, ThreadsRunner)}
@@ -219,11 +221,17 @@ def _modules(layer: str) -> list[str]:
     ]
 
 
+def _graph(_: str) -> Iterator[str]:
+    """Yield the graph of the demo's rules."""
+    yield from ("```mermaid", *to_mermaid(rules_graph(survey_rules(Path()))).splitlines(), "```")
+
+
 PARTS: dict[str, Callable[[str], Iterable[str]]] = {
     "api": _api,
     "diagram": _diagram,
     "errors": _error_tree,
     "functions": _functions,
+    "graph": _graph,
     "layers": _layers,
     "moves": _moves,
     "settings": _settings,

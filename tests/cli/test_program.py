@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from triggers import task
-from triggers.cli.render import visible
 
 HANGS = json.dumps({"t_hang": {"after": ["x"], "run": "survey.hang"}})
 
@@ -293,18 +292,3 @@ def test_help_loads_no_storage():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stderr == "[]\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("日本 🎉 👩‍🔬 é", "日本 🎉 👩‍🔬 é"),
-        ("a\nb\tc\r", "a\\nb\\tc\\r"),
-        ("\x1b[2J\x9b\x7f\x00", "\\x1b[2J\\x9b\\x7f\\x00"),
-        ("\u202eabc\u2066", "\\u202eabc\\u2066"),
-        ("\u2028\ud800", "\\u2028\\ud800"),
-    ],
-)
-def test_what_a_terminal_would_obey_is_escaped(text, shown):
-    """Controls, reversing marks, line separators and surrogates become escapes; letters and emoji stay."""
-    assert visible(text) == shown

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triggers.core.names import MAX_NAME, check_name, instance_name, is_name, split_instance_name
+from triggers.core.names import (
+    MAX_NAME,
+    check_name,
+    instance_name,
+    is_name,
+    split_instance_name,
+    visible,
+)
 from triggers.exceptions import InvalidNameError, UnknownInstanceError
 from triggers.testing.conformance.fixtures import NAMES
 
@@ -125,3 +132,18 @@ def test_what_only_says_that_it_is_a_string_is_refused():
         check_name(Lying(), "UID")
     with pytest.raises(UnknownInstanceError, match=r"^<value without a repr> is not the name of an instance"):
         split_instance_name(Lying())
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("日本 🎉 👩‍🔬 é", "日本 🎉 👩‍🔬 é"),
+        ("a\nb\tc\r", "a\\nb\\tc\\r"),
+        ("\x1b[2J\x9b\x7f\x00", "\\x1b[2J\\x9b\\x7f\\x00"),
+        ("\u202eabc\u2066", "\\u202eabc\\u2066"),
+        ("\u2028\ud800", "\\u2028\\ud800"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_escaped(text, shown):
+    """Controls, reversing marks, line separators and surrogates become escapes; letters and emoji stay."""
+    assert visible(text) == shown

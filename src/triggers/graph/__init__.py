@@ -6,7 +6,7 @@ and :func:`to_svg` return it as text.
 
 from triggers.graph.live import session_graph
 from triggers.graph.mermaid import to_mermaid
-from triggers.graph.model import Edge, EdgeKind, Graph, Node, NodeKind, rules_graph
+from triggers.graph.model import Edge, EdgeKind, Graph, Node, NodeKind, State, TaskState, rules_graph
 from triggers.graph.style import STYLE
 from triggers.graph.svg import to_svg
 
@@ -17,6 +17,8 @@ __all__ = [
     "Graph",
     "Node",
     "NodeKind",
+    "State",
+    "TaskState",
     "rules_graph",
     "session_graph",
     "to_mermaid",

@@ -104,7 +104,7 @@ def face_of(node: Node, ports: int) -> Face:
 
 def _rows(node: Node) -> Iterator[Sequence[Word]]:
     if node.kind is NodeKind.CONDITION:
-        yield [Word(node.label, WORD, 0.0, 0.0)]
+        yield [Word(fitting(node.label, WORD, WIDEST), WORD, 0.0, 0.0)]
         return
     yield from _joined([_name(node), *_times(node)])
     if node.run:

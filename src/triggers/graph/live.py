@@ -28,7 +28,7 @@ def session_graph(session: TriggerManager) -> Graph:
     own = head.manager in {"", session.name}
     return rules_graph(
         head.rules,
-        state_of(view),
+        state=state_of(view),
         finalize_trigger=session.finalize_trigger if own else None,
         title=f"Session {session.uid}",
     )

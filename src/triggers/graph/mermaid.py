@@ -132,7 +132,7 @@ def _words(edge: Edge) -> Iterator[str]:
     if edge.kind is EdgeKind.AND_EVERY:
         yield "every"
     if edge.kind is EdgeKind.UNLESS:
-        yield "unless (fired)" if edge.met else "unless"
+        yield "unless, fired" if edge.met else "unless"
 
 
 #: A space without a width. It parts two characters that have a meaning together even if they are codes.

@@ -90,7 +90,7 @@ class Graph:
 
     Attributes:
         nodes: external triggers first, in alphabetical order, then the tasks in the order of the
-            configuration, each after the parts of its conditions.
+            configuration, each after the parts of its conditions, then tasks that were removed.
         edges: the edges, in the order of their targets.
         title: what is drawn, such as ``Session order-17``; "" for nothing.
     """
@@ -173,8 +173,8 @@ def task_key(name: str) -> str:
 
 def rules_graph(
     configuration: object,
-    state: State | None = None,
     *,
+    state: State | None = None,
     finalize_trigger: str | None = None,
     title: str = "",
 ) -> Graph:
@@ -278,10 +278,12 @@ class _Builder:
         outcome = outcome_of(trigger, self._rules.rules) if trigger not in self._rules.rules else None
         return task_key(task), outcome.word if outcome else ""
 
-    def add(self, *, node: Node | None = None, edge: Edge | None = None) -> None:
+    def add(self, part: Node | Edge) -> None:
         """Add a node or an edge to the graph."""
-        self._nodes += [node] if node else []
-        self._edges += [edge] if edge else []
+        if isinstance(part, Node):
+            self._nodes.append(part)
+        else:
+            self._edges.append(part)
 
 
 class _Parts:
@@ -318,7 +320,7 @@ class _Parts:
         if isinstance(term, str):
             source, outcome = self._builder.source(term)
             met = None if happened is None else term in happened
-            self._builder.add(edge=Edge(source, target, kind, outcome, met))
+            self._builder.add(Edge(source, target, kind, outcome, met))
         else:
             self._condition(term, target, kind, happened)
 
@@ -328,10 +330,10 @@ class _Parts:
         self._count += 1
         key = f"condition {self._count} {self._task}"
         met = None if happened is None else condition.is_met(happened)
-        self._builder.add(node=Node(key, NodeKind.CONDITION, _in_words(condition), met=met))
         for term in condition.of:
             self._term(term, key, kind, happened)
-        self._builder.add(edge=Edge(key, target, kind, met=met))
+        self._builder.add(Node(key, NodeKind.CONDITION, _in_words(condition), met=met))
+        self._builder.add(Edge(key, target, kind, met=met))
 
 
 def _in_words(condition: Condition) -> str:

@@ -7,13 +7,12 @@ from html import escape
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-from triggers.core.names import visible
 from triggers.exceptions import GraphTooLargeError
 from triggers.graph.faces import ICON, ICON_GAP, SIDE, Face, Word, face_of, sentence, worst
 from triggers.graph.layout import TURN, Box, Line, Placed, Point, TooManyPlacesError, layout
 from triggers.graph.model import Edge, EdgeKind, Graph, Node, NodeKind
 from triggers.graph.style import STYLE
-from triggers.graph.texts import TITLE, WORD, fitting, width
+from triggers.graph.texts import TITLE, WORD, displayable, fitting, width
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -161,12 +160,8 @@ def _n(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-#: Two characters that XML does not allow, although they are not control characters.
-_NOT_XML: Final = {0xFFFE: "\\ufffe", 0xFFFF: "\\uffff"}
-
-
 def _escaped(text: str) -> str:
-    return escape(visible(text).translate(_NOT_XML))
+    return escape(displayable(text))
 
 
 # -- edges ----------------------------------------------------------------------------------------------

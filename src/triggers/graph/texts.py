@@ -44,6 +44,15 @@ _OTHER: Final = 1.05
 _PICTOGRAPH: Final = 1.45
 
 
+#: Two characters that XML does not allow, although they are not control characters.
+_NOT_XML: Final = {0xFFFE: "\\ufffe", 0xFFFF: "\\uffff"}
+
+
+def displayable(text: str) -> str:
+    """Return the text with escapes for what cannot be displayed, and for what XML does not allow."""
+    return visible(text).translate(_NOT_XML)
+
+
 def width(text: str, font: Font) -> float:
     """Return the estimated width of a text, in pixels."""
     if text.isascii():
@@ -61,12 +70,9 @@ def _part(character: str, latin: float) -> float:
 
 def fitting(text: str, font: Font, most: float) -> str:
     """Return the text, cut so that it is at most so wide, in pixels. What cannot be displayed is escaped."""
-    shown = visible(text[: int(most)])  # a visible character is more than a pixel wide
-    if shown == text and width(shown, font) <= most:
+    shown = displayable(text[: int(most)])  # a visible character is more than a pixel wide
+    if len(text) <= most and width(shown, font) <= most:
         return shown
-    whole = shown if len(text) <= most else shown + ELLIPSIS
-    if width(whole, font) <= most:
-        return whole
     left = most - width(ELLIPSIS, font)
     kept = 0
     for character in shown:
