@@ -152,8 +152,11 @@ def drawing(svg: str) -> Drawing:
 
 
 def _rectangle(node: ET.Element) -> Rectangle:
+    """The box of a node, which clips its texts."""
     x, y = re.fullmatch(r"translate\((\S+) (\S+)\)", node.get("transform")).groups()
-    shape = node.find(f"{SVG}rect")
+    shape, content = node.find(f"{SVG}rect"), node.find(f"{SVG}svg")
+    assert [content.get("width"), content.get("height")] == [shape.get("width"), shape.get("height")]
+    assert {*content.iter(f"{SVG}text")} == {*node.iter(f"{SVG}text")}
     return Rectangle(float(x), float(y), float(shape.get("width")), float(shape.get("height")))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from triggers.graph.heights import rising
@@ -88,6 +88,14 @@ def test_lines_of_one_port_share_their_way():
     assert long[:4] == short[:4]
 
 
+def test_a_line_that_passes_columns_is_straight():
+    """Where nothing is in its way, it changes its height once, before its end."""
+    lines = [Line(one, "", other, "") for one, other in ("ab", "bc", "cd", "de", "ae")]
+    points = layout([box(key) for key in "abcde"], lines, 100).lines[lines[4]]
+    assert len(points) == 10
+    assert len({round(point.y) for point in points[2:-2]}) == 1
+
+
 def test_ports_have_the_order_of_what_they_lead_to():
     """So lines from one box do not cross right behind it."""
     boxes = [box("a", outs=("down", "up")), box("b"), box("c")]
@@ -101,6 +109,19 @@ def test_parts_that_are_not_connected_stand_beside_each_other():
     made = layout([box(f"{n}") for n in range(40)], [], 100)
     assert made.width > made.height
     assert len({(placed.x, placed.y) for placed in made.boxes.values()}) == 40
+
+
+@given(EDGES)
+@example([(one, other) for one, other in pairwise("abcd")] + [("a", "d"), ("a", "c"), ("d", "a")])
+def test_everything_is_inside_of_the_drawing(edges):
+    """Lines, too, but for the turns of those that lead back, for which there is a margin."""
+    lines = [Line(one, "", other, "") for one, other in dict.fromkeys(edges)]
+    made = layout([box(key) for key in KEYS], lines, 1_000)
+    points = [point for found in made.lines.values() for point in found]
+    assert all(0 <= point.x <= made.width and 0 <= point.y <= made.height for point in points)
+    boxes = made.boxes.values()
+    assert all(placed.x + placed.width <= made.width for placed in boxes)
+    assert all(placed.y + placed.box.height <= made.height for placed in boxes)
 
 
 def test_too_many_places_are_refused():

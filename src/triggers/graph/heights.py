@@ -16,7 +16,11 @@ LINE_GAP: Final = 12.0
 
 #: How often the heights are improved. It is odd, so that the last time is from left to right.
 _SWEEPS: Final = 13
-#: How much it matters that a place without lines stays where it is; a line has the weight 1.
+#: How much it matters that a line that passes a column is straight, at first and in the last sweep. The link
+#: of a box has the weight 1.
+_NEARLY_STRAIGHT: Final = 3
+_STRAIGHT: Final = 1_000
+#: How much it matters that a place without lines stays where it is.
 _STAYS: Final = 0.01
 
 
@@ -66,7 +70,7 @@ class Heights:
             side = 1 if sweep % 2 else -1  # where the columns are that have their heights already
             followed = {place: self._followed(place, found, side) for place, found in beside.items()}
             for column in self._columns[::-side]:
-                self._settle(column, followed)
+                self._settle(column, followed, _STRAIGHT if sweep == _SWEEPS - 1 else _NEARLY_STRAIGHT)
         both = zip(self._centers, self._heights, strict=True)
         top = min(center - height / 2 for center, height in both)
         return [center - top for center in self._centers]
@@ -78,8 +82,8 @@ class Heights:
         column = self._column_of[place]
         return [link for link in links if (self._column_of[link.other] - column) * side > 0] or links
 
-    def _settle(self, column: Sequence[int], followed: Mapping[int, list[Link]]) -> None:
-        """Move the places of a column to where their links are short."""
+    def _settle(self, column: Sequence[int], followed: Mapping[int, list[Link]], straight: int) -> None:
+        """Move the places of a column to where their links are short, and those of lines have this weight."""
         offsets = [0.0]
         for above, below in pairwise(column):
             offsets.append(offsets[-1] + self._distance(above, below))
@@ -88,7 +92,8 @@ class Heights:
             links = followed.get(place, ())
             wished = [self._centers[link.other] + link.dy_other - link.dy_one for link in links]
             wish = sum(wished) / len(wished) if wished else self._centers[place]
-            wishes.append((wish - offset, len(wished) or _STAYS))
+            weight = len(wished) * (1 if place < self._boxes else straight)
+            wishes.append((wish - offset, weight or _STAYS))
         for place, offset, settled in zip(column, offsets, rising(wishes), strict=True):
             self._centers[place] = settled + offset
 
