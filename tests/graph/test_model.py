@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 
 from triggers import ConfigurationError, Registry, Status, Triggers, task
-from triggers.core.rules import rule_set
+from triggers.core.rules import read_rules, rule_set
 from triggers.exceptions import UnknownInstanceError
 from triggers.graph import EdgeKind, NodeKind, State, TaskState, rules_graph
 from triggers.testing.conformance.strategies import configurations
@@ -163,6 +163,16 @@ def test_without_a_session_nothing_is_met_or_unmet():
     graph = rules_graph({"t": rule(after={"any": ["a", "b"]}, unless=["c"])})
     assert {edge.met for edge in graph.edges} | {node.met for node in graph.nodes} == {None}
     assert {node.fired for node in graph.nodes} == {None}
+
+
+def test_rules_that_only_a_newer_version_understands_are_marked():
+    """The picture shows what this version can read of them, and says that there is more."""
+    rules = read_rules(
+        '{"t_1": {"after": ["a"], "run": "r", "delay": 60}, "t_2": {"after": ["a"], "run": "r"}}'
+    )
+    assert [node.notes for node in rules_graph(rules).nodes[1:]] == [("written by a newer version",), ()]
+    newest = read_rules('{"": {"language": 99}, "t_1": {"after": ["a"], "run": "r"}}')
+    assert rules_graph(newest).nodes[1].notes == ("written by a newer version",)
 
 
 def test_a_configuration_is_checked_and_a_rule_set_is_taken():

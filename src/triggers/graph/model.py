@@ -217,6 +217,10 @@ FINALIZING: Final = "when the session is complete"
 REMOVED: Final = "no longer configured"
 
 
+#: The note of a task whose stored rule only a newer version understands. Its edges are what this one reads.
+NEWER: Final = "written by a newer version"
+
+
 class _Builder:
     """Builds one graph.
 
@@ -230,6 +234,8 @@ class _Builder:
         self._rules = rules
         self._state = state
         self._finalize_trigger = finalize_trigger
+        # "" stands for all tasks: the version of the language has no task before a dot.
+        self._newer = {path.rpartition(".")[0] for path in rules.unsupported}
         self._nodes: list[Node] = []
         self._edges: list[Edge] = []
 
@@ -260,7 +266,7 @@ class _Builder:
         parts.unless(rule, vetoes)
         found = self._state.tasks.get(rule.task) if self._state else None
         statuses = found.statuses if found else {}
-        notes = tuple(notes_of(rule))
+        notes = (*notes_of(rule), *([NEWER] if {"", rule.task} & self._newer else ()))
         self._nodes.append(Node(key, NodeKind.TASK, rule.task, run=rule.run, notes=notes, statuses=statuses))
 
     def _happened(self, rule: Rule) -> tuple[Collection[str] | None, Collection[str] | None]:

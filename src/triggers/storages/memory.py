@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TYPE_CHECKING, NoReturn
 from weakref import WeakSet
 
@@ -364,15 +365,15 @@ class MemoryStorage:
     ) -> list[Instance]:
         """A page of instances in the order of task and number."""
         with self._lock:
-            found = [
+            found = (
                 copy_of(instance)
                 for key, instance in sorted(self._stored(uid).instances.items())
                 if key > after
                 and (task is None or instance.task == task)
                 and (statuses is None or instance.status in statuses)
                 and (flagged is None or _needs_review(instance, flagged))
-            ]
-            return found[:limit]
+            )
+            return list(islice(found, limit))
 
     def firings(
         self, uid: str, *, numbers: Collection[int] | None = None, after: int = 0, limit: int = 100
