@@ -40,12 +40,24 @@ from triggers.testing.conformance.outcomes import Outcomes
 from triggers.testing.conformance.purges import Purges
 from triggers.testing.conformance.reads import Logs, Reads
 from triggers.testing.conformance.reviews import Reviews
+from triggers.testing.conformance.stored_timers import StoredTimers
 from triggers.testing.conformance.values import Values
 
 __all__ = ["StorageConformance"]
 
 
 class StorageConformance(
-    Commits, Imports, Claims, Announcements, Reads, Logs, Reviews, Purges, Values, NewerRules, Outcomes
+    Commits,
+    Imports,
+    Claims,
+    Announcements,
+    Reads,
+    Logs,
+    Reviews,
+    Purges,
+    Values,
+    NewerRules,
+    Outcomes,
+    StoredTimers,
 ):
     """A test for every promise of a storage. A subclass supplies the fixture `make_place`."""
