@@ -7,7 +7,7 @@ The decision ends with :class:`Changes`, which the storage applies in the same t
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from triggers.core.records import LogEntry, fingerprint
@@ -143,6 +143,7 @@ class Changes:
         counters: task → the new counter.
         logs: new log records.
         timers: name → the timer that is set from now on, None if there is none with that name any more.
+        unfired: timers that have elapsed without firing, each with its problem.
         too_deep: new firings that reached no task, because too many firings led to them.
         new_rules: whether the session's rules are stored, too.
         writes_head: whether the session's head is stored.
@@ -163,6 +164,7 @@ class Changes:
     counters: dict[str, Counter] = field(default_factory=dict)
     logs: list[Record] = field(default_factory=list)
     timers: dict[str, Timer | None] = field(default_factory=dict)
+    unfired: list[Timer] = field(default_factory=list)
     too_deep: list[Firing] = field(default_factory=list)
     new_rules: bool = False
     writes_head: bool = True
@@ -212,6 +214,19 @@ class Decision:
     prefetch: Need | None = None
     by_rules: bool = True
 
+    def as_of(self, at: int) -> Decision:
+        """Return the same decision, made as of a time in the past, but not before the session's latest time.
+
+        Args:
+            at: the time, in microseconds.
+        """
+
+        def begin(session: Session) -> DecisionRun:
+            session.time = max(at, session.modified_at)
+            return self.begin(session)
+
+        return replace(self, begin=begin)
+
     def __call__(self, session: Session) -> DecisionRun:
         """Start a run, from a newly loaded head.
 
@@ -227,6 +242,18 @@ class Decision:
             )
             raise UnsupportedRulesError(message)
         return self.begin(session)
+
+
+class TimersDue(Exception):  # noqa: N818 - a request to the caller, not an error
+    """Raised by a run before which timers of the session must elapse.
+
+    Attributes:
+        at: the time of the decision, in microseconds. Timers that are due later do not concern it.
+    """
+
+    def __init__(self, at: int) -> None:
+        super().__init__(at)
+        self.at = at
 
 
 class NeedsSession(Exception):  # noqa: N818 - a request to the storage, not an error

@@ -138,7 +138,8 @@ class Instance:
         crashes: how often its worker was lost.
         crash_budget: its `budget`, set by the claim, plus :data:`SPARED` for each crash that is not charged.
         given_back: how often a worker without its task returned it.
-        run_at: the earliest time at which it may run.
+        run_at: the earliest time at which it may run. Of an unstarted instance, it is when its condition was
+            first met, 0 before that.
         dispatch_after: the earliest time at which the sweep dispatches it again.
         handovers: how often the sweep dispatched it.
         lease_until: when the claim expires, None without a claim.
