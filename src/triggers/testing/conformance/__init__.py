@@ -41,6 +41,7 @@ from triggers.testing.conformance.purges import Purges
 from triggers.testing.conformance.reads import Logs, Reads
 from triggers.testing.conformance.reviews import Reviews
 from triggers.testing.conformance.stored_timers import StoredTimers
+from triggers.testing.conformance.timing import Timing
 from triggers.testing.conformance.values import Values
 
 __all__ = ["StorageConformance"]
@@ -59,5 +60,6 @@ class StorageConformance(
     NewerRules,
     Outcomes,
     StoredTimers,
+    Timing,
 ):
     """A test for every promise of a storage. A subclass supplies the fixture `make_place`."""
