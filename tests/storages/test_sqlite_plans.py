@@ -56,9 +56,12 @@ def test_no_statement_reads_a_whole_table(storage, name):
 #: The rows of a big session, of which one statement wants a few.
 BIG = """
 INSERT INTO rule_sets VALUES (1, 'digest', '{}');
-INSERT INTO sessions VALUES (1, 'big', 1, 'default', 0, 0, NULL, '{}', 1, 1);
-INSERT INTO firings SELECT 1, value, 'trigger ' || value, '{}', value, 0, '', 'key ' || value, '' FROM n;
-INSERT INTO names SELECT 1, 'trigger ' || value, value, 1, value, 0 FROM n;
+INSERT INTO sessions (id, uid, rules, manager, firings, pending, metadata, created_at, modified_at)
+    VALUES (1, 'big', 1, 'default', 0, 0, '{}', 1, 1);
+INSERT INTO firings (session, number, trigger, kwargs, at, depth, source, key, fingerprint)
+    SELECT 1, value, 'trigger ' || value, '{}', value, 0, '', 'key ' || value, '' FROM n;
+INSERT INTO names (session, name, created, unresolved, latest, depth)
+    SELECT 1, 'trigger ' || value, value, 1, value, 0 FROM n;
 INSERT INTO instances (id, session, task, number, status, created_at, modified_at, log_unresolved,
         root, depth, retries, cascade_depth, taken, vetoes, history)
     SELECT value, 1, 'task ' || (value % 100), value / 100, 'unstarted', 1, 1, value % 2, 0, 0, 0, 0, '{}', '[]', '' FROM n;
