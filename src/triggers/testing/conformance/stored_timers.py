@@ -55,7 +55,7 @@ def found(steps: Steps, need: Need) -> Slice:
 
 
 def fires(name: str, at: int, number: int) -> Timer:
-    """A timer that fires a trigger."""
+    """A timer of the usual kind."""
     return Timer(name, at, number, FIRES, at - 5, trigger="due")
 
 
