@@ -175,8 +175,9 @@ SELECT
 SELECT {timer_columns} FROM timers WHERE session = ? AND (at, number) > (?, ?) ORDER BY at, number LIMIT ?
 
 -- name: timers_named
+-- The signs keep SQLite from reading all timers of the session in the order of their index.
 SELECT {timer_columns} FROM timers
-WHERE session = ? AND name IN (SELECT value FROM json_each(?)) ORDER BY at, number
+WHERE session = ? AND name IN (SELECT value FROM json_each(?)) ORDER BY +at, +number
 
 -- name: timer_upsert
 INSERT INTO timers (session, {timer_columns}) VALUES (?, ?, ?, ?, ?)
