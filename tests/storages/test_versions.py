@@ -51,8 +51,8 @@ def library(tmp_path_factory):
         (package / f"storages/{dialect}/migrations/9999_throw_away.sql").write_text(text, "utf-8")
     keyspace = package / "storages/redis/keyspace.py"
     text = keyspace.read_text("utf-8")
-    assert text.count("LAYOUT: Final = 1\n") == 1
-    keyspace.write_text(text.replace("LAYOUT: Final = 1\n", "LAYOUT: Final = 2\n"), "utf-8")
+    assert text.count("LAYOUT: Final = 2\n") == 1
+    keyspace.write_text(text.replace("LAYOUT: Final = 2\n", "LAYOUT: Final = 3\n"), "utf-8")
     return folder
 
 
