@@ -98,6 +98,7 @@ class CommitArguments:
         self._seen = seen
         self._new = loaded.version is None
         self._parts = Parts()
+        self._timers: list[str] = []
         self._timed: tuple[bytes, bytes] = NOT_TIMED
         self._exclusive = exclusive
         self._collect()
@@ -106,12 +107,12 @@ class CommitArguments:
         """Whether there is anything to store."""
         parts = self._parts
         written = parts.fields or parts.counters or parts.added or parts.removed or parts.logs
-        return bool(written or self._changes.timers)
+        return bool(written or self._timers)
 
     @property
     def changes_timers(self) -> bool:
         """Whether timers change, or the time of the first one."""
-        return bool(self._changes.timers) or self._timed != NOT_TIMED
+        return bool(self._timers) or self._timed != NOT_TIMED
 
     def parts(self, identity: bytes, token: bytes, rules: list[Part]) -> list[Part]:
         """The arguments of commit.lua after the first; the script describes them."""
@@ -129,7 +130,7 @@ class CommitArguments:
         changed_at = max(head.now, head.modified_at)
         parts.append(b"" if head.finalized is None or not self._exclusive else changed_at)
         if self.changes_timers:
-            parts += (*self._timed, *self._changes.timers)
+            parts += (*self._timed, *self._timers)
         return parts
 
     def _collect(self) -> None:
@@ -147,6 +148,7 @@ class CommitArguments:
         for record in changes.logs:
             payload, kind = rows.record_of(record)
             self._parts.logs += (payload, instance_place(record.instance.task, record.instance.number), kind)
+        self._timers += changes.timers
         for timer in filter(None, changes.timers.values()):
             self._parts.fields += (b"T" + timer.name.encode(), rows.timer_of(timer))
             self._parts.added += (0, rows.member_of_timer(timer))
