@@ -11,13 +11,14 @@ import time
 import warnings
 
 import pytest
+from redis import Redis
 
-from tests.storages import earlier
+from tests.storages import earlier, earlier_redis
 from tests.storages.postgres_sandbox import connect, forked, in_schema
 from triggers.core.exchange import Changes, Decision, Need
 from triggers.core.status import Status
 from triggers.core.timers import FIRES, Timer
-from triggers.exceptions import StorageError
+from triggers.exceptions import SchemaVersionError, StorageError
 from triggers.plugins import storage_from_url
 from triggers.storages.postgres import PostgresStorage
 from triggers.storages.sql import migrations
@@ -53,6 +54,8 @@ class Place:
             ((version,),) = connection.execute("PRAGMA user_version").fetchall()
             connection.close()
             return version
+        if self.url.startswith("redis"):
+            return int(Redis.from_url(self.url).get("{trg}:meta").split(b" ")[0])
         with connect(self.url) as connection:
             asked = in_schema(self.url, "SELECT number FROM {schema}.version")
             return connection.execute(asked).fetchone()[0]
@@ -63,11 +66,14 @@ def version(request):
     return request.param
 
 
-@pytest.fixture(params=["pysqlite3", "sqlite3", "postgres"])
+@pytest.fixture(params=["pysqlite3", "sqlite3", "postgres", "redis", "valkey"])
 def place(request, version, tmp_path):
     if request.param == "postgres":
         url = request.getfixturevalue("postgres_url")
         return Place(url, earlier.postgres_schema(url, version))
+    if request.param in {"redis", "valkey"}:
+        url = request.getfixturevalue(f"{request.param}_url")
+        return Place(url, earlier_redis.redis_keys(url, version))
     url = f"sqlite:///{tmp_path}/s.db?driver={request.param}"
     return Place(url, earlier.sqlite_file(tmp_path / "s.db", version))
 
@@ -108,7 +114,7 @@ def test_every_row_is_as_before(place):
 
 def test_all_statuses_are_in_the_data(version):
     """The data have an instance in every status, claims, keys, records of a review, and sessions without rules."""
-    for dialect in ("sqlite", "postgres"):
+    for dialect in ("sqlite", "postgres", "redis"):
         sessions = earlier.said(dialect, version)
         instances = [instance for session in sessions.values() for instance in session["instances"]]
         assert {instance["status"] for instance in instances} == {status.value for status in Status}
@@ -161,7 +167,7 @@ def test_what_was_lost_and_what_is_due_is_found_after_a_migration(place):
     assert steps["t_page#5"].status == Status.SCHEDULED
     due = [(each.uid, f"{each.task}#{each.number}") for each in storage.due(50, grace=30 * SECOND)]
     assert set(due) >= {("survey", "t_page#9"), ("survey", "t_alarm#0"), ("final", "t_last#0")}
-    assert storage.backlog().running == 1
+    assert storage.reader.backlog().running == 1
 
 
 def test_other_sessions_continue_after_a_migration(place):
@@ -326,6 +332,53 @@ def grant(connection, name):
     connection.execute(f"GRANT USAGE ON SCHEMA {name} TO {name}")
     connection.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {name} TO {name}")
     connection.execute(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {name} TO {name}")
+
+
+# -- Redis --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["redis", "valkey"])
+def redis(request, version):
+    url = request.getfixturevalue(f"{request.param}_url")
+    return Place(url, earlier_redis.redis_keys(url, version))
+
+
+def test_a_migration_of_redis_writes_the_version_only(redis, version):
+    """Every other key is as before."""
+    client = Redis.from_url(redis.url)
+    before = earlier_redis.keys_of(client)
+    redis.open().close()
+    after = earlier_redis.keys_of(client)
+    changed = {key for key in before | after if before.get(key) != after.get(key)}
+    assert changed == {key for key in before if key.endswith((":meta", ":world"))}
+    assert {client.get(key).split(b" ")[0] for key in changed} == {b"%d" % NEWEST}
+
+
+@pytest.mark.parametrize("migrated", range(earlier_redis.PARTITIONS + 1))
+def test_a_migration_of_redis_can_be_interrupted_at_every_partition(valkey_url, version, migrated):
+    """The next process completes it, also if some partitions have the new version and some the old one."""
+    said = earlier_redis.redis_keys(valkey_url, version)
+    client = Redis.from_url(valkey_url)
+    token = client.get("{trg:p0}:world").replace(b"%d " % version, b"%d " % NEWEST, 1)
+    client.set("{trg}:meta", token + b" from-%d" % version)
+    for number in range(migrated):
+        client.set(f"{{trg:p{number}}}:world", token)
+    added(earlier.read(Place(valkey_url, said).open()), said)
+    assert client.get("{trg}:meta") == token + b" ready"
+
+
+def test_a_process_with_the_layout_before_is_refused(valkey_url, version, monkeypatch):
+    """It has opened the storage before the migration; afterwards it neither reads nor writes."""
+    place = Place(valkey_url, earlier_redis.redis_keys(valkey_url, version))
+    monkeypatch.setattr("triggers.storages.redis.keyspace.LAYOUT", version)
+    old = Steps(place.open(), "survey")
+    before = old.fire("page").fired[0].number
+    monkeypatch.undo()
+    assert Steps(place.open(), "survey").fire("page").fired[0].number == before + 1
+    monkeypatch.setattr("triggers.storages.redis.keyspace.LAYOUT", version)
+    for call in (lambda: old.fire("page"), lambda: old.head, place.open):
+        with pytest.raises(SchemaVersionError, match="upgrade Triggers"):
+            call()
 
 
 # -- what a migration costs ----------------------------------------------------------------------------------
