@@ -154,6 +154,47 @@ class StoredTimers(StorageFixtures):
         storage.commit("x", setting({"a": None}, manager="m"))
         assert storage.timed_sessions(9, ["m"]) == [("y", 40)]
 
+    def test_times_are_exact_however_late_they_are(self, storage: Storage) -> None:
+        """Promise 6: a time that a floating-point number cannot represent is stored, and has its place in the order."""
+        late = 2**53
+        for uid, ats in (("x", (late + 3, late + 1)), ("y", (late, late + 2))):
+            timers: dict[str, Timer | None] = {f"{at}": fires(f"{at}", at, n) for n, at in enumerate(ats, 1)}
+            storage.commit(uid, setting(timers, min(ats)))
+        assert storage.timed_sessions(9, ["default"]) == [("y", late), ("x", late + 1)]
+        assert [timer.at for timer in storage.reader.timers("x")] == [late + 1, late + 3]
+        assert [timer.at for timer in storage.reader.timers("x", after=(late + 1, 2))] == [late + 3]
+        head = storage.reader.session("y")
+        assert head is not None
+        assert head.next_timer_at == late
+
+    def test_sessions_of_other_managers_fill_no_page(self, storage: Storage) -> None:
+        """Promise 16: however many they are, how much earlier they are due, and how their managers are named."""
+        for number in range(30):
+            uid, manager = f"foreign {number}", ("a b", "a ", "ab", "A", "'", "")[number % 6]
+            storage.commit(uid, setting({"t": fires("t", number, 1)}, number, manager=manager))
+        for number in range(5):
+            storage.commit(f"own {number}", setting({"t": fires("t", 90, 1)}, 90 - number, manager="a"))
+        own = [(f"own {number}", 90 - number) for number in range(4, -1, -1)]
+        assert storage.timed_sessions(3, ["a"]) == own[:3]
+        assert storage.timed_sessions(30, ["a", "c"]) == own
+        assert storage.timed_sessions(0, ["a"]) == []
+
+    def test_all_sessions_with_timers_are_found_at_once(self, storage: Storage) -> None:
+        """Promise 16: also if there are many, and all of them are needed."""
+        for number in range(60):
+            storage.commit(f"{number}", setting({"t": fires("t", number, 1)}, number))
+        assert storage.timed_sessions(60, ["default"]) == [(f"{number}", number) for number in range(60)]
+        assert storage.timed_sessions(25, ["default"]) == [(f"{number}", number) for number in range(25)]
+
+    def test_a_timer_is_replaced_in_its_place(self, steps: Steps) -> None:
+        """Promise 16: one with the same time and number, but something else to do."""
+        steps.commit(setting({"a": fires("a", 10, 1), "b": fires("b", 10, 2)}, 10))
+        other = fires("a", 10, 1)._replace(problem="why", was_at=5)
+        steps.commit(setting({"a": other}, 10))
+        assert found(steps, Need(timers=9, timer_names=("a", "b"))).timers == [other, fires("b", 10, 2)]
+        assert steps.storage.reader.timers(steps.uid, names=["b", "a"]) == [other, fires("b", 10, 2)]
+        assert steps.storage.reader.timers(steps.uid, names=[]) == []
+
     def test_several_decisions_are_committed_each_by_itself(self, storage: Storage) -> None:
         """Promises 1 and 2: one that raises changes nothing and does not disturb the others, which see one another."""
         seen: list[int] = []
