@@ -29,7 +29,7 @@ from triggers.fired_by import FIRED_BY, FiredBy
 from triggers.logs import LogSettings
 from triggers.session import SessionView, TaskInstance
 from triggers.storages.base import ReadyInstance
-from triggers.storages.in_time import JOINED_ROUNDS, commit_in_time
+from triggers.storages.in_time import commit_in_time
 from triggers.storages.joining.scope import ManagerScopes
 from triggers.timers import moment, pause_before, timers_of
 
@@ -670,9 +670,10 @@ class TriggerManager:
     def _store(self, scope: Scope, decision: Decision) -> Changes:
         """Commit a decision after the timers that are due. Their hooks are called after it."""
         elapsed: list[Changes] = []
-        rounds = JOINED_ROUNDS if scope.is_joined else None
         try:
-            changes = commit_in_time(scope.storage, self.uid, decision, self.policy, elapsed, rounds=rounds)
+            changes = commit_in_time(
+                scope.storage, self.uid, decision, self.policy, elapsed, joined=scope.is_joined
+            )
         finally:
             for each in elapsed:
                 scope.after_commit(partial(self._publish_elapsed, each))

@@ -84,8 +84,9 @@ def pause_before(after: timedelta | str | float) -> int:
         InvalidValueError: it is neither a timedelta, nor an ISO 8601 duration, nor a number of seconds.
     """
     try:
-        given: object = duration(after) if isinstance(after, int | float) else after
-        return micros(read_duration(given))
+        if isinstance(after, int | float) and not isinstance(after, bool):
+            after = duration(after)
+        return micros(read_duration(after))
     except (ValueError, OverflowError):
         message = (
             f"after must be a timedelta, an ISO 8601 duration such as 'P3D', or a number of seconds, longer "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from triggers.core import decisions
 from triggers.core.exchange import TimersDue
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from triggers.core.terms import Policy, PolicyOf
     from triggers.storages.base import Storage
 
-#: How often, in a transaction of the application, due timers elapse before a decision at most.
-JOINED_ROUNDS: Final = 1
-
 
 def commit_in_time(  # noqa: PLR0917 - as `commit`, and what it needs for timers
     storage: Storage,
@@ -26,7 +23,7 @@ def commit_in_time(  # noqa: PLR0917 - as `commit`, and what it needs for timers
     elapsed: list[Changes],
     timeout: float | None = None,
     *,
-    rounds: int | None = None,
+    joined: bool = False,
 ) -> Changes:
     """Commit a decision about a session. If timers are due, they elapse before, in commits of their own.
 
@@ -40,7 +37,8 @@ def commit_in_time(  # noqa: PLR0917 - as `commit`, and what it needs for timers
         elapsed: gets the changes of the timers that have elapsed, in order, also if the decision fails.
         timeout: how long to wait for the storage, in seconds, for everything together; None for the storage's
             own setting.
-        rounds: how many commits with elapsed timers may precede the decision; None for any number.
+        joined: whether this is a transaction of the application. All due timers elapse in it at once, or none
+            if they are too many.
 
     Raises:
         StorageError: nothing of the decision is stored.
@@ -52,13 +50,14 @@ def commit_in_time(  # noqa: PLR0917 - as `commit`, and what it needs for timers
             return storage.commit(uid, decision if at is None else decision.as_of(at), _left(until))
         except TimersDue as due:
             at = due.at if at is None else at
-        if rounds is not None and len(elapsed) >= rounds:
+        try:
+            changes = storage.commit(uid, decisions.elapse(policy, at, only_all=joined), _left(until))
+        except TimersDue:
             message = (
                 f"session {uid!r} has more than {decisions.AT_ONCE} timers that are due, too many for this "
                 f"transaction; nothing was changed: let them elapse first, with `triggers sweep`"
             )
-            raise StorageError(message)
-        changes = storage.commit(uid, decisions.elapse(policy, at), _left(until))
+            raise StorageError(message) from None
         if changes.refused:
             message = f"session {uid!r} has due timers: {changes.refused}; nothing was changed"
             raise StorageError(message)

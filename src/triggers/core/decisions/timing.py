@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from triggers.core.decisions.needs import need_for
 from triggers.core.decisions.settling import fire_outcome, settle
 from triggers.core.decisions.unit_of_work import UnitOfWork
-from triggers.core.exchange import Decision, Need
+from triggers.core.exchange import Decision, Need, TimersDue
 from triggers.core.outcomes import ENDED, MISSED, OF_STATUS, outcome_of
 from triggers.core.state import Firing
 from triggers.core.status import Status
@@ -82,7 +82,7 @@ def cancel_timer(policy: Policy | PolicyOf, name: str) -> Decision:
     return Decision("cancel_timer", begin, prefetch=need, by_rules=False)
 
 
-def elapse(policy: Policy | PolicyOf, until: int | None = None) -> Decision:
+def elapse(policy: Policy | PolicyOf, until: int | None = None, *, only_all: bool = False) -> Decision:
     """Let due timers elapse, in the order of their times, at most :data:`AT_ONCE`.
 
     Each one is decided as of its own time, or as of the session's latest time if that is later. So it does
@@ -91,6 +91,10 @@ def elapse(policy: Policy | PolicyOf, until: int | None = None) -> Decision:
     Args:
         policy: the manager's policy.
         until: timers that are due later do not elapse; None for now.
+        only_all: change nothing if more of them are due than can elapse at once.
+
+    Raises:
+        TimersDue: more are due, and `only_all` is true.
     """
 
     def begin(session: Session) -> DecisionRun:
@@ -112,7 +116,9 @@ def elapse(policy: Policy | PolicyOf, until: int | None = None) -> Decision:
             work.changes.timers[timer.name] = None
             yield from _elapse(work, timer)
             yield from settle(work)
-        session.next_timer_at = queue.next_at()
+        following = session.next_timer_at = queue.next_at()
+        if only_all and following is not None and following <= end:
+            raise TimersDue(end)
         return work.done()
 
     return Decision("elapse", begin, prefetch=Need(timers=AT_ONCE + 1))
