@@ -557,7 +557,7 @@ def commit_each(
     for uid, decision in decisions:
         left = None if until is None else max(until - time.monotonic(), 0.0)
         try:
-            done.append(storage.commit(uid, decision, left))
+            done.append(storage.commit(uid, decision, timeout=left))
         except Exception as error:  # noqa: BLE001 - the error of one is part of the answer
             done.append(error)
     return done

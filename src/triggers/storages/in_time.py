@@ -47,11 +47,11 @@ def commit_in_time(  # noqa: PLR0917 - as `commit`, and what it needs for timers
     at: int | None = None
     while True:
         try:
-            return storage.commit(uid, decision if at is None else decision.as_of(at), _left(until))
+            return storage.commit(uid, decision if at is None else decision.as_of(at), timeout=_left(until))
         except TimersDue as due:
             at = due.at if at is None else at
         try:
-            changes = storage.commit(uid, decisions.elapse(policy, at, only_all=joined), _left(until))
+            changes = storage.commit(uid, decisions.elapse(policy, at, only_all=joined), timeout=_left(until))
         except TimersDue:
             message = (
                 f"session {uid!r} has more than {decisions.AT_ONCE} timers that are due, too many for this "
