@@ -279,7 +279,7 @@ class UnitOfWork:
             raise TimersDue(self.at)
 
     def set_timer(self, timer: Timer) -> None:
-        """Have a timer stored, in the place of one with the same name, and give it the next number."""
+        """Have a timer stored, instead of one with the same name, and give it the next number."""
         session = self.session
         session.timer_count += 1
         self.changes.timers[timer.name] = timer._replace(number=session.timer_count)

@@ -34,7 +34,7 @@ BURST = rules(t_b={"andEvery": "e", "delay": {"for": "PT1M", "since": "last", "a
 
 
 def seconds(count: float) -> timedelta:
-    """A duration."""
+    """Return the duration of this many seconds."""
     return timedelta(seconds=count)
 
 
@@ -109,7 +109,7 @@ class Timing(StorageFixtures):
         assert fired(steps) == []
 
     def test_a_used_key_fires_nothing(self, place: StorageSandbox, storage: Storage) -> None:
-        """Promise 16: the timer is gone, and the changes say why."""
+        """Promise 16: the timer is removed, and the changes say why."""
         steps = Steps(storage)
         steps.configure({})
         steps.fire_later("a", seconds(10), {"n": 1}, name="x", key="k")
@@ -210,7 +210,7 @@ class Timing(StorageFixtures):
     def test_a_veto_during_the_delay_stops_the_reminder(
         self, place: StorageSandbox, storage: Storage
     ) -> None:
-        """Promise 16: and its timer is gone."""
+        """Promise 16: and its timer is removed."""
         steps = Steps(storage)
         steps.configure(REMINDER)
         steps.fire("firstPage")
@@ -270,7 +270,7 @@ class Timing(StorageFixtures):
         assert steps.statuses() == {"t_x#0": "scheduled", "t_chase#0": "scheduled"}
 
     def test_a_deadline_that_is_met_is_not_missed(self, place: StorageSandbox, storage: Storage) -> None:
-        """Promise 16: its timer is gone."""
+        """Promise 16: its timer is removed."""
         steps = Steps(storage)
         steps.configure(CHASED)
         steps.fire("a")
