@@ -14,6 +14,7 @@ PARTS = (
     "running",
     "memory",
     "storing",
+    "timers",
     "wakeup",
     "logging_bench",
     "postgres",
