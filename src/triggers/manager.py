@@ -163,11 +163,15 @@ class TriggerManager:
         In a joined block after which nothing is dispatched, the grace is 0, so that the next sweep dispatches
         at once. Inside a task, the depth is that of the task's firings.
         """
-        grace = self._policy.grace if self._scopes.current.notifies_commit else 0
         depth = self._fired_by.depth
-        if grace == self._policy.grace and not depth:
+        return replace(self._own_policy, cascade_depth=depth) if depth else self._own_policy
+
+    @property
+    def _own_policy(self) -> decisions.Policy:
+        """The same settings for what the calling task has not caused, such as timers that are due."""
+        if self._policy.grace == 0 or self._scopes.current.notifies_commit:
             return self._policy
-        return replace(self._policy, grace=grace, cascade_depth=depth)
+        return replace(self._policy, grace=0)
 
     @property
     def _fired_by(self) -> FiredBy:
@@ -672,7 +676,7 @@ class TriggerManager:
         elapsed: list[Changes] = []
         try:
             changes = commit_in_time(
-                scope.storage, self.uid, decision, self.policy, elapsed, joined=scope.is_joined
+                scope.storage, self.uid, decision, self._own_policy, elapsed, joined=scope.is_joined
             )
         finally:
             for each in elapsed:

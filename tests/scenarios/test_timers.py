@@ -277,3 +277,23 @@ def test_a_timer_inside_of_a_task_has_its_source(app, tasks, clock):
     depths = {firing.trigger: (firing.depth, firing.source) for firing in app.storage.reader.firings("s")}
     assert depths["short"] == (1, "t_set#0")
     assert depths["long"] == (0, "t_set#0")
+
+
+def test_timers_that_elapse_when_a_task_fires_are_not_its_own(app, tasks, clock):
+    """They begin a chain of firings of their own, whoever happens to call."""
+
+    @task(name="late", registry=tasks)
+    def late(context):
+        clock.advance(timedelta(minutes=1))
+        context.manager.fire("own")
+
+    session = app.session("s")
+    session.update_configuration({**RULES, "t_late": {"after": ["go"], "run": "late"}})
+    session.fire_later("due", after=30)
+    session.fire("go")
+    assert [(firing.trigger, firing.depth) for firing in app.storage.reader.firings("s")][:3] == [
+        ("go", 0),
+        ("due", 0),
+        ("own", 1),
+    ]
+    assert app.storage.reader.instance("s", "t_due", 0).cascade_depth == 0

@@ -66,7 +66,9 @@ def set_again(work: UnitOfWork, instance: Instance, earlier: Earlier) -> None:
             if timer is not None and timer.kind == DELAY and old is not None and old.delay is not None:
                 begun = timer.at - micros(old.delay.pause)
             work.set_delay(instance, new.delay, begun)
-    elif new.deadline is not None and not has_missed(instance):
+        return
+    instance.run_at = 0
+    if new.deadline is not None and not has_missed(instance):
         since = _deadline_since(instance, new, old, timer, earlier.times)
         if since is not None:
             work.set_deadline(instance, new, since)

@@ -331,6 +331,8 @@ class UnitOfWork:
         self.something_resolved = self.something_resolved or status in RESOLVED
         if was is Status.UNSTARTED and instance.task in self.session.rules.timed:
             self.remove_timer(instance)
+            if status is Status.ABANDONED:
+                instance.run_at = 0
         if self.session.rules.outcomes and (status in OF_STATUS or status is Status.FINISHED):
             self.ends.append(End(instance, status, is_first=was is not Status.FAILED, led_by=self.led_by))
         instance.modified_at = self.session.now
