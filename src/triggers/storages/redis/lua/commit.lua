@@ -73,10 +73,9 @@ if KEYS[14] then written[KEYS[14]] = 'ZCARD' end
 for n = at + records + 4, #ARGV do
   local old = redis.call('HGET', s, 'T' .. ARGV[n])
   if old then
-    local order = string.match(old, '^%S+ %S+ ')
-    if not order then return 'DAMAGED' .. ARGV[n] end
-    written[KEYS[5]] = 'ZCARD'
-    removed['T' .. ARGV[n]] = 'z' .. order .. ARGV[n]
+    local member = 'z' .. (string.match(old, '^%S+ %S+ ') or '') .. ARGV[n]
+    if not redis.call('ZSCORE', KEYS[5], member) then return 'DAMAGED' .. ARGV[n] end
+    removed['T' .. ARGV[n]] = member
   end
 end
 for key, read in pairs(written) do redis.call(read, key) end

@@ -27,7 +27,7 @@
 -- records, the other records that a review covers, and the firings that it took.
 -- Returns the firing of the key, counters, latest firings, instances as triples, payloads as pairs, flagged instances,
 -- level; and if timers are wanted, those of the range and those with the names, as pairs of name and timer. The timer is
--- false if the sorted set has one that the hash has not.
+-- false if the hash and the sorted set do not agree about it.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'GONE' end
 local s, c, x = KEYS[2], KEYS[3], KEYS[4]
@@ -153,13 +153,13 @@ for _, member in ipairs(redis.call('ZRANGEBYLEX', x, ARGV[at + 1], '({', 'LIMIT'
   local order, name = string.match(member, '^z(%S+ %S+ )(.*)$')
   local found = redis.call('HGET', s, 'T' .. name)
   timers[#timers + 1] = name
-  timers[#timers + 1] = found and string.sub(found, 1, #order) == order and found
+  timers[#timers + 1] = found and string.match(found, '^%S+ %S+ ') == order and found
 end
 for n = at + 2, #ARGV do
   local found = redis.call('HGET', s, 'T' .. ARGV[n])
   if found then
     named[#named + 1] = ARGV[n]
-    named[#named + 1] = found
+    named[#named + 1] = redis.call('ZSCORE', x, 'z' .. (string.match(found, '^%S+ %S+ ') or '') .. ARGV[n]) and found
   end
 end
 return {keyed, counters, latest, instances, payloads, flagged, level, timers, named}
