@@ -18,7 +18,7 @@ from tests.storages.postgres_sandbox import connect, forked, in_schema
 from triggers.core.exchange import Changes, Decision, Need
 from triggers.core.status import Status
 from triggers.core.timers import FIRES, Timer
-from triggers.exceptions import SchemaVersionError, StorageError
+from triggers.exceptions import StorageError
 from triggers.plugins import storage_from_url
 from triggers.storages.postgres import PostgresStorage
 from triggers.storages.sql import migrations
@@ -332,53 +332,6 @@ def grant(connection, name):
     connection.execute(f"GRANT USAGE ON SCHEMA {name} TO {name}")
     connection.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {name} TO {name}")
     connection.execute(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {name} TO {name}")
-
-
-# -- Redis --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(params=["redis", "valkey"])
-def redis(request, version):
-    url = request.getfixturevalue(f"{request.param}_url")
-    return Place(url, earlier_redis.redis_keys(url, version))
-
-
-def test_a_migration_of_redis_writes_the_version_only(redis, version):
-    """Every other key is as before."""
-    client = Redis.from_url(redis.url)
-    before = earlier_redis.keys_of(client)
-    redis.open().close()
-    after = earlier_redis.keys_of(client)
-    changed = {key for key in before | after if before.get(key) != after.get(key)}
-    assert changed == {key for key in before if key.endswith((":meta", ":world"))}
-    assert {client.get(key).split(b" ")[0] for key in changed} == {b"%d" % NEWEST}
-
-
-@pytest.mark.parametrize("migrated", range(earlier_redis.PARTITIONS + 1))
-def test_a_migration_of_redis_can_be_interrupted_at_every_partition(valkey_url, version, migrated):
-    """The next process completes it, also if some partitions have the new version and some the old one."""
-    said = earlier_redis.redis_keys(valkey_url, version)
-    client = Redis.from_url(valkey_url)
-    token = client.get("{trg:p0}:world").replace(b"%d " % version, b"%d " % NEWEST, 1)
-    client.set("{trg}:meta", token + b" from-%d" % version)
-    for number in range(migrated):
-        client.set(f"{{trg:p{number}}}:world", token)
-    added(earlier.read(Place(valkey_url, said).open()), said)
-    assert client.get("{trg}:meta") == token + b" ready"
-
-
-def test_a_process_with_the_layout_before_is_refused(valkey_url, version, monkeypatch):
-    """It has opened the storage before the migration; afterwards it neither reads nor writes."""
-    place = Place(valkey_url, earlier_redis.redis_keys(valkey_url, version))
-    monkeypatch.setattr("triggers.storages.redis.keyspace.LAYOUT", version)
-    old = Steps(place.open(), "survey")
-    before = old.fire("page").fired[0].number
-    monkeypatch.undo()
-    assert Steps(place.open(), "survey").fire("page").fired[0].number == before + 1
-    monkeypatch.setattr("triggers.storages.redis.keyspace.LAYOUT", version)
-    for call in (lambda: old.fire("page"), lambda: old.head, place.open):
-        with pytest.raises(SchemaVersionError, match="upgrade Triggers"):
-            call()
 
 
 # -- what a migration costs ----------------------------------------------------------------------------------
