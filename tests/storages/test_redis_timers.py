@@ -16,6 +16,9 @@ from triggers.storages.redis.keys import member_of_timed, member_of_uid
 from triggers.testing.conformance.steps import SECOND, Steps
 from triggers.testing.conformance.stored_timers import fires, setting
 
+#: A time that does not come in these tests.
+LATE = 9 * 10**15
+
 RULES = {"t_page": {"andEvery": "page", "run": "shop.Page"}}
 
 
@@ -97,7 +100,7 @@ class Damaged:
 
     def __init__(self, place, damage):
         self.storage = place.open()
-        self.bad, self.good = (with_timers(self.storage, uid, 5, 6) for uid in ("bad", "good"))
+        self.bad, self.good = (with_timers(self.storage, uid, LATE, LATE + 1) for uid in ("bad", "good"))
         self.client = place.client
         partition, self.keys = self.storage._store.keys_of("bad")
         self.timed = partition.timed
@@ -131,11 +134,11 @@ def test_a_damaged_timer_is_named_and_stops_no_other_session(place, damage):
     if damage is not None:
         shop.refuse(lambda: storage.reader.timers("bad", names=["1"]))
         shop.refuse(lambda: shop.bad.look(Need(timer_names=("1",))))
-    assert storage.timed_sessions(9, ["default"]) == [("bad", 5), ("good", 5)]
+    assert storage.timed_sessions(9, ["default"]) == [("bad", LATE), ("good", LATE)]
     done = storage.commit_many([("bad", elapsing), ("good", elapsing)])
     assert isinstance(done[0], StorageCorruptError)
-    assert storage.reader.timers("good") == [fires("2", 6, 2)]
-    assert storage.reader.timers("bad", names=["2"]) == [fires("2", 6, 2)]
+    assert storage.reader.timers("good") == [fires("2", LATE + 1, 2)]
+    assert storage.reader.timers("bad", names=["2"]) == [fires("2", LATE + 1, 2)]
     assert shop.bad.fire("page").fired[0].number == 1
 
 
@@ -150,12 +153,29 @@ def test_a_timer_whose_place_is_unknown_is_not_changed(place, damage, timer):
 def test_a_damaged_timer_can_be_replaced_if_its_place_is_known(place):
     """Or removed. Then the session has no damage any more."""
     shop = Damaged(place, DAMAGE["no JSON"])
-    shop.bad.commit(setting({"1": fires("1", 9, 3)}, 6))
-    assert shop.storage.reader.timers("bad") == [fires("2", 6, 2), fires("1", 9, 3)]
+    shop.bad.commit(setting({"1": fires("1", LATE + 2, 3)}, LATE))
+    assert shop.storage.reader.timers("bad") == [fires("2", LATE + 1, 2), fires("1", LATE + 2, 3)]
 
 
 def test_a_damaged_entry_is_reported_and_hides_no_session(place, storage):
-    """What is no session in the set of sessions with timers is skipped, and shown as a problem."""
+    """What is no session in the set of sessions with timers is shown as a problem. It takes no place of a session."""
+    with_timers(storage, "good", 5)
+    with_timers(storage, "deleted", 4)
+    deleted = storage._store.keys_of("deleted")[1]
+    saved = place.client.dump(deleted.s)
+    for spoil in (place.client.delete, lambda key: place.client.set(key, "somebody else's")):
+        spoil(deleted.s)
+        assert storage.timed_sessions(1, ["default"]) == [("good", 5)]
+        (problem,) = storage.problems.list()
+        assert problem.place == f"index entry '{4:019d} {member_of_uid('deleted').decode()}'"
+        assert "its session is missing or cannot be read" in problem.error
+    place.client.restore(deleted.s, 0, saved, replace=True)
+    assert storage.timed_sessions(9, ["default"]) == [("deleted", 4), ("good", 5)]
+    assert not storage.problems
+
+
+def test_what_is_no_entry_is_reported(place, storage):
+    """Another program has written it; all others are found."""
     with_timers(storage, "good", 5)
     partition = storage._store.keys_of("good")[0]
     place.client.zadd(partition.timed, {member_of_timed("default", 1, b"_w"): 0, b"default\0garbage": 0})
@@ -224,13 +244,13 @@ def test_a_firing_costs_the_same_however_many_timers_there_are(place, storage):
     first, few, many = (Steps(storage, uid) for uid in ("first", "few", "many"))
     for steps, size in ((first, 2), (few, 2), (many, 3_000)):
         steps.configure(RULES)
-        steps.commit(setting({str(n): fires(str(n), 10**15 + n, n) for n in range(size)}, 10**15))
+        steps.commit(setting({str(n): fires(str(n), LATE + n, n) for n in range(size)}, LATE))
     acts = {
         "fire": lambda steps: steps.fire("page"),
-        "set": lambda steps: steps.commit(setting({"new": fires("new", 7, 3_000)}, 7)),
-        "move": lambda steps: steps.commit(setting({"new": fires("new", 8, 3_001)}, 8)),
-        "elapse": lambda steps: steps.commit(Decision("elapse", elapse)),
+        "set": lambda steps: steps.commit(setting({"new": fires("new", LATE - 2, 3_000)}, LATE - 2)),
+        "move": lambda steps: steps.commit(setting({"new": fires("new", LATE - 1, 3_001)}, LATE - 1)),
         "find": lambda steps: steps.storage.timed_sessions(5, ["default"]),
+        "elapse": lambda steps: steps.commit(Decision("elapse", elapse)),
     }
     for name, act in acts.items():
         act(first)  # now the server has the scripts

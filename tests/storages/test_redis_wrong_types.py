@@ -33,9 +33,13 @@ RULES = {
 }
 
 
+#: A time that does not come in these tests.
+LATE = 9 * 10**15
+
+
 def set_a_timer(at):
     """A decision that sets a timer."""
-    return setting({"a": fires("a", at, 1)}, at)
+    return setting({"a": fires("a", LATE + at, 1)}, LATE + at)
 
 
 class Shop:
@@ -177,7 +181,7 @@ CHANGES = {
     "timers that are needed": (on(lambda steps, _: steps.look(Need(timers=1))), "world s x q rules"),
     "sessions with timers": (
         on(lambda steps, _: steps.storage.timed_sessions(9, ["default", "other"])),
-        "world timed",
+        "world s timed",
     ),
     "heartbeats": (on(lambda steps, shop: steps.renew(shop.attempt)), "world s lease"),
     "what is due": (
@@ -242,8 +246,8 @@ def test_a_key_of_a_wrong_type_is_named_and_nothing_is_changed(shop, name):
             assert shop.client.lrange(key, 0, -1) == [b"somebody else's"], kind
             continue
         named.add(kind)
-        if "its session, or its state, is missing or cannot be read" in error:
-            continue  # a sweep skips the instance, and takes it again after a pause
+        if re.search("its session(, or its state,)? is missing or cannot be read", error):
+            continue  # a sweep skips it, and tries it again after a pause
         said = f"key {re.escape(key.decode())} is a list and must be a (string|hash|set|zset)"
         assert re.search(f"{said}; .*nothing was changed in its partition: find that program", error)
         # A sweep also deletes expired sessions. If it cannot, it goes on with what is due.

@@ -147,14 +147,14 @@ class RedisSweep:
             return Call("peek", _index(partition, kind), (kind, ahead, most))
 
         partitions = self._store.keyspace.partitions
-        counts = Counter(n for _, n in self._first(limit, peek, float, until))
+        counts = Counter(n for _, n in self._first(limit, peek, _times, until))
         return [(partitions[n], count) for n, count in sorted(counts.items())]
 
     def _first(
         self,
         limit: int,
         ask: Callable[[PartitionKeys, int], Call],
-        read: Callable[[bytes], Any],
+        read: Callable[[list[bytes]], list[Any]],
         until: float,
     ) -> list[tuple[Any, int]]:
         """The first entries of an index over all partitions, each with the number of its partition.
@@ -162,7 +162,7 @@ class RedisSweep:
         Args:
             limit: the greatest number of entries.
             ask: the call that returns up to so many of the first entries of a partition.
-            read: converts an entry to a value that is compared.
+            read: converts the answer to sorted values, which are compared.
             until: the monotonic time at which the operation times out.
         """
         partitions = self._store.keyspace.partitions
@@ -173,7 +173,7 @@ class RedisSweep:
         while asked and limit > 0:
             calls = [ask(partitions[n], most) for n, most in asked.items()]
             answers = self._each(calls, until, partly=True)
-            found |= {n: list(map(read, answer or ())) for n, answer in zip(asked, answers, strict=True)}
+            found |= {n: read(answer or []) for n, answer in zip(asked, answers, strict=True)}
             first = list(islice(merge(*([(one, n) for one in each] for n, each in found.items())), limit))
             counts = Counter(n for _, n in first)
             # If all entries of a short answer are among the first, the partition can have more of them.
@@ -185,17 +185,24 @@ class RedisSweep:
         names = sorted({*managers})
 
         def ask(partition: PartitionKeys, most: int) -> Call:
-            return Call("timed", (partition.world, partition.timed), (most, *names))
+            return Call("timed", (partition.world, partition.timed), (most, partition.tag + b"s:", *names))
 
-        found = self._first(limit, ask, bytes, self._store.until()) if names else []
-        return [timed for entry, _ in found for timed in self._timed(entry)]
+        def read(answer: list[bytes]) -> list[tuple[int, str]]:
+            return sorted(timed for entry in answer for timed in self._timed(entry))
 
-    def _timed(self, entry: bytes) -> list[TimedSession]:
-        """A session with timers; none if the entry of the index cannot be read."""
-        found: list[TimedSession] = []
-        with readable(self._store.problems, f"index entry {entry.decode(errors='replace')!r}"):
-            at, _, place = entry.partition(b" ")
-            found.append(TimedSession(uid_of_member(place), int(at)))
+        found = self._first(limit, ask, read, self._store.until()) if names else []
+        return [TimedSession(uid, at) for (at, uid), _ in found]
+
+    def _timed(self, entry: bytes) -> list[tuple[int, str]]:
+        """When the first timer of a session is due, and its UID; nothing if there is no such session."""
+        found: list[tuple[int, str]] = []
+        text = entry.removeprefix(DAMAGED)
+        with readable(self._store.problems, f"index entry {text.decode(errors='replace')!r}"):
+            if text != entry:
+                message = "its session is missing or cannot be read: restore a backup, or remove the entry"
+                raise StorageCorruptError(message)
+            at, _, place = text.partition(b" ")
+            found.append((int(at), uid_of_member(place)))
         return found
 
     def backlog(self) -> Backlog:
@@ -263,6 +270,10 @@ class RedisSweep:
 
 def _index(partition: PartitionKeys, kind: str) -> tuple[bytes, bytes, bytes]:
     return partition.world, partition.out if kind == "out" else partition.lease, partition.cool
+
+
+def _times(answer: list[bytes]) -> list[float]:
+    return list(map(float, answer))
 
 
 def _groups(answer: list[Any], size: int) -> Iterator[tuple[Any, ...]]:
