@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 
 import pytest
@@ -40,6 +41,13 @@ def with_timers(storage, uid, *ats, **options):
     timers = {str(n): fires(str(n), at, n) for n, at in enumerate(ats, 1)}
     steps.commit(setting(timers, min(ats), **options))
     return steps
+
+
+def of_one_partition(storage, count):
+    """The UIDs of some sessions in the partition of the session `0`."""
+    number_of = storage._store.keyspace.number_of
+    uids = filter(lambda uid: number_of(uid) == number_of("0"), map(str, itertools.count()))
+    return list(itertools.islice(uids, count))
 
 
 def elapse(session):
@@ -159,18 +167,19 @@ def test_a_damaged_timer_can_be_replaced_if_its_place_is_known(place):
 
 def test_a_damaged_entry_is_reported_and_hides_no_session(place, storage):
     """What is no session in the set of sessions with timers is shown as a problem. It takes no place of a session."""
-    with_timers(storage, "good", 5)
-    with_timers(storage, "deleted", 4)
-    deleted = storage._store.keys_of("deleted")[1]
+    bad, good = of_one_partition(storage, 2)
+    with_timers(storage, good, 5)
+    with_timers(storage, bad, 4)
+    deleted = storage._store.keys_of(bad)[1]
     saved = place.client.dump(deleted.s)
     for spoil in (place.client.delete, lambda key: place.client.set(key, "somebody else's")):
         spoil(deleted.s)
-        assert storage.timed_sessions(1, ["default"]) == [("good", 5)]
+        assert storage.timed_sessions(1, ["default"]) == [(good, 5)]
         (problem,) = storage.problems.list()
-        assert problem.place == f"index entry '{4:019d} {member_of_uid('deleted').decode()}'"
+        assert problem.place == f"index entry '{4:019d} {member_of_uid(bad).decode()}'"
         assert "its session is missing or cannot be read" in problem.error
     place.client.restore(deleted.s, 0, saved, replace=True)
-    assert storage.timed_sessions(9, ["default"]) == [("deleted", 4), ("good", 5)]
+    assert storage.timed_sessions(9, ["default"]) == [(bad, 4), (good, 5)]
     assert not storage.problems
 
 
@@ -196,6 +205,29 @@ def test_a_wrong_type_in_one_partition_hides_no_session_of_others(place, storage
     assert found == {uid for uid in uids if storage._store.keys_of(uid)[0].timed != broken} != set()
     (problem,) = storage.problems.list()
     assert f"key {broken.decode()} is a string and must be a zset" in problem.error
+
+
+# -- sessions with timers ------------------------------------------------------------------------------------
+
+
+def test_a_partition_with_more_than_its_share_is_asked_again(storage):
+    """Each partition is asked for a part of the limit first, but the sessions may all be in one."""
+    uids = of_one_partition(storage, 40)
+    for at, uid in enumerate(uids):
+        with_timers(storage, uid, at)
+    assert storage.timed_sessions(30, ["default"]) == [(uid, at) for at, uid in enumerate(uids[:30])]
+
+
+def test_a_manager_whose_name_begins_like_another_is_another(storage):
+    """Its sessions are in the same set, and are not even looked at."""
+    own, *others = of_one_partition(storage, 6)
+    for manager, uid in zip(
+        ("a ", "ab", "a\N{LATIN SMALL LETTER Y WITH DIAERESIS}", "A", ""), others, strict=True
+    ):
+        with_timers(storage, uid, 5, manager=manager)
+    with_timers(storage, own, 6, manager="a")
+    assert storage.timed_sessions(9, ["a"]) == [(own, 6)]
+    assert not storage.problems
 
 
 # -- what it costs ------------------------------------------------------------------------------------------
