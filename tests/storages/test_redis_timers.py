@@ -177,7 +177,7 @@ def test_a_damaged_entry_is_reported_and_hides_no_session(place, storage):
         assert storage.timed_sessions(1, ["default"]) == [(good, 5)]
         (problem,) = storage.problems.list()
         assert problem.place == f"index entry '{4:019d} {member_of_uid(bad).decode()}'"
-        assert "its session is missing or cannot be read" in problem.error
+        assert f"session '{bad}' is missing or cannot be read" in problem.error
     place.client.restore(deleted.s, 0, saved, replace=True)
     assert storage.timed_sessions(9, ["default"]) == [(bad, 4), (good, 5)]
     assert not storage.problems

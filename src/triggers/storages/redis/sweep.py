@@ -198,11 +198,14 @@ class RedisSweep:
         found: list[tuple[int, str]] = []
         text = entry.removeprefix(DAMAGED)
         with readable(self._store.problems, f"index entry {text.decode(errors='replace')!r}"):
-            if text != entry:
-                message = "its session is missing or cannot be read: restore a backup, or remove the entry"
-                raise StorageCorruptError(message)
             at, _, place = text.partition(b" ")
-            found.append((int(at), uid_of_member(place)))
+            when, uid = int(at), uid_of_member(place)
+            if text != entry:
+                message = (
+                    f"session {uid!r} is missing or cannot be read: restore a backup, or remove the entry"
+                )
+                raise StorageCorruptError(message)
+            found.append((when, uid))
         return found
 
     def backlog(self) -> Backlog:

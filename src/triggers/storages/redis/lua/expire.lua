@@ -21,7 +21,7 @@ local page = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('(%.0f',
   'LIMIT', 0, ARGV[3])
 local deleted, kept = {}, {}
 for _, member in ipairs(page) do
-  local x, next_timer_at = ARGV[6] .. member, '^%[' .. string.rep('[^,]*,', 6) .. '%d'
+  local x, next_timer_at = ARGV[6] .. member, '^%[' .. string.rep('[^,]*,', 6) .. '%-?%d'
   local busy = #named('ZRANGEBYLEX', x, '[g', '(h', 'LIMIT', 0, 1) > 0
     or #named('ZRANGEBYLEX', x, '[z', '({', 'LIMIT', 0, 1) > 0
     -- After the last timer was cancelled, the session can still be in `timed`.
