@@ -112,6 +112,8 @@ READS = {
     "latest": lambda reader: reader.latest("session", ["page"]),
     "logs": lambda reader: reader.logs("session"),
     "logs of an instance": lambda reader: reader.logs("session", instance=("t_page", 0)),
+    "timers": lambda reader: reader.timers("session"),
+    "some timers": lambda reader: reader.timers("session", names=["a"]),
     "backlog": lambda reader: reader.backlog(),
     "next_at": lambda reader: reader.next_at(),
 }
@@ -155,6 +157,8 @@ def test_a_process_that_is_too_old_reads_nothing(url, migrate):
     for read in READS.values():
         with pytest.raises(SchemaVersionError, match=TOO_OLD):
             read(storage.reader)
+    with pytest.raises(SchemaVersionError, match=TOO_OLD):
+        storage.timed_sessions(9, ["default"])
 
 
 def test_the_newer_version_opens_the_storage_again(url, migrate):
