@@ -96,7 +96,7 @@ def pause_before(after: timedelta | str | float) -> int:
 
 
 def moment(at: object) -> int:
-    """Return the time at which a timer is due, in microseconds since the Unix epoch.
+    """Return the time at which a timer is due, in microseconds since the Unix epoch, 0 for times before it.
 
     Raises:
         InvalidValueError: it is not an aware datetime.
@@ -106,4 +106,4 @@ def moment(at: object) -> int:
             f"at must be an aware datetime, such as datetime(2030, 1, 31, 12, 0, tzinfo=UTC), not {shown(at)}"
         )
         raise InvalidValueError(message)
-    return micros(at - _EPOCH)
+    return max(micros(at - _EPOCH), 0)

@@ -99,6 +99,16 @@ def test_a_timer_outlives_its_process(tmp_path, tasks, ran):
         assert [instance.status for instance in app.session("s").storage] == ["finished"]
 
 
+def test_a_timer_in_the_past_is_due_at_once(url, tasks, ran):
+    """However long ago it is."""
+    with Triggers(url, registry=tasks) as app:
+        session = app.session("s")
+        session.update_configuration(RULES)
+        session.fire_later("due", at=datetime(1912, 6, 23, tzinfo=UTC))
+        assert app.join(60, timers=True)
+        assert len(ran) == 1
+
+
 def test_what_a_timer_shows(app):
     """Its time, what it does, and its key."""
     session = app.session("s")
