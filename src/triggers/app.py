@@ -409,7 +409,8 @@ class Triggers:
             asked = time.monotonic()
             backlog = self.backlog()
             timer_at = self._sweep.timekeeper.next_at() if timers else None
-            if not (backlog.running or backlog.ready or (delayed and backlog.later) or timer_at):
+            is_busy = backlog.running or backlog.ready or (delayed and backlog.later)
+            if not is_busy and timer_at is None:
                 return True
             times = (self._backend.reader.next_at(), timer_at)
             next_at = min((at for at in times if at is not None), default=None)
