@@ -95,7 +95,7 @@ GIVEN = {
     "purge_check": f"1000000, 50, 30, false, {NUMBERS}",
     "purge_records": NUMBERS,
     "purge_context": "500, NULL",
-    "evidence": "1, 5, 'big', 5, 'task 5', 5, '5 unstarted'",
+    "evidence": "1, 5, 5, 'big', 5, 'task 5', 5, 5, '5 unstarted', 'timer 5', 5, 5",
 }
 
 #: They have no plan, read no table of ours, or one of a single row.

@@ -42,11 +42,13 @@ class PlannedCommit(NamedTuple):
         changes: the changes.
         steps: the statements that store them, to be sent together with the end of the transaction.
         transaction: the number of the transaction.
+        before: when the session was last changed before, 0 for a new one.
     """
 
     changes: Changes
     steps: list[Step]
     transaction: str
+    before: int
 
 
 class DecisionRunner:
@@ -84,6 +86,7 @@ class DecisionRunner:
         else:
             (rules,) = self.rules(run, [rest[0]])
             session = Session(uid, now, ref, rules, *rest[1:])
+        before = session.modified_at
 
         def load(need: Need) -> Slice:
             if ref is None:
@@ -94,7 +97,7 @@ class DecisionRunner:
             return _slice(need, steps, run(steps) if steps else ())
 
         changes = run_decision(decision, session, load, exclusive=exclusive)
-        return PlannedCommit(changes, list(self._steps(changes, ref, fresh)), transaction)
+        return PlannedCommit(changes, list(self._steps(changes, ref, fresh)), transaction, before)
 
     def sessions(self, run: Run, found: list[Row]) -> list[Session]:
         """The heads in these rows, as `session` and `sessions` select them."""

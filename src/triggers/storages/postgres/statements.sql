@@ -92,13 +92,18 @@ WHERE pid <> pg_backend_pid() AND backend_xid::text::bigint = $1::text::bigint &
   AND wait_event IS DISTINCT FROM 'SyncRep'
 
 -- name: evidence
--- Whether a session contains what a commit would have written: its first firing ($2, made at $4), or an instance
--- ($5, $6) or head that was last changed at exactly that time; and whether the instance's history, which only grows,
--- begins with $7.
-SELECT EXISTS (SELECT FROM {schema}.firings WHERE session = $1 AND number = $2 AND at = $4),
-    EXISTS (SELECT FROM {schema}.instances WHERE session = $1 AND task = $5 AND number = $6 AND modified_at = $4)
-    OR EXISTS (SELECT FROM {schema}.sessions WHERE uid = $3 AND modified_at = $4),
-    (SELECT starts_with(history, $7) FROM {schema}.instances WHERE session = $1 AND task = $5 AND number = $6)
+-- Whether a session contains what a commit would have written: its first firing ($2, made at $3), or a head ($4) or an
+-- instance ($6, $7) that was last changed at exactly that time ($5, $8); whether the instance's history, which only
+-- grows, begins with $9; and whether it has a timer ($10) with a number ($11) and time ($12), or never had so many.
+SELECT EXISTS (SELECT FROM {schema}.firings WHERE session = $1 AND number = $2 AND at = $3),
+    EXISTS (SELECT FROM {schema}.sessions WHERE uid = $4 AND modified_at = $5)
+    OR EXISTS (SELECT FROM {schema}.instances WHERE session = $1 AND task = $6 AND number = $7 AND modified_at = $8),
+    (SELECT starts_with(history, $9) FROM {schema}.instances WHERE session = $1 AND task = $6 AND number = $7),
+    CASE
+        WHEN $11::bigint IS NULL THEN NULL
+        WHEN EXISTS (SELECT FROM {schema}.timers WHERE session = $1 AND name = $10 AND number = $11 AND at = $12) THEN true
+        WHEN NOT EXISTS (SELECT FROM {schema}.sessions WHERE id = $1 AND timer_count >= $11) THEN false
+    END
 
 -- name: clock
 SELECT {schema}.clock()
