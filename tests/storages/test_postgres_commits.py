@@ -129,6 +129,8 @@ def test_round_trips_are_as_few_as_documented(storage, trace):
     assert cost(lambda: storage.expired(10)) == 1
     assert cost(storage.backlog) == 1
     assert cost(storage.next_at) == 1
+    assert cost(lambda: storage.timed_sessions(10, ["default", "other"])) == 1
+    assert cost(lambda: storage.timers(steps.uid)) == 1
     assert cost(lambda: steps.head) == 1
     assert cost(lambda: storage.logs(steps.uid)) == 1
     assert cost(lambda: storage.instances(steps.uid)) == 1
@@ -159,6 +161,26 @@ def test_what_is_foreseen_saves_a_round_trip(storage, trace):
     assert (trace.round_trips(), changes.claimed.number) == (2, 5)
     assert {number: decode(text) for number, text in changes.payloads.items()} == {6: {"turn": 4}}
     assert [decode(firing.kwargs) for firing in steps.firings()[1:]] == [{"turn": n} for n in range(5)]
+
+
+def test_timers_cost_no_round_trip_of_their_own(storage, trace):
+    """They come with what else a decision needs, and are stored with what else it changes."""
+    steps = Steps(storage)
+    steps.configure(PAGES)
+    steps.fire("page")
+    needs = Need(waiting=("page",), timers=5, timer_names=("a", "b"))
+    for turn, foreseen in enumerate((None, needs, Need())):
+
+        def begin(session):
+            found = yield needs
+            assert len(found.timers) == len(found.named_timers) == min(turn, 1)  # noqa: B023 - called in this turn
+            session.timer_count += 1
+            timer = Timer("a", 5, session.timer_count, FIRES, 1)
+            return Changes(session, timers={"a": timer, "b": None, "c": None})
+
+        trace.round_trips()
+        steps.commit(Decision("set", begin, prefetch=foreseen))
+        assert trace.round_trips() == (2 if foreseen == needs else 3)
 
 
 def test_what_is_foreseen_of_a_session_that_is_not_there_is_nothing(storage, trace):
