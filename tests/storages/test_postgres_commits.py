@@ -456,6 +456,7 @@ def test_after_a_crash_of_the_server_each_thing_is_looked_for_by_its_own_time(ne
     changes.session.modified_at += 5
     assert network.storage._was_committed(unclear, None) is True
     changes.fired.clear()
+    changes.created[0].history = "1 no line of this commit\n"
     assert network.storage._was_committed(unclear, None) is True
 
 

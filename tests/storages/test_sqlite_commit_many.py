@@ -159,17 +159,19 @@ def test_a_change_whose_guard_never_holds_is_a_conflict(storage):
 
 def test_a_process_can_die_at_every_statement(tmp_path):
     """All decisions are stored, or none."""
-    faults = Faults()
-    storage = SqliteStorage(f"sqlite:///{tmp_path}/s.db", driver=FaultyDriver(load_driver("auto"), faults))
+    url, faults = f"sqlite:///{tmp_path}/s.db", Faults()
+    storage = SqliteStorage(url)
     bomb(storage, FAILS)
     batch = [("a", fire()), ("b", setting("bomb")), ("c", setting("t"))]
     point, number = "", 0
     while point != "after COMMIT":
         assert firings(storage) == {}, point
         number += 1
+        process = SqliteStorage(url, driver=FaultyDriver(load_driver("auto"), faults))
         faults.die_at(number)
         with pytest.raises(InjectedCrash):
-            storage.commit_many(batch)
+            process.commit_many(batch)
+        process.close()
         point = faults.dead
         faults.revive()
     assert firings(storage) == {"a": 1, "c": 0}
