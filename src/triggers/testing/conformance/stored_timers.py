@@ -148,8 +148,8 @@ class StoredTimers(StorageFixtures):
             storage.commit(uid, setting(timers, at, manager=manager))
         assert storage.timed_sessions(9, ["m", "n"]) == [("y", 10), ("z", 20), ("x", 30)]
         assert storage.timed_sessions(1, {"m"}) == [("y", 10)]
-        assert storage.timed_sessions(2, ["n", "m", "n"]) == [("y", 10), ("z", 20)]
-        assert storage.timed_sessions(9, ["n", "other"]) == [("z", 20)]
+        assert storage.timed_sessions(2, ["n", "m"]) == [("y", 10), ("z", 20)]
+        assert storage.timed_sessions(9, ["n", "other", "n"]) == [("z", 20)]
         assert storage.timed_sessions(9, []) == []
         storage.commit("y", setting({"a": fires("a", 40, 2)}, 40, manager="m"))
         storage.commit("x", setting({"a": None}, manager="m"))
