@@ -86,7 +86,7 @@ class DecisionRunner:
         else:
             (rules,) = self.rules(run, [rest[0]])
             session = Session(uid, now, ref, rules, *rest[1:])
-        before = session.modified_at
+        earlier = session.modified_at
 
         def load(need: Need) -> Slice:
             if ref is None:
@@ -97,7 +97,7 @@ class DecisionRunner:
             return _slice(need, steps, run(steps) if steps else ())
 
         changes = run_decision(decision, session, load, exclusive=exclusive)
-        return PlannedCommit(changes, list(self._steps(changes, ref, fresh)), transaction, before)
+        return PlannedCommit(changes, list(self._steps(changes, ref, fresh)), transaction, earlier)
 
     def sessions(self, run: Run, found: list[Row]) -> list[Session]:
         """The heads in these rows, as `session` and `sessions` select them."""

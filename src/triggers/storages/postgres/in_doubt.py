@@ -71,7 +71,8 @@ def _is_stored(wire: PipelineConnection, until: float, decided: PlannedCommit) -
     if changed:
         return True
     has_new_line = touched and touched[0].history.splitlines()[-1].startswith(f"{touched[0].modified_at} ")
-    return noted if has_new_line else timed
+    outcome: bool | None = noted if has_new_line else timed
+    return outcome
 
 
 def _firing(changes: Changes) -> tuple[Any, ...]:
