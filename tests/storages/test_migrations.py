@@ -1,4 +1,3 @@
-# ruff: noqa: S608 - the statements contain nothing but names of this file
 """What an earlier version has stored is migrated: every row is as before, and every session continues."""
 
 from __future__ import annotations
@@ -332,51 +331,3 @@ def grant(connection, name):
     connection.execute(f"GRANT USAGE ON SCHEMA {name} TO {name}")
     connection.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {name} TO {name}")
     connection.execute(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {name} TO {name}")
-
-
-# -- what a migration costs ----------------------------------------------------------------------------------
-
-
-def test_a_migration_of_postgres_rewrites_no_table(postgres):
-    """Each table and each index keeps its file."""
-    asked = "SELECT relname, relfilenode FROM pg_class WHERE relnamespace = %s::regnamespace AND relkind IN ('r', 'i')"
-    with connect(postgres.url) as connection:
-        schema = postgres.url.rpartition("=")[2]
-        before = dict(connection.execute(asked, (schema,)).fetchall())
-        postgres.open().close()
-        after = dict(connection.execute(asked, (schema,)).fetchall())
-    assert {name: after[name] for name in before} == before
-
-
-def test_a_migration_of_sqlite_rewrites_no_table(version, tmp_path):
-    """Every step takes as long in a file with ten times the rows, but for the making of an index, which reads them."""
-    costs = [steps_of_a_migration(tmp_path / f"{size}.db", version, size) for size in (50, 500)]
-    growing = {statement for statement, few in costs[0].items() if costs[1][statement] > few + 100}
-    assert {statement.split()[2] for statement in growing} == {"sessions_timed", "instances_parked"}
-    assert sum(costs[1].values()) > sum(costs[0].values())
-
-
-def steps_of_a_migration(path, version, size):
-    """Statement → how many instructions of SQLite's machine it takes in a file with so many sessions."""
-    earlier.sqlite_file(path, version)
-    connection = sqlite3.connect(path, isolation_level=None)
-    numbers = f"WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {size})"
-    for table, key in (("sessions", "id"), ("firings", "session"), ("names", "session"), ("instances", "id")):
-        columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
-        copied = {**{name: name for name in columns}, key: f"{key} + 1000 * n"}
-        copied |= {"uid": "uid || n"} if table == "sessions" else {}
-        copied |= {"number": "number + 1000 * n"} if table == "instances" else {}
-        copies = ", ".join(copied[name] for name in columns)
-        connection.execute(
-            f"INSERT INTO {table} ({', '.join(columns)}) {numbers} SELECT {copies} FROM {table}, n"
-        )
-    counted = []
-    connection.set_progress_handler(lambda: counted.append(None), 1)
-    costs = {}
-    for statements in migrations("sqlite")[version:]:
-        for statement in statements:
-            counted.clear()
-            connection.execute(statement)
-            costs[statement] = len(counted)
-    connection.close()
-    return costs
