@@ -15,6 +15,7 @@ PARTS = (
     "memory",
     "storing",
     "previewing",
+    "timers",
     "wakeup",
     "logging_bench",
     "postgres",

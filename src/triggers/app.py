@@ -182,6 +182,7 @@ class Triggers:
             self._problems,
             trial,
             registry,
+            self._manager_names,
         )
         self._sweeper = Sweeper(
             self._sweep, sweep_interval.total_seconds(), self._tend, self._dispatcher.has_room
@@ -388,7 +389,9 @@ class Triggers:
         self._dispatcher.dispatch([other for other in due if not self._dispatcher.is_default(other)])
         return [own for own in due if self._dispatcher.is_default(own)]
 
-    def join(self, timeout: float | timedelta | None = None, *, delayed: bool = True) -> bool:
+    def join(
+        self, timeout: float | timedelta | None = None, *, delayed: bool = True, timers: bool = False
+    ) -> bool:
         """Wait until no instance in the storage is scheduled or running, in this process or another one.
 
         While it waits, it sweeps when something is due, also without a :meth:`start`.
@@ -396,6 +399,7 @@ class Triggers:
         Args:
             timeout: how long to wait, as a timedelta or in seconds; None for no limit.
             delayed: also wait for instances that are not due yet.
+            timers: also wait until no timer is set in any session whose manager this process has.
 
         Returns:
             Whether no instance is left. False after the timeout; then a WARNING says what is left.
@@ -405,9 +409,12 @@ class Triggers:
         while True:
             asked = time.monotonic()
             backlog = self.backlog()
-            if not (backlog.running or backlog.ready or (delayed and backlog.later)):
+            timer_at = self._sweep.timekeeper.next_at() if timers else None
+            is_busy = backlog.running or backlog.ready or (delayed and backlog.later)
+            if not is_busy and timer_at is None:
                 return True
-            next_at = self._backend.reader.next_at()
+            times = (self._backend.reader.next_at(), timer_at)
+            next_at = min((at for at in times if at is not None), default=None)
             if next_at is not None and next_at <= self._backend.now():
                 self._sweeper.run_once()
             now = time.monotonic()
@@ -582,6 +589,11 @@ class Triggers:
             self._problems.report("plugin", place, error, what)
         else:
             self._problems.resolve(place)
+
+    def _manager_names(self) -> Collection[str]:
+        """Return the names of the managers that this process has."""
+        loadable = {name for name in installed(MANAGERS) if self._kind(name) is not None}
+        return self._managers.keys() | {self._manager.name} | loadable
 
     def _manager_of(self, name: str, uid: str, fired_by: FiredBy | None = None) -> TriggerManager:
         kind = self._kind(name)

@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 from triggers.async_calls import AsyncCalls
 from triggers.core import decisions
 from triggers.core.configuration import check_configuration
-from triggers.core.names import split_instance_name
+from triggers.core.names import check_name, split_instance_name
 from triggers.core.state import new_firing
 from triggers.core.status import Status
+from triggers.core.timers import FIRES, Timer
 from triggers.core.values import DEFAULT_LIMITS, Limits, decode, encode_mapping, shown
 from triggers.exceptions import InvalidStatusError
 from triggers.fired_by import FIRED_BY, FiredBy
 from triggers.session import TaskInstance
+from triggers.timers import moment, pause_before
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
+    from datetime import datetime, timedelta
 
     from triggers.core.exchange import Decision
     from triggers.core.rules import RuleSet
@@ -93,11 +96,15 @@ class ManagerDecisions:
         In a joined block after which nothing is dispatched, the grace is 0, so that the next sweep dispatches
         at once. Inside a task, the depth is that of the task's firings.
         """
-        grace = self._policy.grace if self._scopes.current.notifies_commit else 0
         depth = self._fired_by.depth
-        if grace == self._policy.grace and not depth:
+        return replace(self.own_policy, cascade_depth=depth) if depth else self.own_policy
+
+    @property
+    def own_policy(self) -> decisions.Policy:
+        """The same settings for what the calling task has not caused, such as timers that are due."""
+        if self._policy.grace == 0 or self._scopes.current.notifies_commit:
             return self._policy
-        return replace(self._policy, grace=grace, cascade_depth=depth)
+        return replace(self._policy, grace=0)
 
     @property
     def _fired_by(self) -> FiredBy:
@@ -120,6 +127,42 @@ class ManagerDecisions:
             trigger_name, trigger_kwargs, key, depth=fired_by.depth, source=source, limits=limits
         )
         return decisions.fire(self.policy, firing, self.rules)
+
+    def set_timer(
+        self,
+        name: str,
+        trigger_name: str,
+        trigger_kwargs: Mapping[str, Any] | None,
+        key: str | None,
+        *,
+        after: timedelta | str | float | None,
+        at: datetime | None,
+    ) -> Decision:
+        """Return the decision that sets a timer, which fires a trigger."""
+        if (after is None) == (at is None):
+            message = "fire_later() needs a time: give either after= or at="
+            raise TypeError(message)
+        fired_by = self._fired_by
+        source = fired_by.name if fired_by.uid == self._uid else ""
+        firing = new_firing(trigger_name, trigger_kwargs, key, limits=self._services.limits)
+        timer = Timer(
+            check_name(name, "name of a timer"),
+            0 if at is None else moment(at),
+            number=0,
+            kind=FIRES,
+            since=0,
+            depth=fired_by.depth,
+            trigger=firing.trigger,
+            kwargs=firing.kwargs,
+            key=firing.key,
+            fingerprint=firing.fingerprint,
+            source=source,
+        )
+        return decisions.set_timer(self.policy, timer, None if after is None else pause_before(after))
+
+    def cancel_timer(self, name: str) -> Decision:
+        """Return the decision that removes a timer."""
+        return decisions.cancel_timer(self.policy, check_name(name, "name of a timer"))
 
     def replay(
         self,

@@ -8,6 +8,7 @@ exception; in that case, the change is stored and the instances are dispatched.
 from __future__ import annotations
 
 import logging
+import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,15 +24,19 @@ from triggers.logs import LogSettings
 from triggers.previews import Previews
 from triggers.session import SessionView, TaskInstance
 from triggers.storages.base import ReadyInstance
+from triggers.storages.in_time import commit_in_time
 from triggers.storages.joining.scope import ManagerScopes
+from triggers.timers import timers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
+    from datetime import datetime, timedelta
     from typing import Self
 
     from triggers.core.exchange import Changes, Decision
     from triggers.core.values import Limits
     from triggers.storages.joining.scope import Scope
+    from triggers.timers import Timer
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -227,6 +232,59 @@ class TriggerManager:
             _log.debug("session %r: no task listens to %r%s", self.uid, trigger_name, hint)
         return _fire_result(changes, listeners)
 
+    def fire_later(
+        self,
+        trigger_name: str,
+        trigger_kwargs: Mapping[str, Any] | None = None,
+        *,
+        after: timedelta | str | float | None = None,
+        at: datetime | None = None,
+        name: str | None = None,
+        key: str | None = None,
+    ) -> str:
+        """Set a timer that fires a trigger.
+
+        The timer is stored and survives restarts. It fires once, as of the time for which it is set, even if
+        no process runs at that time.
+
+        Args:
+            trigger_name: the name of what will have happened.
+            trigger_kwargs: the data that tasks get with it.
+            after: how long from now, as a timedelta, in seconds, or as an ISO 8601 duration such as
+                ``"P3D"``.
+            at: when, as an aware datetime; instead of `after`.
+            name: the name of the timer. Setting a timer with the same name again replaces it. By default, the
+                name is unique.
+            key: the idempotency key of the firing. If another firing has used it by then, nothing fires.
+
+        Returns:
+            The name of the timer, for :meth:`cancel_timer`.
+
+        Raises:
+            InvalidNameError: the trigger, the name or the key is not printable or too long.
+            InvalidValueError: the kwargs cannot be stored, or the time is not valid.
+            TypeError: not exactly one of `after` and `at` is given.
+            StorageError: the timer could not be stored.
+        """
+        name = str(uuid.uuid4()) if name is None else name
+        self.apply(self._decisions.set_timer(name, trigger_name, trigger_kwargs, key, after=after, at=at))
+        return name
+
+    def cancel_timer(self, name: str) -> bool:
+        """Remove a timer that :meth:`fire_later` has set.
+
+        Returns:
+            Whether there was one that had not fired.
+
+        Raises:
+            UnknownSessionError: the session does not exist.
+        """
+        return not self.apply(self._decisions.cancel_timer(name)).refused
+
+    def timers(self) -> Iterator[Timer]:
+        """Yield the timers of the session, those that are due first."""
+        return timers_of(self._scopes.current.reader, self.uid)
+
     def replay_failed_instance(
         self,
         failed_instance: TaskInstance | str,
@@ -382,6 +440,25 @@ class TriggerManager:
         """:meth:`fire` on a worker thread."""
         return await self._on_thread(self.fire, trigger_name, trigger_kwargs, key=key)
 
+    async def afire_later(
+        self,
+        trigger_name: str,
+        trigger_kwargs: Mapping[str, Any] | None = None,
+        *,
+        after: timedelta | str | float | None = None,
+        at: datetime | None = None,
+        name: str | None = None,
+        key: str | None = None,
+    ) -> str:
+        """Call :meth:`fire_later` on a thread."""
+        return await self._on_thread(
+            self.fire_later, trigger_name, trigger_kwargs, after=after, at=at, name=name, key=key
+        )
+
+    async def acancel_timer(self, name: str) -> bool:
+        """Call :meth:`cancel_timer` on a thread."""
+        return await self._on_thread(self.cancel_timer, name)
+
     async def aupdate_configuration(
         self, configuration: Mapping[str, Mapping[str, Any]], *, catch_up: bool = False
     ) -> None:
@@ -497,12 +574,30 @@ class TriggerManager:
         return self._store(self._scopes.current, decision)
 
     def _store(self, scope: Scope, decision: Decision) -> Changes:
-        changes = scope.storage.commit(self.uid, decision)
+        """Commit a decision after the timers that are due. Their hooks are called after it."""
+        elapsed: list[Changes] = []
+        try:
+            changes = commit_in_time(
+                scope.storage, self.uid, decision, self._decisions.own_policy, elapsed, joined=scope.is_joined
+            )
+        finally:
+            for each in elapsed:
+                scope.after_commit(partial(self._publish_elapsed, each))
         self._decisions.rules = changes.session.rules
         return changes
 
+    def _publish_elapsed(self, changes: Changes) -> None:
+        """Publish what elapsed timers have changed. An error of a hook concerns that, and is logged."""
+        try:
+            self.publish(changes)
+        except Exception:  # noqa: BLE001 - a hook can raise anything
+            _log.exception("a hook of session %r raised an exception after its timers had elapsed", self.uid)
+
     def publish(self, changes: Changes) -> None:
         """Call the hooks and dispatch the scheduled instances, which is the second half of :meth:`apply`."""
+        for timer in changes.unfired:
+            what = "session %r: the timer %r did not fire %s: %s"
+            _log.warning(what, self.uid, timer.name, timer.trigger, timer.problem)
         for firing in changes.too_deep:
             limit = self._services.limits.cascade_depth
             _log.error(
@@ -527,7 +622,7 @@ class TriggerManager:
         ]
         if ready:
             self._services.dispatch(ready)
-        if len(ready) < len(scheduled):
+        if len(ready) < len(scheduled) or any(changes.timers.values()):
             self._services.schedule_sweep()
 
     def _call_hooks(self, changes: Changes) -> None:

@@ -236,7 +236,8 @@ class TaskInstance:
     @property
     def run_at(self) -> datetime | None:
         """The earliest time at which it may run; None until it is scheduled."""
-        return to_datetime(self._stored.run_at) if self._stored.run_at else None
+        is_set = self._stored.run_at and self.status is not Status.UNSTARTED
+        return to_datetime(self._stored.run_at) if is_set else None
 
     @property
     def cooldown(self) -> timedelta | None:

@@ -283,7 +283,7 @@ def test_help_loads_no_storage():
         "import sys; from triggers.cli import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
-        "plain = ('announcements', 'base', 'joining', 'transaction', 'after_commit', 'scope', 'frameworks')\n"
+        "plain = ('announcements', 'base', 'in_time', 'joining', 'transaction', 'after_commit', 'scope', 'frameworks')\n"
         "heavy = {'sqlite3', 'pysqlite3', 'psycopg', 'redis', 'celery', 'kombu', 'sqlalchemy', 'django'}\n"
         "print([m for m in sys.modules if m.startswith('triggers.demo') or m.partition('.')[0] in heavy"
         " or m.startswith('triggers.storages.') and m.rpartition('.')[2] not in plain], file=sys.stderr)"

@@ -350,7 +350,7 @@ def test_check_points_out_what_is_nearly_an_outcome(place):
     """It is no problem, because any name can be a trigger, but nothing in the library fires it."""
     rules = {"t_a": {"after": ["x"], "run": "r"}, "t_b": {"after": ["t_a:fail"], "run": "r"}}
     text = place.run("check", "-", stdin=json.dumps(rules), storage=False).stdout
-    outcomes = "t_a:abandoned, t_a:ended, t_a:failed and t_a:skipped"
+    outcomes = "t_a:abandoned, t_a:ended, t_a:failed, t_a:missed and t_a:skipped"
     assert f"t_a:fail is not an outcome of t_a: its outcomes are {outcomes}\n" in text
 
 

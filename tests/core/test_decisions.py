@@ -13,6 +13,7 @@ from triggers.core.rules import NO_RULES, rule_set
 from triggers.core.state import Firing, Instance, Session
 from triggers.core.status import Status
 from triggers.core.terms import AttemptReport, Policy, Terms
+from triggers.core.timers import FIRES, Timer
 from triggers.exceptions import ManagerMismatchError
 from triggers.storages.base import run_decision
 
@@ -34,6 +35,9 @@ DECISIONS = {
     "configure": decisions.configure(POLICY, RULES),
     "import_session": decisions.import_session(POLICY, decisions.ImportedSession(RULES, (), (), "{}", 0)),
     "configure, merging": decisions.configure(POLICY, RULES, merge=True),
+    "set_timer": decisions.set_timer(POLICY, Timer("a", 0, 0, FIRES, 0, trigger="a"), 1),
+    "cancel_timer": decisions.cancel_timer(POLICY, "a"),
+    "elapse": decisions.elapse(POLICY),
     "replay": decisions.replay(POLICY, "t", 0),
     "skip": decisions.skip(POLICY, "t", 0),
     "skip, with a result": decisions.skip(POLICY, "t", 0, result="{}"),

@@ -181,7 +181,7 @@ def test_a_trigger_that_is_nearly_an_outcome_is_pointed_out(session):
     session.fire("a")
     assert said(session, "t") == (
         "t has no instance yet. t waits for u:fail. u:fail is not an outcome of u: its outcomes are "
-        "u:abandoned, u:ended, u:failed and u:skipped."
+        "u:abandoned, u:ended, u:failed, u:missed and u:skipped."
     )
     assert said(session, "w") == "w has no instance yet. w waits for v:fail."
 

@@ -386,3 +386,13 @@ def test_a_broker_that_comes_back_finds_its_worker(open_desk, tmp_path):
             desk.until_in("finished", *names)
         finally:
             worker.stop()
+
+
+def test_a_timer_elapses_in_the_worker(open_desk, worker):
+    """A process that only fires sets it; the worker's sweep lets it elapse, and its pool runs the task."""
+    desk = open_desk(worker, fires_only=True)
+    desk.session.fire_later("count", after=0.2)
+    until(lambda: desk.triggers.storage.reader.instance("s", "t_count", 0))
+    [done] = desk.until_in("finished", "t_count#0")
+    assert done.task == "t_count"
+    assert list(desk.session.timers()) == []

@@ -12,18 +12,19 @@ from triggers.app import Triggers
 from triggers.core import decisions
 from triggers.exceptions import StorageBusyError, StorageError
 from triggers.manager import FinalizingTriggerManager
+from triggers.storages.base import commit_each
 from triggers.testing.faults import Faults, FaultyStorage, InjectedCrash
 from triggers.worker.attempt import RunningAttempt
 from triggers.worker.heartbeat import Heartbeat
 from triggers.worker.log_writer import ManualLogWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator
+    from collections.abc import Collection, Generator, Sequence
 
     from tests.simulation.world import World
     from triggers.core.exchange import Changes, Decision, DecisionRun
     from triggers.core.state import Session
-    from triggers.storages.base import Expired, Lease, Reader, ReadyInstance, Storage
+    from triggers.storages.base import Expired, Lease, Reader, ReadyInstance, Storage, TimedSession
     from triggers.worker.heartbeat import HeldClaim
 
 LEASE = timedelta(seconds=60)
@@ -135,6 +136,18 @@ class WatchedStorage:
     def _is_after_commit(self) -> bool:
         """Whether the process died when all was stored already."""
         return self._faults.dead.startswith(("after commit", "after COMMIT", "after renew"))
+
+    def commit_many(
+        self, decisions: Sequence[tuple[str, Decision]], timeout: float | None = None
+    ) -> list[Changes | Exception]:
+        """Commit one after another."""
+        return commit_each(self, decisions, timeout)
+
+    def timed_sessions(self, limit: int, managers: Collection[str]) -> list[TimedSession]:
+        """The sessions that have timers; by the time that they are looked at, others may have looked."""
+        found = self._storage.timed_sessions(limit, managers)
+        self._between(chance=0.85 if found else 0)
+        return found
 
     def renew(self, leases: Collection[Lease], lease: int) -> set[Lease]:
         """Renew claims."""

@@ -19,12 +19,12 @@ FEW = 60
 
 #: A table that has no statistics, and never gets any by itself.
 WITHOUT_STATISTICS = "ALTER TABLE {{schema}}.{} SET (autovacuum_enabled = false)"
-TABLES = ("rule_sets", "sessions", "firings", "names", "instances", "waiting", "logs")
+TABLES = ("rule_sets", "sessions", "firings", "names", "instances", "waiting", "timers", "logs")
 
 FILL = """
 INSERT INTO {schema}.rule_sets (digest, body) SELECT 'digest ' || n, '{{}}' FROM generate_series(1, SIZE) AS n;
 INSERT INTO {schema}.sessions
-    SELECT n, CASE n WHEN 1 THEN 'big' ELSE 'session ' || n END, 1, 'default', SIZE, 1, NULL, '{{}}', 1, 1
+    SELECT n, CASE n WHEN 1 THEN 'big' ELSE 'session ' || n END, 1, 'manager ' || n % 3, SIZE, 1, NULL, '{{}}', 1, 1, n
     FROM generate_series(1, SIZE) AS n;
 INSERT INTO {schema}.firings
     SELECT 1, n, 'trigger ' || n, '{{}}', n, 0, '', 'key ' || n, '' FROM generate_series(1, SIZE) AS n;
@@ -39,6 +39,8 @@ INSERT INTO {schema}.instances (session, task, number, status, created_at, modif
     FROM generate_series(1, SIZE) AS n;
 INSERT INTO {schema}.waiting
     SELECT 1, 'trigger ' || n % 5000, 'task ' || n % 1000, n / 1000 FROM generate_series(1, SIZE) AS n;
+INSERT INTO {schema}.timers
+    SELECT 1, 'timer ' || n, n * 7919 % 100003, n, '[]' FROM generate_series(1, SIZE) AS n;
 INSERT INTO {schema}.logs (session, task, instance, number, fence, attempt, seq, at, level, logger, message,
         template, context, pathname, lineno, function, truncated, fingerprint, late, counts)
     SELECT 1, 'task ' || n % 1000, n / 1000, 1, 1, 1, 1, n, 20, '', 'said', '', '{{}}', '', 1, '', '', '', false, true
@@ -55,7 +57,7 @@ GIVEN = {
     "head_unlocked": "'big'",
     "session": "'big'",
     "sessions": "'session 5', 10",
-    "session_update": "'m', 1, 1, NULL, '{}', 1, 1",
+    "session_update": "'m', 1, 1, NULL, '{}', 1, 1, 1, 1",
     "session_rules": "'digest 5', 1",
     "rules": NUMBERS,
     "rules_insert": "'digest 5', '{}'",
@@ -71,6 +73,11 @@ GIVEN = {
     "unstarted": "1, ARRAY['task 4', 'task 8']",
     "flagged": "1, 10, 5",
     "log_level": "1, 'task 5', 5, 0, 10, ARRAY[3, 4]",
+    "timers": "1, 500, 0, 5",
+    "timers_named": "1, ARRAY['timer 1', 'timer 500', 'nothing']",
+    "timer_upsert": "1, 'timer 5', 6, 7, '[]'",
+    "timer_delete": "1, 'timer 5'",
+    "timed_sessions": "ARRAY['manager 0', 'manager 2', 'nobody'], 5",
     "renew": "ARRAY['big', 'big', 'session 6'], ARRAY['task 6', 'task 10', 'x'], ARRAY[5, 6, 1], ARRAY[1, 1, 1], 100",
     "due": "0, 3, 10, 16",
     "expired": "3",
@@ -89,7 +96,7 @@ GIVEN = {
     "purge_check": f"1000000, 50, 30, false, {NUMBERS}",
     "purge_records": NUMBERS,
     "purge_context": "500, NULL",
-    "evidence": "1, 5, 'big', 5, 'task 5', 5, '5 unstarted'",
+    "evidence": "1, 5, 5, 'big', 5, 'task 5', 5, 5, '5 unstarted', 'timer 5', 5, 5",
 }
 
 #: They have no plan, read no table of ours, or one of a single row.

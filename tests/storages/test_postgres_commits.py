@@ -17,6 +17,7 @@ from triggers.core.exchange import Changes, Decision, Need
 from triggers.core.records import LogBatch
 from triggers.core.state import Firing
 from triggers.core.terms import AttemptReport, Finalizing, Policy
+from triggers.core.timers import FIRES, Timer
 from triggers.core.values import decode
 from triggers.exceptions import StorageBusyError, StorageError
 from triggers.storages.postgres import PostgresStorage
@@ -128,6 +129,8 @@ def test_round_trips_are_as_few_as_documented(storage, trace):
     assert cost(lambda: storage.expired(10)) == 1
     assert cost(storage.backlog) == 1
     assert cost(storage.next_at) == 1
+    assert cost(lambda: storage.timed_sessions(10, ["default", "other"])) == 1
+    assert cost(lambda: storage.timers(steps.uid)) == 1
     assert cost(lambda: steps.head) == 1
     assert cost(lambda: storage.logs(steps.uid)) == 1
     assert cost(lambda: storage.instances(steps.uid)) == 1
@@ -158,6 +161,26 @@ def test_what_is_foreseen_saves_a_round_trip(storage, trace):
     assert (trace.round_trips(), changes.claimed.number) == (2, 5)
     assert {number: decode(text) for number, text in changes.payloads.items()} == {6: {"turn": 4}}
     assert [decode(firing.kwargs) for firing in steps.firings()[1:]] == [{"turn": n} for n in range(5)]
+
+
+def test_timers_cost_no_round_trip_of_their_own(storage, trace):
+    """They come with what else a decision needs, and are stored with what else it changes."""
+    steps = Steps(storage)
+    steps.configure(PAGES)
+    steps.fire("page")
+    needs = Need(waiting=("page",), timers=5, timer_names=("a", "b"))
+    for turn, foreseen in enumerate((None, needs, Need())):
+
+        def begin(session):
+            found = yield needs
+            assert len(found.timers) == len(found.named_timers) == min(turn, 1)  # noqa: B023 - called in this turn
+            session.timer_count += 1
+            timer = Timer("a", 5, session.timer_count, FIRES, 1)
+            return Changes(session, timers={"a": timer, "b": None, "c": None})
+
+        trace.round_trips()
+        steps.commit(Decision("set", begin, prefetch=foreseen))
+        assert trace.round_trips() == (2 if foreseen == needs else 3)
 
 
 def test_what_is_foreseen_of_a_session_that_is_not_there_is_nothing(storage, trace):
@@ -391,6 +414,68 @@ def test_after_a_crash_of_the_server_the_history_tells_whether_a_move_is_stored(
     unclear.decided = unclear.decided._replace(transaction=_committed(run_sql))
     network.storage._pool.forget()
     assert network.storage._was_committed(unclear, None) is stored
+
+
+@pytest.mark.parametrize("since", ["nothing", "another commit"])
+@pytest.mark.parametrize("stored", [True, False])
+def test_after_a_crash_of_the_server_a_timer_tells_whether_it_is_stored(network, run_sql, stored, since):
+    """The commit has fired nothing and touched no instance. Its head can have been overwritten since."""
+    steps = Steps(network.storage)
+    steps.configure(PAGES)
+    unclear = _unclear_timer(network, steps, stored=stored)
+    if since == "another commit":
+        steps.describe({"n": 1})
+    run_sql("UPDATE {schema}.incarnation SET mark = 'after the crash'")
+    unclear.decided = unclear.decided._replace(transaction=_committed(run_sql))
+    network.storage._pool.forget()
+    assert network.storage._was_committed(unclear, None) is stored
+
+
+def test_after_a_crash_of_the_server_a_time_that_stood_still_tells_nothing(network, run_sql):
+    """The head has the time of the commit before, so it cannot be told from what was there."""
+    steps = Steps(network.storage)
+    steps.configure(PAGES)
+    unclear = _unclear_timer(network, steps, stored=False, stands_still=True)
+    unclear.decided.changes.timers.clear()
+    run_sql("UPDATE {schema}.incarnation SET mark = 'after the crash'")
+    unclear.decided = unclear.decided._replace(transaction=_committed(run_sql))
+    network.storage._pool.forget()
+    with pytest.raises(StorageError, match="cannot be told"):
+        network.storage._was_committed(unclear, None)
+
+
+def test_after_a_crash_of_the_server_each_thing_is_looked_for_by_its_own_time(network, run_sql):
+    """A commit can fire at several times, as of earlier ones than that of its head."""
+    steps = Steps(network.storage)
+    steps.configure(PAGES)
+    steps.fire("page")
+    unclear = _unclear(network, steps, stored=True)
+    run_sql("UPDATE {schema}.incarnation SET mark = 'after the crash'")
+    network.storage._pool.forget()
+    changes = unclear.decided.changes
+    changes.session.modified_at += 5
+    assert network.storage._was_committed(unclear, None) is True
+    changes.fired.clear()
+    changes.created[0].history = "1 no line of this commit\n"
+    assert network.storage._was_committed(unclear, None) is True
+
+
+def _unclear_timer(network, steps, *, stored, stands_still=False):
+    """A commit that sets a timer and whose answer was lost, as the storage sees it before it asks."""
+    caught = []
+
+    def begin(session):
+        yield Need()
+        session.timer_count += 1
+        session.modified_at += 0 if stands_still else 1
+        timer = Timer("a", 5, session.timer_count, FIRES, 1)
+        return Changes(session, timers={"a": timer, "b": None})
+
+    network.storage._was_committed = lambda unclear, _: caught.append(unclear) or True
+    network.cut_at_commit(direction="server" if stored else "client", deliver=False)
+    steps.commit(Decision("set a timer", begin))
+    del network.storage._was_committed
+    return caught[0]
 
 
 def test_a_number_that_the_server_has_not_given_yet_is_not_committed(network, run_sql):

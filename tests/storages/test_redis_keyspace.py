@@ -144,8 +144,8 @@ def test_what_a_newer_version_wrote_is_refused(valkey_url):
     """Nothing is changed."""
     RedisStorage(valkey_url)
     client = Redis.from_url(valkey_url)
-    client.set("{trg}:meta", b"2 64 name ready")
-    with pytest.raises(SchemaVersionError, match=r"has layout 2, .* knows 1: upgrade Triggers"):
+    client.set("{trg}:meta", b"3 64 name ready")
+    with pytest.raises(SchemaVersionError, match=r"has layout 3, .* knows 2: upgrade Triggers"):
         RedisStorage(valkey_url)
 
 
@@ -161,12 +161,12 @@ def test_what_is_not_ours_is_refused(valkey_url):
 def test_a_world_that_was_begun_by_half_is_completed(valkey_url):
     """Who died between the first key and the last has left nothing that could not be gone on with."""
     client = Redis.from_url(valkey_url)
-    client.set("{trg}:meta", b"1 4 abc new")
-    client.set("{trg:p1}:world", b"1 4 abc")
+    client.set("{trg}:meta", b"2 4 abc new")
+    client.set("{trg:p1}:world", b"2 4 abc")
     storage = RedisStorage(valkey_url)
     for number in range(20):
         Steps(storage, f"session {number}").fire("a")
-    assert client.get("{trg}:meta") == b"1 4 abc ready"
+    assert client.get("{trg}:meta") == b"2 4 abc ready"
 
 
 def whatever_writes(storage):

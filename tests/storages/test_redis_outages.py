@@ -19,6 +19,7 @@ from triggers.storages.redis import RedisStorage
 from triggers.storages.redis.lua import script
 from triggers.testing.conformance.fixtures import at_once, batch, entry, page_attempt, start_pages
 from triggers.testing.conformance.steps import SECOND, Steps
+from triggers.testing.conformance.stored_timers import fires, setting
 from triggers.testing.servers import MissingServerError, RedisCluster, RedisServer
 from triggers.testing.servers.proxy import Proxy
 
@@ -81,7 +82,7 @@ def test_a_commit_that_did_not_arrive_is_made_once(network):
 
 
 def test_every_kind_of_commit_is_made_once(network):
-    """Promise 11: claims, records, ends, recoveries and reviews, each with its answer lost."""
+    """Promise 11: claims, records, ends, recoveries, reviews and timers, each with its answer lost."""
     steps = Steps(RedisStorage(f"{network.url}?prefix=kinds&timeout=60"))
     steps.configure(PAGES)
 
@@ -101,6 +102,11 @@ def test_every_kind_of_commit_is_made_once(network):
     losing(steps.resolve_logs, "t_page#0", {"by": "a person"})
     assert [record.message for record in steps.storage.reader.logs(steps.uid)] == ["Said once."]
     assert [firing.trigger for firing in steps.firings()] == ["page", "t_page"]
+    for at in (9 * 10**15, 8 * 10**15):
+        losing(steps.commit, setting({"a": fires("a", at, 1)}, at))
+    assert steps.storage.reader.timers(steps.uid) == [fires("a", at, 1)]
+    assert steps.storage.timed_sessions(9, ["default"]) == [(steps.uid, at)]
+    assert steps.head.timer_count == 2
 
 
 def test_a_note_is_kept_for_longer_than_a_commit_is_repeated(network):

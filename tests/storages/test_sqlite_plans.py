@@ -56,13 +56,19 @@ def test_no_statement_reads_a_whole_table(storage, name):
 #: The rows of a big session, of which one statement wants a few.
 BIG = """
 INSERT INTO rule_sets VALUES (1, 'digest', '{}');
-INSERT INTO sessions VALUES (1, 'big', 1, 'default', 0, 0, NULL, '{}', 1, 1);
-INSERT INTO firings SELECT 1, value, 'trigger ' || value, '{}', value, 0, '', 'key ' || value, '' FROM n;
-INSERT INTO names SELECT 1, 'trigger ' || value, value, 1, value, 0 FROM n;
+INSERT INTO sessions (id, uid, rules, manager, firings, pending, metadata, created_at, modified_at)
+    VALUES (1, 'big', 1, 'default', 0, 0, '{}', 1, 1);
+INSERT INTO firings (session, number, trigger, kwargs, at, depth, source, key, fingerprint)
+    SELECT 1, value, 'trigger ' || value, '{}', value, 0, '', 'key ' || value, '' FROM n;
+INSERT INTO names (session, name, created, unresolved, latest, depth)
+    SELECT 1, 'trigger ' || value, value, 1, value, 0 FROM n;
 INSERT INTO instances (id, session, task, number, status, created_at, modified_at, log_unresolved,
         root, depth, retries, cascade_depth, taken, vetoes, history)
     SELECT value, 1, 'task ' || (value % 100), value / 100, 'unstarted', 1, 1, value % 2, 0, 0, 0, 0, '{}', '[]', '' FROM n;
 INSERT INTO waiting SELECT 1, 'trigger ' || (value % 100), value FROM n;
+INSERT INTO sessions (uid, rules, manager, firings, pending, metadata, created_at, modified_at, next_timer_at)
+    SELECT 'session ' || value, 1, 'manager ' || (value % 3), 0, 0, '{}', 1, 1, value FROM n;
+INSERT INTO timers SELECT 1, 'timer ' || value, (value * 7919) % 100003, value, '[]' FROM n;
 INSERT INTO logs SELECT value, 1, value, 1, 1, 1, 1, value, 20, '', '', '', '{}', NULL, '', 1, '', '', '', 0, 1 FROM n;
 """
 
@@ -89,6 +95,13 @@ def fill(storage):
         ("flagged", ["SEARCH instances USING INDEX instances_flagged (session=? AND log_unresolved>?)"]),
         ("waiting", ["SEARCH waiting USING PRIMARY KEY (session=? AND trigger=?)", BY_ID]),
         ("waiting_delete", ["SEARCH waiting USING PRIMARY KEY (session=? AND trigger=? AND instance=?)"]),
+        ("timers", ["SEARCH timers USING INDEX timers_order (session=? AND (at,number)>(?,?))"]),
+        ("timers_named", ["SEARCH timers USING PRIMARY KEY (session=? AND name=?)"]),
+        ("timer_delete", ["SEARCH timers USING PRIMARY KEY (session=? AND name=?)"]),
+        (
+            "timed_sessions",
+            ["SEARCH sessions USING INDEX sessions_timed (manager=? AND next_timer_at>?)"],
+        ),
         ("log_level", ["SEARCH logs USING INDEX logs_number (instance=? AND number>?)"]),
         ("purge_check", ["SEARCH logs USING INTEGER PRIMARY KEY (rowid=?)", BY_ID]),
     ],
@@ -115,6 +128,8 @@ def test_a_list_is_looked_up_by_the_whole_key(storage, name, steps, analyzed):
         ("keyed", "firings_key"),
         ("flagged", "instances_flagged"),
         ("waiting", "PRIMARY KEY"),
+        ("timers", "timers_order"),
+        ("timed_sessions", "sessions_timed"),
     ],
 )
 def test_the_hot_statements_use_their_indexes(storage, name, index):

@@ -54,8 +54,8 @@ def library(tmp_path_factory):
         (package / f"storages/{dialect}/migrations/9999_throw_away.sql").write_text(text, "utf-8")
     keyspace = package / "storages/redis/keyspace.py"
     text = keyspace.read_text("utf-8")
-    assert text.count("LAYOUT: Final = 1\n") == 1
-    keyspace.write_text(text.replace("LAYOUT: Final = 1\n", "LAYOUT: Final = 2\n"), "utf-8")
+    assert text.count("LAYOUT: Final = 2\n") == 1
+    keyspace.write_text(text.replace("LAYOUT: Final = 2\n", "LAYOUT: Final = 3\n"), "utf-8")
     return folder
 
 
@@ -116,6 +116,8 @@ READS = {
     "latest": lambda reader: reader.latest("session", ["page"]),
     "logs": lambda reader: reader.logs("session"),
     "logs of an instance": lambda reader: reader.logs("session", instance=("t_page", 0)),
+    "timers": lambda reader: reader.timers("session"),
+    "some timers": lambda reader: reader.timers("session", names=["a"]),
     "backlog": lambda reader: reader.backlog(),
     "next_at": lambda reader: reader.next_at(),
 }
@@ -159,6 +161,8 @@ def test_a_process_that_is_too_old_reads_nothing(url, migrate):
     for read in READS.values():
         with pytest.raises(SchemaVersionError, match=TOO_OLD):
             read(storage.reader)
+    with pytest.raises(SchemaVersionError, match=TOO_OLD):
+        storage.timed_sessions(9, ["default"])
 
 
 def test_the_newer_version_opens_the_storage_again(url, migrate):

@@ -32,6 +32,8 @@ LONGER = {
     "src/triggers/testing/conformance/claims.py": "One suite: the promises about claims, in the order of the contract.",
     "src/triggers/storages/sqlite/file.py": "One class: the connections to one file, what they check, and the errors of the driver.",
     "src/triggers/testing/conformance/commits.py": "One suite: the promises about commits, in the order of the contract.",
+    "src/triggers/core/rules.py": "What a rule and a rule set are, and how both are read from what is stored.",
+    "src/triggers/testing/conformance/timing.py": "One suite: the promises about time, in the order of the how-to.",
     "src/triggers/testing/conformance/machine.py": "One state machine for Hypothesis, with a rule for each step of the protocol.",
     "src/triggers/testing/conformance/model.py": "The reference model, which must be readable from top to bottom.",
     "src/triggers/testing/servers/proxy.py": "One proxy with the ways in which a network fails.",

@@ -13,6 +13,9 @@ from datetime import timedelta
 import pytest
 
 from triggers import Registry, Triggers
+from triggers.core import decisions
+from triggers.core.state import new_firing
+from triggers.core.terms import Policy
 from triggers.runners.inline import InlineRunner
 from triggers.storages.base import ReadyInstance
 from triggers.storages.memory import MemoryStorage
@@ -102,12 +105,28 @@ def test_the_points_of_one_firing():
 
 
 def test_the_points_of_a_sweep():
-    """A sweep looks for lost claims and for what is due, each a point before and after."""
+    """A sweep looks for timers, for lost claims and for what is due, each a point before and after."""
     faults = Faults()
     with played(faults) as harness:
         faults.reached.clear()
         harness.triggers.sweep()
-    assert faults.reached == ["before expired", "after expired", "before due", "after due"]
+    steps = ["timed_sessions", "expired", "due"]
+    assert faults.reached == [f"{when} {step}" for step in steps for when in ("before", "after")]
+
+
+def test_the_points_of_several_decisions():
+    """Each decision is a point, and the end of all is one. A process that dies in the middle has stored what came before."""
+    faults = Faults()
+    storage = FaultyStorage(MemoryStorage(), faults)
+    batch = [(uid, decisions.fire(Policy(), new_firing("go", {}))) for uid in ("a", "b")]
+    storage.commit_many(batch)
+    assert faults.reached == ["before commit of fire", "before commit of fire", "after commit of many"]
+    faults.die_at(2)
+    with pytest.raises(InjectedCrash):
+        storage.commit_many(batch)
+    faults.revive()
+    assert [head.firings for head in storage.reader.sessions()] == [2, 1]
+    assert storage.timed_sessions(9, ["default"]) == []
 
 
 def test_a_point_is_named_by_its_beginning():

@@ -80,7 +80,10 @@ def keys_of(url):
     app = Triggers(url, runner=None)
     world, session = app.storage._store.keys_of("bad")
     app.close()
-    return {"s": session.s, "out": world.out, "lease": world.lease, "cool": world.cool, "rules": world.rules}
+    return {
+        "s": session.s,
+        **{kind: getattr(world, kind) for kind in ("out", "lease", "cool", "timed", "rules")},
+    }
 
 
 def in_hash(field, value):
@@ -112,6 +115,14 @@ KEYS = {
     "the index of what is due": replaced("out"),
     "the index of leases": replaced("lease"),
     "the index of cooldowns": replaced("cool"),
+    "the index of timers": replaced("timed"),
+}
+
+#: What is done to a timer, or to what finds it, and what the problem says.
+TIMERS = {
+    "a timer": (in_hash(b"T", "garbage"), "key {s}: the timer in the field 'Tt'"),
+    "a session": (replaced("s"), "session 'bad' is missing or cannot be read"),
+    "the index of timers": (replaced("timed"), "key {timed} is a string and must be a zset"),
 }
 
 CASES = [
@@ -184,6 +195,28 @@ def test_what_cannot_be_read_stops_nobody_else(place, tasks, caplog, was):
     ]
     said = [place for place in said if not place.startswith("session 'good")]
     assert len(said) == len(set(said))
+
+
+@pytest.mark.parametrize(("damage", "said"), TIMERS.values(), ids=TIMERS)
+def test_a_timer_that_cannot_be_read_stops_nobody_else(valkey_url, tasks, damage, said):
+    """The timers of other sessions elapse. The problem is shown, and says where it is."""
+    app = Triggers(valkey_url, runner=None, registry=tasks)
+    uids = uids_apart(valkey_url)
+    for uid in uids:
+        app.session(uid).fire_later("due", after=0.001, name="t")
+    keys = keys_of(valkey_url)
+    with redis.Redis.from_url(valkey_url) as server:
+        damage(server, keys)
+    wait_for("the timers", lambda: app.sweep() and all(elapsed(app, uid) for uid in uids[1:]))
+    (problem,) = app.health().problems
+    for kind, key in keys.items():
+        said = said.replace(f"{{{kind}}}", key.decode())
+    assert said in problem.error
+    app.close()
+
+
+def elapsed(app, uid):
+    return [firing.trigger for firing in app.storage.reader.firings(uid)] == ["due"]
 
 
 def test_more_damaged_rows_than_a_batch_hide_nobody(tmp_path, tasks, monkeypatch):

@@ -12,15 +12,19 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from triggers.core.conditions import listed
+from triggers.core.durations import micros
 from triggers.core.names import MAX_NAME
-from triggers.core.outcomes import OUTCOMES, WITHOUT_RUN, outcome_of
+from triggers.core.outcomes import MISSED, OUTCOMES, WITHOUT_RUN, outcome_of
 from triggers.core.rules import DIRECTIVES, RESERVED, RuleSet, rule_set
 from triggers.core.similar_names import flat
+from triggers.core.timing import NEW_CHAIN
 from triggers.core.values import DEFAULT_LIMITS, MAX_PATH, Limits, encode, shown, type_name
 from triggers.exceptions import ConfigurationError, InvalidValueError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
+
+    from triggers.core.rules import Rule
 
 #: Words that people know from other systems → where that is set, or what to do instead.
 ELSEWHERE = {
@@ -31,8 +35,8 @@ ELSEWHERE = {
     "finally": "is not a directive: write a task with 'after': ['NAME:ended'], where NAME is this task",
     "if": "is not available: a task reads its kwargs and can end with raise context.skip()",
     "when": "is not available: a task reads its kwargs and can end with raise context.skip()",
-    "delay": "is reserved for a later version: for now, fire the trigger later",
-    "eta": "is not available: fire the trigger at that time",
+    "debounce": "is not a directive: write 'delay': {'for': 'PT5M', 'since': 'last'}",
+    "eta": "is not available: fire the trigger at that time, with manager.fire_later(..., at=...)",
     "schedule": "is not available: fire the trigger from a scheduler, such as cron or Celery beat",
     "cron": "is not available: fire the trigger from a scheduler, such as cron or Celery beat",
     "queue": "is an option of the task: @task(queue=...)",
@@ -180,6 +184,7 @@ def _problems_together(configuration: dict[Any, Any], limits: Limits) -> Iterato
         path, _, message = str(error).partition(": ")
         yield path.removeprefix("the configuration.").replace("the configuration", "$"), message
     else:
+        yield from _wrong_timing(rules)
         yield from _never(rules)
         yield from _endless(rules)
 
@@ -296,14 +301,13 @@ def _never(rules: RuleSet) -> Iterator[tuple[str, str]]:
     """
     possible = {name for rule in rules.rules.values() for name in rule.after.names}
     possible -= rules.rules.keys() | rules.outcomes
-    possible |= {
-        f"{rule.task}:{word}" for rule in rules.rules.values() if rule.unless for word in WITHOUT_RUN
-    }
+    possible |= {name for rule in rules.rules.values() for name in _without_run(rule)}
+    possible |= {f"{rule.task}:{MISSED}" for rule in rules.rules.values() if rule.deadline}
     heads = list(rules.rules)
     while heads:
         rule = rules.rules[heads.pop()]
         if rule.task not in possible and rule.after.is_met(possible):
-            fired = (rule.task, *(f"{rule.task}:{word}" for word in OUTCOMES))
+            fired = (rule.task, *(f"{rule.task}:{word}" for word in OUTCOMES - {MISSED}))
             possible.update(fired)
             heads += [listener.task for name in fired for listener in rules.listeners.get(name, ())]
     for rule in rules.rules.values():
@@ -317,16 +321,37 @@ def _never(rules: RuleSet) -> Iterator[tuple[str, str]]:
             )
 
 
+def _without_run(rule: Rule) -> set[str]:
+    """Return the outcomes that an instance of a rule can end with before it has run."""
+    abandons = rule.unless or (rule.deadline and rule.deadline.abandons)
+    return {f"{rule.task}:{word}" for word in WITHOUT_RUN} if abandons else set()
+
+
+def _wrong_timing(rules: RuleSet) -> Iterator[tuple[str, str]]:
+    """Find deadlines that never begin, and vetoes by a deadline that would stop every later instance."""
+    for rule in rules.rules.values():
+        start = rule.deadline.start if rule.deadline else None
+        if start is not None and start not in rule.after.names:
+            problem = f"must be one of the triggers that the task waits for, and {start!r} is not in after"
+            yield f"{rule.task}.deadline.from", problem
+        if f"{rule.task}:{MISSED}" in rule.unless.names:
+            problem = (
+                f"{rule.task}:{MISSED} would also stop every later instance: write "
+                f"'deadline': {{'in': ..., 'late': 'abandon'}} instead"
+            )
+            yield f"{rule.task}.unless", problem
+
+
 def _endless(rules: RuleSet) -> Iterator[tuple[str, str]]:
     """Find the tasks that outcomes could create and abandon again and again, in one commit.
 
     A task that is abandoned fires its outcomes without a run. If another task is abandoned by them, and so on
     back to the first one, nothing would stop them.
     """
+    fired = {task: names for task, rule in rules.rules.items() if (names := _at_once(rule))}
     leads_to = {
-        task: {rule.task for name in _ends(task) for rule in rules.listeners.get(name, ()) if rule.unless}
-        for task, own in rules.rules.items()
-        if own.unless
+        task: {rule.task for name in names for rule in rules.listeners.get(name, ())} & fired.keys()
+        for task, names in fired.items()
     }
     free = _after_no_circle(leads_to)
     for task in [task for task in leads_to if task not in free]:
@@ -353,5 +378,9 @@ def _after_no_circle(leads_to: Mapping[str, Collection[str]]) -> Collection[str]
     return frozenset(free)
 
 
-def _ends(task: str) -> Iterator[str]:
-    return (f"{task}:{word}" for word in sorted(OUTCOMES - {"failed"}))
+def _at_once(rule: Rule) -> set[str]:
+    """Return the outcomes that an instance of a rule can fire without a run, and within a second."""
+    is_quick = rule.deadline is not None and micros(rule.deadline.within) < NEW_CHAIN
+    abandons = rule.unless or (is_quick and rule.deadline and rule.deadline.abandons)
+    words = OUTCOMES - {"failed", MISSED} if abandons else frozenset()
+    return {f"{rule.task}:{word}" for word in (words | {MISSED} if is_quick else words)}

@@ -6,7 +6,7 @@ module is only imported inside functions, when there is a configuration to check
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -68,7 +68,7 @@ def _form(value: object) -> str | None:
 _FORMS = {"all": "<AllOf>", "any": "<AnyOf>", "atLeast": "<AtLeast>", "of": "<AtLeast>"}
 
 #: Parts of pydantic's paths that are not in the configuration.
-_TAGS = frozenset({"<list>", "<name>", "[key]", *_FORMS.values()})
+_TAGS = frozenset({"<list>", "<name>", "<mapping>", "<duration>", "[key]", *_FORMS.values()})
 
 Name = Annotated[str, BeforeValidator(_checked_name), Field(min_length=1, max_length=MAX_NAME)]
 
@@ -151,6 +151,56 @@ class RetryForm(_Form):
     ] = []
 
 
+def _timing_form(value: object) -> str:
+    return "<mapping>" if _is_a(value, dict) or isinstance(value, BaseModel) else "<duration>"
+
+
+class DelayForm(_Form):
+    """The form of `delay` with more than the duration."""
+
+    pause: Duration = Field(alias="for", description="How long the instance waits.")
+    since: Literal["first", "last"] = Field(
+        default="first",
+        description="Whether it waits from when the condition was met, or from the last firing in after.",
+    )
+    atMost: Duration = Field(  # noqa: N815 - a word of the rule language
+        default=None, description="The longest time from when the condition was first met."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> DelayForm:
+        if self.atMost is not None and self.since == "first":
+            template = 'has atMost, which is only useful with "since": "last"'
+            raise PydanticCustomError("delay", template)
+        if self.atMost is not None and read_duration(self.atMost) < read_duration(self.pause):
+            raise PydanticCustomError("delay", "has an atMost that is shorter than its for")
+        return self
+
+
+class DeadlineForm(_Form):
+    """The form of `deadline` with more than the duration."""
+
+    within: Duration = Field(alias="in", description="How long it takes at most until the condition is met.")
+    start: Name | None = Field(
+        default=None,
+        alias="from",
+        description="From the arrival of which trigger the time counts; by default, from the creation.",
+    )
+    late: Literal["wait", "abandon"] = Field(
+        default="wait", description="What happens to an instance that misses the deadline."
+    )
+
+
+DelayDirective = Annotated[
+    Annotated[Duration, Tag("<duration>")] | Annotated[DelayForm, Tag("<mapping>")],
+    Discriminator(_timing_form),
+]
+DeadlineDirective = Annotated[
+    Annotated[Duration, Tag("<duration>")] | Annotated[DeadlineForm, Tag("<mapping>")],
+    Discriminator(_timing_form),
+]
+
+
 class TaskDirectives(BaseModel):
     """The directives of one task, which say what to run and when. Other keys are custom directives."""
 
@@ -173,6 +223,13 @@ class TaskDirectives(BaseModel):
     using: Name | None = Field(default=None, description="The name of the runner that executes the task.")
     retry: RetryForm | None = Field(
         default=None, description="When an instance that raised an exception runs again by itself."
+    )
+
+    delay: DelayDirective | None = Field(
+        default=None, description="How long an instance waits after its condition is met."
+    )
+    deadline: DeadlineDirective | None = Field(
+        default=None, description="Until when the condition of an instance should be met."
     )
 
     @model_validator(mode="after")
@@ -203,9 +260,20 @@ def shape_problems(configuration: dict[Any, Any]) -> Iterator[tuple[tuple[Any, .
 
 
 def _message(kind: str, given: str, location: tuple[Any, ...]) -> str:
-    if kind == "extra_forbidden" and "retry" in location:
-        return "is not allowed here: retry has the keys max, first, factor, atMost, jitter, on and not"
+    if kind == "extra_forbidden":
+        keys = next((keys for directive, keys in _KEYS.items() if directive in location[1:2]), None)
+        return f"is not allowed here: {keys}" if keys else _MESSAGES[kind]
+    if kind == "literal_error":
+        return given.replace("Input should be", "must be")
     return _MESSAGES.get(kind, given)
+
+
+#: Directive → the keys of its form, for messages.
+_KEYS = {
+    "retry": "retry has the keys max, first, factor, atMost, jitter, on and not",
+    "delay": "delay has the keys for, since and atMost",
+    "deadline": "deadline has the keys in, from and late",
+}
 
 
 _MESSAGES = {
@@ -225,7 +293,7 @@ def retry_problems(written: object) -> list[str]:
         RetryForm.model_validate(written)
     except ValidationError as error:
         return [
-            f"{'.'.join(map(str, problem['loc']))} {_message(problem['type'], problem['msg'], ('retry',))}"
+            f"{'.'.join(map(str, problem['loc']))} {_message(problem['type'], problem['msg'], ('', 'retry'))}"
             for problem in error.errors(include_url=False)
         ]
     return []

@@ -7,7 +7,7 @@ The decision ends with :class:`Changes`, which the storage applies in the same t
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from triggers.core.records import LogEntry, fingerprint
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from triggers.core.state import Counter, Firing, Instance, Latest, Session
+    from triggers.core.timers import Timer
 
 
 class Need(NamedTuple):
@@ -37,6 +38,8 @@ class Need(NamedTuple):
         levels: (number, threshold, chosen): the highest level of the log records of the single instance in
             `instances` that are at or above the threshold, have a greater number, and are not among the
             chosen.
+        timers: the first so many timers, by their time and number.
+        timer_names: the timers with these names.
     """
 
     key: tuple[str, str] | None = None
@@ -50,6 +53,8 @@ class Need(NamedTuple):
     flagged: int | None = None
     flagged_limit: int = 0
     levels: tuple[int, int, tuple[int, ...]] | None = None
+    timers: int = 0
+    timer_names: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -64,6 +69,8 @@ class Slice:
     payloads: dict[int, str] = field(default_factory=dict)
     flagged: list[tuple[str, int]] = field(default_factory=list)
     level: int = 0
+    timers: list[Timer] = field(default_factory=list)
+    named_timers: dict[str, Timer] = field(default_factory=dict)
 
 
 class GuardedState(Protocol):
@@ -135,6 +142,8 @@ class Changes:
         gained: instances, with the triggers that they no longer lack.
         counters: task → the new counter.
         logs: new log records.
+        timers: name → the timer that is set from now on, None if there is none with that name any more.
+        unfired: timers that have elapsed without firing, each with its problem.
         too_deep: new firings that reached no task, because too many firings led to them.
         new_rules: whether the session's rules are stored, too.
         writes_head: whether the session's head is stored.
@@ -154,6 +163,8 @@ class Changes:
     gained: list[tuple[Instance, frozenset[str]]] = field(default_factory=list)
     counters: dict[str, Counter] = field(default_factory=dict)
     logs: list[Record] = field(default_factory=list)
+    timers: dict[str, Timer | None] = field(default_factory=dict)
+    unfired: list[Timer] = field(default_factory=list)
     too_deep: list[Firing] = field(default_factory=list)
     new_rules: bool = False
     writes_head: bool = True
@@ -165,7 +176,8 @@ class Changes:
     @property
     def needs_session(self) -> bool:
         """Whether they concern more than single instances. Only an exclusive run may make such changes."""
-        return bool(self.writes_head or self.new_rules or self.fired or self.created or self.counters)
+        written = self.fired or self.created or self.counters or self.timers
+        return bool(self.writes_head or self.new_rules or written)
 
     def scheduled(self) -> list[Instance]:
         """Return the instances that become scheduled."""
@@ -202,6 +214,19 @@ class Decision:
     prefetch: Need | None = None
     by_rules: bool = True
 
+    def as_of(self, at: int) -> Decision:
+        """Return the same decision, made as of a time in the past, but not before the session's latest time.
+
+        Args:
+            at: the time, in microseconds.
+        """
+
+        def begin(session: Session) -> DecisionRun:
+            session.time = max(at, session.modified_at)
+            return self.begin(session)
+
+        return replace(self, begin=begin)
+
     def __call__(self, session: Session) -> DecisionRun:
         """Start a run, from a newly loaded head.
 
@@ -217,6 +242,18 @@ class Decision:
             )
             raise UnsupportedRulesError(message)
         return self.begin(session)
+
+
+class TimersDue(Exception):  # noqa: N818 - a request to the caller, not an error
+    """Raised by a run before which timers of the session must elapse.
+
+    Attributes:
+        at: the time of the decision, in microseconds. Timers that are due later do not concern it.
+    """
+
+    def __init__(self, at: int) -> None:
+        super().__init__(at)
+        self.at = at
 
 
 class NeedsSession(Exception):  # noqa: N818 - a request to the storage, not an error

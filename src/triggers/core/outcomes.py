@@ -1,6 +1,7 @@
 """Outcomes: the ends of instances as triggers, such as ``t_check:failed``.
 
-An outcome is fired by the commit that ends the instance, and only if a rule of the session names it.
+An outcome is fired by the commit that ends the instance, and only if a rule of the session names it. One is
+fired without an end: ``missed``, by the commit in which the deadline of an instance passes.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
 #: The outcome that is fired at every end of an instance, after the one for its status.
 ENDED: Final = "ended"
 
+#: The outcome that is fired when the deadline of an unstarted instance passes. The instance does not end.
+MISSED: Final = "missed"
+
 #: Status → its outcome. The end of a finished instance fires the name of its task.
 OF_STATUS: Final = {Status.FAILED: "failed", Status.SKIPPED: "skipped", Status.ABANDONED: "abandoned"}
 
 #: The word after the colon of every outcome.
-OUTCOMES: Final = frozenset({*OF_STATUS.values(), ENDED})
+OUTCOMES: Final = frozenset({*OF_STATUS.values(), ENDED, MISSED})
 
 #: The outcomes that an instance can fire without having run.
 WITHOUT_RUN: Final = frozenset({"abandoned", ENDED})

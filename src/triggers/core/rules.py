@@ -24,25 +24,23 @@ from triggers.core.outcomes import (
     outcomes_named,
 )
 from triggers.core.retries import RetryPolicy, retry_policy
+from triggers.core.timing import Deadline, Delay, read_deadline, read_delay
 from triggers.core.values import Limits, decode, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 #: The directives of the rule language. Any other key of a task is a custom directive.
-DIRECTIVES = ("after", "run", "andEvery", "unless", "withParams", "using", "retry")
+DIRECTIVES = ("after", "run", "andEvery", "unless", "withParams", "using", "retry", "delay", "deadline")
 
 #: Names of future directives. A configuration must not use them, and stored rules that do were written by a
 #: newer version. This version reads such rules but does not run them.
 RESERVED = (
     "forEach",
-    "delay",
-    "deadline",
     "within",
     "limit",
     "priority",
     "where",
-    "debounce",
     "throttle",
     "as",
     "ifImpossible",
@@ -52,6 +50,9 @@ RESERVED = (
 
 #: The version of the rule language. Stored rules have a version if version 1 would read them in another way.
 LANGUAGE = 2
+
+#: For how many triggers at a time a rule set remembers what they can change. A firing or an end has fewer.
+MAX_CACHED = 4
 
 #: The key under which stored rules have the version of their language. No task can have this name.
 _LANGUAGE_KEY = ""
@@ -70,6 +71,8 @@ class Rule:
         with_params: default kwargs for each trigger.
         using: the name of the runner, or None for the application's default.
         retry: when an instance that raised an exception runs again, or None for the task's own policy.
+        delay: how long an instance waits after its condition is met, or None.
+        deadline: until when the condition of an instance should be met, or None.
         extras: the custom directives.
         named: every trigger that the rule names.
     """
@@ -82,6 +85,8 @@ class Rule:
     with_params: Mapping[str, Any] = field(default_factory=dict)
     using: str | None = None
     retry: RetryPolicy | None = None
+    delay: Delay | None = None
+    deadline: Deadline | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
     named: frozenset[str] = field(init=False, compare=False)
 
@@ -113,7 +118,8 @@ class Rule:
     def serialize(self) -> dict[str, Any]:
         """Return the rule in the rule language: every directive, and the custom directives beside them.
 
-        `after` includes the trigger of `andEvery`. `retry` is left out if the rule has none.
+        `after` includes the trigger of `andEvery`. `retry`, `delay` and `deadline` are left out if the rule
+        has none.
         """
         return {
             **deepcopy(dict(self.extras)),
@@ -123,15 +129,31 @@ class Rule:
             "run": self.run,
             "using": self.using,
             "withParams": deepcopy(dict(self.with_params)),
-            **({"retry": self.retry.to_json()} if self.retry else {}),
+            **{
+                name: part.to_json()
+                for name, part in (("retry", self.retry), ("delay", self.delay), ("deadline", self.deadline))
+                if part
+            },
         }
 
     def with_defaults(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the kwargs that the task gets: the given ones, merged into a copy of `with_params`."""
         return _merged(deepcopy(dict(self.with_params)), kwargs)
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether its unstarted instances can have timers."""
+        return self.delay is not None or self.deadline is not None
+
+    @property
+    def is_debounced(self) -> bool:
+        """Whether an unstarted instance receives every further firing of its triggers."""
+        return self.delay is not None and self.delay.since_last
+
     def lacks(self, taken: Mapping[str, int], vetoes: tuple[str, ...]) -> set[str]:
-        """Return the triggers that an instance with these triggers and vetoes still lacks."""
+        """Return the triggers that an unstarted instance with these triggers and vetoes can still receive."""
+        if self.is_debounced:
+            taken = {}
         lacking = {name for name in self.after.names if name not in taken}
         lacking.update(name for name in self.unless.names if name not in vetoes)
         return lacking
@@ -173,6 +195,8 @@ class RuleSet:
         rules: task name → rule, in the order of the configuration.
         listeners: trigger → the rules that name it.
         outcomes: the outcomes of its tasks that rules name. No others are fired.
+        timed: the tasks whose unstarted instances can have timers.
+        debounced: those of them whose delay begins again with each further firing.
         exceptional: the tasks that run only after an outcome, directly or through others.
         exceptional_names: the triggers that fire only in exceptional cases.
         digest: the SHA-256 of the canonical text, in hexadecimal.
@@ -185,12 +209,14 @@ class RuleSet:
         "_exempt",
         "_reach",
         "body",
+        "debounced",
         "digest",
         "exceptional",
         "exceptional_names",
         "listeners",
         "outcomes",
         "rules",
+        "timed",
         "unsupported",
     )
 
@@ -217,6 +243,10 @@ class RuleSet:
             conditions = {task: rule.after for task, rule in self.rules.items()}
             self.exceptional = exceptional_tasks(conditions, self.outcomes)
             self.exceptional_names = exceptional_names(self.exceptional, self.outcomes)
+        self.timed: frozenset[str] = frozenset(rule.task for rule in self.rules.values() if rule.is_timed)
+        self.debounced: frozenset[str] = frozenset(
+            task for task in self.timed if self.rules[task].is_debounced
+        )
         self._exempt: dict[str, frozenset[str]] = {}
         self._reach: dict[tuple[str, ...], Reach] = {}
 
@@ -232,7 +262,9 @@ class RuleSet:
             rules = [rule for trigger in heard for rule in self.listeners[trigger]]
             named = frozenset[str]().union(*[rule.named for rule in rules])
             others = named - {*heard} if len(heard) == 1 else named
-            found = self._reach[triggers] = Reach(heard, frozenset(rule.task for rule in rules), others)
+            found = Reach(heard, frozenset(rule.task for rule in rules), others)
+            if len(triggers) <= MAX_CACHED:
+                self._reach[triggers] = found
         return found
 
     def _following(self, triggers: Iterable[str]) -> Iterator[str]:
@@ -318,6 +350,8 @@ def rule_from_json(task: str, written: Mapping[str, Any]) -> Rule:
         with_params=written.get("withParams", {}),
         using=written.get("using"),
         retry=retry_policy(written["retry"]) if "retry" in written else None,
+        delay=read_delay(written["delay"]) if "delay" in written else None,
+        deadline=read_deadline(written["deadline"]) if "deadline" in written else None,
         extras={key: value for key, value in written.items() if key not in DIRECTIVES},
     )
 
@@ -333,9 +367,11 @@ def _unsupported(rule: Rule, written: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"{task}.{key}" for key in ("after", "unless") if not is_form(written.get(key, [])))
     if not isinstance(written.get("andEvery", ""), str):
         yield f"{task}.andEvery"
-    if "retry" in written and rule.retry is None:
-        yield f"{task}.retry"
+    yield from (f"{task}.{key}" for key in _READ if key in written and getattr(rule, key) is None)
 
+
+#: The directives of which a newer version can have more forms.
+_READ = ("retry", "delay", "deadline")
 
 #: The directives that name triggers.
 _NAMING = ("after", "andEvery", "unless")

@@ -35,8 +35,13 @@ class Session:
         finalized: the number of the finalizing firing, or None.
         metadata: the application's metadata, encoded.
         created_at: when the session was first written.
-        modified_at: when the session was last written.
+        modified_at: when the session was last written. It is also the latest time of the session, which never
+            goes back.
+        next_timer_at: when the first timer is due, None without timers. It can be too early, and never too
+            late.
+        timer_count: how many timers were ever set. It is also the number of the latest one.
         exclusive: whether no other decision about the session can be made during this run. It is not stored.
+        time: as of when the decision is made, 0 for now. It is not stored.
     """
 
     uid: str
@@ -50,7 +55,10 @@ class Session:
     metadata: str = "{}"
     created_at: int = 0
     modified_at: int = 0
+    next_timer_at: int | None = None
+    timer_count: int = 0
     exclusive: bool = field(default=False, compare=False)
+    time: int = field(default=0, compare=False)
 
 
 class Firing(NamedTuple):
@@ -130,7 +138,8 @@ class Instance:
         crashes: how often its worker was lost.
         crash_budget: its `budget`, set by the claim, plus :data:`SPARED` for each crash that is not charged.
         given_back: how often a worker without its task returned it.
-        run_at: the earliest time at which it may run.
+        run_at: the earliest time at which it may run. Of an unstarted instance, it is when its condition was
+            first met, 0 before that.
         dispatch_after: the earliest time at which the sweep dispatches it again.
         handovers: how often the sweep dispatched it.
         lease_until: when the claim expires, None without a claim.

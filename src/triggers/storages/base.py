@@ -31,12 +31,15 @@ not, keeps the promises below. The test suite in :mod:`triggers.testing.conforma
     and all of them are stored in its commit.
 16. A preview reads one consistent state and changes nothing. No commit waits for it, and it waits for no
     commit. If nothing is stored in between, a commit of the same decision has the same changes except times.
+17. A timer is stored, moved and removed in the commit of the decision that says so. It stays until a decision
+    removes it.
 
 Times are microseconds since the Unix epoch in UTC. Durations are microseconds, too.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -48,13 +51,14 @@ from triggers.exceptions import StorageError
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from triggers.core.exchange import Changes, Decision, DecisionRun, Need, Slice
     from triggers.core.records import LogEntry
     from triggers.core.rules import RuleSet
     from triggers.core.state import Counter, Firing, Instance, Session
     from triggers.core.status import Status
+    from triggers.core.timers import Timer
 
 #: How many times a decision is run because a guard no longer held, before that is an error.
 MAX_CONFLICTS = 20
@@ -118,6 +122,13 @@ class Expired(NamedTuple):
     number: int
     fence: int
     manager: str
+
+
+class TimedSession(NamedTuple):
+    """A session with timers, and when the first one is due. That time can be too early."""
+
+    uid: str
+    at: int
 
 
 class Backlog(NamedTuple):
@@ -303,6 +314,37 @@ class Storage(HasReader, Protocol):
         """
         ...
 
+    def commit_many(
+        self, decisions: Sequence[tuple[str, Decision]], timeout: float | None = None
+    ) -> list[Changes | Exception]:
+        """Commit decisions about several sessions, each as by :meth:`commit`.
+
+        A storage may apply them in one transaction, because that is faster. One that fails changes nothing,
+        and does not keep the others from being stored.
+
+        Args:
+            decisions: (UID of the session, decision).
+            timeout: how long to wait for the storage, in seconds, for all of them together.
+
+        Returns:
+            For each decision, its changes, or the exception that :meth:`commit` would have raised.
+
+        Raises:
+            StorageError: the storage is unavailable. Nothing was changed.
+        """
+        ...
+
+    def timed_sessions(self, limit: int, managers: Collection[str]) -> list[TimedSession]:
+        """Up to `limit` sessions that have timers, those whose first timer is due earliest first.
+
+        Timers that were put aside do not count. The cost does not depend on the number of sessions.
+
+        Args:
+            limit: the greatest number of sessions.
+            managers: only sessions of managers with one of these names.
+        """
+        ...
+
     def renew(self, leases: Collection[Lease], lease: int) -> set[Lease]:
         """Extend each of these claims that still holds, to `lease` from now; returns the lost claims.
 
@@ -405,6 +447,17 @@ class Reader(Protocol):
         self, uid: str, *, numbers: Collection[int] | None = None, after: int = 0, limit: int = 100
     ) -> list[Firing]:
         """A page of firings in their order, those after number `after`, or those with the given numbers."""
+        ...
+
+    def timers(
+        self,
+        uid: str,
+        *,
+        names: Collection[str] | None = None,
+        after: tuple[int, int] = (-1, -1),
+        limit: int = 100,
+    ) -> list[Timer]:
+        """A page of timers by their time and number, those after this (time, number), or those with names."""
         ...
 
     def latest(self, uid: str, triggers: Collection[str]) -> dict[str, Firing]:
@@ -514,6 +567,21 @@ def _run(run: DecisionRun, load: Callable[[Need], Slice]) -> Changes:
             changes: Changes = end.value
             return changes
         found = load(need)
+
+
+def commit_each(
+    storage: Storage, decisions: Sequence[tuple[str, Decision]], timeout: float | None = None
+) -> list[Changes | Exception]:
+    """Commit decisions one after another, as :meth:`Storage.commit_many` says."""
+    until = None if timeout is None else time.monotonic() + timeout
+    done: list[Changes | Exception] = []
+    for uid, decision in decisions:
+        left = None if until is None else max(until - time.monotonic(), 0.0)
+        try:
+            done.append(storage.commit(uid, decision, timeout=left))
+        except Exception as error:  # noqa: BLE001 - the error of one is part of the answer
+            done.append(error)
+    return done
 
 
 class StorageFactory(Protocol):

@@ -41,15 +41,18 @@ from triggers.storages.base import (
     Purged,
     ReadyInstance,
     StoredRecord,
+    TimedSession,
+    commit_each,
     run_decision,
 )
 from triggers.storages.clock import wall_clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from triggers.core.exchange import Decision, Record
     from triggers.core.records import LogEntry
+    from triggers.core.timers import Timer
 
 #: The task and number of an instance.
 Key = tuple[str, int]
@@ -72,6 +75,7 @@ class StoredSession:
         waiting: trigger → the unstarted instances that lack it. A dictionary is a set that keeps its order.
             With this index, a firing costs what it touches and not what the session holds.
         logs: all records, in the order in which they were stored.
+        timers: name → timer.
     """
 
     head: Session
@@ -82,6 +86,7 @@ class StoredSession:
     instances: dict[Key, Instance] = field(default_factory=dict)
     waiting: dict[str, dict[Key, None]] = field(default_factory=dict)
     logs: list[StoredRecord] = field(default_factory=list)
+    timers: dict[str, Timer] = field(default_factory=dict)
 
 
 class MemoryStorage:
@@ -157,6 +162,12 @@ class MemoryStorage:
             self._lock.release()
         raise ConflictError.too_often(uid)
 
+    def commit_many(
+        self, decisions: Sequence[tuple[str, Decision]], timeout: float | None = None
+    ) -> list[Changes | Exception]:
+        """Commit decisions about several sessions, one after another."""
+        return commit_each(self, decisions, timeout)
+
     def _run(self, uid: str, decision: Decision) -> Changes:
         stored = self._sessions.get(uid)
         if stored is None:
@@ -188,12 +199,17 @@ class MemoryStorage:
         self._store_instances(stored, changes)
         stored.counters |= {task: replace(counter) for task, counter in changes.counters.items()}
         self._store_records(stored, zip(changes.logs, entries, strict=True))
+        for name, timer in changes.timers.items():
+            if timer is None:
+                stored.timers.pop(name, None)
+            else:
+                stored.timers[name] = timer
 
     def _store_head(self, head: Session) -> None:
         if head.ref is None:
             head.ref = len(self._sessions) + 1
             self._sessions[head.uid] = StoredSession(head)
-        self._sessions[head.uid].head = replace(head, exclusive=False)
+        self._sessions[head.uid].head = replace(head, exclusive=False, time=0)
 
     def _store_firings(self, stored: StoredSession, firings: list[Firing]) -> None:
         for firing in firings:
@@ -272,6 +288,18 @@ class MemoryStorage:
                 if one.lease_until is not None and one.lease_until < now
             ]
             return found[:limit]
+
+    def timed_sessions(self, limit: int, managers: Collection[str]) -> list[TimedSession]:
+        """Sessions that have timers, those whose first timer is due earliest first."""
+        with self._lock:
+            heads = (stored.head for stored in self._sessions.values())
+            found = [
+                TimedSession(head.uid, head.next_timer_at)
+                for head in heads
+                if head.next_timer_at is not None and head.manager in managers
+            ]
+        found.sort(key=lambda timed: (timed.at, timed.uid))
+        return found[:limit]
 
     def backlog(self) -> Backlog:
         """Count the instances that are scheduled or running."""
@@ -385,6 +413,21 @@ class MemoryStorage:
                 return firings[after : after + limit]
             return [firings[number - 1] for number in sorted(set(numbers)) if 0 < number <= len(firings)]
 
+    def timers(
+        self,
+        uid: str,
+        *,
+        names: Collection[str] | None = None,
+        after: tuple[int, int] = (-1, -1),
+        limit: int = 100,
+    ) -> list[Timer]:
+        """A page of timers by their time and number, or those with the given names."""
+        with self._lock:
+            timers = _in_order(self._stored(uid).timers.values())
+        if names is not None:
+            return [timer for timer in timers if timer.name in names]
+        return [timer for timer in timers if (timer.at, timer.number) > after][:limit]
+
     def latest(self, uid: str, triggers: Collection[str]) -> dict[str, Firing]:
         """The latest firing of each of these triggers that has ever fired."""
         with self._lock:
@@ -439,6 +482,8 @@ def _load(stored: StoredSession, need: Need) -> Slice:
         payloads=_load_payloads(stored, need, instances),
         flagged=_load_flagged(stored, need),
         level=_load_level(stored, need),
+        timers=_load_timers(stored, need),
+        named_timers={name: stored.timers[name] for name in need.timer_names if name in stored.timers},
     )
 
 
@@ -507,6 +552,15 @@ def _load_level(stored: StoredSession, need: Need) -> int:
         and record.number not in chosen
     )
     return max((level for level in open_levels if level >= threshold), default=0)
+
+
+def _load_timers(stored: StoredSession, need: Need) -> list[Timer]:
+    """The first timers. Those that were put aside are the last ones."""
+    return _in_order(stored.timers.values())[: need.timers] if need.timers else []
+
+
+def _in_order(timers: Iterable[Timer]) -> list[Timer]:
+    return sorted(timers, key=lambda timer: (timer.at, timer.number))
 
 
 # -- instances and records ----------------------------------------------------------------------------------

@@ -5,13 +5,14 @@ A stored rule set never changes, and many sessions share one, so each process re
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from triggers.core.rules import RuleSet, read_rules
 from triggers.health import Problems, readable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 #: The greatest number of rule sets in a cache; one more empties it.
 MAX_RULE_SETS: Final = 1_000
@@ -96,6 +97,14 @@ class RuleCache(Generic[R]):
         self._digests |= {rules.digest for rules in loaded.values()}
         for ref in loaded:
             self._problems.resolve(place_of_rules(ref))
+
+    @contextmanager
+    def transaction(self) -> Iterator[RuleCache[R]]:
+        """A cache for a transaction in the block. What it adds is kept if the block raises no exception."""
+        view: RuleCache[R] = RuleCache(self._problems)
+        view._rules, view._digests = dict(self._rules), set(self._digests)
+        yield view
+        self.keep({ref: rules for ref, rules in view._rules.items() if ref not in self._rules})
 
     def read_only(self) -> RuleCache[R]:
         """A view for a transaction that can still be rolled back: it finds what is here and adds nothing."""

@@ -18,12 +18,22 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar
 from triggers.storages.announcements import announce, listen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from triggers.core.exchange import Changes, Decision, DecisionRun
     from triggers.core.state import Session
     from triggers.runners.base import Runner, RunnerHost
-    from triggers.storages.base import Expired, Lease, Listener, Purge, Purged, Reader, ReadyInstance, Storage
+    from triggers.storages.base import (
+        Expired,
+        Lease,
+        Listener,
+        Purge,
+        Purged,
+        Reader,
+        ReadyInstance,
+        Storage,
+        TimedSession,
+    )
 
     Delivery = Literal["deliver", "drop", "twice", "late"]
 
@@ -147,14 +157,30 @@ class FaultyStorage:
         The points are named after it: ``fire``, ``claim``, ``finish``, ``fail`` and so on.
         """
         self._faults.check()
+        changes = self._storage.commit(uid, self._watched(decision), timeout)
+        self._faults.reach(f"after commit of {decision.name}")
+        return changes
 
-        def watched(session: Session) -> DecisionRun:
+    def commit_many(
+        self, decisions: Sequence[tuple[str, Decision]], timeout: float | None = None
+    ) -> list[Changes | Exception]:
+        """Commit decisions, with a point before each of them and one after all: ``after commit of many``."""
+        self._faults.check()
+        watched = [(uid, self._watched(decision)) for uid, decision in decisions]
+        done = self._storage.commit_many(watched, timeout)
+        self._faults.reach("after commit of many")
+        return done
+
+    def _watched(self, decision: Decision) -> Decision:
+        def begin(session: Session) -> DecisionRun:
             self._faults.reach(f"before commit of {decision.name}")
             return decision(session)
 
-        changes = self._storage.commit(uid, replace(decision, begin=watched), timeout)
-        self._faults.reach(f"after commit of {decision.name}")
-        return changes
+        return replace(decision, begin=begin)
+
+    def timed_sessions(self, limit: int, managers: Collection[str]) -> list[TimedSession]:
+        """Return the sessions that have timers."""
+        return self._around("timed_sessions", lambda: self._storage.timed_sessions(limit, managers))
 
     def renew(self, leases: Collection[Lease], lease: int) -> set[Lease]:
         """Renew claims, with a point before and after."""

@@ -23,6 +23,7 @@ from triggers.logs import RemoteFailure
 from triggers.runners.base import BY_ITSELF
 from triggers.storages.announcements import announce
 from triggers.storages.base import ReadyInstance
+from triggers.storages.in_time import commit_in_time
 from triggers.worker.attempt import AttemptContext, RunningAttempt
 from triggers.worker.failures import (
     error_payload,
@@ -34,11 +35,12 @@ from triggers.worker.failures import (
 from triggers.worker.heartbeat import Heartbeat, lease_of
 from triggers.worker.isolation import isolation
 from triggers.worker.log_writer import LogWriter
+from triggers.worker.timers import publish_elapsed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from triggers.core.exchange import Changes
+    from triggers.core.exchange import Changes, Decision
     from triggers.core.rules import Rule
     from triggers.fired_by import FiredBy
     from triggers.manager import TriggerManager
@@ -200,10 +202,7 @@ class Executor:
         failure = RemoteFailure(lambda _: error, self.tasks.logger_of)
         payload = error_payload(error)
         decision = decisions.abort(self.policy_of, task, number, label, payload, log=failure.record)
-        changes = self.storage.commit(uid, decision, timeout=timeout)
-        forward_failure(failure, changes)
-        publish_failure(changes, self.manager_of)
-        return not changes.refused
+        return self._end_remotely(uid, decision, failure, timeout)
 
     def lose(self, uid: str, task: str, number: int, label: str) -> bool:
         """Recover the instance of a dead worker, as :func:`triggers.core.decisions.lose` says.
@@ -216,7 +215,17 @@ class Executor:
         """
         failure = lost_failure(self.tasks)
         decision = decisions.lose(self.policy_of, task, number, label, worker_lost, log=failure.record)
-        changes = self.storage.commit(uid, decision)
+        return self._end_remotely(uid, decision, failure, None)
+
+    def _end_remotely(
+        self, uid: str, decision: Decision, failure: RemoteFailure, timeout: float | None
+    ) -> bool:
+        """Commit the end of an instance that another process runs; return whether it was not refused."""
+        elapsed: list[Changes] = []
+        try:
+            changes = commit_in_time(self.storage, uid, decision, self.policy_of, elapsed, timeout)
+        finally:
+            publish_elapsed(elapsed, self.manager_of)
         forward_failure(failure, changes)
         publish_failure(changes, self.manager_of)
         return not changes.refused

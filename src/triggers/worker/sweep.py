@@ -1,4 +1,4 @@
-"""The sweep: recover lost claims and dispatch due instances, again and again, from what is stored.
+"""The sweep: let due timers elapse, recover lost claims, and dispatch due instances, from what is stored.
 
 Instances are due if their hint was lost, if the cooldown of a retry is over, or if they were returned to the
 queue. The sweep keeps no list of its own, so it can stop at any point, and any number of sweeps can run at
@@ -19,13 +19,16 @@ from triggers.exceptions import StorageBusyError, StorageCorruptError, StorageEr
 from triggers.fork import reset_after_fork
 from triggers.health import Problems, place_of
 from triggers.storages.base import ConflictError
+from triggers.storages.in_time import commit_in_time
 from triggers.task import registry
 from triggers.worker.failures import forward_failure, lost_failure, publish_failure, worker_lost
 from triggers.worker.pause import SweepPause
+from triggers.worker.timers import Timekeeper, publish_elapsed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
+    from triggers.core.exchange import Changes
     from triggers.fired_by import FiredBy
     from triggers.health import Kind, Vital
     from triggers.manager import TriggerManager
@@ -84,6 +87,8 @@ class Sweep:
         problems: where problems are reported.
         trial: how long a worker has to send a heartbeat before a crash is charged, in microseconds.
         tasks: the tasks of this process. The failures of their instances are logged on their loggers.
+        managers: returns the names of the managers of this process. Timers of other sessions do not elapse.
+        timekeeper: lets the timers elapse.
     """
 
     storage: Storage
@@ -94,6 +99,13 @@ class Sweep:
     problems: Problems = field(default_factory=Problems)
     trial: int = decisions.TRIAL
     tasks: Registry = registry
+    managers: Callable[[], Collection[str]] = lambda: ()
+    timekeeper: Timekeeper = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.timekeeper = Timekeeper(
+            self.storage, self.managers, self.policy_of, self.manager_of, self.problems
+        )
 
     def once(self, *, include_recent: bool = False) -> SweepReport:
         """Sweep until there is nothing more to do now.
@@ -105,6 +117,7 @@ class Sweep:
         Raises:
             StorageError: the storage is unavailable; what was done so far is stored.
         """
+        self.timekeeper.elapse()
         ends = self._recover_all()
         dispatched = self._dispatch(include_recent=include_recent)
         return SweepReport(ends.count("scheduled"), ends.count("failed"), dispatched)
@@ -172,7 +185,13 @@ class Sweep:
         recovery = decisions.recover(
             self.policy_of, lost.task, lost.number, lost.fence, worker_lost, self.trial, log=failure.record
         )
-        changes = self.storage.commit(lost.uid, recovery, timeout=RECOVERY_TIMEOUT)
+        elapsed: list[Changes] = []
+        try:
+            changes = commit_in_time(
+                self.storage, lost.uid, recovery, self.policy_of, elapsed, timeout=RECOVERY_TIMEOUT
+            )
+        finally:
+            publish_elapsed(elapsed, self.manager_of)
         if changes.refused:
             return ""
         instance = changes.transitioned[0][0]
@@ -314,7 +333,8 @@ class Sweeper:
         storage = self._sweep.storage
         try:
             self._sweep.once(include_recent=include_recent)
-            next_at = storage.reader.next_at()
+            times = (storage.reader.next_at(), self._sweep.timekeeper.next_at())
+            next_at = min((at for at in times if at is not None), default=None)
             now = storage.now()
         except Exception as error:  # noqa: BLE001 - whatever the error is, the next sweep must run
             self._problems.report("storage", SWEEP, error, NEXT)

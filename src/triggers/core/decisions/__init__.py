@@ -9,9 +9,12 @@ The first argument of each function is the manager's policy, or a function that 
 name of a manager. In a process that does not have the manager, that function returns None, and the default
 policy applies. The exceptions in a function's docstring are raised by the run, not by the function.
 
-Five modules contain the decisions: `firing` those of the application, `review` those of a person, `attempt`
-those of a worker, `rescue` those about an instance whose worker was lost, and `importing` that of a session
-which another system has begun. `unit_of_work` contains the steps they share.
+Six modules contain the decisions: `firing` those of the application, `timing` those about timers, `review`
+those of a person, `attempt` those of a worker, `rescue` those about an instance whose worker was lost, and
+`importing` that of a session which another system has begun. `unit_of_work` contains the steps they share.
+
+A decision about a session as a whole raises :class:`~triggers.core.exchange.TimersDue` if timers of the
+session must elapse before it.
 """
 
 from __future__ import annotations
@@ -41,9 +44,11 @@ from triggers.core.decisions.review import (
     set_status,
     skip,
 )
+from triggers.core.decisions.timing import AT_ONCE, cancel_timer, elapse, set_timer
 from triggers.core.terms import AttemptReport, Finalizing, Policy, PolicyOf, RetryTerms, Terms
 
 __all__ = [
+    "AT_ONCE",
     "MUST_RUN_ALONE",
     "NO_MANAGER",
     "SUSPECTED_AT",
@@ -59,8 +64,10 @@ __all__ = [
     "add_metadata",
     "add_session_metadata",
     "alone",
+    "cancel_timer",
     "claim",
     "configure",
+    "elapse",
     "fail",
     "finish",
     "fire",
@@ -76,6 +83,7 @@ __all__ = [
     "replay",
     "resolve_logs",
     "set_status",
+    "set_timer",
     "skip",
     "skip_running",
 ]

@@ -86,6 +86,7 @@ def finish(
 
     def begin(session: Session) -> DecisionRun:
         work = UnitOfWork(session, policy)
+        work.look_at_timers()
         instance = yield from work.load_instance(attempt.task, attempt.number, Status.FINISHED)
         if not work.is_held(instance, attempt):
             return _refuse_late(work, instance, attempt)
@@ -119,6 +120,7 @@ def fail(
 
     def begin(session: Session) -> DecisionRun:
         work = UnitOfWork(session, policy)
+        work.look_at_timers()
         instance = yield from work.load_instance(attempt.task, attempt.number, Status.FAILED)
         if not work.is_held(instance, attempt):
             return _refuse_late(work, instance, attempt)
@@ -151,6 +153,7 @@ def skip_running(policy: Policy | PolicyOf, attempt: AttemptReport, rules: RuleS
 
     def begin(session: Session) -> DecisionRun:
         work = UnitOfWork(session, policy)
+        work.look_at_timers()
         instance = yield from work.load_instance(attempt.task, attempt.number, Status.SKIPPED)
         if not work.is_held(instance, attempt):
             return _refuse_late(work, instance, attempt)

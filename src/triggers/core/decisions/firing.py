@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from triggers.core.configuration import merged
 from triggers.core.decisions.needs import need_for
+from triggers.core.decisions.retiming import load_earlier, set_again
 from triggers.core.decisions.settling import settle
 from triggers.core.decisions.unit_of_work import UnitOfWork
 from triggers.core.exchange import Changes, Decision, Need
@@ -16,6 +17,7 @@ from triggers.exceptions import IdempotencyConflictError, InvalidNameError
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from triggers.core.decisions.retiming import Earlier
     from triggers.core.exchange import DecisionRun
     from triggers.core.rules import Reach, RuleSet
     from triggers.core.state import Firing, Instance, Session
@@ -44,6 +46,7 @@ def fire(policy: Policy | PolicyOf, firing: Firing, rules: RuleSet | None = None
         found = yield work.need_for(firing.trigger, key=key)
         if found.keyed is not None:
             return _repeat(work, found.keyed, firing)
+        work.look_at_timers()
         work.absorb(found)
         work.fire(firing)
         yield from settle(work)
@@ -73,6 +76,8 @@ def configure(
     def begin(session: Session) -> DecisionRun:
         work = UnitOfWork(session, policy)
         before = session.rules
+        if not before.unsupported:
+            work.look_at_timers()
         after = session.rules = merged(before, rules, work.policy.limits) if merge else rules
         pending = session.pending
         changed = _changed(before, after)
@@ -85,9 +90,10 @@ def configure(
         work.absorb(found)
         work.changes.new_rules = after.digest != before.digest
         count_pending(work)
+        earlier = yield from load_earlier(work, before, changed)
         for instance in list(work.instances.values()):
             if instance.task in changed:
-                _reconsider(work, instance, before)
+                _reconsider(work, instance, earlier)
         fresh = [rule for rule in added if work.counter(rule.task).created == 0]
         for firing in found.history:
             work.deliver(firing, [rule for rule in fresh if firing.trigger in rule.named])
@@ -95,8 +101,9 @@ def configure(
         work.something_resolved = True
         yield from settle(work)
         changes = work.done()
+        touched = changes.fired or changes.timers
         changes.writes_head = (
-            changes.new_rules or session.ref is None or session.pending != pending or bool(changes.fired)
+            changes.new_rules or session.ref is None or session.pending != pending or bool(touched)
         )
         return changes
 
@@ -140,13 +147,15 @@ def _repeat(work: UnitOfWork, earlier: Firing, firing: Firing) -> Changes:
     return work.changes
 
 
-def _reconsider(work: UnitOfWork, instance: Instance, before: RuleSet) -> None:
+def _reconsider(work: UnitOfWork, instance: Instance, earlier: Earlier) -> None:
     """Decide about an unstarted instance by the new rules."""
+    before = earlier.rules
     old, new = before.rules.get(instance.task), work.session.rules.rules.get(instance.task)
     work.recount(instance, kept_open=keeps_open(before, instance))
     work.save_triggers(instance, old.lacks(instance.taken, instance.vetoes) if old else ())
     if new is not None:
-        work.decide(instance, new)
+        work.decide(instance, new, delays=False)
+    set_again(work, instance, earlier)
 
 
 def count_pending(work: UnitOfWork) -> None:

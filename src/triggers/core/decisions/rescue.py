@@ -238,6 +238,7 @@ def _fail(
     if _is_heard(work, instance.task):
         if not work.session.exclusive:
             raise NeedsSession
+        work.look_at_timers()
         work.absorb((yield need_of_end(work.session.rules, instance.task, instance.number, Status.FAILED)))
     instance.error = error
     if log is not None:

@@ -50,6 +50,7 @@ def replay(
 
     def begin(session: Session) -> DecisionRun:
         work = UnitOfWork(session, policy)
+        work.look_at_timers()
         instance = yield from work.load_instance(task, number)
         _must_be_failed(instance, "replayed")
         if task not in session.rules.rules:
@@ -79,6 +80,7 @@ def skip(policy: Policy | PolicyOf, task: str, number: int, *, result: str | Non
 
     def begin(session: Session) -> DecisionRun:
         work = UnitOfWork(session, policy)
+        work.look_at_timers()
         instance = yield from work.load_instance(task, number, Status.SKIPPED, cascade=result is not None)
         _must_be_failed(instance, "skipped")
         work.transition(instance, Status.SKIPPED)
@@ -118,6 +120,7 @@ def set_status(  # noqa: PLR0917 - the policy, the instance, and the parts of th
 
     def begin(session: Session) -> DecisionRun:
         work = UnitOfWork(session, policy)
+        work.look_at_timers()
         instance = yield from work.load_instance(task, number, end, cascade=cascades)
         check_move(instance.name, instance.status, status)
         if status is Status.RUNNING:
@@ -145,6 +148,7 @@ def add_metadata(policy: Policy | PolicyOf, task: str, number: int, metadata: Ma
 
     def begin(session: Session) -> DecisionRun:
         work = UnitOfWork(session, policy)
+        work.look_at_timers()
         instance = yield from work.load_instance(task, number)
         work.save_whole(instance)
         work.describe(instance, metadata)
@@ -158,6 +162,7 @@ def add_session_metadata(policy: Policy | PolicyOf, metadata: Mapping[str, Any])
 
     def begin(session: Session) -> DecisionRun:
         work = UnitOfWork(session, policy)
+        work.look_at_timers()
         yield Need()
         merged = decode(session.metadata) | dict(metadata)
         session.metadata = encode(merged, "metadata", work.policy.limits)
@@ -187,6 +192,7 @@ def resolve_logs(  # noqa: PLR0917 - the policy, the instance, and the parts of 
 
     def begin(session: Session) -> DecisionRun:
         work = UnitOfWork(session, policy)
+        work.look_at_timers()
         instance = yield from work.load_instance(task, number)
         scope: dict[str, Any]
         if records is None:
@@ -209,6 +215,7 @@ def reopen_logs(policy: Policy | PolicyOf, task: str, number: int, audit: Mappin
 
     def begin(session: Session) -> DecisionRun:
         work = UnitOfWork(session, policy)
+        work.look_at_timers()
         instance = yield from work.load_instance(task, number)
         instance.log_resolved, instance.log_chosen = 0, ()
         return (yield from _review(work, instance, {**audit, "outcome": "reopened"}))

@@ -46,10 +46,10 @@ def _fire_outcomes_of(work: UnitOfWork, end: End) -> None:
     for name in outcomes_of(instance.task, end.status, is_first=end.is_first):
         if name in outcomes:
             kwargs = outcome_kwargs(instance, name, work.reasons)
-            _fire_outcome(work, Firing(0, name, kwargs, 0, depth, instance.name))
+            fire_outcome(work, Firing(0, name, kwargs, 0, depth, instance.name))
 
 
-def _fire_outcome(work: UnitOfWork, firing: Firing) -> None:
+def fire_outcome(work: UnitOfWork, firing: Firing) -> None:
     """Fire an outcome. One that is too deep in a chain of firings is recorded and reaches no task."""
     work.changes.writes_head = True
     if firing.depth <= work.policy.limits.cascade_depth:

@@ -6,12 +6,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from triggers.core.decisions.needs import need_for, need_of_end, need_of_instance
-from triggers.core.exchange import Changes, Guard, Need, Record, Slice
+from triggers.core.exchange import Changes, Guard, Need, Record, Slice, TimersDue
 from triggers.core.names import instance_name
 from triggers.core.outcomes import OF_STATUS
 from triggers.core.state import Counter, Firing, Instance, Latest, Session, is_done, keeps_open
 from triggers.core.status import RESOLVED, Status, check_move
 from triggers.core.terms import AttemptReport, Policy, PolicyOf
+from triggers.core.timers import DEADLINE, DELAY, Timer, timer_of
 from triggers.core.values import decode, encode
 from triggers.exceptions import ManagerMismatchError, UnknownInstanceError, UnknownSessionError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping
 
     from triggers.core.rules import Rule
+    from triggers.core.timing import Delay
 
 NOTHING: frozenset[str] = frozenset()
 
@@ -53,6 +55,7 @@ class UnitOfWork:
     """
 
     __slots__ = (
+        "at",
         "before",
         "by_task",
         "changes",
@@ -80,10 +83,11 @@ class UnitOfWork:
                 "give it to Triggers, as manager= or managers="
             )
             raise ManagerMismatchError(message)
+        self.at: int = session.time or max(session.now, session.modified_at)
         if session.ref is None:
             session.manager = policy.manager
-            session.created_at = session.now
-        session.modified_at = session.now
+            session.created_at = self.at
+        session.modified_at = self.at
         self.session: Session = session
         self.policy: Policy = policy
         self.changes: Changes = Changes(session, writes_head=head)
@@ -173,7 +177,7 @@ class UnitOfWork:
             session.firings,
             firing.trigger,
             firing.kwargs,
-            session.now,
+            self.at,
             firing.depth,
             firing.source,
             firing.key,
@@ -203,9 +207,12 @@ class UnitOfWork:
         if trigger not in lacks:
             return False
         self.save_triggers(instance, lacks)
-        took = trigger in rule.after.names and trigger not in instance.taken
+        took = trigger in rule.after.names and (rule.is_debounced or trigger not in instance.taken)
+        waits = rule.delay is not None and rule.after.is_met(instance.taken)
         self.record_trigger(instance, rule, trigger)
-        self.decide(instance, rule)
+        self.decide(instance, rule, delays=not waits or (took and rule.is_debounced))
+        if took and rule.deadline is not None and rule.deadline.start == trigger:
+            self.set_deadline(instance, rule)
         return took
 
     def record_trigger(self, instance: Instance, rule: Rule, trigger: str) -> None:
@@ -215,7 +222,8 @@ class UnitOfWork:
         if trigger in rule.after.names:
             if trigger in rules.exceptional_names and not keeps_open(rules, instance):
                 self.count(instance.task, unresolved=1)
-            instance.taken.setdefault(trigger, latest.number)
+            if trigger not in instance.taken or rule.is_debounced:
+                instance.taken[trigger] = latest.number
             instance.cascade_depth = max(instance.cascade_depth, latest.depth, self.policy.cascade_depth)
         if trigger in rule.unless.names and trigger not in instance.vetoes:
             instance.vetoes += (trigger,)
@@ -223,23 +231,81 @@ class UnitOfWork:
     def create(self, rule: Rule, number: int) -> None:
         """Create the instance with that number; it receives the latest firing of each of its triggers."""
         now = self.session.now
-        instance = Instance(rule.task, number, Status.UNSTARTED, now, now, root=number)
+        instance = Instance(rule.task, number, Status.UNSTARTED, self.at, now, root=number)
         instance.note(now, Status.UNSTARTED)
         self.add(instance)
         for trigger in sorted(rule.named & self.latest.keys()):
             self.record_trigger(instance, rule, trigger)
         self.decide(instance, rule)
+        if rule.deadline is not None and (
+            rule.deadline.start is None or rule.deadline.start in instance.taken
+        ):
+            self.set_deadline(instance, rule)
 
-    def decide(self, instance: Instance, rule: Rule) -> None:
-        """Abandon an unstarted instance if its veto is met; otherwise schedule it if its condition is met."""
+    def decide(self, instance: Instance, rule: Rule, *, delays: bool = True) -> None:
+        """Abandon an unstarted instance if its veto is met; otherwise schedule it if its condition is met.
+
+        Args:
+            instance: the instance.
+            rule: the rule of its task.
+            delays: whether a delay begins, if the rule has one. Otherwise, it has begun before.
+        """
         if rule.unless and rule.unless.is_met(instance.vetoes):
             self.set_status(instance, Status.ABANDONED)
         elif rule.after.is_met(instance.taken):
-            instance.run_at = self.session.now
-            instance.dispatch_after = self.session.now + self.policy.grace
-            self.set_status(instance, Status.SCHEDULED)
-            if self.changes.scheduled_by:
-                self.changes.scheduled_by[-1].append(instance)
+            if rule.delay is None:
+                self.schedule(instance)
+                if self.changes.scheduled_by:
+                    self.changes.scheduled_by[-1].append(instance)
+            elif delays:
+                self.set_delay(instance, rule.delay, self.at)
+
+    def schedule(self, instance: Instance) -> None:
+        """Schedule an unstarted instance, so that it is due now."""
+        instance.run_at = self.session.now
+        instance.dispatch_after = self.session.now + self.policy.grace
+        self.set_status(instance, Status.SCHEDULED)
+
+    # timers
+
+    def look_at_timers(self) -> None:
+        """Let the timers elapse first that are due, if there are any.
+
+        Raises:
+            TimersDue: there may be some.
+        """
+        due = self.session.next_timer_at
+        if due is not None and due <= self.at:
+            raise TimersDue(self.at)
+
+    def set_timer(self, timer: Timer) -> None:
+        """Have a timer stored, instead of one with the same name, and give it the next number."""
+        session = self.session
+        session.timer_count += 1
+        self.changes.timers[timer.name] = timer._replace(number=session.timer_count)
+        self.changes.writes_head = True
+        if session.next_timer_at is None or timer.at < session.next_timer_at:
+            session.next_timer_at = timer.at
+
+    def set_delay(self, instance: Instance, delay: Delay, since: int) -> None:
+        """Begin the delay of an instance whose condition is met, or begin it again."""
+        instance.run_at = instance.run_at or since
+        ends = delay.ends(instance.run_at, since)
+        self.set_timer(Timer(timer_of(instance.name), ends, 0, DELAY, instance.run_at))
+
+    def set_deadline(self, instance: Instance, rule: Rule, since: int | None = None) -> None:
+        """Set the deadline of an instance, unless it no longer waits for its condition."""
+        if instance.status is Status.UNSTARTED and not rule.after.is_met(instance.taken) and rule.deadline:
+            since = self.at if since is None else since
+            self.set_timer(Timer(timer_of(instance.name), rule.deadline.ends(since), 0, DEADLINE, since))
+
+    def remove_timer(self, instance: Instance) -> None:
+        """Have the timer of an instance removed, if it has one."""
+        name = timer_of(instance.name)
+        if instance.ref is None:  # it is new, so nothing is stored
+            self.changes.timers.pop(name, None)
+        else:
+            self.changes.timers[name] = None
 
     # instances
 
@@ -263,6 +329,10 @@ class UnitOfWork:
         instance.status = status
         self.recount(instance, kept_open=kept_open)
         self.something_resolved = self.something_resolved or status in RESOLVED
+        if was is Status.UNSTARTED and instance.task in self.session.rules.timed:
+            self.remove_timer(instance)
+            if status is Status.ABANDONED:
+                instance.run_at = 0
         if self.session.rules.outcomes and (status in OF_STATUS or status is Status.FINISHED):
             self.ends.append(End(instance, status, is_first=was is not Status.FAILED, led_by=self.led_by))
         instance.modified_at = self.session.now
@@ -306,7 +376,7 @@ class UnitOfWork:
             failed.task,
             number,
             Status.SCHEDULED,
-            now,
+            self.at,
             now,
             run_at=run_at,
             dispatch_after=run_at if run_at > now else run_at + self.policy.grace,

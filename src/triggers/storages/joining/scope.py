@@ -38,6 +38,11 @@ class Scope(Protocol):
         ...
 
     @property
+    def is_joined(self) -> bool:
+        """Whether its commits are part of a transaction of the application."""
+        ...
+
+    @property
     def notifies_commit(self) -> bool:
         """Whether functions passed to `after_commit` are called."""
         ...
@@ -56,6 +61,7 @@ class DirectScope:
 
     __slots__ = ("storage",)
 
+    is_joined = False
     notifies_commit = True
 
     def __init__(self, storage: Storage) -> None:
@@ -83,6 +89,8 @@ class JoinedScope:
     """
 
     __slots__ = ("_process", "_thread", "_transaction", "is_open", "storage")
+
+    is_joined = True
 
     def __init__(self, transaction: OpenTransaction, storage: Storage) -> None:
         self.storage: Storage = storage

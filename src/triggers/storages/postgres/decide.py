@@ -15,7 +15,7 @@ from triggers.storages.base import run_decision
 from triggers.storages.postgres.records import record_to_row
 from triggers.storages.postgres.statements import WRITERS
 from triggers.storages.sql import rows
-from triggers.storages.sql.rows import Row
+from triggers.storages.sql.rows import BEFORE_ALL, Row
 
 if TYPE_CHECKING:
     from triggers.core.exchange import Decision
@@ -42,11 +42,13 @@ class PlannedCommit(NamedTuple):
         changes: the changes.
         steps: the statements that store them, to be sent together with the end of the transaction.
         transaction: the number of the transaction.
+        before: when the session was last changed before, 0 for a new one.
     """
 
     changes: Changes
     steps: list[Step]
     transaction: str
+    before: int
 
 
 class _Decided(NamedTuple):
@@ -57,12 +59,14 @@ class _Decided(NamedTuple):
         ref: the id of the session, None if it is not stored.
         fresh: the id for a new session, if one was taken.
         transaction: the number of the transaction, "" if it has none.
+        before: the latest time of the session before it, in microseconds.
     """
 
     changes: Changes
     ref: int | None
     fresh: int | None
     transaction: str
+    before: int
 
 
 #: Statement that locks rows → the statement that reads the same without locks.
@@ -100,7 +104,7 @@ class DecisionRunner:
         """
         decided = self._decide(run, uid, decision, before, exclusive=exclusive)
         steps = list(self._steps(decided.changes, decided.ref, decided.fresh))
-        return PlannedCommit(decided.changes, steps, decided.transaction)
+        return PlannedCommit(decided.changes, steps, decided.transaction, decided.before)
 
     def preview(self, run: Run, uid: str, decision: Decision, *, before: Sequence[Step]) -> Changes:
         """Load the session and run the decision, without any lock, in a transaction that may only read.
@@ -130,6 +134,7 @@ class DecisionRunner:
         else:
             (rules,) = self.rules(run, [rest[0]])
             session = Session(uid, now, ref, rules, *rest[1:])
+        earlier = session.modified_at
 
         def load(need: Need) -> Slice:
             if ref is None:
@@ -140,7 +145,7 @@ class DecisionRunner:
             return _slice(need, steps, run(steps) if steps else ())
 
         changes = run_decision(decision, session, load, exclusive=exclusive)
-        return _Decided(changes, ref, fresh, transaction)
+        return _Decided(changes, ref, fresh, transaction, earlier)
 
     def sessions(self, run: Run, found: list[Row]) -> list[Session]:
         """The heads in these rows, as `session` and `sessions` select them."""
@@ -178,11 +183,12 @@ class DecisionRunner:
 def _head(changes: Changes, fresh: int | None) -> Iterator[Step]:
     head = changes.session
     numbers = (head.manager, head.firings, head.pending, head.finalized, head.metadata)
+    timers = (head.modified_at, head.next_timer_at, head.timer_count)
     if head.ref is None:
-        made = (head.uid, *numbers, head.created_at, head.modified_at, fresh, head.rules.digest)
+        made = (head.uid, *numbers, head.created_at, *timers, fresh, head.rules.digest)
         yield "session_insert", made
         return
-    yield "session_update", (*numbers, head.modified_at, head.ref)
+    yield "session_update", (*numbers, *timers, head.ref)
     if changes.new_rules:
         yield "session_rules", (head.rules.digest, head.ref)
 
@@ -201,6 +207,11 @@ def _body(changes: Changes, ref: int) -> Iterator[Step]:
     yield from _waiting(changes, ref)
     for task, counter in changes.counters.items():
         yield "counter_upsert", (ref, task, counter.created, counter.unresolved)
+    for name, timer in changes.timers.items():
+        if timer is None:
+            yield "timer_delete", (ref, name)
+        else:
+            yield "timer_upsert", (ref, *rows.timer_to_row(timer))
     # Last, so that others wait for this lock only until the end of the transaction.
     if changes.logs:
         yield "log_lock", (ref,)
@@ -257,6 +268,10 @@ def _rare_questions(session: int | str, need: Need) -> Iterator[Step]:
     if need.levels:
         beyond, threshold, chosen = need.levels
         yield "log_level", (session, *need.instances[0], beyond, threshold, chosen)
+    if need.timers:
+        yield "timers", (session, *BEFORE_ALL, need.timers)
+    if need.timer_names:
+        yield "timers_named", (session, need.timer_names)
 
 
 def _keep_keyed(found: Slice, _: Need, answered: list[Row]) -> None:
@@ -297,6 +312,14 @@ def _keep_level(found: Slice, _: Need, answered: list[Row]) -> None:
     ((found.level,),) = answered
 
 
+def _keep_timers(found: Slice, _: Need, answered: list[Row]) -> None:
+    found.timers = list(map(rows.timer_from_row, answered))
+
+
+def _keep_named_timers(found: Slice, _: Need, answered: list[Row]) -> None:
+    found.named_timers = {timer.name: timer for timer in map(rows.timer_from_row, answered)}
+
+
 _KEEP: Final[dict[str, Callable[[Slice, Need, list[Row]], None]]] = {
     "keyed": _keep_keyed,
     "counters_all": _keep_counters,
@@ -308,4 +331,6 @@ _KEEP: Final[dict[str, Callable[[Slice, Need, list[Row]], None]]] = {
     "history": _keep_history,
     "flagged": _keep_flagged,
     "log_level": _keep_level,
+    "timers": _keep_timers,
+    "timers_named": _keep_named_timers,
 }

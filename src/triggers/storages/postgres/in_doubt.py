@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from triggers.storages.postgres.connection import LostError, ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from triggers.core.exchange import Changes
+    from triggers.core.state import Instance
     from triggers.storages.postgres.connection import PipelineConnection
     from triggers.storages.postgres.decide import PlannedCommit
 
@@ -50,29 +51,53 @@ def commit_outcome(wire: PipelineConnection, until: float, in_doubt: InDoubtErro
         message = f"transaction {number} is still in progress"
         raise LostError(message)
     if status == "committed" and wire.incarnation != in_doubt.incarnation:
-        return _is_stored(wire, until, in_doubt.decided.changes)
+        return _is_stored(wire, until, in_doubt.decided)
     return None if status is None else bool(status == "committed")
 
 
 # A server that crashed can have lost the transaction and assigned its number to another one.
-def _is_stored(wire: PipelineConnection, until: float, changes: Changes) -> bool | None:
+def _is_stored(wire: PipelineConnection, until: float, decided: PlannedCommit) -> bool | None:
     """Whether the changes are stored; None if this cannot be found out.
 
     It is certain for changes with a firing, and for those that added a line to the history of an instance.
     All others can have been overwritten since.
     """
-    head, at = changes.session, changes.session.modified_at
-    first = changes.fired[0].number if changes.fired else None
+    changes = decided.changes
     touched = [*changes.created, *(moved for moved, _ in changes.transitioned)]
-    instance = (touched[0].task, touched[0].number, touched[0].history) if touched else (None, None, None)
-    uid = head.uid if changes.writes_head else None
-    ((fired, changed, noted),) = wire([("evidence", (head.ref, first, uid, at, *instance))], until)[0]
-    if first is not None:
+    given = (changes.session.ref, *_firing(changes), *_head(decided), *_instance(touched), *_timer(changes))
+    ((fired, changed, noted, timed),) = wire([("evidence", given)], until)[0]
+    if changes.fired:
         return bool(fired)
     if changed:
         return True
-    has_new_line = touched and touched[0].history.splitlines()[-1].startswith(f"{at} ")
-    return noted if has_new_line else None
+    has_new_line = touched and touched[0].history.splitlines()[-1].startswith(f"{touched[0].modified_at} ")
+    outcome: bool | None = noted if has_new_line else timed
+    return outcome
+
+
+def _firing(changes: Changes) -> tuple[Any, ...]:
+    return (changes.fired[0].number, changes.fired[0].at) if changes.fired else (None, None)
+
+
+# The time of a session does not advance with every commit, for example if a clock was set back.
+def _head(decided: PlannedCommit) -> tuple[Any, ...]:
+    head = decided.changes.session
+    is_evidence = decided.changes.writes_head and head.modified_at != decided.before
+    return (head.uid, head.modified_at) if is_evidence else (None, None)
+
+
+def _instance(touched: Sequence[Instance]) -> tuple[Any, ...]:
+    if not touched:
+        return (None, None, None, None)
+    one = touched[0]
+    return (one.task, one.number, one.modified_at, one.history)
+
+
+def _timer(changes: Changes) -> tuple[Any, ...]:
+    """The last timer that was set; its number is that of no earlier one."""
+    timers = [timer for timer in changes.timers.values() if timer is not None]
+    last = max(timers, key=lambda timer: timer.number, default=None)
+    return (None, None, None) if last is None else (last.name, last.number, last.at)
 
 
 def add_outcome(

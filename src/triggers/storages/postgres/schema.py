@@ -25,6 +25,13 @@ VERSION_CHECK: Final[Step] = ("version_check", (len(migrations("postgres")),))
 #: The SQLSTATE with which `guard` fails.
 GUARD: Final = "TR001"
 
+#: The SQLSTATE of a lock that was not acquired in time.
+_LOCKED: Final = "55P03"
+
+#: How long a migration waits for locks at a time, and pauses after that, in seconds. While it waits, the
+#: commits of other processes wait for it. A backup or a purge can hold a lock for hours.
+SLICE: Final = 2.0
+
 #: The oldest version of PostgreSQL that reports the status of a transaction by its 64-bit number.
 OLDEST: Final = 13
 
@@ -114,6 +121,18 @@ def _version(wire: PipelineConnection, url: PostgresUrl, until: float) -> int | 
 
 
 def _migrate(wire: PipelineConnection, url: PostgresUrl, until: float) -> None:
+    """Migrate to the newest version. In the pauses between two tries, other processes continue."""
+    while True:
+        try:
+            return _try_to_migrate(wire, url, min(until, time.monotonic() + SLICE))
+        except ServerError as error:
+            if error.code != _LOCKED or time.monotonic() >= until:
+                raise
+        wire([("rollback", ())], until)
+        time.sleep(SLICE)
+
+
+def _try_to_migrate(wire: PipelineConnection, url: PostgresUrl, until: float) -> None:
     """Migrate to the newest version in one transaction. Other processes wait for its end."""
     wait = str(max(1, round((until - time.monotonic()) * 1000)))
     wire(

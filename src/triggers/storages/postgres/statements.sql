@@ -96,13 +96,18 @@ WHERE pid <> pg_backend_pid() AND backend_xid::text::bigint = $1::text::bigint &
   AND wait_event IS DISTINCT FROM 'SyncRep'
 
 -- name: evidence
--- Whether a session contains what a commit would have written: its first firing ($2, made at $4), or an instance
--- ($5, $6) or head that was last changed at exactly that time; and whether the instance's history, which only grows,
--- begins with $7.
-SELECT EXISTS (SELECT FROM {schema}.firings WHERE session = $1 AND number = $2 AND at = $4),
-    EXISTS (SELECT FROM {schema}.instances WHERE session = $1 AND task = $5 AND number = $6 AND modified_at = $4)
-    OR EXISTS (SELECT FROM {schema}.sessions WHERE uid = $3 AND modified_at = $4),
-    (SELECT starts_with(history, $7) FROM {schema}.instances WHERE session = $1 AND task = $5 AND number = $6)
+-- Whether a session contains what a commit would have written: its first firing ($2, made at $3), or a head ($4) or an
+-- instance ($6, $7) that was last changed at exactly that time ($5, $8); whether the instance's history, which only
+-- grows, begins with $9; and whether it has a timer ($10) with a number ($11) and time ($12), or never had so many.
+SELECT EXISTS (SELECT FROM {schema}.firings WHERE session = $1 AND number = $2 AND at = $3),
+    EXISTS (SELECT FROM {schema}.sessions WHERE uid = $4 AND modified_at = $5)
+    OR EXISTS (SELECT FROM {schema}.instances WHERE session = $1 AND task = $6 AND number = $7 AND modified_at = $8),
+    (SELECT starts_with(history, $9) FROM {schema}.instances WHERE session = $1 AND task = $6 AND number = $7),
+    CASE
+        WHEN $11::bigint IS NULL THEN NULL
+        WHEN EXISTS (SELECT FROM {schema}.timers WHERE session = $1 AND name = $10 AND number = $11 AND at = $12) THEN true
+        WHEN NOT EXISTS (SELECT FROM {schema}.sessions WHERE id = $1 AND timer_count >= $11) THEN false
+    END
 
 -- name: clock
 SELECT {schema}.clock()
@@ -113,7 +118,7 @@ SELECT {schema}.clock()
 SELECT {schema}.clock(), pg_current_xact_id()::text,
     CASE WHEN found.id IS NULL THEN nextval({session_numbers}) END, found.*
 FROM (SELECT) AS always LEFT JOIN (
-    SELECT id, rules, manager, firings, pending, finalized, metadata, created_at, modified_at
+    SELECT id, {head_columns}
     FROM {schema}.sessions WHERE uid = $1 FOR NO KEY UPDATE
 ) AS found ON true
 
@@ -121,7 +126,7 @@ FROM (SELECT) AS always LEFT JOIN (
 -- The same without the lock, for a decision that changes a single instance.
 SELECT {schema}.clock(), pg_current_xact_id()::text, NULL::bigint, found.*
 FROM (SELECT) AS always LEFT JOIN (
-    SELECT id, rules, manager, firings, pending, finalized, metadata, created_at, modified_at
+    SELECT id, {head_columns}
     FROM {schema}.sessions WHERE uid = $1
 ) AS found ON true
 
@@ -135,23 +140,24 @@ FROM (SELECT) AS always LEFT JOIN (
 
 -- name: session
 -- The head of a session, for readers.
-SELECT {schema}.clock(), id, rules, manager, firings, pending, finalized, metadata, created_at, modified_at
+SELECT {schema}.clock(), id, {head_columns}
 FROM {schema}.sessions WHERE uid = $1
 
 -- name: sessions
 -- A page of heads.
-SELECT {schema}.clock(), id, rules, manager, firings, pending, finalized, metadata, created_at, modified_at, uid
+SELECT {schema}.clock(), id, {head_columns}, uid
 FROM {schema}.sessions WHERE uid > $1 ORDER BY uid LIMIT $2
 
 -- name: session_insert
 -- If two transactions create the same session, the second one waits for the first, fails here, and is run again.
 INSERT INTO {schema}.sessions (
-    uid, manager, firings, pending, finalized, metadata, created_at, modified_at, id, rules
-) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, (SELECT id FROM {schema}.rule_sets WHERE digest = $10))
+    uid, manager, firings, pending, finalized, metadata, created_at, modified_at, next_timer_at, timer_count, id, rules
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, (SELECT id FROM {schema}.rule_sets WHERE digest = $12))
 
 -- name: session_update
-UPDATE {schema}.sessions SET manager = $1, firings = $2, pending = $3, finalized = $4, metadata = $5, modified_at = $6
-WHERE id = $7
+UPDATE {schema}.sessions SET manager = $1, firings = $2, pending = $3, finalized = $4, metadata = $5, modified_at = $6,
+    next_timer_at = $7, timer_count = $8
+WHERE id = $9
 
 -- name: session_rules
 -- Point a session at another rule set.
@@ -255,6 +261,32 @@ WITH changed AS (
 -- Finished instances that still need a review.
 SELECT task, number FROM {schema}.instances
 WHERE session = {session_ref} AND log_unresolved > 0 AND log_unresolved >= $2 AND status = 'finished' LIMIT $3
+
+-- name: timers
+-- Timers of a session by their time and number, those after a time and number.
+SELECT {timer_columns} FROM {schema}.timers
+WHERE session = {session_ref} AND (at, number) > ($2::bigint, $3::bigint) ORDER BY at, number LIMIT $4
+
+-- name: timers_named
+SELECT timers.* FROM unnest($2::text[]) AS wanted (name), LATERAL (
+    SELECT {timer_columns} FROM {schema}.timers WHERE session = {session_ref} AND name = wanted.name OFFSET 0
+) AS timers
+ORDER BY at, number
+
+-- name: timer_upsert
+INSERT INTO {schema}.timers (session, {timer_columns}) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (session, name) DO UPDATE SET at = excluded.at, number = excluded.number, body = excluded.body
+
+-- name: timer_delete
+DELETE FROM {schema}.timers WHERE session = $1 AND name = $2
+
+-- name: timed_sessions
+-- Sessions that have timers, the first to elapse first: the first of each manager, and of these the first.
+SELECT sessions.* FROM unnest($1::text[]) AS wanted (manager), LATERAL (
+    SELECT uid, next_timer_at FROM {schema}.sessions
+    WHERE manager = wanted.manager AND next_timer_at IS NOT NULL ORDER BY next_timer_at LIMIT $2
+) AS sessions
+ORDER BY next_timer_at, uid LIMIT $2
 
 -- name: renew
 -- Heartbeats. Each is valid only if the fence is that of the claim. They wait for no lock: a claim whose row another

@@ -39,6 +39,8 @@ from triggers.storages.base import (
     Purge,
     Purged,
     ReadyInstance,
+    TimedSession,
+    commit_each,
 )
 from triggers.storages.postgres import announcing
 from triggers.storages.postgres import schema as postgres_schema
@@ -53,6 +55,7 @@ from triggers.storages.postgres.statements import texts
 from triggers.storages.postgres.url import PostgresUrl
 from triggers.storages.rule_cache import RuleCache
 from triggers.storages.sql import rows
+from triggers.storages.sql.rows import BEFORE_ALL
 
 if TYPE_CHECKING:
     import threading
@@ -61,6 +64,7 @@ if TYPE_CHECKING:
     from triggers.core.exchange import Changes, Decision
     from triggers.core.state import Firing, Instance, Session
     from triggers.core.status import Status
+    from triggers.core.timers import Timer
     from triggers.storages.base import StoredRecord
     from triggers.storages.postgres.connection import PipelineConnection
     from triggers.storages.postgres.decide import PlannedCommit, Run, Step
@@ -97,6 +101,8 @@ _IN_INDEX_ORDER: Final = (
     "due",
     "expired",
     "next_at",
+    "timed_sessions",
+    "timers_of",
 )
 
 #: Statement → its settings: for a statement that reads an index in its order and stops early, and for one
@@ -202,6 +208,12 @@ class PostgresStorage:
                     return in_doubt.decided.changes
         raise ConflictError.too_often(uid)
 
+    def commit_many(
+        self, decisions: Sequence[tuple[str, Decision]], timeout: float | None = None
+    ) -> list[Changes | Exception]:
+        """Commit decisions about several sessions, each in a transaction of its own."""
+        return commit_each(self, decisions, timeout)
+
     def _commit(self, wire: PipelineConnection, until: float, decided: PlannedCommit) -> Changes:
         if not decided.steps:
             wire([("rollback", ())], until)
@@ -261,6 +273,10 @@ class PostgresStorage:
     def expired(self, limit: int) -> list[Expired]:
         """Running instances whose lease has expired."""
         return [Expired(*row) for row in self._ask("expired", limit)]
+
+    def timed_sessions(self, limit: int, managers: Collection[str]) -> list[TimedSession]:
+        """Sessions that have timers, the first to elapse first."""
+        return [TimedSession(*row) for row in self._ask("timed_sessions", sorted(set(managers)), limit)]
 
     def purge_logs(self, purge: Purge, *, after: int = 0, limit: int = 500) -> Purged:
         """Delete a batch of old records, or only their contexts.
@@ -347,6 +363,21 @@ class PostgresStorage:
         else:
             found = self._ask("firings_numbered", uid, list(set(numbers)))
         return [rows.firing_from_row(row) for row in found]
+
+    def timers(
+        self,
+        uid: str,
+        *,
+        names: Collection[str] | None = None,
+        after: tuple[int, int] = BEFORE_ALL,
+        limit: int = 100,
+    ) -> list[Timer]:
+        """A page of timers by their time and number, or those with the given names."""
+        if names is None:
+            found = self._ask("timers_of", uid, *after, limit)
+        else:
+            found = self._ask("timers_named_of", uid, list(names))
+        return [rows.timer_from_row(row) for row in found]
 
     def latest(self, uid: str, triggers: Collection[str]) -> dict[str, Firing]:
         """The latest firing of each of these triggers that has ever fired."""

@@ -10,7 +10,7 @@ from triggers.core.status import Status
 from triggers.exceptions import StorageError
 from triggers.storages.base import ConflictError
 from triggers.storages.redis import rows
-from triggers.storages.redis.keys import instance_place, member_of_instance
+from triggers.storages.redis.keys import instance_place, keyed_field, member_of_instance, member_of_timed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,10 +19,14 @@ if TYPE_CHECKING:
     from triggers.core.state import Firing, Instance
     from triggers.storages.redis.nodes import Part
     from triggers.storages.redis.rows import SeenState
+    from triggers.storages.redis.slice import Head
 
 #: The expected version if it is not checked, and if the session must not exist.
 ANY: Final = b"-"
 NONE: Final = b""
+
+#: Neither a member to remove from the sessions with timers, nor one to add.
+NOT_TIMED: Final = (NONE, NONE)
 
 
 class GuardError(ConflictError):
@@ -72,39 +76,43 @@ class CommitArguments:
     Args:
         changes: the changes to store.
         place: the name of the session in the sets of its partition.
-        version: the version of the session when it was loaded, None if it was not stored.
-        made: how many instances the session had created.
-        metadata: the metadata of the session when it was loaded.
+        loaded: the head that was loaded for the decision.
         seen: the instances that were loaded for the decision.
         exclusive: whether no other decision may have been stored in the meantime.
     """
 
-    def __init__(  # noqa: PLR0917 - the changes, and what was loaded
+    def __init__(
         self,
         changes: Changes,
         place: bytes,
-        version: int | None,
-        made: int,
-        metadata: str,
+        loaded: Head,
         seen: dict[tuple[str, int], SeenState],
         *,
         exclusive: bool,
     ) -> None:
         self._changes = changes
         self._place = place
-        self._version = version
-        self._made = made
-        self._metadata = metadata
+        self._loaded = loaded
+        self._version = loaded.version
+        self._made = loaded.made
         self._seen = seen
-        self._new = version is None
+        self._new = loaded.version is None
         self._parts = Parts()
+        self._timers: list[str] = []
+        self._timed: tuple[bytes, bytes] = NOT_TIMED
         self._exclusive = exclusive
         self._collect()
 
     def __bool__(self) -> bool:
         """Whether there is anything to store."""
         parts = self._parts
-        return bool(parts.fields or parts.counters or parts.added or parts.removed or parts.logs)
+        written = parts.fields or parts.counters or parts.added or parts.removed or parts.logs
+        return bool(written or self._timers)
+
+    @property
+    def changes_timers(self) -> bool:
+        """Whether timers change, or the time of the first one."""
+        return bool(self._timers) or self._timed != NOT_TIMED
 
     def parts(self, identity: bytes, token: bytes, rules: list[Part]) -> list[Part]:
         """The arguments of commit.lua after the first; the script describes them."""
@@ -118,7 +126,11 @@ class CommitArguments:
             parts += each
         head = self._changes.session
         parts.append(head.uid.encode() if self._new else b"")
-        parts.append(b"" if head.finalized is None or not self._exclusive else head.modified_at)
+        # What is decided as of an earlier time is a change now.
+        changed_at = max(head.now, head.modified_at)
+        parts.append(b"" if head.finalized is None or not self._exclusive else changed_at)
+        if self.changes_timers:
+            parts += (*self._timed, *self._timers)
         return parts
 
     def _collect(self) -> None:
@@ -136,6 +148,10 @@ class CommitArguments:
         for record in changes.logs:
             payload, kind = rows.record_of(record)
             self._parts.logs += (payload, instance_place(record.instance.task, record.instance.number), kind)
+        self._timers += changes.timers
+        for timer in filter(None, changes.timers.values()):
+            self._parts.fields += (b"T" + timer.name.encode(), rows.timer_of(timer))
+            self._parts.added += (0, rows.member_of_timer(timer))
         if self._exclusive and (changes.writes_head or self):
             self._head()
 
@@ -147,12 +163,20 @@ class CommitArguments:
             return
         head.ref = 1
         stored += (b"h", rows.numbers_of(head, self._made))
-        if self._new or head.metadata != self._metadata:
+        if self._new or head.metadata != self._loaded.metadata:
             stored += (b"m", head.metadata)
         if self._new or changes.new_rules:
             stored += (b"r", head.rules.digest)
+        if self._new or head.manager != self._loaded.manager:
+            stored += (b"g", head.manager)
         if self._new:
-            stored += (b"g", head.manager, b"u", head.uid)
+            stored += (b"u", head.uid)
+        before = self._member_of_timed(self._loaded.manager, self._loaded.next_timer_at)
+        after = self._member_of_timed(head.manager, head.next_timer_at)
+        self._timed = NOT_TIMED if before == after else (before, after)
+
+    def _member_of_timed(self, manager: str, at: int | None) -> bytes:
+        return NONE if at is None else member_of_timed(manager, at, self._place)
 
     def _fire(self, firing: Firing) -> None:
         number = firing.number
@@ -214,11 +238,6 @@ class CommitArguments:
             self._parts.leased += (instance.lease_until, member)
         elif before is Status.RUNNING:
             self._parts.not_leased.append(member)
-
-
-def keyed_field(trigger: str, key: str) -> bytes:
-    """The field with the number of the firing that used an idempotency key."""
-    return b"k%b\0%b" % (trigger.encode(), key.encode())
 
 
 def _waiting(instance: Instance, trigger: str) -> bytes:

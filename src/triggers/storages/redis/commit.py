@@ -14,7 +14,7 @@ from triggers.storages.base import ConflictError, run_decision
 from triggers.storages.redis import rows
 from triggers.storages.redis.changes import ANY, CommitArguments
 from triggers.storages.redis.server import Pauses
-from triggers.storages.redis.slice import Head, head_from, parts_of, slice_from
+from triggers.storages.redis.slice import VERSION, Head, head_from, parts_of, slice_from
 from triggers.storages.redis.store import Call
 
 if TYPE_CHECKING:
@@ -93,9 +93,8 @@ class CommitAttempt:
             StorageError: the changes cannot be stored.
         """
         head = self._load_head_queued(decision.prefetch)
-        metadata = head.session.metadata
         changes = self._run(head, decision)
-        self._store_changes(head, changes, metadata)
+        self._store_changes(head, changes)
         return changes
 
     def preview(self, decision: Decision) -> Changes:
@@ -150,9 +149,9 @@ class CommitAttempt:
         if found is None or need != guess:
             version = head.version if self._exclusive else ANY
             (found,) = self._store.run_all([self._slice_call(need, version)], self._until)
-        if found == b"CHANGED" or (self._exclusive and found[-1] != b"%d" % head.version):
+        if found == b"CHANGED" or (self._exclusive and found[VERSION] != b"%d" % head.version):
             raise ConflictError(self._uid)
-        slice_ = slice_from(need, found, self._seen)
+        slice_ = slice_from(need, found, self._seen, self._keys.s)
         if need.history:
             slice_.history = self._history(head.session.firings, need.history)
         return slice_
@@ -169,22 +168,24 @@ class CommitAttempt:
 
     # -- what it changes --------------------------------------------------------------------------------
 
-    def _store_changes(self, head: Head, changes: Changes, metadata: str) -> None:
-        known = (self._keys.place, head.version, head.made, metadata, self._seen)
-        writing = CommitArguments(changes, *known, exclusive=self._exclusive)
+    def _store_changes(self, head: Head, changes: Changes) -> None:
+        writing = CommitArguments(changes, self._keys.place, head, self._seen, exclusive=self._exclusive)
         if not writing:
             return
         rules = changes.session.rules
         stores_rules = changes.writes_head and (head.version is None or changes.new_rules)
         to_store = self._store.rules_to_store(self._partition, rules) if stores_rules else []
         parts = writing.parts(secrets.token_bytes(12), self._ticket.token, to_store)
-        said = self._send(head.session.now, parts)
+        timed = (self._partition.timed,) if writing.changes_timers else ()
+        said = self._send(head.session.now, timed, parts)
         if said == b"CHANGED":
             raise ConflictError(self._uid)
+        if said.startswith(b"DAMAGED"):
+            raise rows.damaged_timer(said.removeprefix(b"DAMAGED"), self._keys.s)
         if to_store:
             self._store.have_stored(self._partition, rules)
 
-    def _send(self, now: int, parts: list[Any]) -> bytes:
+    def _send(self, now: int, timed: tuple[bytes, ...], parts: list[Any]) -> bytes:
         partition, keys = self._partition, self._keys
         places = (
             partition.world,
@@ -200,6 +201,7 @@ class CommitAttempt:
             partition.rules,
             partition.logged,
             partition.ended,
+            *timed,
         )
         # The script remembers the id of this commit for longer than the commit is sent again.
         until = min(self._until, time.monotonic() + RESENT)

@@ -28,7 +28,7 @@ NOTED: Final = 60_000_000
 TYPES: Final = {
     **dict.fromkeys(("meta", "world", "q"), b"string"),
     **dict.fromkeys(("s", "c", "rules"), b"hash"),
-    **dict.fromkeys(("x", "out", "cool", "lease", "uids", "logged", "ended"), b"zset"),
+    **dict.fromkeys(("x", "out", "cool", "lease", "uids", "logged", "ended", "timed"), b"zset"),
     "done": b"set",
 }
 
@@ -50,6 +50,7 @@ class PartitionKeys(NamedTuple):
     rules: bytes
     logged: bytes
     ended: bytes
+    timed: bytes
 
     @classmethod
     def of(cls, prefix: str, number: int) -> PartitionKeys:
@@ -133,6 +134,21 @@ def instance_of_place(place: bytes) -> tuple[str, int]:
 def member_of_instance(session: bytes, instance: bytes) -> bytes:
     """The name of an instance in the sets of its partition. The separator does not occur in base64."""
     return b"%b|%b" % (session, instance)
+
+
+def keyed_field(trigger: str, key: str) -> bytes:
+    """The field with the number of the firing that used an idempotency key."""
+    return b"k%b\0%b" % (trigger.encode(), key.encode())
+
+
+def order_of_timer(at: int, number: int) -> bytes:
+    """A time and a number, so that the order of bytes is that of timers."""
+    return b"%019d %018d " % (at, number)
+
+
+def member_of_timed(manager: str, at: int, session: bytes) -> bytes:
+    """The name of a session with timers in the set of its partition. No manager's name contains a NUL."""
+    return b"%b\0%019d %b" % (manager.encode(), at, session)
 
 
 def instance_of_member(member: bytes) -> tuple[str, str, int]:

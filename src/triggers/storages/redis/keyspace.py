@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 #: The version of the layout that this version of Triggers uses.
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 
 #: The oldest server that supports read-only flags in scripts.
 OLDEST: Final = (7, 0)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from itertools import islice
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
+from triggers.core.exchange import Need
 from triggers.storages.base import MAX_CONFLICTS, ConflictError
 from triggers.storages.redis import rows
+from triggers.storages.redis.changes import ANY
 from triggers.storages.redis.commit import CommitAttempt, QueueTicket, load_head, read_head
 from triggers.storages.redis.keys import CURSOR_DIGITS, instance_of_place, instance_place
+from triggers.storages.redis.slice import parts_of, timer_parts
 from triggers.storages.redis.store import Call
 
 if TYPE_CHECKING:
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from triggers.core.exchange import Changes, Decision
     from triggers.core.state import Counter, Firing, Instance, Session
     from triggers.core.status import Status
+    from triggers.core.timers import Timer
     from triggers.storages.base import Backlog, StoredRecord
     from triggers.storages.redis.nodes import Part
     from triggers.storages.redis.store import RedisStore
@@ -27,6 +32,11 @@ BUDGET: Final = 2_000
 
 #: How many firings are read at a time.
 FIRINGS: Final = 1_000
+
+#: What slice.lua is asked for besides timers.
+NOTHING: Final = tuple(parts_of(Need()))
+
+timer_order: Final = attrgetter("at", "number")
 
 
 class RedisReader:
@@ -154,6 +164,34 @@ class RedisReader:
             for number, text, kwargs in zip(batch, texts[::2], texts[1::2], strict=True):
                 if text is not None:
                     yield rows.firing_from(number, text, kwargs)
+
+    def timers(
+        self,
+        uid: str,
+        *,
+        names: Collection[str] | None = None,
+        after: tuple[int, int] = (-1, -1),
+        limit: int = 100,
+    ) -> list[Timer]:
+        """A page of timers by their time and number, or those with the given names."""
+        if names is not None:
+            return sorted(self._timers(uid, 1, timer_parts(0, names)), key=timer_order)
+        found: list[Timer] = []
+        while len(found) < limit:
+            size = min(BUDGET, limit - len(found))
+            page = self._timers(uid, 0, timer_parts(size, begin=rows.timers_after(*after)))
+            found += page
+            if len(page) < size:
+                break
+            after = timer_order(page[-1])
+        return found
+
+    def _timers(self, uid: str, which: int, parts: list[Part]) -> list[Timer]:
+        """The timers of the range (0), or those with names (1), which slice.lua finds."""
+        partition, keys = self._store.keys_of(uid)
+        places = (partition.world, keys.s, keys.c, keys.x)
+        found = self._store.run("slice", places, (ANY, *NOTHING, *parts), self._store.until())
+        return rows.timers_from(found[-2:][which], keys.s)
 
     def latest(self, uid: str, triggers: Collection[str]) -> dict[str, Firing]:
         """The latest firing of each of these triggers that has ever fired."""

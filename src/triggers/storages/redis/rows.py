@@ -15,7 +15,9 @@ from pydantic_core import from_json, to_json
 from triggers.core.columns import ENTRY, INSTANCE, RECORD, codecs_of, names_of
 from triggers.core.state import Counter, Firing, Instance, Latest
 from triggers.core.status import SETTLED, Status
-from triggers.storages.redis.keys import instance_of_place
+from triggers.core.timers import Timer
+from triggers.exceptions import StorageCorruptError
+from triggers.storages.redis.keys import instance_of_place, order_of_timer
 from triggers.storages.sql import rows
 
 if TYPE_CHECKING:
@@ -134,10 +136,14 @@ def instance_from(place: bytes, state: bytes, rest: bytes) -> Instance:
 
 
 def numbers_of(session: Session, made: int) -> bytes:
-    """The part of a head that every firing changes, and how many instances the session has created."""
-    return to_json(
-        (session.firings, session.pending, session.finalized, session.created_at, session.modified_at, made)
-    )
+    """The part of a head that every firing changes, and how many instances the session has created.
+
+    A session that never had a timer stores nothing about timers.
+    """
+    times = (session.created_at, session.modified_at)
+    timers = (session.next_timer_at, session.timer_count)
+    kept = timers if any(timers) else ()
+    return to_json((session.firings, session.pending, session.finalized, *times, made, *kept))
 
 
 def counter_of(counter: Counter) -> bytes:
@@ -179,6 +185,53 @@ def firing_from(number: int, text: bytes, kwargs: bytes) -> Firing:
     """Create a firing from its number, JSON and payload."""
     trigger, *rest = from_json(text)
     return Firing(number, trigger, kwargs.decode(), *rest)
+
+
+# -- timers ---------------------------------------------------------------------------------------------
+
+#: The range of all timers in a session's sorted set begins here.
+FIRST_TIMER: Final = b"[z"
+
+
+def timer_of(timer: Timer) -> bytes:
+    """A timer without its name: its time and number, by which scripts find it, and the rest as JSON."""
+    return order_of_timer(timer.at, timer.number) + to_json(timer.body)
+
+
+def member_of_timer(timer: Timer) -> bytes:
+    """The name of a timer in the sorted set of its session, which has timers in their order."""
+    return b"z%b%b" % (order_of_timer(timer.at, timer.number), timer.name.encode())
+
+
+def timers_after(at: int, number: int) -> bytes:
+    """Where the range of the timers after this time and number begins."""
+    return b"(z%b\xff" % order_of_timer(at, number)
+
+
+def timers_from(found: Sequence[bytes], key: bytes) -> list[Timer]:
+    """Create timers from a list of names, each followed by its timer, of the hash with this key.
+
+    Raises:
+        StorageCorruptError: one cannot be read.
+    """
+    return [_timer_from(name, text, key) for name, text in zip(found[::2], found[1::2], strict=True)]
+
+
+def _timer_from(name: bytes, text: bytes | None, key: bytes) -> Timer:
+    try:
+        at, number, body = (text or b"").split(b" ", 2)
+        return Timer.stored(name.decode(), int(at), int(number), from_json(body))
+    except (ValueError, TypeError) as error:
+        raise damaged_timer(name, key) from error
+
+
+def damaged_timer(name: bytes, key: bytes) -> StorageCorruptError:
+    """The error for a timer that cannot be read."""
+    field = "T" + name.decode(errors="replace")
+    return StorageCorruptError(
+        f"key {key.decode()}: the timer in the field {field!r} is missing or cannot be read; nothing was "
+        f"changed: find the program that has written it, and restore a backup"
+    )
 
 
 # -- records --------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from triggers.core.exchange import NeedsSession
 from triggers.core.values import type_name
 from triggers.exceptions import StorageError
 from triggers.storages.announcements import Announcer, ConnectedListener
-from triggers.storages.base import MAX_CONFLICTS, ConflictError
+from triggers.storages.base import MAX_CONFLICTS, ConflictError, commit_each
 from triggers.storages.redis import announcing
 from triggers.storages.redis.changes import GuardError
 from triggers.storages.redis.commit import CommitAttempt, QueueTicket
@@ -29,11 +29,11 @@ from triggers.storages.redis.url import RedisUrl
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from triggers.core.exchange import Changes, Decision
     from triggers.health import Problems
-    from triggers.storages.base import Expired, Lease, Purge, Purged, ReadyInstance
+    from triggers.storages.base import Expired, Lease, Purge, Purged, ReadyInstance, TimedSession
 
 #: After this many conflicts in a row, a commit asks the others to wait.
 CONFLICTS: Final = 2
@@ -130,6 +130,16 @@ class RedisStorage:
                 if not pauses.wait():
                     break
         raise ConflictError.too_often(uid, conflicts + refused)
+
+    def commit_many(
+        self, decisions: Sequence[tuple[str, Decision]], timeout: float | None = None
+    ) -> list[Changes | Exception]:
+        """Commit decisions about several sessions, each by a script of its own."""
+        return commit_each(self, decisions, timeout)
+
+    def timed_sessions(self, limit: int, managers: Collection[str]) -> list[TimedSession]:
+        """Sessions of these managers that have timers, those whose first timer is due earliest first."""
+        return self._sweep.timed_sessions(limit, managers)
 
     def renew(self, leases: Collection[Lease], lease: int) -> set[Lease]:
         """Extend the leases of claims that still hold; returns the others."""

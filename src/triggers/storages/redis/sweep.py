@@ -1,4 +1,4 @@
-"""Operations on all partitions: instances that are due or lost, heartbeats, and counts.
+"""Operations on all partitions: instances that are due or lost, timers, heartbeats, and counts.
 
 Each operation needs one round trip to a server, or one to each node of a cluster. Instances that have waited
 longest come first across all partitions: first the partitions are asked for times, then each returns its
@@ -8,6 +8,7 @@ share. If a node of a cluster is unavailable, the instances on the other nodes a
 from __future__ import annotations
 
 import time
+from collections import Counter
 from contextlib import suppress
 from heapq import merge
 from itertools import islice
@@ -15,14 +16,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from triggers.exceptions import StorageCorruptError
 from triggers.health import DAMAGE, place_of, readable
-from triggers.storages.base import MAX_PAUSE, Backlog, Expired, Lease, ReadyInstance
-from triggers.storages.redis.keys import instance_of_member, instance_place, member_of_instance
+from triggers.storages.base import MAX_PAUSE, Backlog, Expired, Lease, ReadyInstance, TimedSession
+from triggers.storages.redis.keys import (
+    instance_of_member,
+    instance_place,
+    member_of_instance,
+    uid_of_member,
+)
 from triggers.storages.redis.server import WrongTypeError
 from triggers.storages.redis.store import Call
 from triggers.storages.rule_cache import place_of_rules
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from triggers.storages.redis.keys import PartitionKeys
     from triggers.storages.redis.nodes import Part
@@ -136,23 +142,71 @@ class RedisSweep:
 
     def _shares(self, kind: str, ahead: int, limit: int, until: float) -> list[tuple[PartitionKeys, int]]:
         """How many of the instances that have waited longest each partition has, if any."""
+
+        def peek(partition: PartitionKeys, most: int) -> Call:
+            return Call("peek", _index(partition, kind), (kind, ahead, most))
+
+        partitions = self._store.keyspace.partitions
+        counts = Counter(n for _, n in self._first(limit, peek, _times, until))
+        return [(partitions[n], count) for n, count in sorted(counts.items())]
+
+    def _first(
+        self,
+        limit: int,
+        ask: Callable[[PartitionKeys, int], Call],
+        read: Callable[[list[bytes]], list[Any]],
+        until: float,
+    ) -> list[tuple[Any, int]]:
+        """The first entries of an index over all partitions, each with the number of its partition.
+
+        Args:
+            limit: the greatest number of entries.
+            ask: the call that returns up to so many of the first entries of a partition.
+            read: converts the answer to sorted values, which are compared.
+            until: the monotonic time at which the operation times out.
+        """
         partitions = self._store.keyspace.partitions
         most = min(limit, max(FEWEST, AHEAD * limit // len(partitions)))
         asked = dict.fromkeys(range(len(partitions)), most)
-        times: dict[int, list[float]] = {}
-        while asked:
-            calls = [
-                Call("peek", _index(partitions[n], kind), (kind, ahead, most)) for n, most in asked.items()
-            ]
+        found: dict[int, list[Any]] = {}
+        first: list[tuple[Any, int]] = []
+        while asked and limit > 0:
+            calls = [ask(partitions[n], most) for n, most in asked.items()]
             answers = self._each(calls, until, partly=True)
-            times |= {n: list(map(float, answer or ())) for n, answer in zip(asked, answers, strict=True)}
-            first = islice(merge(*([(when, n) for when in found] for n, found in times.items())), limit)
-            counts = dict.fromkeys(times, 0)
-            for _, n in first:
-                counts[n] += 1
-            # If all instances of a short answer are among the first, the partition can have more of them.
+            found |= {n: read(answer or []) for n, answer in zip(asked, answers, strict=True)}
+            first = list(islice(merge(*([(one, n) for one in each] for n, each in found.items())), limit))
+            counts = Counter(n for _, n in first)
+            # If all entries of a short answer are among the first, the partition can have more of them.
             asked = {n: limit for n in asked if asked[n] < limit and counts[n] == asked[n]}
-        return [(partitions[n], count) for n, count in counts.items() if count] if limit > 0 else []
+        return first
+
+    def timed_sessions(self, limit: int, managers: Collection[str]) -> list[TimedSession]:
+        """Sessions of these managers that have timers, those whose first timer is due earliest first."""
+        names = sorted({*managers})
+
+        def ask(partition: PartitionKeys, most: int) -> Call:
+            return Call("timed", (partition.world, partition.timed), (most, partition.tag + b"s:", *names))
+
+        def read(answer: list[bytes]) -> list[tuple[int, str]]:
+            return sorted(timed for entry in answer for timed in self._timed(entry))
+
+        found = self._first(limit, ask, read, self._store.until()) if names else []
+        return [TimedSession(uid, at) for (at, uid), _ in found]
+
+    def _timed(self, entry: bytes) -> list[tuple[int, str]]:
+        """When the first timer of a session is due, and its UID; nothing if there is no such session."""
+        found: list[tuple[int, str]] = []
+        text = entry.removeprefix(DAMAGED)
+        with readable(self._store.problems, f"index entry {text.decode(errors='replace')!r}"):
+            at, _, place = text.partition(b" ")
+            when, uid = int(at), uid_of_member(place)
+            if text != entry:
+                message = (
+                    f"session {uid!r} is missing or cannot be read: restore a backup, or remove the entry"
+                )
+                raise StorageCorruptError(message)
+            found.append((when, uid))
+        return found
 
     def backlog(self) -> Backlog:
         """Count the instances that are scheduled or running."""
@@ -219,6 +273,10 @@ class RedisSweep:
 
 def _index(partition: PartitionKeys, kind: str) -> tuple[bytes, bytes, bytes]:
     return partition.world, partition.out if kind == "out" else partition.lease, partition.cool
+
+
+def _times(answer: list[bytes]) -> list[float]:
+    return list(map(float, answer))
 
 
 def _groups(answer: list[Any], size: int) -> Iterator[tuple[Any, ...]]:

@@ -14,7 +14,8 @@ from triggers.core.columns import ENTRY, INSTANCE, Column, Write, names_of
 from triggers.core.records import LogEntry, without_contexts
 from triggers.core.state import Firing, Instance
 from triggers.core.status import SETTLED
-from triggers.core.values import decode, encode
+from triggers.core.timers import Timer
+from triggers.core.values import decode, encode, from_json_text, to_json_text
 from triggers.storages.base import StoredRecord
 
 if TYPE_CHECKING:
@@ -124,6 +125,26 @@ TRANSITIONED: Final = tuple(column for column in INSTANCE if Write.TRANSITIONED 
 #: The columns of a firing.
 FIRING: Final = tuple(map(Column, Firing._fields))
 
+#: The columns of a session that are fields of :class:`triggers.core.state.Session`, in their order.
+HEAD: Final = (
+    "rules",
+    "manager",
+    "firings",
+    "pending",
+    "finalized",
+    "metadata",
+    "created_at",
+    "modified_at",
+    "next_timer_at",
+    "timer_count",
+)
+
+#: The columns that :func:`timer_from_row` reads and :func:`timer_to_row` returns.
+TIMER: Final = ("name", "at", "number", "body")
+
+#: A time and number before those of every timer.
+BEFORE_ALL: Final = (-1, -1)
+
 #: The parameters with what a guard compares.
 GUARD: Final = ("guard_status", "guard_fence", "guard_lease_until")
 
@@ -164,6 +185,8 @@ def placeholders(*, ref: str, is_open: str) -> Mapping[str, str]:
     instance = (ref if name == "ref" else name for name in names_of(INSTANCE))
     return {
         "{settled}": SETTLED_VALUES,
+        "{head_columns}": ", ".join(HEAD),
+        "{timer_columns}": ", ".join(TIMER),
         "{instance_columns}": ", ".join(f"instances.{name}" for name in instance),
         "{firing_columns}": ", ".join(f"firings.{name}" for name in names_of(FIRING)),
         "{firing_columns_without_kwargs}": ", ".join(
@@ -187,6 +210,17 @@ _entry_from: Final[Callable[[Iterable[Any]], LogEntry]] = _reader(ENTRY, LogEntr
 def firing_from_row(row: Iterable[Any]) -> Firing:
     """Create a firing from the columns of `{firing_columns}`."""
     return Firing(*row)
+
+
+def timer_from_row(row: Iterable[Any]) -> Timer:
+    """Create a timer from the columns of `{timer_columns}`."""
+    name, at, number, body = row
+    return Timer.stored(name, at, number, from_json_text(body))
+
+
+def timer_to_row(timer: Timer) -> Row:
+    """The stored values of a timer, for `{timer_columns}`."""
+    return (timer.name, timer.at, timer.number, to_json_text(timer.body))
 
 
 def record_from_row(row: Iterable[Any]) -> StoredRecord:

@@ -198,6 +198,10 @@ class _Plain:
         self._connection = connection
         self._cursor = driver.Cursor
 
+    @property
+    def in_transaction(self) -> bool:
+        return bool(self._connection.in_transaction)
+
     def execute(self, statement: str, given: tuple[Any, ...] = ()) -> Any:
         return self._fresh().execute(statement, given)
 

@@ -4,20 +4,18 @@
 
 -- name: session
 -- The head of a session.
-SELECT id, rules, manager, firings, pending, finalized, metadata, created_at, modified_at
-FROM sessions WHERE uid = ?
+SELECT id, {head_columns} FROM sessions WHERE uid = ?
 
 -- name: sessions
 -- A page of heads.
-SELECT uid, id, rules, manager, firings, pending, finalized, metadata, created_at, modified_at
-FROM sessions WHERE uid > ? ORDER BY uid LIMIT ?
+SELECT uid, id, {head_columns} FROM sessions WHERE uid > ? ORDER BY uid LIMIT ?
 
 -- name: session_insert
-INSERT INTO sessions (uid, rules, manager, firings, pending, finalized, metadata, created_at, modified_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO sessions (uid, {head_columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: session_update
-UPDATE sessions SET manager = ?, firings = ?, pending = ?, finalized = ?, metadata = ?, modified_at = ?
+UPDATE sessions SET manager = ?, firings = ?, pending = ?, finalized = ?, metadata = ?, modified_at = ?,
+    next_timer_at = ?, timer_count = ?
 WHERE id = ?
 
 -- name: session_rules
@@ -171,6 +169,27 @@ SELECT
 SELECT
     (SELECT min(dispatch_after) FROM instances WHERE status = 'scheduled'),
     (SELECT min(lease_until) FROM instances WHERE status = 'running')
+
+-- name: timers
+-- Timers of a session by their time and number, those after a time and number.
+SELECT {timer_columns} FROM timers WHERE session = ? AND (at, number) > (?, ?) ORDER BY at, number LIMIT ?
+
+-- name: timers_named
+-- The signs keep SQLite from reading all timers of the session in the order of their index.
+SELECT {timer_columns} FROM timers
+WHERE session = ? AND name IN (SELECT value FROM json_each(?)) ORDER BY +at, +number
+
+-- name: timer_upsert
+INSERT INTO timers (session, {timer_columns}) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (session, name) DO UPDATE SET at = excluded.at, number = excluded.number, body = excluded.body
+
+-- name: timer_delete
+DELETE FROM timers WHERE session = ? AND name = ?
+
+-- name: timed_sessions
+-- Sessions of one manager that have timers, the first to elapse first.
+SELECT uid, next_timer_at FROM sessions INDEXED BY sessions_timed
+WHERE manager = ? AND next_timer_at IS NOT NULL ORDER BY next_timer_at LIMIT ?
 
 -- name: log_insert
 INSERT INTO logs (session, instance, {columns}) VALUES (:session, :instance, {values})

@@ -26,23 +26,26 @@ from triggers.storages.base import (
     Purge,
     Purged,
     ReadyInstance,
+    TimedSession,
     run_decision,
 )
 from triggers.storages.clock import wall_clock
 from triggers.storages.rule_cache import RuleCache, place_of_rules
 from triggers.storages.sql import rows, statements
+from triggers.storages.sql.rows import BEFORE_ALL
 from triggers.storages.sqlite.file import SqliteFile
 from triggers.storages.sqlite.joined import JoinedFile
 from triggers.storages.sqlite.listener import FileListener, announce
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from triggers.core.exchange import Decision
     from triggers.core.rules import RuleSet
     from triggers.core.state import Firing, Instance
     from triggers.core.status import Status
+    from triggers.core.timers import Timer
     from triggers.storages.base import StoredRecord
     from triggers.storages.sqlite.transaction import Run
 
@@ -156,6 +159,41 @@ class SqliteStorage:
                 continue
         raise ConflictError.too_often(uid)
 
+    def commit_many(
+        self, decisions: Sequence[tuple[str, Decision]], timeout: float | None = None
+    ) -> list[Changes | Exception]:
+        """Commit decisions about several sessions in one transaction, each in a savepoint."""
+        if not decisions:
+            return []
+        view = copy.copy(self)
+        with self._rules.transaction() as view._rules, self._file.transaction(timeout) as run:  # noqa: SLF001 - of this class
+            return [view._decide_apart(run, uid, decision) for uid, decision in decisions]  # noqa: SLF001 - as above
+
+    def _decide_apart(self, run: Run, uid: str, decision: Decision) -> Changes | Exception:
+        """Decide in a savepoint; returns the exception of a decision whose changes were undone.
+
+        An error after which SQLite has rolled back the whole transaction is raised.
+        """
+        run("SAVEPOINT decision")
+        try:
+            changes = self._decide(run, uid, decision)
+        except Exception as error:
+            if not run.connection.in_transaction:
+                raise
+            run("ROLLBACK TO decision")
+            run("RELEASE decision")
+            return self._told(uid, error)
+        run("RELEASE decision")
+        return changes
+
+    def _told(self, uid: str, error: Exception) -> Exception:
+        """The exception that :meth:`commit` raises for this one."""
+        file = self._file.root
+        if isinstance(error, file.driver.Error):
+            return file.translated(error)
+        # The transaction holds the write lock, so another run would find the same.
+        return ConflictError.too_often(uid) if isinstance(error, ConflictError) else error
+
     def _decide(self, run: Run, uid: str, decision: Decision) -> Changes:
         session = self._load_session(run, uid)
         return run_decision(decision, session, partial(self._load, run, session), exclusive=True)
@@ -219,6 +257,17 @@ class SqliteStorage:
         with self._file.reading() as run:
             return [Expired(*row) for row in run(SQL["expired"], (self._clock(), limit))]
 
+    def timed_sessions(self, limit: int, managers: Collection[str]) -> list[TimedSession]:
+        """Sessions that have timers, the first to elapse first."""
+        with self._file.reading() as run:
+            found = [
+                TimedSession(*row)
+                for manager in set(managers)
+                for row in run(SQL["timed_sessions"], (manager, limit))
+            ]
+        found.sort(key=lambda timed: (timed.at, timed.uid))
+        return found[:limit]
+
     # -- a slice ----------------------------------------------------------------------------------------
 
     def _load_session(self, run: Run, uid: str) -> Session:
@@ -246,6 +295,8 @@ class SqliteStorage:
             found.instances += map(rows.instance_from_row, run(SQL["instance"], (ref, *where)))
         if need.unstarted or need.history or need.payloads or need.flagged is not None or need.levels:
             self._load_rare(run, ref, need, found)
+        if need.timers or need.timer_names:
+            self._load_timers(run, ref, need, found)
         return found
 
     def _load_names(self, run: Run, ref: int, need: Need, found: Slice) -> None:
@@ -277,6 +328,13 @@ class SqliteStorage:
             given = (found.instances[0].ref, beyond, threshold, rows.dump(chosen))
             found.level = run(SQL["log_level"], given).fetchone()[0]
 
+    def _load_timers(self, run: Run, ref: int, need: Need, found: Slice) -> None:
+        if need.timers:
+            found.timers = _timers(run(SQL["timers"], (ref, *BEFORE_ALL, need.timers)))
+        if need.timer_names:
+            named = _timers(run(SQL["timers_named"], (ref, rows.dump(need.timer_names))))
+            found.named_timers = {timer.name: timer for timer in named}
+
     # -- changes ----------------------------------------------------------------------------------------
 
     def _apply(self, run: Run, changes: Changes) -> None:
@@ -295,12 +353,11 @@ class SqliteStorage:
                 SQL["instance_move"],
                 _TRANSITIONED.write(moved, guard.status.value, guard.fence, guard.lease_until),
             )
-        if changes.gained:
-            run.many(SQL["waiting_delete"], _index(session, changes.gained))
-        if changes.lacks:
-            run.many(SQL["waiting_insert"], _index(session, changes.lacks))
+        self._apply_waiting(run, changes)
         for task, counter in changes.counters.items():
             run(SQL["counter_upsert"], (session.ref, task, counter.created, counter.unresolved))
+        if changes.timers:
+            self._apply_timers(run, changes)
         if changes.logs:
             ref = _ref(session)
             said = (_RECORD.write(record, ref, record.instance.ref) for record in changes.logs)
@@ -308,15 +365,31 @@ class SqliteStorage:
 
     def _apply_head(self, run: Run, changes: Changes) -> None:
         head = changes.session
-        numbers = (head.firings, head.pending, head.finalized, head.metadata)
+        numbers = (head.manager, head.firings, head.pending, head.finalized, head.metadata)
+        timers = (head.modified_at, head.next_timer_at, head.timer_count)
         if head.ref is None:
             rules = self._store_rules(run, head.rules)
-            new = (head.uid, rules, head.manager, *numbers, head.created_at, head.modified_at)
+            new = (head.uid, rules, *numbers, head.created_at, *timers)
             head.ref = run(SQL["session_insert"], new).lastrowid
             return
-        run(SQL["session_update"], (head.manager, *numbers, head.modified_at, head.ref))
+        run(SQL["session_update"], (*numbers, *timers, head.ref))
         if changes.new_rules:
             run(SQL["session_rules"], (self._store_rules(run, head.rules), head.ref))
+
+    def _apply_waiting(self, run: Run, changes: Changes) -> None:
+        session = changes.session
+        if changes.gained:
+            run.many(SQL["waiting_delete"], _index(session, changes.gained))
+        if changes.lacks:
+            run.many(SQL["waiting_insert"], _index(session, changes.lacks))
+
+    def _apply_timers(self, run: Run, changes: Changes) -> None:
+        ref = _ref(changes.session)
+        for name, timer in changes.timers.items():
+            if timer is None:
+                run(SQL["timer_delete"], (ref, name))
+            else:
+                run(SQL["timer_upsert"], (ref, *rows.timer_to_row(timer)))
 
     def _store_rules(self, run: Run, rules: RuleSet) -> int:
         run(SQL["rules_insert"], (rules.digest, rules.body))
@@ -383,6 +456,20 @@ class SqliteStorage:
                 found = run(SQL["firings_numbered"], (ref, rows.dump([*numbers])))
             return [rows.firing_from_row(row) for row in found]
 
+    def timers(
+        self,
+        uid: str,
+        *,
+        names: Collection[str] | None = None,
+        after: tuple[int, int] = BEFORE_ALL,
+        limit: int = 100,
+    ) -> list[Timer]:
+        """A page of timers by their time and number, or those with the given names."""
+        with self._session_of(uid) as (run, ref):
+            if names is None:
+                return _timers(run(SQL["timers"], (ref, *after, limit)))
+            return _timers(run(SQL["timers_named"], (ref, rows.dump([*names]))))
+
     def latest(self, uid: str, triggers: Collection[str]) -> dict[str, Firing]:
         """The latest firing of each of these triggers that has ever fired."""
         with self._session_of(uid) as (run, ref):
@@ -433,6 +520,10 @@ class SqliteStorage:
 def _ref(session: Session) -> int:
     assert session.ref is not None  # noqa: S101 - the head of a new session was stored just before
     return session.ref
+
+
+def _timers(found: Iterable[Sequence[Any]]) -> list[Timer]:
+    return [rows.timer_from_row(row) for row in found]
 
 
 def _index(session: Session, entries: list[tuple[Instance, frozenset[str]]]) -> Iterator[tuple[Any, ...]]:

@@ -44,6 +44,8 @@ from triggers.testing.conformance.previews import Previews
 from triggers.testing.conformance.purges import Purges
 from triggers.testing.conformance.reads import Logs, Reads
 from triggers.testing.conformance.reviews import Reviews
+from triggers.testing.conformance.stored_timers import StoredTimers
+from triggers.testing.conformance.timing import Timing
 from triggers.testing.conformance.values import Values
 
 __all__ = ["StorageConformance"]
@@ -62,5 +64,7 @@ class StorageConformance(
     NewerRules,
     Outcomes,
     Previews,
+    StoredTimers,
+    Timing,
 ):
     """A test for every promise of a storage. A subclass supplies the fixture `make_place`."""

@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from triggers.core import decisions
 from triggers.core.configuration import check_configuration
+from triggers.core.durations import micros
 from triggers.core.exchange import Changes, Decision, Need, Slice
 from triggers.core.names import split_instance_name
 from triggers.core.state import Instance, Session, new_firing
 from triggers.core.terms import AttemptReport, Policy, RetryTerms, Terms
+from triggers.core.timers import FIRES, Timer
 from triggers.core.values import decode, encode
 from triggers.storages.base import Lease
+from triggers.storages.in_time import commit_in_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
+    from datetime import timedelta
 
     from triggers.core.exchange import DecisionRun
     from triggers.core.records import LogBatch
@@ -49,8 +53,8 @@ class Steps:
     policy: Policy = field(default_factory=Policy)
 
     def commit(self, decision: Decision) -> Changes:
-        """Commit any decision about the session."""
-        return self.storage.commit(self.uid, decision)
+        """Commit any decision about the session, after the timers that are due."""
+        return commit_in_time(self.storage, self.uid, decision, self.policy, [])
 
     def preview(self, decision: Decision) -> Changes:
         """Preview any decision about the session."""
@@ -69,6 +73,33 @@ class Steps:
         """Fire a trigger in the session."""
         firing = new_firing(trigger, kwargs, key, limits=self.policy.limits)
         return self.commit(decisions.fire(self.policy, firing))
+
+    def fire_later(
+        self,
+        trigger: str,
+        after: timedelta,
+        kwargs: Mapping[str, Any] | None = None,
+        name: str = "timer",
+        key: str | None = None,
+    ) -> Changes:
+        """Set a timer that fires a trigger."""
+        firing = new_firing(trigger, kwargs, key, limits=self.policy.limits)
+        fired = (firing.trigger, firing.kwargs, firing.key, firing.fingerprint)
+        return self.commit(
+            decisions.set_timer(self.policy, Timer(name, 0, 0, FIRES, 0, 0, *fired), micros(after))
+        )
+
+    def cancel(self, name: str) -> bool:
+        """Remove a timer that fires a trigger, and return whether there was one."""
+        return not self.commit(decisions.cancel_timer(self.policy, name)).refused
+
+    def elapse(self) -> Changes:
+        """Let due timers elapse, as a sweep does."""
+        return self.storage.commit(self.uid, decisions.elapse(self.policy))
+
+    def timers(self) -> list[Timer]:
+        """Return the timers of the session, in their order."""
+        return self.storage.reader.timers(self.uid, limit=1_000)
 
     def replay(
         self, name: str, kwargs: Mapping[str, Any] | None = None, metadata: Mapping[str, Any] | None = None

@@ -15,6 +15,7 @@
 --     11 rules   hash: digest → rule set
 --     12 logged  sorted set: the sessions of the partition that have records, by an increasing number
 --     13 ended   sorted set: the finalized sessions, by the time of their last change
+--     14 timed   only if timers change: sorted set, all scores 0: manager NUL time session, for the sessions with timers
 -- ARGV 1 the token that `world` must have
 --      2 id of the commit
 --      3 the version that the session must have, '' if it must not exist, '-' for any
@@ -25,6 +26,9 @@
 --        remove from out and cool; from lease; scores and members for out; for cool; for lease; rule sets;
 --        records, each as payload, instance, and sort key (number level counts fingerprint)
 --        the UID of a new session, else ''; the score for `ended`, else ''
+--        only with `timed`: the members to remove from it and to add to it, '' for none; then the names of the timers
+--        that are removed before fields of s and members of x are stored
+-- Returns 'OK', 'CHANGED', or 'DAMAGED' and the name of a timer that cannot be removed.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'GONE' end
 if redis.call('SISMEMBER', KEYS[2], ARGV[2]) == 1 then return 'OK' end
@@ -64,6 +68,16 @@ at = at + 2
 if records > 0 then written[KEYS[5]], written[KEYS[12]] = 'ZCARD', 'ZCARD' end
 if ARGV[at + records] ~= '' then written[KEYS[10]] = 'ZCARD' end
 if ARGV[at + records + 1] ~= '' then written[KEYS[13]] = 'ZCARD' end
+local removed = {}
+if KEYS[14] then written[KEYS[14]] = 'ZCARD' end
+for n = at + records + 4, #ARGV do
+  local old = redis.call('HGET', s, 'T' .. ARGV[n])
+  if old then
+    local member = 'z' .. (string.match(old, '^%S+ %S+ ') or '') .. ARGV[n]
+    if not redis.call('ZSCORE', KEYS[5], member) then return 'DAMAGED' .. ARGV[n] end
+    removed['T' .. ARGV[n]] = member
+  end
+end
 for key, read in pairs(written) do redis.call(read, key) end
 local is_mine = ARGV[5] ~= '' and redis.call('GET', KEYS[6]) == ARGV[5]
 
@@ -71,6 +85,10 @@ local is_mine = ARGV[5] ~= '' and redis.call('GET', KEYS[6]) == ARGV[5]
 local cursor = records > 0 and redis.call('HINCRBY', s, 'l', records / 3) - records / 3
 redis.call('SADD', KEYS[2], ARGV[2])
 if redis.call('SCARD', KEYS[2]) == 1 then redis.call('EXPIRE', KEYS[2], 900) end
+for field, member in pairs(removed) do
+  redis.call('HDEL', s, field)
+  redis.call('ZREM', KEYS[5], member)
+end
 for _, one in ipairs(steps) do
   local command, key, before, last = unpack(one)
   for first = before + 1, last, 1000 do
@@ -93,5 +111,7 @@ if records > 0 then
 end
 if ARGV[at] ~= '' then redis.call('ZADD', KEYS[10], 0, ARGV[at]) end
 if ARGV[at + 1] ~= '' then redis.call('ZADD', KEYS[13], ARGV[at + 1], ARGV[4]) end
+if KEYS[14] and ARGV[at + 2] ~= '' then redis.call('ZREM', KEYS[14], ARGV[at + 2]) end
+if KEYS[14] and ARGV[at + 3] ~= '' then redis.call('ZADD', KEYS[14], 0, ARGV[at + 3]) end
 if is_mine then redis.call('DEL', KEYS[6]) end
 return 'OK'

@@ -1,6 +1,6 @@
 #!lua
 -- Delete finalized sessions that have not changed for a time, with all their data. A session with an instance that has
--- to run, or a record that needs a review, is kept.
+-- to run, a record that needs a review, or a timer is kept.
 --
 -- KEYS 1 world   string: the token of the keyspace
 --      2 ended   sorted set: the finalized sessions of the partition, by the time of their last change
@@ -21,7 +21,11 @@ local page = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('(%.0f',
   'LIMIT', 0, ARGV[3])
 local deleted, kept = {}, {}
 for _, member in ipairs(page) do
-  local busy = #named('ZRANGEBYLEX', ARGV[6] .. member, '[g', '(h', 'LIMIT', 0, 1) > 0
+  local x, next_timer_at = ARGV[6] .. member, '^%[' .. string.rep('[^,]*,', 6) .. '%-?%d'
+  local busy = #named('ZRANGEBYLEX', x, '[g', '(h', 'LIMIT', 0, 1) > 0
+    or #named('ZRANGEBYLEX', x, '[z', '({', 'LIMIT', 0, 1) > 0
+    -- After the last timer was cancelled, the session can still be in `timed`.
+    or string.match(named('HGET', ARGV[4] .. member, 'h') or '', next_timer_at)
   for _, counter in ipairs(named('HVALS', ARGV[5] .. member)) do
     busy = busy or string.match(counter, ' (%d+)$') ~= '0'
   end

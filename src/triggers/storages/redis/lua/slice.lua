@@ -3,11 +3,13 @@
 --
 -- KEYS 1 world  string: the token of the keyspace
 --      2 s      hash: the session; fields: `k` trigger NUL key → number of a firing, `f` and `p` number → a firing
---               and its payload, `t` trigger → its latest firing, `H` and `B` instance → its state and its rest
+--               and its payload, `t` trigger → its latest firing, `H` and `B` instance → its state and its rest,
+--               `T` name → a timer: its time and its number, which both have a fixed length, and the rest
 --      3 c      hash: task → its counter
 --      4 x      sorted set, all scores 0, in the order of its members: `w` trigger NUL instance for an instance that
 --               lacks a trigger, `u` instance for an unstarted one, `g` instance for one that needs a review,
---               `q` instance NUL cursor NUL number level counts fingerprint for a record
+--               `q` instance NUL cursor NUL number level counts fingerprint for a record, `z` time number name
+--               for a timer
 -- ARGV 1 the token that `world` must have
 --      2 the version that the session must have, '-' for any
 --      3 the field of an idempotency key, '' for none
@@ -18,11 +20,14 @@
 --        the level of flagged instances, '' for none, and their greatest number;
 --        1 for the highest level that a review of the only instance leaves open, else 0; then the number up to
 --        which it covers records, the lowest level, and ',' number ',' for each other record that it covers
+--        only if timers are wanted: their greatest number, where their range begins (as ZRANGEBYLEX takes it); then
+--        the names of other timers that are wanted
 -- The name of an instance is task NUL number, with 18 digits. Its state is text of eleven parts: version, status,
 -- fence, lease, `run_at`, `dispatch_after`, `handovers`, unresolved level, the number up to which a review covers its
 -- records, the other records that a review covers, and the firings that it took.
 -- Returns the firing of the key, counters, latest firings, instances as triples, payloads as pairs, flagged instances,
--- level, version of the session.
+-- level, version of the session; and if timers are wanted, those of the range and those with the names, as pairs of name
+-- and timer. The timer is false if the hash and the sorted set do not agree about it.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'GONE' end
 local s, c, x = KEYS[2], KEYS[3], KEYS[4]
@@ -141,4 +146,21 @@ if ARGV[at + 3] == '1' and #names > 0 then
     end
   end
 end
-return {keyed, counters, latest, instances, payloads, flagged, level, version}
+
+at = at + (ARGV[at + 3] == '1' and 7 or 4)
+if not ARGV[at] then return {keyed, counters, latest, instances, payloads, flagged, level, version} end
+local timers, named = {}, {}
+for _, member in ipairs(redis.call('ZRANGEBYLEX', x, ARGV[at + 1], '({', 'LIMIT', 0, ARGV[at])) do
+  local order, name = string.match(member, '^z(%S+ %S+ )(.*)$')
+  local found = redis.call('HGET', s, 'T' .. name)
+  timers[#timers + 1] = name
+  timers[#timers + 1] = found and string.match(found, '^%S+ %S+ ') == order and found
+end
+for n = at + 2, #ARGV do
+  local found = redis.call('HGET', s, 'T' .. ARGV[n])
+  if found then
+    named[#named + 1] = ARGV[n]
+    named[#named + 1] = redis.call('ZSCORE', x, 'z' .. (string.match(found, '^%S+ %S+ ') or '') .. ARGV[n]) and found
+  end
+end
+return {keyed, counters, latest, instances, payloads, flagged, level, version, timers, named}
