@@ -183,6 +183,17 @@ def test_timers_cost_no_round_trip_of_their_own(storage, trace):
         assert trace.round_trips() == (2 if foreseen == needs else 3)
 
 
+def test_several_decisions_wait_together_for_a_server(storage, monkeypatch):
+    """Not each of them for the whole timeout of the URL."""
+    waits = []
+    monkeypatch.setattr(storage, "commit", lambda uid, decision, timeout: waits.append(timeout))
+    batch = [("a", _fire(Policy(), 1)), ("b", _fire(Policy(), 2))]
+    storage.commit_many(batch)
+    storage.commit_many(batch, 5)
+    assert 30 >= waits[0] >= waits[1] >= 0
+    assert 5 >= waits[2] >= waits[3] >= 0
+
+
 def test_what_is_foreseen_of_a_session_that_is_not_there_is_nothing(storage, trace):
     """Its first firing is made just so."""
     steps = Steps(storage)

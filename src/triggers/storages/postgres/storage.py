@@ -212,7 +212,8 @@ class PostgresStorage:
         self, decisions: Sequence[tuple[str, Decision]], timeout: float | None = None
     ) -> list[Changes | Exception]:
         """Commit decisions about several sessions, each in a transaction of its own."""
-        return commit_each(self, decisions, timeout)
+        # Without a limit, each of them would wait for a server that is unavailable.
+        return commit_each(self, decisions, self._url.timeout if timeout is None else timeout)
 
     def _commit(self, wire: PipelineConnection, until: float, decided: PlannedCommit) -> Changes:
         if not decided.steps:
