@@ -161,7 +161,7 @@ class ManagerDecisions:
         return decisions.set_timer(self.policy, timer, None if after is None else pause_before(after))
 
     def cancel_timer(self, name: str) -> Decision:
-        """Return the decision that removes a timer."""
+        """Return the decision that removes one that has not elapsed."""
         return decisions.cancel_timer(self.policy, check_name(name, "name of a timer"))
 
     def replay(

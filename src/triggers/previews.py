@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
+from triggers.core.picture import in_picture
 from triggers.core.status import Status
 from triggers.core.values import decode, shown, type_name
 from triggers.exceptions import StorageError
@@ -288,4 +289,4 @@ class Previews:
                 f"previewed: add it, as triggers.storages.base.Reader describes it"
             )
             raise StorageError(message)
-        return preview_of(preview(self._uid, decision))
+        return preview_of(preview(self._uid, in_picture(decision, self._decisions.own_policy)))

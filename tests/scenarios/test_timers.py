@@ -10,7 +10,13 @@ import pytest
 from tests.crash.world import wait_for
 from triggers import Registry, TriggerManager, Triggers
 from triggers.core import decisions
-from triggers.exceptions import InvalidNameError, InvalidValueError, StorageError, UnknownSessionError
+from triggers.exceptions import (
+    InvalidNameError,
+    InvalidValueError,
+    StorageCorruptError,
+    StorageError,
+    UnknownSessionError,
+)
 from triggers.storages.memory import MemoryStorage
 from triggers.storages.sqlite.storage import SqliteStorage
 from triggers.storages.sqlite.url import load_driver
@@ -236,7 +242,7 @@ def test_timers_of_foreign_and_broken_sessions_do_not_stop_the_others(tasks, clo
     class Broken(MemoryStorage):
         def commit(self, uid, decision, timeout=None):
             if uid == "broken" and decision.name == "elapse":
-                raise StorageError("out of order")
+                raise StorageCorruptError("out of order")
             return super().commit(uid, decision, timeout)
 
     storage = Broken(clock=clock)

@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING
 
 from triggers.core import decisions
 from triggers.core.status import Status
-from triggers.exceptions import StorageBusyError, StorageCorruptError, StorageError
+from triggers.exceptions import StorageBusyError, StorageError
 from triggers.fork import reset_after_fork
 from triggers.health import Problems, place_of
-from triggers.storages.base import ConflictError
 from triggers.storages.in_time import commit_in_time
 from triggers.task import registry
 from triggers.worker.failures import forward_failure, lost_failure, publish_failure, worker_lost
 from triggers.worker.pause import SweepPause
-from triggers.worker.timers import Timekeeper, publish_elapsed
+from triggers.worker.timers import OF_ONE, Timekeeper, publish_elapsed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -54,9 +53,6 @@ THREAD = "the sweep's thread"
 SWEEP = "the sweep"
 NEXT = "a sweep failed; trying again in the next one"
 SKIPPED = "it is skipped and tried again later; the others are recovered"
-
-#: The errors of a storage that concern only one session or one row.
-OF_ONE = (ConflictError, StorageBusyError, StorageCorruptError)
 
 
 @dataclass(frozen=True, slots=True)

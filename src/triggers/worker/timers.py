@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from triggers.core import decisions
-from triggers.exceptions import StorageError
+from triggers.exceptions import StorageBusyError, StorageCorruptError, StorageError
 from triggers.fired_by import FiredBy
+from triggers.storages.base import ConflictError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -22,6 +23,9 @@ _log = logging.getLogger(__name__)
 
 #: In how many sessions timers elapse at a time.
 SESSIONS = 50
+
+#: The errors of a storage that concern only one session or one row.
+OF_ONE = (ConflictError, StorageBusyError, StorageCorruptError)
 
 #: What is done about a session whose timers cannot elapse.
 SKIPPED = "its timers are tried again later; those of other sessions elapse"
@@ -76,9 +80,15 @@ class Timekeeper:
         return [one.uid for one in timed if one.at <= now and not self.problems.is_paused(_place(one.uid))]
 
     def _finish(self, uid: str, changes: Changes | Exception) -> bool:
-        """Dispatch and call the hooks after a commit; return whether there was one."""
+        """Dispatch and call the hooks after a commit; return whether there was one.
+
+        Raises:
+            StorageError: the storage is unavailable.
+        """
+        if isinstance(changes, StorageError) and not isinstance(changes, OF_ONE):
+            raise changes
         if isinstance(changes, Exception):
-            kind: Kind = "storage" if isinstance(changes, StorageError) else "unreadable"
+            kind: Kind = "storage" if isinstance(changes, StorageBusyError) else "unreadable"
             self.problems.report(kind, _place(uid), changes, SKIPPED)
             return False
         if self.problems:

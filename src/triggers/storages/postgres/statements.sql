@@ -134,7 +134,7 @@ FROM (SELECT) AS always LEFT JOIN (
 -- The same for a transaction that may only read, which gets no number.
 SELECT {schema}.clock(), '', NULL::bigint, found.*
 FROM (SELECT) AS always LEFT JOIN (
-    SELECT id, rules, manager, firings, pending, finalized, metadata, created_at, modified_at
+    SELECT id, {head_columns}
     FROM {schema}.sessions WHERE uid = $1
 ) AS found ON true
 

@@ -14,6 +14,7 @@ from triggers.core.configuration import check_configuration
 from triggers.core.durations import micros
 from triggers.core.exchange import Changes, Decision, Need, Slice
 from triggers.core.names import split_instance_name
+from triggers.core.picture import in_picture
 from triggers.core.state import Instance, Session, new_firing
 from triggers.core.terms import AttemptReport, Policy, RetryTerms, Terms
 from triggers.core.timers import FIRES, Timer
@@ -58,7 +59,7 @@ class Steps:
 
     def preview(self, decision: Decision) -> Changes:
         """Preview any decision about the session."""
-        return self.storage.reader.preview(self.uid, decision)
+        return self.storage.reader.preview(self.uid, in_picture(decision, self.policy))
 
     # -- the application ---------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import pytest
 from triggers.core import decisions
 from triggers.core.durations import micros
 from triggers.core.exchange import TimersDue
+from triggers.core.state import new_firing
 from triggers.core.status import Status
 from triggers.core.terms import Finalizing, Policy
 from triggers.core.timers import AWAY, DEADLINE, DELAY
@@ -20,6 +21,7 @@ from triggers.testing.conformance.outcomes import fired, rules
 from triggers.testing.conformance.steps import SECOND, Steps
 
 if TYPE_CHECKING:
+    from triggers.core.exchange import Changes
     from triggers.storages.base import Storage
     from triggers.testing.conformance.sandbox import StorageSandbox
 
@@ -42,6 +44,19 @@ def after_first(steps: Steps) -> list[tuple[str, float]]:
     """Return each firing with the time since the first one, in seconds."""
     firings = steps.firings()
     return [(each.trigger, (each.at - firings[0].at) / SECOND) for each in firings]
+
+
+def _names(changes: Changes) -> tuple[Any, ...]:
+    """Return what changes, without times."""
+    return (
+        [(firing.number, firing.trigger, firing.kwargs) for firing in changes.fired],
+        [(instance.name, instance.status, instance.taken) for instance in changes.created],
+        [(instance.name, instance.status, instance.taken) for instance in changes.triggered],
+        [(instance.name, instance.status) for instance, _ in changes.transitioned],
+        {task: (counter.created, counter.unresolved) for task, counter in changes.counters.items()},
+        changes.session.finalized,
+        changes.session.pending,
+    )
 
 
 class Timing(StorageFixtures):
@@ -386,6 +401,39 @@ class Timing(StorageFixtures):
             storage.commit(steps.uid, decisions.add_session_metadata(steps.policy, {"a": 1}))
         assert due.value.at >= before.now
         assert steps.head.metadata == before.metadata
+
+    def test_a_preview_lets_timers_elapse_in_its_picture(
+        self, place: StorageSandbox, storage: Storage
+    ) -> None:
+        """Promises 16 and 17: it equals the commit that follows it, and changes nothing."""
+        steps = Steps(storage, policy=Policy(finalizing=Finalizing("done")))
+        steps.configure(
+            {
+                **REMINDER,
+                **rules(
+                    t_x={"after": ["a", "b"], "deadline": {"in": "PT10S", "late": "abandon"}},
+                    t_chase=["t_x:missed"],
+                    t_all={"andEvery": "own", "after": ["firstPage", "k0"]},
+                ),
+            }
+        )
+        steps.fire("firstPage")
+        steps.fire("a")
+        for number in range(decisions.AT_ONCE + 5):
+            steps.fire_later(f"k{number}", seconds(20), {"n": number}, name=str(number), key=f"k{number}")
+        place.advance(timedelta(days=4))
+        before = (steps.timers(), fired(steps), steps.statuses())
+        for firing in (new_firing("own", {"n": 1}), new_firing("k3", {"n": 3}, "k3"), new_firing("complete")):
+            decision = decisions.fire(steps.policy, firing)
+            preview = steps.preview(decision)
+            assert (steps.timers(), fired(steps), steps.statuses()) == before
+            changes = steps.commit(decision)
+            for one in (preview, changes):
+                assert one.duplicate_of is None or one.duplicate_of.number == changes.duplicate_of.number  # type: ignore[union-attr]
+            for one, other in zip(_names(preview), _names(changes), strict=True):
+                assert one == other, (one, other)
+            before = (steps.timers(), fired(steps), steps.statuses())
+        assert fired(steps)[2:4] == ["t_x:missed", "k0"]
 
     # -- new rules -----------------------------------------------------------------------------------------
 
