@@ -193,7 +193,7 @@ class RuleSet:
 
     Attributes:
         rules: task name → rule, in the order of the configuration.
-        listeners: trigger → the rules that name it.
+        listeners: trigger → the rules that name it, ordered by their tasks, so that equal rule sets agree.
         outcomes: the outcomes of its tasks that rules name. No others are fired.
         timed: the tasks whose unstarted instances can have timers.
         debounced: those of them whose delay begins again with each further firing.
@@ -230,7 +230,7 @@ class RuleSet:
         self.digest: str = hashlib.sha256(canonical.encode()).hexdigest()
         self.listeners: dict[str, tuple[Rule, ...]] = {}
         listening: dict[str, list[Rule]] = {}
-        for rule in self.rules.values():
+        for rule in sorted(self.rules.values(), key=str):
             for name in sorted(rule.named):
                 listening.setdefault(name, []).append(rule)
         self.listeners = {name: tuple(found) for name, found in listening.items()}

@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from triggers.core.decisions import TRIAL
 from triggers.core.decisions.attempt import RETURN_PAUSES
+from triggers.core.names import instance_name
 from triggers.core.state import Counter, is_done
 from triggers.core.status import Status
 from triggers.core.terms import AttemptReport, Finalizing, Policy, RetryTerms
@@ -27,6 +28,7 @@ from triggers.testing.conformance import strategies
 from triggers.testing.conformance.model import (
     FAILED,
     FINISHED,
+    MISSED,
     NOT_CHARGED,
     RUNNING,
     SCHEDULED,
@@ -37,6 +39,7 @@ from triggers.testing.conformance.model import (
     ModelStatusError,
     ModelUnknownTask,
     awaited,
+    is_debounced,
     outcomes_in,
     vetoing,
 )
@@ -52,6 +55,9 @@ if TYPE_CHECKING:
 #: Idempotency keys. There are only a few, so that they are used again.
 KEYS: Final = ("k1", "k2")
 
+#: Names of timers that fire a trigger.
+TIMERS: Final = ("x", "y")
+
 #: The pause before the sweep dispatches an instance again.
 GRACE: Final = 30 * SECOND
 
@@ -65,7 +71,10 @@ REFUSALS: Final = {
 #: After so many steps, the waiting instances of every trigger have been checked.
 LOOKS: Final = 4
 
-_PAUSES: Final = st.sampled_from([0, 1, SECOND, 10 * SECOND, LEASE, LEASE + 1, 3600 * SECOND])
+_SECONDS: Final = st.integers(1, 12).map(lambda count: count * SECOND)
+_PAUSES: Final = st.one_of(
+    _SECONDS, st.sampled_from([0, 1, SECOND, 10 * SECOND, LEASE, LEASE + 1, 3600 * SECOND])
+)
 _RESULTS: Final = st.fixed_dictionaries({"r": st.integers(0, 1)})
 _WHICH: Final = st.integers(0, 1_000)
 
@@ -98,7 +107,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @initialize(
         finalizing=st.sampled_from([None, None, "d"]),
-        configuration=strategies.configurations(),
+        configuration=strategies.configurations(times=True),
         keyed=st.booleans(),
     )
     def begin(self, finalizing: str | None, configuration: dict[str, Any], *, keyed: bool) -> None:
@@ -127,14 +136,14 @@ class SessionMachine(RuleBasedStateMachine):
         self.check_effects(changes)
 
     @rule(
-        configuration=strategies.configurations(min_tasks=0),
+        configuration=strategies.configurations(min_tasks=0, times=True),
         catch_up=st.booleans(),
         keep=st.booleans(),
     )
     def configure(self, configuration: dict[str, Any], *, catch_up: bool, keep: bool = False) -> None:
         """The rules of all tasks are replaced, or those of some tasks while the others stay."""
         if keep:
-            configuration = {**self.model.configuration, **configuration}
+            configuration = _with_deadlines({**self.model.configuration, **configuration})
         self.model.configure(configuration, catch_up=catch_up)
         self.steps.configure(configuration, catch_up=catch_up)
 
@@ -174,14 +183,26 @@ class SessionMachine(RuleBasedStateMachine):
     @rule(which=_WHICH)
     def schedule_by_hand(self, which: int) -> None:
         """A person schedules an instance. If it was running, its worker loses the claim."""
-        instance = self.pick(which, UNSTARTED)
-        if instance.status not in (UNSTARTED, RUNNING):
-            with pytest.raises(InvalidStatusError):
-                self.steps.set_status(instance.name, Status.SCHEDULED)
-            return
-        self.steps.set_status(instance.name, Status.SCHEDULED)
-        instance.fence += instance.status == RUNNING
-        instance.status, instance.run_at = SCHEDULED, self.model.now
+        name = self.pick(which, UNSTARTED).name
+        self.both(lambda: self.model.schedule(name), lambda: self.steps.set_status(name, Status.SCHEDULED))
+
+    @rule(
+        firing=strategies.firings(keys=KEYS),
+        after=st.one_of(_SECONDS, st.sampled_from([-SECOND, 3600 * SECOND])),
+        name=st.sampled_from(TIMERS),
+    )
+    def fire_later(self, firing: tuple[str, dict[str, Any], str | None], after: int, name: str) -> None:
+        """The application sets a timer, sometimes in the past, or instead of another one."""
+        trigger, kwargs, key = firing
+        self.model.fire_later(trigger, after, name, kwargs, key)
+        self.steps.fire_later(trigger, timedelta(microseconds=after), kwargs, name, key)
+
+    @precondition(lambda self: self.model.timers)
+    @rule(name=st.sampled_from(TIMERS))
+    def cancel(self, name: str) -> None:
+        """The application cancels a timer that may be set."""
+        expected = self.model.cancel(name)
+        assert self.steps.cancel(name) == expected
 
     # -- the worker --------------------------------------------------------------------------------------
 
@@ -306,6 +327,25 @@ class SessionMachine(RuleBasedStateMachine):
         self.place.advance(timedelta(microseconds=pause))
         self.model.advance(pause)
 
+    @precondition(lambda self: self.model.timers)
+    @rule()
+    def elapse(self) -> None:
+        """The sweep finds the session if a timer is due, and lets the due ones elapse."""
+        storage = self.steps.storage
+        due = any(timer.at <= self.model.now for timer in self.model.timers.values())
+        found = {
+            one.uid
+            for one in storage.timed_sessions(9, [self.steps.policy.manager])
+            if one.at <= storage.now()
+        }
+        assert found == {self.steps.uid} if due else found <= {self.steps.uid}
+        elapsed = self.steps.elapse()
+        before = len(self.model.firings)
+        self.model.elapse()
+        assert [each.number for each in elapsed.fired] == [
+            each.number for each in self.model.firings[before:]
+        ]
+
     @rule()
     def recover(self) -> None:
         """The sweep finds exactly the claims that have expired, and recovers them."""
@@ -361,6 +401,15 @@ class SessionMachine(RuleBasedStateMachine):
         """The storage shows the same session as the model."""
         if self.steps.storage.reader.session(self.steps.uid) is not None:
             assert shown(self.steps) == _comparable(self.model)
+            assert timeline(self.steps) == self.model.timeline()
+
+    @invariant()
+    def the_head_knows_the_first_timer(self) -> None:
+        """The time in the head is never later than the first timer."""
+        head = self.steps.storage.reader.session(self.steps.uid)
+        if self.model.timers and head is not None:
+            assert head.next_timer_at is not None
+            assert head.next_timer_at <= min(timer.at for timer in self.model.timers.values())
 
     @invariant()
     def the_index_is_exact(self) -> None:
@@ -451,9 +500,18 @@ class SessionMachine(RuleBasedStateMachine):
         wanted = self.model.configuration.get(instance.task)
         if instance.status != UNSTARTED or wanted is None:
             return False
-        return (trigger in awaited(wanted) and trigger not in instance.taken) or (
+        takes_again = is_debounced(wanted)
+        return (trigger in awaited(wanted) and (takes_again or trigger not in instance.taken)) or (
             trigger in vetoing(wanted) and trigger not in instance.vetoes
         )
+
+
+def _with_deadlines(configuration: dict[str, Any]) -> dict[str, Any]:
+    """Add a deadline to each task whose missed deadline a rule waits for."""
+    heard = {name.removesuffix(f":{MISSED}") for name in outcomes_in(configuration) if name.endswith(MISSED)}
+    return {
+        task: {"deadline": "PT5S", **rule} if task in heard else rule for task, rule in configuration.items()
+    }
 
 
 def shown(steps: Steps) -> dict[str, Any]:
@@ -478,6 +536,24 @@ def shown(steps: Steps) -> dict[str, Any]:
     }
 
 
+def timeline(steps: Steps) -> dict[str, Any]:
+    """Return the times that a storage shows of a session, in the form of :meth:`.Model.timeline`."""
+    instances = steps.instances()
+    waiting = [each for each in instances if each.status is Status.UNSTARTED]
+    return {
+        "firings": [each.at for each in steps.firings()],
+        "created": {each.name: each.created_at for each in instances},
+        "met": {each.name: each.run_at for each in waiting if each.run_at},
+        "timers": [
+            (
+                instance_name(*timer.instance) if timer.instance else timer.name,
+                *(timer.kind, timer.at, timer.trigger, decode(timer.kwargs), timer.key),
+            )
+            for timer in steps.timers()
+        ],
+    }
+
+
 def _as_dict(instance: Instance, kwargs: dict[str, Any], fired: dict[int, Any]) -> dict[str, Any]:
     task = instance.task
     finished = instance.status is Status.FINISHED and instance.result is not None
@@ -499,7 +575,7 @@ def _as_dict(instance: Instance, kwargs: dict[str, Any], fired: dict[int, Any]) 
         "charged": instance.charged,
         "result": fired[instance.result or 0] if finished else None,
         "error": None if instance.error is None else decode(instance.error),
-        "run_at": instance.run_at or None,
+        "run_at": (instance.run_at or None) if instance.status is not Status.UNSTARTED else None,
     }
 
 
