@@ -474,7 +474,7 @@ class Timing(StorageFixtures):
         assert [timer.at for timer in steps.timers()] == [steps.firings()[-1].at + 120 * SECOND]
 
     def test_new_rules_can_end_a_delay(self, place: StorageSandbox, storage: Storage) -> None:
-        """Promise 16: when their condition is met later, it begins anew, with its limit."""
+        """Promise 16: when their condition is met later, it begins again, with its limit."""
         steps = Steps(storage)
         steps.configure(BURST)
         steps.fire("e")
