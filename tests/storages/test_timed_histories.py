@@ -28,8 +28,8 @@ CHAIN = (
     },
     Finalizing("d", 30),
     [
-        (0, ("fire_later", (("a", {"n": 1}, "k1"), 2, "x"))),
         (0, ("fire_later", (("a", {"n": 2}, None), 4, "y"))),
+        (0, ("fire_later", (("a", {"n": 1}, "k1"), 2, "x"))),
         (30, ("fire", ("c", {}, None))),
         (0, ("run", (0, "warn"))),
         (0, ("run", (0, "finish"))),
