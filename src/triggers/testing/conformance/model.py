@@ -302,6 +302,8 @@ class Model:
     Attributes:
         now: the clock of the storage, in microseconds.
         at: the latest time of the session: as of when its latest step was taken. It never goes back.
+        called_at: when the next steps were called, if that was before now; None for now. What becomes due
+            after that does not concern them.
         timers: the timers that are set. The key is whether it is the timer of an instance, and its name.
         configuration: task name → rule, as last given to :meth:`configure`.
         firings: all firings, in order.
@@ -332,6 +334,7 @@ class Model:
         self.crash_backoff: list[int] = list(crash_backoff)
         self.now: int = now
         self.at: int = now
+        self.called_at: int | None = None
         self.timers: dict[tuple[bool, str], ModelTimer] = {}
         self.configuration: dict[str, Any] = {}
         self.firings: list[ModelFiring] = []
@@ -466,7 +469,7 @@ class Model:
 
         A timer is due at its time. If the session is ahead of that, it elapses as of the session's time.
         """
-        until, count = max(self.now, self.at), 0
+        until, count = self._called(), 0
         while timer := self._next_timer():
             if timer.at > until:
                 break
@@ -665,9 +668,12 @@ class Model:
     # -- time of the session ---------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        """Begin a step of the session, as of now. A session's time never goes back."""
-        self.at = max(self.at, self.now)
+        """Begin a step of the session, as of its call. A session's time never goes back."""
+        self.at = self._called()
         self.last_step = []
+
+    def _called(self) -> int:
+        return max(self.at, self.now if self.called_at is None else self.called_at)
 
     def _timers(self) -> list[ModelTimer]:
         return sorted(self.timers.values(), key=lambda timer: (timer.at, timer.order))
