@@ -38,10 +38,14 @@ ROOM = 3
 
 
 class QuietHeartbeat(Heartbeat):
-    """A heartbeat without a thread: the simulation says when it beats."""
+    """A heartbeat without threads: the simulation says when it beats, and a timeout is stored within the beat."""
 
     def _has_thread(self) -> bool:
         return True
+
+    def _begin_to_expire(self, one: HeldClaim) -> None:
+        one.overdue = True
+        self._expire(one)
 
     @property
     def held(self) -> list[HeldClaim]:
