@@ -213,6 +213,16 @@ def _resolve(scene: Scene) -> None:
     scene.clock.advance(1)
 
 
+def _fire_later(scene: Scene) -> None:
+    """A timer will fire what the plan has, too, with the same key: it happens once in all."""
+    hello = next(fire for fire in fires(scene.uid) if fire.trigger == HELLO)
+    session = scene.app.session(scene.uid)
+    session.fire_later(hello.trigger, hello.kwargs, after=10, name="hello", key=hello.key)
+
+
+_timed = _then(Scene.configure, _fire_later, lambda scene: scene.clock.advance(11))
+
+
 STEPS: dict[str, Step] = {
     "configure": Step(_nothing, Scene.configure),
     "fire into an unknown session": Step(_nothing, lambda scene: scene.fire(HELLO)),
@@ -228,6 +238,13 @@ STEPS: dict[str, Step] = {
         lambda scene: scene.app.session(scene.uid).replace_configuration(CONFIGURATION, catch_up=True),
         modelled=False,
     ),
+    "set a timer": Step(Scene.configure, _fire_later),
+    "cancel a timer": Step(
+        _then(Scene.configure, _fire_later),
+        lambda scene: scene.app.session(scene.uid).cancel_timer("hello"),
+    ),
+    "sweep, which lets a timer elapse": Step(_timed, lambda scene: scene.app.sweep()),
+    "fire, before which a timer elapses": Step(_timed, lambda scene: scene.fire("first")),
     "claim": Step(Scene.fire_all, lambda scene: scene.steps.start("t_subject#0", "worker")),
     "give back": Step(
         Scene.fire_all, lambda scene: scene.steps.claim("t_subject#0", able=False), modelled=False

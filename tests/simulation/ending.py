@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tests.invariants import (
     FINALIZING,
+    fired_numbers,
     problems_of_ends,
     problems_of_firings,
     problems_of_numbers,
@@ -28,6 +29,10 @@ def check(world: World) -> None:
         for fire, numbers in world.acknowledged.items()
         for number in numbers
     ]
+    timed = {(fire.uid, fire.identity) for fire in world.timed}
+    numbers = fired_numbers(sessions)
+    assert {where for where in timed if len(numbers.get(where, ())) != 1} == set(), "each timer fires once"
+    assert [timer for session in sessions for timer in session.steps.timers()] == []
     problems = list(problems_of_firings(sessions, acknowledged, {(f.uid, f.identity) for f in world.fires}))
     problems += [problem for session in sessions for problem in _problems(world, session)]
     assert problems == []

@@ -13,8 +13,8 @@ from tests.invariants import FINALIZING, differences, snapshot
 from triggers.core import decisions
 from triggers.core.status import Status
 from triggers.core.values import decode
-from triggers.testing.conformance.machine import REFUSALS
-from triggers.testing.conformance.model import NOT_CHARGED, RUNNING, SCHEDULED, Model
+from triggers.testing.conformance.machine import REFUSALS, timeline
+from triggers.testing.conformance.model import NOT_CHARGED, RUNNING, Model
 from triggers.testing.conformance.steps import Steps
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Ledger:
         uid = changes.session.uid
         model = self.models.setdefault(uid, Model(FINALIZING))
         model.now = changes.session.now
+        model.called_at = given.get("called_at")
         self.seen[f"{decision} refused" if changes.refused else decision] += 1
         try:
             getattr(self, f"_{decision}")(model, uid, given, changes)
@@ -74,6 +75,8 @@ class Ledger:
             stored[uid] = snapshot(Steps(storage, uid))
             for part, (found, wanted) in differences(stored[uid], snapshot(model)).items():
                 assert found == wanted, f"session {uid}: {part}"
+            stored[uid]["times"] = timeline(Steps(storage, uid))
+            assert stored[uid]["times"] == model.timeline(), f"session {uid}: times"
         return stored
 
     # -- the application -------------------------------------------------------------------------------------
@@ -89,6 +92,18 @@ class Ledger:
     def _configure(self, model: Model, uid: str, given: Mapping[str, Any], changes: Changes) -> None:
         model.configure(given["rules"].configuration, catch_up=given["catch_up"], merge=given["merge"])
 
+    def _set_timer(self, model: Model, uid: str, given: Mapping[str, Any], changes: Changes) -> None:
+        timer = given["timer"]
+        model.fire_later(timer.trigger, given["after"], timer.name, decode(timer.kwargs), timer.key)
+
+    def _elapse(self, model: Model, uid: str, given: Mapping[str, Any], changes: Changes) -> None:
+        assert not changes.refused
+        model.called_at = given["until"]
+        before = len(model.firings)
+        model.elapse()
+        assert [each.at for each in changes.fired] == [each.at for each in model.firings[before:]]
+        self.seen["timer elapsed"] += bool(changes.timers)
+
     def _replay(self, model: Model, uid: str, given: Mapping[str, Any], changes: Changes) -> None:
         assert [made.name for made in changes.created] == [model.replay(_name(given))]
 
@@ -100,9 +115,7 @@ class Ledger:
 
     def _set_status(self, model: Model, uid: str, given: Mapping[str, Any], changes: Changes) -> None:
         assert given["status"] is Status.SCHEDULED, "the only move by hand in these simulations"
-        instance = model.instances[_name(given)]
-        instance.fence += instance.status == RUNNING
-        instance.status, instance.run_at = SCHEDULED, model.now
+        model.schedule(_name(given))
 
     # -- the worker ------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from triggers.app import Triggers
 from triggers.core import decisions
+from triggers.core.exchange import Decision
 from triggers.exceptions import StorageBusyError, StorageError
 from triggers.manager import FinalizingTriggerManager
 from triggers.storages.base import commit_each
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Sequence
 
     from tests.simulation.world import World
-    from triggers.core.exchange import Changes, Decision, DecisionRun
+    from triggers.core.exchange import Changes, DecisionRun
     from triggers.core.state import Session
     from triggers.storages.base import Expired, Lease, Reader, ReadyInstance, Storage, TimedSession
     from triggers.worker.heartbeat import HeldClaim
@@ -38,10 +39,14 @@ ROOM = 3
 
 
 class QuietHeartbeat(Heartbeat):
-    """A heartbeat without a thread: the simulation says when it beats."""
+    """A heartbeat without threads: the simulation says when it beats, and a timeout is stored within the beat."""
 
     def _has_thread(self) -> bool:
         return True
+
+    def _begin_to_expire(self, one: HeldClaim) -> None:
+        one.overdue = True
+        self._expire(one)
 
     @property
     def held(self) -> list[HeldClaim]:
@@ -108,7 +113,7 @@ class WatchedStorage:
     def commit(self, uid: str, decision: Decision, timeout: float | None = None) -> Changes:
         """Commit, and note what was committed even where the process dies before it learns of it."""
         made: list[tuple[str, dict[str, Any], Changes]] = []
-        given = dict(inspect.getclosurevars(decision.begin).nonlocals)
+        given = _given(decision)
         if decision.prefetch and decision.prefetch.instances:
             ((given["task"], given["number"]),) = decision.prefetch.instances
 
@@ -127,6 +132,24 @@ class WatchedStorage:
         self._note(*made[0])
         self._between()
         return changes
+
+    def commit_many(
+        self, decisions: Sequence[tuple[str, Decision]], timeout: float | None = None
+    ) -> list[Changes | Exception]:
+        """Commit each by itself, so that it is known which of them are stored when the process dies."""
+        done: list[Changes | Exception] = []
+        for uid, decision in decisions:
+            try:
+                done.append(self.commit(uid, decision, timeout))
+            except StorageError as error:
+                done.append(error)
+        return done
+
+    def timed_sessions(self, limit: int, managers: Collection[str]) -> list[TimedSession]:
+        """The sessions that have timers; by the time that they are looked at, others may have looked."""
+        found = self._storage.timed_sessions(limit, managers)
+        self._between(chance=0.3 if found else 0)
+        return found
 
     def _note(self, *made: Any) -> None:
         with self._world.watching():
@@ -183,6 +206,14 @@ class WatchedStorage:
         if may_be_away and self._world.storage_is_away():
             message = "the storage is away, says the simulation"
             raise StorageBusyError(message)
+
+
+def _given(decision: Decision) -> dict[str, Any]:
+    """What the decision was made from, and as of when, if that is not when it is made."""
+    given = dict(inspect.getclosurevars(decision.begin).nonlocals)
+    if isinstance(given.get("self"), Decision):
+        return _given(given["self"]) | {"called_at": given["at"]}
+    return given
 
 
 @dataclass(slots=True, eq=False)

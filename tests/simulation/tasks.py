@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 TRIGGERS = ("a", "b", "c", "d")
 EXTRA = "e"
 
+DELAYS = (
+    "PT2S",
+    "PT30S",
+    {"for": "PT10S", "since": "last"},
+    {"for": "PT3S", "since": "last", "atMost": "PT5S"},
+)
+DEADLINES = ("PT5S", "PT1M", {"in": "PT15S", "late": "abandon"})
+
 BEHAVIOURS = (
     "works",
     "works",
@@ -125,13 +133,18 @@ def configuration(dice: random.Random) -> dict[str, Any]:
     rules: dict[str, Any] = {}
     for number in range(dice.randrange(2, 6)):
         first = number == 0
-        names = [*TRIGGERS, *([] if first else [EXTRA, EXTRA]), *rules]
+        missed = [f"{task}:missed" for task, other in rules.items() if "deadline" in other]
+        names = [*TRIGGERS, *([] if first else [EXTRA, EXTRA]), *rules, *missed]
         rule: dict[str, Any] = {"run": "fires" if first else dice.choice(BEHAVIOURS)}
         rule["after"] = _condition(dice, names)
         if dice.random() < 0.3:
             rule["andEvery"] = dice.choice(names)
         if dice.random() < 0.3:
             rule["unless"] = _condition(dice, names)
+        if dice.random() < 0.3:
+            rule["delay"] = dice.choice(DELAYS)
+        if dice.random() < 0.3:
+            rule["deadline"] = dice.choice(DEADLINES)
         rules[f"t_{number}"] = rule
     if dice.random() < 0.3:
         rules["t_last"] = {"after": [FINALIZING], "run": "works"}

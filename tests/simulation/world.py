@@ -50,6 +50,7 @@ ROUNDS = 400
 #: What happens next, and how likely: name of the method → weight.
 WEIGHTS = {
     "fire": 9,
+    "fire_later": 4,
     "deliver": 16,
     "step": 36,
     "beat": 8,
@@ -127,6 +128,7 @@ class World:
         self.waiting = list(self.fires)
         self.acknowledged: defaultdict[Fire, list[int]] = defaultdict(list)
         self.tries: Counter[Fire] = Counter()
+        self.timed: set[Fire] = set()
         self._ground = ground
         self._births = 0
         self.broken: AssertionError | None = None
@@ -272,6 +274,25 @@ class World:
         self.acknowledged[fire].append(done.number)
         if fire in self.waiting and self.dice.random() < 0.7:
             self.waiting.remove(fire)
+
+    def fire_later(self) -> str | None:
+        """Something in the outside world will be fired by a timer, which is set again if need be."""
+        life = self._any()
+        fresh = [fire for fire in self.waiting if not self.tries[fire]]
+        if life is None or not fresh:
+            return None
+        fire, seconds = self.dice.choice(fresh), self.dice.choice([1, 5, 20, 90])
+        self.waiting.remove(fire)
+        for _ in range(2):
+            try:
+                name = f"timer {fire.identity}"
+                given = {"after": seconds, "name": name, "key": fire.key}
+                life.triggers.session(fire.uid).fire_later(fire.trigger, fire.kwargs, **given)
+            except StorageBusyError:
+                continue
+            self.timed.add(fire)
+            return f"{life.name} {fire.identity} in {seconds} s"
+        return f"{life.name} could not set {name}"
 
     def forge(self) -> str | None:
         """A key is used again for something else."""
@@ -449,9 +470,10 @@ class World:
             life.triggers.sweep()
             self._run_all(life)
             backlog = life.base.reader.backlog()
-            if not (self.hints or backlog.ready or backlog.later or backlog.running):
+            timer_at = life.triggers._sweep.timekeeper.next_at()
+            if not (self.hints or backlog.ready or backlog.later or backlog.running or timer_at):
                 return
-            next_at = life.base.reader.next_at()
+            next_at = min(filter(None, (life.base.reader.next_at(), timer_at)), default=None)
             span = 1_000_000 if next_at is None else max(next_at - self.now(), 0) + 1
             self.clock.advance(timedelta(microseconds=span))
         message = f"stuck: {life.base.reader.backlog()}, {len(self.hints)} hints"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from triggers import FinalizingTriggerManager, Registry, Triggers, with_context
 from triggers.task import task
 from triggers.testing import Faults, InjectedCrash, SessionAssertions, TriggersHarness
+from triggers.testing.clock import START
 
 tasks = Registry()
 
@@ -299,3 +302,54 @@ def test_crashes_are_told():
         harness.restart()
         harness.run_until_idle()
         assert "status: finished, attempt 2, 1 crash\n" in harness.check("s").describe("t_x#0")
+
+
+def test_timers():
+    """The message lists the timers that are set, and tells the story of an instance that should have one."""
+    with TriggersHarness() as harness:
+        session = harness.session("s")
+        check = harness.check(session)
+        check.assert_no_timers()
+        with pytest.raises(
+            AssertionError, match=r"session 's' has no timer 'x', but should have one; its timers:\n  none$"
+        ):
+            check.assert_timer("x")
+        session.update_configuration(
+            {"t_x": {"after": ["a"], "delay": "PT1H", "run": "triggers.testing.PassThrough"}}
+        )
+        session.fire("a")
+        session.fire_later("b", {"n": 1}, after=60, name="soon")
+        assert check.assert_timer("soon", at=START + timedelta(minutes=1)).kwargs == {"n": 1}
+        assert check.assert_timer("t_x#0").kind == "delay"
+        with pytest.raises(
+            AssertionError, match=r"'t_x#0', which should be due at 2026-01-01 00:00:00\+00:00"
+        ):
+            check.assert_timer("t_x#0", at=START)
+        with pytest.raises(AssertionError) as found:
+            check.assert_no_timers()
+        assert str(found.value).splitlines() == [
+            "session 's' should have no timers; its timers:",
+            "  2026-01-01 00:01:00+00:00 'soon' fires 'b'",
+            "  2026-01-01 01:00:00+00:00 delay of t_x#0",
+        ]
+        harness.advance(timedelta(hours=1))
+        with pytest.raises(
+            AssertionError, match=r"no timer 't_x#0'[\s\S]*its timers:\n  none\n  status: finished"
+        ):
+            check.assert_timer("t_x#0")
+
+
+def test_a_timer_that_was_put_aside():
+    """It will not elapse, so the assertion fails, and says why."""
+    with TriggersHarness() as harness:
+        session = harness.session("s")
+        session.fire_later("t_x:failed", after=60, name="bad")
+        passing = "triggers.testing.PassThrough"
+        session.update_configuration(
+            {"t_x": {"after": ["a"], "run": passing}, "t_y": {"after": ["t_x:failed"], "run": passing}}
+        )
+        harness.advance(timedelta(minutes=2))
+        with pytest.raises(
+            AssertionError, match=r"'bad', which should elapse[\s\S]*put aside: 't_x:failed' is an outcome"
+        ):
+            harness.check(session).assert_timer("bad")

@@ -321,3 +321,29 @@ def test_a_restart_finds_what_was_stored():
         harness.check("s").assert_instance_scheduled(f"t_{PASSING}#0")
         harness.run_until_idle()
         harness.check("s").assert_instance_finished(f"t_{PASSING}#0")
+
+
+def test_timers_elapse_on_the_way():
+    """Each at its own time, and what they schedule runs. Idle does not wait for them unless it is asked to."""
+    with TriggersHarness() as harness:
+        session = harness.session("s")
+        session.update_configuration(
+            {
+                "t_x": {"after": ["begun"], "delay": "PT10M", "run": PASSING},
+                "t_y": {"after": ["t_x", "never"], "deadline": "PT5M", "run": PASSING},
+                "t_z": {"after": ["t_y:missed"], "run": PASSING},
+            }
+        )
+        session.fire("begun")
+        session.fire_later("end", after=timedelta(hours=2))
+        assert harness.run_until_idle() == timedelta()
+        harness.advance(MINUTE * 60)
+        started = [
+            at
+            for name in ("t_x#0", "t_z#0")
+            for at, status, _ in session.storage[name].history
+            if status == "running"
+        ]
+        assert [at - START for at in started] == [MINUTE * 10, MINUTE * 15]
+        assert harness.run_until_idle(timers=True) == MINUTE * 60
+        harness.check(session).assert_no_timers()

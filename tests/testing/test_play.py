@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -216,3 +218,27 @@ def test_no_configuration_knows_a_difference_of_crashes(configuration, fired, se
         crashes=5,
         seed=seed,
     )
+
+
+def test_time_is_an_event():
+    """A veto comes before or after the end of a delay. No crash makes a difference, also while timers elapse."""
+    configuration = {
+        "t_remind": {"after": ["a"], "delay": "P1D", "unless": ["c"], "run": PASSING},
+        "t_late": {"after": ["t_remind"], "deadline": "P1D", "andEvery": "a", "run": PASSING},
+        "t_missed": {"after": ["t_late:missed"], "run": PASSING},
+    }
+    ends = set()
+
+    def fired(manager):
+        firings = manager.storage._reader.firings("play")
+        ends.add(tuple(sorted(firing.trigger for firing in firings)))
+        return end_state(manager), sorted((firing.trigger, firing.kwargs) for firing in firings)
+
+    events = ["a", "c", timedelta(days=2)]
+    report = play(configuration, events, snapshot=fired, orders_differ=True)
+    assert report.orders == 6
+    assert report.points["before commit of elapse"] + report.points["after commit of many"] > 6
+    assert {names.count("t_remind") for names in ends} == {0, 1}
+    assert all(names.count("t_late:missed") == 1 for names in ends if "t_remind" not in names)
+    with pytest.raises(PlayDifference, match=r"the order .*\+2 days, 0:00:00"):
+        play(configuration, events, crashes=0)

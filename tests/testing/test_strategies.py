@@ -28,7 +28,7 @@ def depth_of(condition):
     return 1 + max(depth_of(member) for member in members)
 
 
-@given(configuration=made.configurations())
+@given(configuration=st.one_of(made.configurations(), made.configurations(times=True)))
 def test_every_configuration_is_valid(configuration):
     """The library accepts whatever is drawn."""
     check_configuration(configuration)

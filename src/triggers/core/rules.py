@@ -193,7 +193,8 @@ class RuleSet:
 
     Attributes:
         rules: task name → rule, in the order of the configuration.
-        listeners: trigger → the rules that name it.
+        listeners: trigger → the rules that name it. If there are timers, they are ordered by their tasks, so
+            that timers of the same time elapse in the same order with equal rule sets.
         outcomes: the outcomes of its tasks that rules name. No others are fired.
         timed: the tasks whose unstarted instances can have timers.
         debounced: those of them whose delay begins again with each further firing.
@@ -228,9 +229,10 @@ class RuleSet:
         self.body: str = body
         canonical = json.dumps(json.loads(body), sort_keys=True, separators=(",", ":"))
         self.digest: str = hashlib.sha256(canonical.encode()).hexdigest()
+        self.timed: frozenset[str] = frozenset(rule.task for rule in self.rules.values() if rule.is_timed)
         self.listeners: dict[str, tuple[Rule, ...]] = {}
         listening: dict[str, list[Rule]] = {}
-        for rule in self.rules.values():
+        for rule in sorted(self.rules.values(), key=str) if self.timed else self.rules.values():
             for name in sorted(rule.named):
                 listening.setdefault(name, []).append(rule)
         self.listeners = {name: tuple(found) for name, found in listening.items()}
@@ -243,7 +245,6 @@ class RuleSet:
             conditions = {task: rule.after for task, rule in self.rules.items()}
             self.exceptional = exceptional_tasks(conditions, self.outcomes)
             self.exceptional_names = exceptional_names(self.exceptional, self.outcomes)
-        self.timed: frozenset[str] = frozenset(rule.task for rule in self.rules.values() if rule.is_timed)
         self.debounced: frozenset[str] = frozenset(
             task for task in self.timed if self.rules[task].is_debounced
         )

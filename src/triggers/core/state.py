@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from triggers.core.columns import INSTANCE, codecs_of, names_of
 from triggers.core.names import check_name, instance_name
+from triggers.core.outcomes import MISSED
 from triggers.core.rules import NO_RULES, RuleSet
 from triggers.core.status import RESOLVED, SETTLED, Status
 from triggers.core.values import DEFAULT_LIMITS, Limits, canonical, encode_mapping
@@ -230,6 +231,11 @@ class Instance:
     def charged(self) -> int:
         """How many of its crashes no other instance can have caused."""
         return self.crashes - self.crash_budget // SPARED
+
+    @property
+    def has_missed(self) -> bool:
+        """Whether its deadline has passed while it was unstarted."""
+        return any(line.split(" ")[1] == MISSED for line in self.history.splitlines())
 
     def note(self, at: int, what: str, remark: str = "") -> None:
         """Add a line to its history, unless that has reached its maximum length."""

@@ -30,7 +30,7 @@ class Timer(NamedTuple):
         at: when it is due, :data:`AWAY` if it was put aside.
         number: its position in the order in which the timers of the session were set, from 1.
         kind: :data:`FIRES`, :data:`DELAY` or :data:`DEADLINE`.
-        since: the time from which it counts.
+        since: the time from which it counts. For a delay that begins again, it is the last time.
         depth: how many firings led to what it does.
         trigger: the trigger that it fires, "" for a timer of an instance.
         kwargs: the encoded kwargs of that firing.
@@ -59,6 +59,10 @@ class Timer(NamedTuple):
     def body(self) -> list[Any]:
         """Everything but the name, the time and the number, for a storage that keeps it in one value."""
         return list(self[3:])
+
+    def is_like(self, other: Timer) -> bool:
+        """Return whether it does the same at the same time as another timer with its name."""
+        return self._replace(number=other.number) == other
 
     @classmethod
     def stored(cls, name: str, at: int, number: int, body: Sequence[Any]) -> Timer:

@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any, Final
 from triggers.core.status import Status
 from triggers.exceptions import UnknownInstanceError
 from triggers.session import SessionView, TaskInstance, level_name
+from triggers.timers import timers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from datetime import datetime
     from typing import NoReturn
 
     from triggers.manager import TriggerManager
+    from triggers.timers import Timer
 
 #: How many records of an instance a message shows at most: the latest ones.
 SHOWN_RECORDS: Final = 50
@@ -201,6 +204,46 @@ class SessionAssertions:
         if self.view.finalized:
             self._fail(f"session {self.view.uid!r} is finalized, but should not be")
 
+    # -- timers -----------------------------------------------------------------------------------------
+
+    def assert_timer(self, name: str, at: datetime | None = None) -> Timer:
+        """Assert that a timer is set.
+
+        Args:
+            name: its name, as in ``fire_later(…, name=…)``; for the delay or the deadline of an instance, the
+                name of the instance.
+            at: when it should be due, as an aware datetime; None for any time.
+
+        Returns:
+            The timer.
+        """
+        __tracebackhide__ = True
+        found = {timer.instance or timer.name: timer for timer in self._timers()}
+        if name not in found:
+            instance = self._find(name)
+            self._fail_timers(f"has no timer {name!r}, but should have one", found.values(), instance)
+        timer = found[name]
+        if timer.problem or (at is not None and timer.at != at):
+            wanted = f"be due at {at.isoformat(sep=' ')}" if at is not None else "elapse"
+            self._fail_timers(f"has the timer {name!r}, which should {wanted}", found.values())
+        return timer
+
+    def assert_no_timers(self) -> None:
+        """Assert that no timer is set in the session: no ``fire_later``, no delay, no deadline."""
+        __tracebackhide__ = True
+        if found := list(self._timers()):
+            self._fail_timers("should have no timers", found)
+
+    def _timers(self) -> Iterator[Timer]:
+        return timers_of(self.view._reader, self.view.uid)  # noqa: SLF001 - a part of the view
+
+    def _fail_timers(
+        self, what: str, timers: Iterable[Timer], instance: TaskInstance | None = None
+    ) -> NoReturn:
+        __tracebackhide__ = True
+        lines = [f"  {_told(timer)}" for timer in timers] or ["  none"]
+        self._fail("\n".join([f"session {self.view.uid!r} {what}; its timers:", *lines]), instance)
+
     # -- messages ---------------------------------------------------------------------------------------
 
     def describe(self, name: str) -> str:
@@ -311,6 +354,15 @@ def _listed(view: SessionView) -> Iterator[str]:
         for instance, _ in zip(view, range(SHOWN_INSTANCES), strict=False)
     ]
     yield from stored or ["the session has no instances"]
+
+
+def _told(timer: Timer) -> str:
+    """Return what a timer does and when, in one line."""
+    does = (
+        f"{timer.kind} of {timer.instance}" if timer.instance else f"{timer.name!r} fires {timer.trigger!r}"
+    )
+    problem = f", put aside: {timer.problem}" if timer.problem else ""
+    return f"{timer.at.isoformat(sep=' ')} {does}{problem}"
 
 
 def _count(number: int, one: str, more: str) -> str:

@@ -1,10 +1,11 @@
-"""Play the same firings in every order, with a crash at every point, and compare the final states."""
+"""Play the same events in every order, with a crash at every point, and compare the final states."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import timedelta
 from difflib import ndiff
 from functools import partial
 from pprint import pformat
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from triggers.task import Registry
     from triggers.testing.clock import VirtualClock
 
-    Firing = str | tuple[str, Mapping[str, Any]] | tuple[str, Mapping[str, Any], str]
+    Firing = str | tuple[str, Mapping[str, Any]] | tuple[str, Mapping[str, Any], str] | timedelta
+    Event = tuple[str, Mapping[str, Any], str] | timedelta
 
 #: The UID of the session that is played.
 UID: Final = "play"
@@ -34,7 +36,7 @@ class PlayDifference(AssertionError):  # noqa: N818 - a finding
     """Two final states that should be the same differ.
 
     Attributes:
-        order: the triggers, in the order in which they were fired.
+        order: the triggers, in the order in which they were fired, and the times that passed.
         crash: the point at which the process died, or None if only the order was different.
         number: the number of that point in the run, from 1; 0 without a crash.
         expected: the final state of the first run.
@@ -108,11 +110,19 @@ def play(
 
     Each run has a new session. Each firing has an idempotency key: its own, or one made from its position in
     `firings`. After a crash the application is restarted, and the firing that the crash interrupted is
-    repeated with the same key. Then time passes until no instance is scheduled or running.
+    repeated with the same key. Then time passes until no instance is scheduled or running, and no timer is
+    set.
+
+    Time is an event, too: where `firings` contains a timedelta, so much time passes, and the timers that are
+    due elapse. So each order of the firings and of the ends of delays and deadlines is played, with a crash
+    at each point of the commits in which timers elapse. A crash costs time: an instance whose worker is lost
+    runs again when its lease has ended, and timers that are due by then elapse. Delays and deadlines of hours
+    make no difference there; shorter ones can.
 
     Args:
         configuration: the rules of the session. No crash happens while they are stored.
-        firings: each is the name of a trigger, (name, kwargs), or (name, kwargs, key).
+        firings: each is the name of a trigger, (name, kwargs), or (name, kwargs, key); or a timedelta, for
+            time that passes.
         registry: the tasks. The ready-made tasks are available as well.
         manager: the class of the session's manager.
         sample: the number of orders at most, including the given one; None for all.
@@ -138,7 +148,7 @@ def play(
     report = PlayReport()
     expected = None
     for order in orders(given, sample, seed):
-        names = [trigger for trigger, _, _ in order]
+        names = [_name_of(event) for event in order]
         found, passed, _ = stage.run(order, 0)
         if report.orders and not orders_differ and not alike(expected, found):
             raise PlayDifference(names, None, 0, expected, found)
@@ -153,11 +163,17 @@ def play(
     return report
 
 
-def _keyed(place: int, firing: Firing) -> tuple[str, Mapping[str, Any], str]:
+def _keyed(place: int, firing: Firing) -> Event:
+    if isinstance(firing, timedelta):
+        return firing
     if isinstance(firing, str):
         return firing, {}, f"play-{place}"
     trigger, kwargs, *key = firing
     return trigger, kwargs, *(key or [f"play-{place}"])  # type: ignore[return-value]  # one key, either way
+
+
+def _name_of(event: Event) -> str:
+    return f"+{event}" if isinstance(event, timedelta) else event[0]
 
 
 def _chosen(points: int, at_most: int | None, dice: random.Random) -> list[int]:
@@ -178,9 +194,7 @@ class _Stage:
     storage: Callable[[VirtualClock, Faults], Storage]
     rests: bool
 
-    def run(
-        self, order: Sequence[tuple[str, Mapping[str, Any], str]], crash_at: int
-    ) -> tuple[Any, list[str], str]:
+    def run(self, order: Sequence[Event], crash_at: int) -> tuple[Any, list[str], str]:
         """Play one run, with a crash at the point of that number; 0 for none.
 
         Returns:
@@ -198,15 +212,12 @@ class _Stage:
             faults.reached.clear()
             if crash_at:
                 faults.die_at(crash_at)
-            for trigger, kwargs, key in order:
-                fire = partial(_fire, harness, trigger, kwargs, key)
-                crashed = self.survive(harness, fire) or crashed
+            for event in order:
+                crashed = self.survive(harness, _step_of(harness, event)) or crashed
             try:
-                crashed = self.survive(harness, harness.run_until_idle) or crashed
+                crashed = self.survive(harness, partial(harness.run_until_idle, timers=True)) or crashed
             except AssertionError as error:
-                error.add_note(
-                    f"in the order {', '.join(name for name, _, _ in order)}, crashed at {crashed!r}"
-                )
+                error.add_note(f"in the order {', '.join(map(_name_of, order))}, crashed at {crashed!r}")
                 raise
             reached = faults.reached.copy()
             faults.revive()
@@ -223,6 +234,14 @@ class _Stage:
                 harness.run_until_idle()
             return str(crash)
         return ""
+
+
+def _step_of(harness: TriggersHarness, event: Event) -> Callable[[], object]:
+    """Return the step of an event. Time that has passed before a crash does not pass again."""
+    if not isinstance(event, timedelta):
+        return partial(_fire, harness, *event)
+    until = harness.clock.time + event
+    return lambda: harness.advance(max(until - harness.clock.time, timedelta()))
 
 
 def _fire(harness: TriggersHarness, trigger: str, kwargs: Mapping[str, Any], key: str) -> None:

@@ -81,7 +81,8 @@ def configure(
         after = session.rules = merged(before, rules, work.policy.limits) if merge else rules
         pending = session.pending
         changed = _changed(before, after)
-        added = [rule for task, rule in after.rules.items() if task not in before.rules] if catch_up else []
+        added = [rule for task, rule in sorted(after.rules.items()) if task not in before.rules]
+        added = added if catch_up else []
         past = frozenset(name for rule in added for name in rule.named)
         reach = _reach_of_changes(after, changed)
         found = yield Need(None, None, reach.heard, reach.others, unstarted=changed, history=past)
@@ -91,7 +92,7 @@ def configure(
         work.changes.new_rules = after.digest != before.digest
         count_pending(work)
         earlier = yield from load_earlier(work, before, changed)
-        for instance in list(work.instances.values()):
+        for instance in sorted(work.instances.values(), key=lambda one: (one.task, one.number)):
             if instance.task in changed:
                 _reconsider(work, instance, earlier)
         fresh = [rule for rule in added if work.counter(rule.task).created == 0]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from triggers.core.durations import micros
 from triggers.core.exchange import Need
-from triggers.core.outcomes import MISSED
 from triggers.core.status import Status
-from triggers.core.timers import DEADLINE, DELAY, timer_of
+from triggers.core.timers import DELAY, timer_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Mapping
@@ -52,44 +50,34 @@ def load_earlier(
 def set_again(work: UnitOfWork, instance: Instance, earlier: Earlier) -> None:
     """Set the timer of an instance about which the new rules have decided.
 
-    It counts from the same time as before, so it can be due already.
+    It counts from the same time as before, so it can be due already. A timer that does not change keeps its
+    place in the order of the timers.
     """
-    old, new = earlier.rules.rules.get(instance.task), work.session.rules.rules.get(instance.task)
-    timer = earlier.timers.get(timer_of(instance.name))
+    name = timer_of(instance.name)
+    timer = earlier.timers.get(name)
     if timer is not None:
         work.remove_timer(instance)
-    if new is None or instance.status is not Status.UNSTARTED:
+    if instance.status is not Status.UNSTARTED:
         return
-    if new.after.is_met(instance.taken):
-        if new.delay is not None:
-            begun = work.at
-            if timer is not None and timer.kind == DELAY and old is not None and old.delay is not None:
-                begun = timer.at - micros(old.delay.pause)
-            work.set_delay(instance, new.delay, begun)
-        return
-    instance.run_at = 0
-    if new.deadline is not None and not has_missed(instance):
-        since = _deadline_since(instance, new, old, timer, earlier.times)
-        if since is not None:
-            work.set_deadline(instance, new, since)
+    rule = work.session.rules.rules.get(instance.task)
+    delay = rule.delay if rule is not None and rule.after.is_met(instance.taken) else None
+    if delay is not None:
+        work.set_delay(instance, delay, timer.since if timer and timer.kind == DELAY else work.at)
+    else:
+        instance.run_at = 0
+        since = _deadline_since(instance, rule, earlier.times)
+        if rule is not None and since is not None:
+            work.set_deadline(instance, rule, since)
+    again = work.changes.timers.get(name)
+    if timer and again and again.is_like(timer):
+        del work.changes.timers[name]
 
 
-def _deadline_since(
-    instance: Instance, new: Rule, old: Rule | None, timer: Timer | None, times: Mapping[int, int]
-) -> int | None:
+def _deadline_since(instance: Instance, rule: Rule | None, times: Mapping[int, int]) -> int | None:
     """Return from when the deadline of a new rule counts; None if that moment has not come."""
-    assert new.deadline is not None  # noqa: S101 - for the type checker
-    start = new.deadline.start
+    start = rule.deadline.start if rule is not None and rule.deadline is not None else None
     if start is None:
         return instance.created_at
-    if start not in instance.taken:
-        return None
-    is_same = old is not None and old.deadline is not None and old.deadline.start == start
-    if timer is not None and timer.kind == DEADLINE and is_same:
-        return timer.since
-    return times.get(instance.taken[start], instance.created_at)
-
-
-def has_missed(instance: Instance) -> bool:
-    """Return whether an unstarted instance has missed a deadline before."""
-    return any(line.split(" ")[1:2] == [MISSED] for line in instance.history.splitlines())
+    # An instance receives earlier firings when it is created.
+    taken = instance.taken.get(start)
+    return None if taken is None else max(instance.created_at, times.get(taken, 0))

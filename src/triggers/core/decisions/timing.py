@@ -18,7 +18,7 @@ from triggers.core.values import encode
 from triggers.exceptions import UnknownSessionError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Collection, Generator
 
     from triggers.core.exchange import DecisionRun, Slice
     from triggers.core.rules import Rule
@@ -105,8 +105,8 @@ def elapse(policy: Policy | PolicyOf, until: int | None = None, *, only_all: boo
         work = UnitOfWork(session, policy)
         if session.ref is None or not work.knows_manager:
             return work.refuse(NO_MANAGER)
-        due = [timer for timer in found if timer.at <= end]
-        work.absorb((yield _need_of(work, due)))
+        loaded = {timer for timer in found if timer.at <= end}
+        work.absorb((yield _need_of(work, loaded)))
         queue = _Queue(work, found)
         for _ in range(AT_ONCE):
             timer = queue.next()
@@ -114,6 +114,8 @@ def elapse(policy: Policy | PolicyOf, until: int | None = None, *, only_all: boo
                 break
             work.at = session.modified_at = max(work.at, timer.at)
             work.changes.timers[timer.name] = None
+            if timer not in loaded:  # another one has set it meanwhile
+                work.absorb((yield _need_of(work, {timer})))
             yield from _elapse(work, timer)
             yield from settle(work)
         following = session.next_timer_at = queue.next_at()
@@ -156,7 +158,7 @@ class _Queue:
         return None if following is None or following.at == AWAY else following.at
 
 
-def _need_of(work: UnitOfWork, due: list[Timer]) -> Need:
+def _need_of(work: UnitOfWork, due: Collection[Timer]) -> Need:
     """Return the need for all that these timers can change."""
     triggers: set[str] = set()
     instances: set[tuple[str, int]] = set()

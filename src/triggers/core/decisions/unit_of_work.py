@@ -291,11 +291,12 @@ class UnitOfWork:
         """Begin the delay of an instance whose condition is met, or begin it again."""
         instance.run_at = instance.run_at or since
         ends = delay.ends(instance.run_at, since)
-        self.set_timer(Timer(timer_of(instance.name), ends, 0, DELAY, instance.run_at))
+        self.set_timer(Timer(timer_of(instance.name), ends, 0, DELAY, since))
 
     def set_deadline(self, instance: Instance, rule: Rule, since: int | None = None) -> None:
-        """Set the deadline of an instance, unless it no longer waits for its condition."""
-        if instance.status is Status.UNSTARTED and not rule.after.is_met(instance.taken) and rule.deadline:
+        """Set the deadline of an instance that waits for its condition. It is missed once at most."""
+        waits = instance.status is Status.UNSTARTED and not rule.after.is_met(instance.taken)
+        if rule.deadline and waits and not instance.has_missed:
             since = self.at if since is None else since
             self.set_timer(Timer(timer_of(instance.name), rule.deadline.ends(since), 0, DEADLINE, since))
 
@@ -331,8 +332,7 @@ class UnitOfWork:
         self.something_resolved = self.something_resolved or status in RESOLVED
         if was is Status.UNSTARTED and instance.task in self.session.rules.timed:
             self.remove_timer(instance)
-            if status is Status.ABANDONED:
-                instance.run_at = 0
+            instance.run_at = instance.run_at if status is Status.SCHEDULED else 0
         if self.session.rules.outcomes and (status in OF_STATUS or status is Status.FINISHED):
             self.ends.append(End(instance, status, is_first=was is not Status.FAILED, led_by=self.led_by))
         instance.modified_at = self.session.now

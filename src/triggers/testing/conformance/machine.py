@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from triggers.core.decisions import TRIAL
 from triggers.core.decisions.attempt import RETURN_PAUSES
+from triggers.core.names import instance_name
 from triggers.core.state import Counter, is_done
 from triggers.core.status import Status
 from triggers.core.terms import AttemptReport, Finalizing, Policy, RetryTerms
@@ -28,6 +29,7 @@ from triggers.testing.conformance import strategies
 from triggers.testing.conformance.model import (
     FAILED,
     FINISHED,
+    MISSED,
     NOT_CHARGED,
     RUNNING,
     SCHEDULED,
@@ -38,6 +40,7 @@ from triggers.testing.conformance.model import (
     ModelStatusError,
     ModelUnknownTask,
     awaited,
+    is_debounced,
     outcomes_in,
     vetoing,
 )
@@ -47,11 +50,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from triggers.core.exchange import Changes
-    from triggers.core.state import Instance
+    from triggers.core.state import Firing, Instance, Session
     from triggers.testing.conformance.sandbox import StorageSandbox
 
 #: Idempotency keys. There are only a few, so that they are used again.
 KEYS: Final = ("k1", "k2")
+
+#: Names of timers that fire a trigger.
+TIMERS: Final = ("x", "y")
 
 #: The pause before the sweep dispatches an instance again.
 GRACE: Final = 30 * SECOND
@@ -66,7 +72,10 @@ REFUSALS: Final = {
 #: After so many steps, the waiting instances of every trigger have been checked.
 LOOKS: Final = 4
 
-_PAUSES: Final = st.sampled_from([0, 1, SECOND, 10 * SECOND, LEASE, LEASE + 1, 3600 * SECOND])
+_SECONDS: Final = st.integers(1, 12).map(lambda count: count * SECOND)
+_PAUSES: Final = st.one_of(
+    _SECONDS, st.sampled_from([0, 1, SECOND, 10 * SECOND, LEASE, LEASE + 1, 3600 * SECOND])
+)
 _RESULTS: Final = st.fixed_dictionaries({"r": st.integers(0, 1)})
 _WHICH: Final = st.integers(0, 1_000)
 
@@ -99,7 +108,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @initialize(
         finalizing=st.sampled_from([None, None, "d"]),
-        configuration=strategies.configurations(),
+        configuration=strategies.configurations(times=True),
         keyed=st.booleans(),
         previewed=st.booleans(),
     )
@@ -132,14 +141,14 @@ class SessionMachine(RuleBasedStateMachine):
         self.check_effects(changes)
 
     @rule(
-        configuration=strategies.configurations(min_tasks=0),
+        configuration=strategies.configurations(min_tasks=0, times=True),
         catch_up=st.booleans(),
         keep=st.booleans(),
     )
     def configure(self, configuration: dict[str, Any], *, catch_up: bool, keep: bool = False) -> None:
         """The rules of all tasks are replaced, or those of some tasks while the others stay."""
         if keep:
-            configuration = {**self.model.configuration, **configuration}
+            configuration = _with_deadlines({**self.model.configuration, **configuration})
         self.model.configure(configuration, catch_up=catch_up)
         self.steps.configure(configuration, catch_up=catch_up)
 
@@ -179,14 +188,26 @@ class SessionMachine(RuleBasedStateMachine):
     @rule(which=_WHICH)
     def schedule_by_hand(self, which: int) -> None:
         """A person schedules an instance. If it was running, its worker loses the claim."""
-        instance = self.pick(which, UNSTARTED)
-        if instance.status not in (UNSTARTED, RUNNING):
-            with pytest.raises(InvalidStatusError):
-                self.steps.set_status(instance.name, Status.SCHEDULED)
-            return
-        self.steps.set_status(instance.name, Status.SCHEDULED)
-        instance.fence += instance.status == RUNNING
-        instance.status, instance.run_at = SCHEDULED, self.model.now
+        name = self.pick(which, UNSTARTED).name
+        self.both(lambda: self.model.schedule(name), lambda: self.steps.set_status(name, Status.SCHEDULED))
+
+    @rule(
+        firing=strategies.firings(keys=KEYS),
+        after=st.one_of(_SECONDS, st.sampled_from([-SECOND, 3600 * SECOND])),
+        name=st.sampled_from(TIMERS),
+    )
+    def fire_later(self, firing: tuple[str, dict[str, Any], str | None], after: int, name: str) -> None:
+        """The application sets a timer, sometimes in the past, or instead of another one."""
+        trigger, kwargs, key = firing
+        self.model.fire_later(trigger, after, name, kwargs, key)
+        self.steps.fire_later(trigger, timedelta(microseconds=after), kwargs, name, key)
+
+    @precondition(lambda self: self.model.timers)
+    @rule(name=st.sampled_from(TIMERS))
+    def cancel(self, name: str) -> None:
+        """The application cancels a timer that may be set."""
+        expected = self.model.cancel(name)
+        assert self.steps.cancel(name) == expected
 
     # -- the worker --------------------------------------------------------------------------------------
 
@@ -311,6 +332,25 @@ class SessionMachine(RuleBasedStateMachine):
         self.place.advance(timedelta(microseconds=pause))
         self.model.advance(pause)
 
+    @precondition(lambda self: self.model.timers)
+    @rule()
+    def elapse(self) -> None:
+        """The sweep finds the session if a timer is due, and lets the due ones elapse."""
+        storage = self.steps.storage
+        due = any(timer.at <= self.model.now for timer in self.model.timers.values())
+        found = {
+            one.uid
+            for one in storage.timed_sessions(9, [self.steps.policy.manager])
+            if one.at <= storage.now()
+        }
+        assert found == {self.steps.uid} if due else found <= {self.steps.uid}
+        elapsed = self.steps.elapse()
+        before = len(self.model.firings)
+        self.model.elapse()
+        assert [each.number for each in elapsed.fired] == [
+            each.number for each in self.model.firings[before:]
+        ]
+
     @rule()
     def recover(self) -> None:
         """The sweep finds exactly the claims that have expired, and recovers them."""
@@ -363,9 +403,17 @@ class SessionMachine(RuleBasedStateMachine):
 
     @invariant()
     def storage_and_model_agree(self) -> None:
-        """The storage shows the same session as the model."""
-        if self.steps.storage.reader.session(self.steps.uid) is not None:
-            assert shown(self.steps) == _comparable(self.model)
+        """The storage shows the same session as the model, and its head is not late for a timer."""
+        head = self.steps.storage.reader.session(self.steps.uid)
+        if head is None:
+            return
+        instances, firings = self.steps.instances(page=7), self.steps.firings(page=7)
+        assert _shown(self.steps, head, instances, firings) == _comparable(self.model)
+        expected = self.model.timeline()
+        assert _timeline(self.steps, instances, firings) == expected
+        if expected["timers"]:
+            assert head.next_timer_at is not None
+            assert head.next_timer_at <= expected["timers"][0][2]
 
     @invariant()
     def the_index_is_exact(self) -> None:
@@ -456,16 +504,27 @@ class SessionMachine(RuleBasedStateMachine):
         wanted = self.model.configuration.get(instance.task)
         if instance.status != UNSTARTED or wanted is None:
             return False
-        return (trigger in awaited(wanted) and trigger not in instance.taken) or (
+        takes_again = is_debounced(wanted)
+        return (trigger in awaited(wanted) and (takes_again or trigger not in instance.taken)) or (
             trigger in vetoing(wanted) and trigger not in instance.vetoes
         )
 
 
+def _with_deadlines(configuration: dict[str, Any]) -> dict[str, Any]:
+    """Add a deadline to each task whose missed deadline a rule waits for."""
+    heard = {name.removesuffix(f":{MISSED}") for name in outcomes_in(configuration) if name.endswith(MISSED)}
+    return {
+        task: {"deadline": "PT5S", **rule} if task in heard else rule for task, rule in configuration.items()
+    }
+
+
 def shown(steps: Steps) -> dict[str, Any]:
     """Return what a storage shows of a session, in the form of :meth:`.Model.snapshot`."""
-    instances = steps.instances(page=7)
-    firings = {firing.number: firing for firing in steps.firings(page=7)}
-    head = steps.head
+    return _shown(steps, steps.head, steps.instances(page=7), steps.firings(page=7))
+
+
+def _shown(steps: Steps, head: Session, instances: list[Instance], fired: list[Firing]) -> dict[str, Any]:
+    firings = {firing.number: firing for firing in fired}
     counters = steps.storage.reader.counters(steps.uid)
     rules, none = head.rules, Counter()
     unresolved = sorted(task for task in rules.rules if not is_done(rules, task, counters.get(task, none)))
@@ -480,6 +539,27 @@ def shown(steps: Steps) -> dict[str, Any]:
         },
         "unresolved": unresolved,
         "finalized": head.finalized is not None,
+    }
+
+
+def timeline(steps: Steps) -> dict[str, Any]:
+    """Return the times that a storage shows of a session, in the form of :meth:`.Model.timeline`."""
+    return _timeline(steps, steps.instances(), steps.firings())
+
+
+def _timeline(steps: Steps, instances: list[Instance], firings: list[Firing]) -> dict[str, Any]:
+    waiting = [each for each in instances if each.status is Status.UNSTARTED]
+    return {
+        "firings": [each.at for each in firings],
+        "created": {each.name: each.created_at for each in instances},
+        "met": {each.name: each.run_at for each in waiting if each.run_at},
+        "timers": [
+            (
+                instance_name(*timer.instance) if timer.instance else timer.name,
+                *(timer.kind, timer.at, timer.trigger, decode(timer.kwargs), timer.key),
+            )
+            for timer in steps.timers()
+        ],
     }
 
 
@@ -504,7 +584,7 @@ def _as_dict(instance: Instance, kwargs: dict[str, Any], fired: dict[int, Any]) 
         "charged": instance.charged,
         "result": fired[instance.result or 0] if finished else None,
         "error": None if instance.error is None else decode(instance.error),
-        "run_at": instance.run_at or None,
+        "run_at": (instance.run_at or None) if instance.status is not Status.UNSTARTED else None,
     }
 
 

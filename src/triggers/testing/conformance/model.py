@@ -6,17 +6,21 @@ store, lock or run anything. A test takes the same steps on a :class:`Model` and
 the two after each step.
 
 A configuration is the JSON-able dictionary that an application gives to a session. It must be valid. Times
-are integers: microseconds since the Unix epoch, UTC. They change only by :meth:`Model.advance`.
+are integers: microseconds since the Unix epoch, UTC. The clock changes only by :meth:`Model.advance`.
+
+A timer counts as of its own time. So a step that concerns the whole session first lets the due timers elapse,
+one after the other, each as if the step had been taken at that time.
 
 This module imports only the standard library; a test checks that.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
-from datetime import date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 UNSTARTED, SCHEDULED, RUNNING = "unstarted", "scheduled", "running"
@@ -31,6 +35,18 @@ OUTCOMES = {FAILED: "failed", SKIPPED: "skipped", ABANDONED: "abandoned"}
 
 #: The word of the outcome that is fired at every end.
 ENDED = "ended"
+
+#: The word of the outcome that is fired when a deadline passes. The instance does not end.
+MISSED = "missed"
+
+#: The words of all outcomes.
+WORDS = (*OUTCOMES.values(), ENDED, MISSED)
+
+#: What a timer is: one that fires a trigger, the delay of an instance, or the deadline of an instance.
+FIRES, DELAY, DEADLINE = "fires", "delay", "deadline"
+
+#: The fields of an instance that are about the time of the session.
+TIMES = frozenset({"created_at", "taken_at", "met_at", "missed"})
 
 #: One second, in microseconds.
 SECOND = 1_000_000
@@ -87,6 +103,10 @@ class ModelInstance:
         crashes: how often its worker was lost.
         charged: how many of these crashes no other instance can have caused.
         run_at: the time from which the instance can be claimed; None if it was never scheduled.
+        created_at: the time of the session at which it was created.
+        taken_at: trigger → the time of the session at which the instance received it.
+        met_at: the time of the session at which its condition was met, if a delay has begun then.
+        missed: whether it has missed its deadline.
     """
 
     name: str
@@ -107,6 +127,36 @@ class ModelInstance:
     result: Any = None
     error: Any = None
     run_at: int | None = None
+    created_at: int = 0
+    taken_at: dict[str, int] = field(default_factory=dict)
+    met_at: int | None = None
+    missed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTimer:
+    """What happens in a session at a time.
+
+    Attributes:
+        name: its name, or that of its instance. An instance has at most one timer.
+        kind: :data:`FIRES`, :data:`DELAY` or :data:`DEADLINE`.
+        at: when it is due.
+        since: the time from which it counts.
+        order: the number of timers that were set before it. Of those that are due at the same time, the one
+            that was set first elapses first.
+        trigger: what it fires.
+        kwargs: the kwargs of the firing.
+        key: its idempotency key.
+    """
+
+    name: str
+    kind: str
+    at: int
+    since: int
+    order: int = 0
+    trigger: str = ""
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +229,33 @@ def can_abandon(rule: Mapping[str, Any], seen: Collection[str]) -> bool:
     return bool(vetoing(rule)) and holds(rule["unless"], seen)
 
 
+def duration(written: str) -> int:
+    """Return how many microseconds a duration has, such as ``PT1H30M``. A day has 24 hours."""
+    days, _, seconds = written.removeprefix("P").partition("T")
+    units = {"W": 7 * 86_400, "D": 86_400}, {"H": 3_600, "M": 60, "S": 1}
+    counted = [
+        round(float(count) * 1_000_000) * names[unit]
+        for part, names in zip((days, seconds), units, strict=True)
+        for count, unit in re.findall(r"([0-9.]+)([A-Z])", part)
+    ]
+    return sum(counted)
+
+
+def is_debounced(rule: Mapping[str, Any]) -> bool:
+    """Return whether every further firing starts the delay again."""
+    delay = rule.get("delay")
+    return isinstance(delay, Mapping) and delay.get("since") == "last"
+
+
+def deadline_of(rule: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the long form of the deadline, None if the rule has none."""
+    deadline = rule.get("deadline")
+    return {"in": deadline} if isinstance(deadline, str) else deadline
+
+
 def outcomes_in(configuration: Mapping[str, Any]) -> set[str]:
     """Return the outcomes of configured tasks, such as ``t_1:failed``, that rules name."""
-    words = (*OUTCOMES.values(), ENDED)
-    possible = {f"{task}:{word}" for task in configuration for word in words}
+    possible = {f"{task}:{word}" for task in configuration for word in WORDS}
     return {name for rule in configuration.values() for name in awaited(rule) | vetoing(rule)} & possible
 
 
@@ -223,10 +296,15 @@ class Model:
 
     Every public method is one atomic step: it either completes, or raises and changes nothing. A step of a
     worker takes the fence that its claim returned. With another fence, or if the instance isn't running, the
-    step changes nothing and returns a falsy result.
+    step changes nothing and returns a falsy result. Due timers elapse before most steps, also before one that
+    then raises or returns a falsy result.
 
     Attributes:
-        now: the clock of the session, in microseconds.
+        now: the clock of the storage, in microseconds.
+        at: the latest time of the session: as of when its latest step was taken. It never goes back.
+        called_at: when the next steps were called, if that was before now; None for now. What becomes due
+            after that does not concern them.
+        timers: the timers that are set. The key is whether it is the timer of an instance, and its name.
         configuration: task name → rule, as last given to :meth:`configure`.
         firings: all firings, in order.
         instances: name → instance, in the order in which they were created.
@@ -255,12 +333,16 @@ class Model:
         self.max_crashes = max_crashes
         self.crash_backoff: list[int] = list(crash_backoff)
         self.now: int = now
+        self.at: int = now
+        self.called_at: int | None = None
+        self.timers: dict[tuple[bool, str], ModelTimer] = {}
         self.configuration: dict[str, Any] = {}
         self.firings: list[ModelFiring] = []
         self.instances: dict[str, ModelInstance] = {}
         self.finalized: bool = False
         self.last_step: list[ModelFireResult] = []
         self._ends: list[tuple[ModelInstance, str, dict[str, Any]]] = []
+        self._timers_set: int = 0
 
     # -- steps of the application ----------------------------------------------------------------------------
 
@@ -273,15 +355,17 @@ class Model:
         given to them. Instances of removed tasks do not change. Added tasks receive no past firing, or with
         ``catch_up`` all of them in order, as if the tasks had been configured from the start. An added task
         that has instances from an earlier configuration is excluded, because it would receive the same
-        firings twice.
+        firings twice. Delays and deadlines count from the same moments as before, so they can be due at once.
         """
+        self.elapse()
+        self._begin()
         added = [task for task in configuration if task not in self.configuration]
         fresh = [task for task in added if not self.instances_of(task)]
         kept = self.configuration if merge else {}
         self.configuration = {**kept, **deepcopy(dict(configuration))}
-        self.last_step = []
-        for instance in self.instances.values():
-            self._decide(instance)
+        for instance in _sorted(self.instances.values()):
+            self._decide(instance, delays=False)
+            self._set_again(instance)
         if catch_up:
             for firing in list(self.firings):
                 self._apply(firing, fresh)
@@ -292,16 +376,20 @@ class Model:
     ) -> ModelFireResult:
         """Fire a trigger. If it was fired with this key before, only return the number of that firing.
 
+        A repeat does not look at timers. One of them can fire with this key.
+
         Raises:
             ModelConflict: the earlier firing with this key had other kwargs.
         """
-        for firing in self.firings:
-            if key is not None and (firing.trigger, firing.key) == (trigger, key):
-                if not same(firing.kwargs, kwargs or {}):
-                    raise ModelConflict(f"{trigger!r} was fired with key {key!r} and other kwargs")
-                self.last_step = []
-                return ModelFireResult(firing.number, duplicate=True, finalized=self.finalized)
-        self.last_step = []
+        if self._keyed(trigger, key) is None:
+            self.elapse()
+        firing = self._keyed(trigger, key)
+        if firing is not None:
+            if not same(firing.kwargs, kwargs or {}):
+                raise ModelConflict(f"{trigger!r} was fired with key {key!r} and other kwargs")
+            self.last_step = []
+            return ModelFireResult(firing.number, duplicate=True, finalized=self.finalized)
+        self._begin()
         self._record(trigger, kwargs, key=key)
         self._complete()
         return self.last_step[0]
@@ -313,7 +401,9 @@ class Model:
             ModelStatusError: the instance isn't failed.
             ModelUnknownTask: its task is no longer configured.
         """
+        self.elapse()
         old = self._failed(name)
+        self._begin()
         if old.task not in self.configuration:
             raise ModelUnknownTask(f"{name!r} can't be replayed: its task is not configured")
         return self._replay(old, replacement_kwargs, retries=0, run_at=self.now)
@@ -324,13 +414,72 @@ class Model:
         Raises:
             ModelStatusError: the instance isn't failed.
         """
+        self.elapse()
         instance = self._failed(name)
+        self._begin()
         instance.status = SKIPPED
-        self.last_step = []
         self._ends.append((instance, SKIPPED, {"again": True}))
         if cascade:
             self._record(instance.task, result, cause=name)
         self._complete()
+
+    def schedule(self, name: str) -> None:
+        """Schedule an instance by hand. If it was running, its worker loses the claim.
+
+        Raises:
+            ModelStatusError: the instance is neither unstarted nor running.
+        """
+        self.elapse()
+        instance = self.instances[name]
+        if instance.status not in {UNSTARTED, RUNNING}:
+            raise ModelStatusError(f"{name!r} is {instance.status}")
+        self._begin()
+        instance.fence += instance.status == RUNNING
+        self._leave(instance, SCHEDULED)
+        instance.run_at = self.now
+        self._complete()
+
+    # -- timers of the application ---------------------------------------------------------------------------
+
+    def fire_later(
+        self,
+        trigger: str,
+        after: int,
+        name: str,
+        kwargs: Mapping[str, Any] | None = None,
+        key: str | None = None,
+    ) -> None:
+        """Set a timer that fires a trigger after so many microseconds, which can be negative.
+
+        It replaces one with the same name. The trigger must not be an outcome of a configured task.
+        """
+        self.elapse()
+        self._begin()
+        due = self.at + after
+        self._set(ModelTimer(name, FIRES, due, self.at, 0, trigger, deepcopy(dict(kwargs or {})), key))
+
+    def cancel(self, name: str) -> bool:
+        """Remove a timer that fires a trigger. Return whether there was one."""
+        self.elapse()
+        self._begin()
+        return self.timers.pop((False, name), None) is not None
+
+    def elapse(self) -> int:
+        """Let all due timers elapse, in order, each as of its own time. Return how many there were.
+
+        A timer is due at its time. If the session is ahead of that, it elapses as of the session's time.
+        """
+        until, count = self._called(), 0
+        while timer := self._next_timer():
+            if timer.at > until:
+                break
+            self.at = max(self.at, timer.at)
+            self._remove(timer)
+            self._elapse(timer)
+            self._complete()
+            count += 1
+        self.last_step = []
+        return count
 
     # -- steps of a worker ----------------------------------------------------------------------------------
 
@@ -346,12 +495,11 @@ class Model:
 
     def finish(self, name: str, fence: int, result: Mapping[str, Any] | None = None) -> bool:
         """Record success and, in the same step, fire the name of the task with the result as kwargs."""
-        instance = self._running(name, fence)
+        instance = self._ending(name, fence)
         if instance is None:
             return False
         instance.status = FINISHED
         instance.result = deepcopy(result)
-        self.last_step = []
         self._ends.append((instance, FINISHED, {}))
         self._record(instance.task, result, cause=name)
         self._complete()
@@ -359,7 +507,7 @@ class Model:
 
     def fail(self, name: str, fence: int, error: Any) -> bool:
         """Record that the attempt failed. Only outcomes follow."""
-        instance = self._running(name, fence)
+        instance = self._ending(name, fence)
         if instance is None:
             return False
         self._fail(instance, error)
@@ -380,7 +528,7 @@ class Model:
             name: this was the last of ``max_retries`` retries in a row (its error is then
             ``"MaxRetriesExceeded"``), or its task is no longer configured.
         """
-        instance = self._running(name, fence)
+        instance = self._ending(name, fence)
         if instance is None:
             return None
         if instance.retries >= max_retries:
@@ -394,11 +542,10 @@ class Model:
 
     def skip_running(self, name: str, fence: int) -> bool:
         """Record that the task requested to be skipped. Only outcomes follow."""
-        instance = self._running(name, fence)
+        instance = self._ending(name, fence)
         if instance is None:
             return False
         instance.status = SKIPPED
-        self.last_step = []
         self._ends.append((instance, SKIPPED, {}))
         self._complete()
         return True
@@ -441,10 +588,16 @@ class Model:
         instance = self.instances[name]
         if instance.status != RUNNING:
             return False
+        self.last_step = []
         instance.fence += 1
         instance.charged += known or instance.crashes >= NOT_CHARGED
         instance.crashes += 1
         if fail_at_once or instance.charged >= self.max_crashes:
+            if {f"{instance.task}:{OUTCOMES[FAILED]}", f"{instance.task}:{ENDED}"} & outcomes_in(
+                self.configuration
+            ):
+                self.elapse()  # the failure of one instance concerns the session only if it fires something
+                self._begin()
             self._fail(instance, "WorkerLost", lost=True)
         else:
             instance.status = SCHEDULED
@@ -469,10 +622,9 @@ class Model:
     def waiting_for_finalizing(self) -> set[str]:
         """Return the configured tasks that wait for the finalizing trigger, directly or through others."""
         exempt: set[str] = set()
-        words = (*OUTCOMES.values(), ENDED)
         while True:
             late = (
-                exempt | {self.finalizing_trigger} | {f"{task}:{word}" for task in exempt for word in words}
+                exempt | {self.finalizing_trigger} | {f"{task}:{word}" for task in exempt for word in WORDS}
             )
             found = {task for task, rule in self.configuration.items() if awaited(rule) & late}
             if found == exempt:
@@ -484,8 +636,8 @@ class Model:
 
         Returns:
             ``firings``: ``(number, trigger, kwargs, key)`` in order; ``instances``: name → the fields of
-            :class:`ModelInstance`, ``vetoes`` as a sorted list; ``unresolved``: names of tasks, sorted;
-            ``finalized``.
+            :class:`ModelInstance` without times of the session, ``vetoes`` as a sorted list; ``unresolved``:
+            names of tasks, sorted; ``finalized``.
         """
         return {
             "firings": [(f.number, f.trigger, deepcopy(f.kwargs), f.key) for f in self.firings],
@@ -494,13 +646,132 @@ class Model:
             "finalized": self.finalized,
         }
 
+    def timeline(self) -> dict[str, Any]:
+        """Return the times of the session, as plain data.
+
+        Returns:
+            ``firings``: the time of each, in order; ``created``: name of an instance → when it was created;
+            ``met``: name of an instance whose delay has begun → when its condition was met; ``timers``:
+            (name, kind, time, trigger, kwargs, key) in the order in which they elapse.
+        """
+        waiting = [each for each in self.instances.values() if each.status == UNSTARTED]
+        return {
+            "firings": [firing.at for firing in self.firings],
+            "created": {each.name: each.created_at for each in self.instances.values()},
+            "met": {each.name: each.met_at for each in waiting if each.met_at is not None},
+            "timers": [
+                (timer.name, timer.kind, timer.at, timer.trigger, timer.kwargs, timer.key)
+                for timer in self._timers()
+            ],
+        }
+
+    # -- time of the session ---------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Begin a step of the session, as of its call. A session's time never goes back."""
+        self.at = self._called()
+        self.last_step = []
+
+    def _called(self) -> int:
+        return max(self.at, self.now if self.called_at is None else self.called_at)
+
+    def _timers(self) -> list[ModelTimer]:
+        return sorted(self.timers.values(), key=lambda timer: (timer.at, timer.order))
+
+    def _next_timer(self) -> ModelTimer | None:
+        return next(iter(self._timers()), None)
+
+    def _set(self, timer: ModelTimer) -> None:
+        """Set a timer. One with the same name is replaced; timers of instances have their own names."""
+        self.timers[timer.kind != FIRES, timer.name] = replace(timer, order=self._timers_set)
+        self._timers_set += 1
+
+    def _remove(self, timer: ModelTimer) -> None:
+        del self.timers[timer.kind != FIRES, timer.name]
+
+    def _leave(self, instance: ModelInstance, status: str) -> None:
+        """Give an instance another status than unstarted. It no longer has a timer."""
+        instance.status = status
+        self.timers.pop((True, instance.name), None)
+
+    def _elapse(self, timer: ModelTimer) -> None:
+        """Do what a timer is set for. The session's time is the timer's."""
+        if timer.kind == FIRES:
+            if self._keyed(timer.trigger, timer.key) is None:
+                self._record(timer.trigger, timer.kwargs, timer.key)
+        elif timer.kind == DELAY:
+            self._schedule(self.instances[timer.name])
+        else:
+            self._miss(self.instances[timer.name], timer.at)
+
+    def _miss(self, instance: ModelInstance, due: int) -> None:
+        """Fire that an instance has missed its deadline, and then abandon it if its rule says so."""
+        rule = self.configuration[instance.task]
+        instance.missed = True
+        if f"{instance.task}:{MISSED}" in outcomes_in(self.configuration):
+            lacks = sorted(awaited(rule) - instance.taken.keys())
+            moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=due)
+            kwargs = {"instance": instance.name, "due": moment, "lacks": lacks}
+            self._record(f"{instance.task}:{MISSED}", kwargs, cause=instance.name)
+        late = (deadline_of(rule) or {}).get("late") == "abandon"
+        if late and instance.status == UNSTARTED and not can_schedule(rule, instance.taken):
+            self._abandon(instance)
+
+    def _delay(self, instance: ModelInstance, since: int) -> None:
+        """Begin the delay of an instance whose condition is met, or begin it again."""
+        delay = self.configuration[instance.task]["delay"]
+        pause = delay if isinstance(delay, str) else delay["for"]
+        instance.met_at = since if instance.met_at is None else instance.met_at
+        ends = since + duration(pause)
+        if is_debounced(self.configuration[instance.task]) and "atMost" in delay:
+            ends = min(ends, instance.met_at + duration(delay["atMost"]))
+        self._set(ModelTimer(instance.name, DELAY, ends, since))
+
+    def _set_deadline(self, instance: ModelInstance) -> None:
+        """Set the deadline of an instance, which is missed once at most.
+
+        It counts from the creation of the instance, or from when it received a trigger.
+        """
+        rule = self.configuration[instance.task]
+        deadline = deadline_of(rule)
+        if deadline is None or instance.missed or can_schedule(rule, instance.taken):
+            return
+        start = deadline.get("from")
+        since = instance.created_at if start is None else instance.taken_at.get(start)
+        if instance.status == UNSTARTED and since is not None:
+            self._set(ModelTimer(instance.name, DEADLINE, since + duration(deadline["in"]), since))
+
+    def _set_again(self, instance: ModelInstance) -> None:
+        """Set the timer of an instance again, after the rules have changed.
+
+        It counts from the same moment as before. A timer that does not change keeps its place in the order.
+        """
+        before = self.timers.pop((True, instance.name), None)
+        rule = self.configuration.get(instance.task)
+        if instance.status != UNSTARTED:
+            return
+        if rule is None or "delay" not in rule or not can_schedule(rule, instance.taken):
+            instance.met_at = None
+        if rule is not None and can_schedule(rule, instance.taken):
+            self._delay(instance, before.since if before and before.kind == DELAY else self.at)
+        elif rule is not None:
+            self._set_deadline(instance)
+        again = self.timers.get((True, instance.name))
+        if before and again and (before.kind, before.at) == (again.kind, again.at):
+            self.timers[True, instance.name] = before
+
     # -- deciding --------------------------------------------------------------------------------------------
+
+    def _keyed(self, trigger: str, key: str | None) -> ModelFiring | None:
+        """Return the firing of a trigger with a key."""
+        found = (each for each in self.firings if (each.trigger, each.key) == (trigger, key))
+        return None if key is None else next(found, None)
 
     def _record(
         self, trigger: str, kwargs: Mapping[str, Any] | None, key: str | None = None, cause: str | None = None
     ) -> None:
         number = len(self.firings) + 1
-        firing = ModelFiring(number, trigger, deepcopy(dict(kwargs or {})), key, self.now, cause)
+        firing = ModelFiring(number, trigger, deepcopy(dict(kwargs or {})), key, self.at, cause)
         self.firings.append(firing)
         self.last_step.append(self._apply(firing, list(self.configuration)))
 
@@ -508,7 +779,9 @@ class Model:
         """Give a firing to these tasks, and decide every instance that receives it."""
         created: list[ModelInstance] = []
         touched: list[ModelInstance] = []
-        for task in tasks:
+        waits = [each for each in self.instances.values() if (True, each.name) in self.timers]
+        delayed = {each.name for each in waits if self.timers[True, each.name].kind == DELAY}
+        for task in sorted(tasks):
             rule = self.configuration[task]
             if firing.trigger not in awaited(rule) | vetoing(rule):
                 continue
@@ -518,8 +791,13 @@ class Model:
             touched += given + [each for each in vetoed if each not in given]
             if not existing or (firing.trigger == rule.get("andEvery") and not given):
                 created.append(self._create(task, firing))
-        for instance in touched + created:
-            self._decide(instance)
+        for instance in _sorted(touched + created):
+            rule = self.configuration[instance.task]
+            took = instance.taken.get(firing.trigger) == firing.number
+            self._decide(instance, delays=instance.name not in delayed or (took and is_debounced(rule)))
+            deadline = deadline_of(rule) or {}
+            if instance in created or (took and deadline.get("from") == firing.trigger):
+                self._set_deadline(instance)
         return ModelFireResult(
             firing.number,
             created=tuple(_sorted_names(created)),
@@ -528,12 +806,14 @@ class Model:
         )
 
     def _give_kwargs(self, instance: ModelInstance, firing: ModelFiring) -> bool:
-        """An unstarted instance keeps the first firing of each trigger that it receives."""
-        if instance.status != UNSTARTED or firing.trigger in instance.taken:
+        """An unstarted instance keeps the first firing of each trigger; if it is debounced, the last."""
+        rule = self.configuration[instance.task]
+        if instance.status != UNSTARTED or firing.trigger not in awaited(rule):
             return False
-        if firing.trigger not in awaited(self.configuration[instance.task]):
+        if firing.trigger in instance.taken and not is_debounced(rule):
             return False
         instance.taken[firing.trigger] = firing.number
+        instance.taken_at[firing.trigger] = self.at
         instance.kwargs[firing.trigger] = firing.kwargs
         return True
 
@@ -552,27 +832,38 @@ class Model:
         """
         number = len(self.instances_of(task))
         name = f"{task}#{number}"
-        instance = ModelInstance(name, task, number, root=name)
+        instance = ModelInstance(name, task, number, root=name, created_at=self.at)
         self.instances[name] = instance
-        for earlier in reversed(self.firings[: firing.number]):
+        latest = {earlier.trigger: earlier for earlier in self.firings[: firing.number]}
+        for earlier in latest.values():
             self._give_kwargs(instance, earlier)
             self._give_veto(instance, earlier)
         return instance
 
-    def _decide(self, instance: ModelInstance) -> None:
+    def _decide(self, instance: ModelInstance, *, delays: bool = True) -> None:
         """Decide whether an instance is scheduled or abandoned; if both are possible, it is abandoned.
 
-        Only unstarted instances of configured tasks are decided.
+        Only unstarted instances of configured tasks are decided. If the rule has a delay, it begins instead,
+        unless ``delays`` is false.
         """
         rule = self.configuration.get(instance.task)
         if instance.status != UNSTARTED or rule is None:
             return
         if can_abandon(rule, instance.vetoes):
-            instance.status = ABANDONED
-            self._ends.append((instance, ABANDONED, {}))
-        elif can_schedule(rule, instance.taken):
-            instance.status = SCHEDULED
-            instance.run_at = self.now
+            self._abandon(instance)
+        elif can_schedule(rule, instance.taken) and "delay" not in rule:
+            self._schedule(instance)
+        elif can_schedule(rule, instance.taken) and delays:
+            self._delay(instance, self.at)
+
+    def _abandon(self, instance: ModelInstance) -> None:
+        self._leave(instance, ABANDONED)
+        self._ends.append((instance, ABANDONED, {}))
+
+    def _schedule(self, instance: ModelInstance) -> None:
+        """Schedule an instance. When its work can start is a time of the storage, not of the session."""
+        self._leave(instance, SCHEDULED)
+        instance.run_at = self.now
 
     def _replay(
         self, old: ModelInstance, replacement_kwargs: Mapping[str, Any] | None, *, retries: int, run_at: int
@@ -580,6 +871,7 @@ class Model:
         number = len(self.instances_of(old.task))
         name = f"{old.task}#{number}"
         new = ModelInstance(name, old.task, number, root=old.root, status=SCHEDULED, run_at=run_at)
+        new.created_at = self.at
         new.kwargs, new.taken, new.vetoes = dict(old.kwargs), dict(old.taken), set(old.vetoes)
         new.parent, new.depth, new.retries = old.name, old.depth + 1, retries
         if replacement_kwargs is not None:
@@ -598,6 +890,14 @@ class Model:
     def _running(self, name: str, fence: int) -> ModelInstance | None:
         instance = self.instances[name]
         return instance if instance.status == RUNNING and instance.fence == fence else None
+
+    def _ending(self, name: str, fence: int) -> ModelInstance | None:
+        """Begin a step that ends an attempt. Return its instance, or None if the fence is stale."""
+        self.elapse()
+        instance = self._running(name, fence)
+        if instance is not None:
+            self._begin()
+        return instance
 
     def keeping_open(self, task: str) -> list[ModelInstance]:
         """Return the instances of a task that keep the session from being finalized.
@@ -625,7 +925,6 @@ class Model:
         """Fail an instance for good. Its error, as data, is None unless it has a type and a message."""
         instance.status = FAILED
         instance.error = error
-        self.last_step = []
         shown = {key: error[key] for key in ("type", "message")} if isinstance(error, Mapping) else None
         self._ends.append((instance, FAILED, {"error": shown, "exhausted": exhausted, "lost": lost}))
         self._complete()
@@ -663,11 +962,16 @@ class Model:
                     self._record(f"{instance.task}:{ENDED}", ended, cause=instance.name)
 
 
+def _sorted(instances: Iterable[ModelInstance]) -> list[ModelInstance]:
+    return sorted(instances, key=lambda each: (each.task, each.number))
+
+
 def _sorted_names(instances: Iterable[ModelInstance]) -> list[str]:
-    return [each.name for each in sorted(instances, key=lambda each: (each.task, each.number))]
+    return [each.name for each in _sorted(instances)]
 
 
 def _as_dict(instance: ModelInstance) -> dict[str, Any]:
-    state = {each.name: deepcopy(getattr(instance, each.name)) for each in fields(instance)}
+    shown = [each.name for each in fields(instance) if each.name not in TIMES]
+    state = {name: deepcopy(getattr(instance, name)) for name in shown}
     state["vetoes"] = sorted(state["vetoes"])
     return state

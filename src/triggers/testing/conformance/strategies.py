@@ -31,6 +31,9 @@ OUTCOMES = tuple(f"{task}:{word}" for task in TASKS for word in WORDS)
 #: The `run` of every generated task, by default. The task must exist only if instances are executed.
 RUN = "tests.Generated"
 
+#: Durations. Most are so short that several of them pass during a test; some end at the same time.
+DURATIONS = (*(f"PT{seconds}S" for seconds in (1, 2, 3, 5, 8, 10, 20)), "PT1H", "P1D")
+
 #: The maximum number of members of a condition.
 MEMBERS = 3
 
@@ -148,6 +151,7 @@ def configurations(
     unless: bool = True,
     listening: bool = True,
     outcomes: bool = True,
+    times: bool = False,
     depth: int = 2,
     run: str = RUN,
     min_tasks: int = 1,
@@ -163,33 +167,89 @@ def configurations(
         listening: whether tasks may wait for each other. A task *requires* only earlier tasks; a loop is
             always only one of several ways to start.
         outcomes: whether tasks that may wait for each other may also wait for outcomes of earlier tasks.
+        times: whether rules may have delays and deadlines.
         depth: how deeply conditions may be nested; see :func:`conditions`.
         run: the `run` of every rule.
         min_tasks: the minimum number of tasks.
     """
     chosen = draw(st.lists(st.sampled_from(tasks), min_size=min_tasks, unique=True))
-    ends: list[list[str]] = [[] for _ in chosen]
-    if listening and outcomes and draw(st.booleans()):
+    hears_outcomes = listening and outcomes and draw(st.booleans())
+    is_timed = times and draw(st.booleans())
+    ends: list[str] = []
+    if hears_outcomes:
         # With fewer triggers, it is likely that a rule names an outcome, and that the tasks before it run.
         triggers = triggers[:2]
-        ends = [_outcomes(chosen[:place]) for place in range(len(chosen))]
-    return {
-        task: draw(
+    made = {}
+    for place, task in enumerate(chosen):
+        rule = draw(
             rules(
-                [*triggers, *chosen[:place], *ends[place]] if listening else triggers,
-                unless=[*triggers, *(chosen if listening else ()), *ends[place]] if unless else (),
+                [*triggers, *chosen[:place], *ends] if listening else triggers,
+                unless=[*triggers, *(chosen if listening else ()), *ends] if unless else (),
                 loops=chosen[place:] if listening else (),
                 and_every=and_every,
                 depth=depth,
                 run=run,
             )
         )
-        for place, task in enumerate(chosen)
-    }
+        made[task] = draw(timed(rule)) if is_timed else rule
+        if hears_outcomes:
+            ends += [f"{task}:{word}" for word in (*WORDS, *(["missed"] if "deadline" in made[task] else ()))]
+    return made
 
 
-def _outcomes(tasks: Sequence[str]) -> list[str]:
-    return [f"{task}:{word}" for task in tasks for word in WORDS]
+# -- time ------------------------------------------------------------
+
+
+def durations() -> st.SearchStrategy[str]:
+    """Durations in a configuration, most of them of a few seconds."""
+    return st.sampled_from(DURATIONS)
+
+
+def delays() -> st.SearchStrategy[Any]:
+    """The ``delay`` of a rule; some delays begin again with each firing, up to a limit or without one."""
+    last = st.fixed_dictionaries({"for": durations(), "since": st.just("last")})
+    longest = st.tuples(last, durations()).map(_at_most)
+    return st.one_of(durations(), last, longest)
+
+
+def _at_most(drawn: tuple[dict[str, Any], str]) -> dict[str, Any]:
+    delay, longest = drawn
+    shorter, longer = sorted((delay["for"], longest), key=DURATIONS.index)
+    return {**delay, "for": shorter, "atMost": longer}
+
+
+def deadlines(names: Sequence[str]) -> st.SearchStrategy[Any]:
+    """The ``deadline`` of a rule.
+
+    Args:
+        names: the triggers from which it may count.
+    """
+    more = {"from": st.sampled_from(sorted(names)), "late": st.sampled_from(["wait", "abandon"])}
+    return st.one_of(durations(), st.fixed_dictionaries({"in": durations()}, optional=more))
+
+
+@st.composite
+def timed(draw: st.DrawFn, rule: dict[str, Any]) -> dict[str, Any]:
+    """The same rule with a delay, a deadline, both or neither.
+
+    Args:
+        draw: is passed by Hypothesis.
+        rule: the rule.
+    """
+    every = rule.get("andEvery")
+    names = names_of(rule.get("after", [])) | ({every} if every else set())
+    timing = {"delay": delays(), "deadline": deadlines(sorted(names))}
+    return {**rule, **draw(st.fixed_dictionaries({}, optional=timing))}
+
+
+def names_of(condition: Any) -> set[str]:
+    """Return the triggers in a condition."""
+    if isinstance(condition, str):
+        return {condition}
+    members = condition
+    if isinstance(condition, dict):
+        members = next(condition[word] for word in ("all", "any", "of") if word in condition)
+    return {name for member in members for name in names_of(member)}
 
 
 # -- values and firings ------------------------------------------------------------

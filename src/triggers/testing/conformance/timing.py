@@ -14,7 +14,7 @@ from triggers.core.exchange import TimersDue
 from triggers.core.state import new_firing
 from triggers.core.status import Status
 from triggers.core.terms import Finalizing, Policy
-from triggers.core.timers import AWAY, DEADLINE, DELAY
+from triggers.core.timers import AWAY, DEADLINE, DELAY, FIRES
 from triggers.core.values import decode
 from triggers.testing.conformance.fixtures import StorageFixtures
 from triggers.testing.conformance.outcomes import fired, rules
@@ -347,6 +347,33 @@ class Timing(StorageFixtures):
         steps.elapse()
         assert fired(steps).count("t_x:missed") == 1
 
+    def test_a_deadline_that_begins_again_is_missed_once(
+        self, place: StorageSandbox, storage: Storage
+    ) -> None:
+        """Promise 16: also if the trigger from which it counts is received again."""
+        steps = Steps(storage)
+        burst = {"for": "PT1S", "since": "last"}
+        steps.configure(
+            rules(
+                t_x={
+                    "andEvery": "a",
+                    "after": ["b"],
+                    "delay": burst,
+                    "deadline": {"in": "PT5S", "from": "a"},
+                },
+                t_chase={"andEvery": "t_x:missed"},
+            )
+        )
+        steps.fire("a")
+        place.advance(seconds(3))
+        steps.fire("a")
+        place.advance(seconds(3))
+        assert steps.elapse().fired == [], "it began again"
+        for _ in range(2):
+            place.advance(seconds(10))
+            steps.fire("a")
+        assert fired(steps) == ["a", "a", "t_x:missed", "a", "a"]
+
     # -- one after the other -------------------------------------------------------------------------------
 
     def test_timers_that_set_timers_elapse_in_order(self, make_place: Any) -> None:
@@ -375,6 +402,35 @@ class Timing(StorageFixtures):
         assert ends[0][1] == [10 * SECOND, 30 * SECOND]
         assert ends[0][2] == {"t_x#0": "scheduled", "t_y#0": "unstarted", "t_z#0": "scheduled"}
         assert all(end == ends[0] for end in ends)
+
+    def test_a_deadline_can_begin_and_pass_before_anybody_looks(
+        self, place: StorageSandbox, storage: Storage
+    ) -> None:
+        """Promise 16: its outcome reaches the instance that waits for it."""
+        steps = Steps(storage)
+        steps.configure(
+            rules(t_y={"after": ["a", "z"], "deadline": "PT20S"}, t_z={"after": ["b", "t_y:missed"]})
+        )
+        steps.fire("b")
+        steps.fire_later("a", seconds(10))
+        place.advance(seconds(60))
+        steps.elapse()
+        assert fired(steps) == ["b", "a", "t_y:missed"]
+        assert steps.statuses() == {"t_y#0": "unstarted", "t_z#0": "scheduled"}
+
+    def test_timers_of_the_same_time_elapse_in_the_order_of_tasks(
+        self, place: StorageSandbox, storage: Storage
+    ) -> None:
+        """Promise 16: if one firing has set them, whatever the order of the rules is."""
+        steps = Steps(storage)
+        late = {"andEvery": "a", "after": ["z"], "deadline": "PT5S"}
+        for names in (("t_2", "t_1"), ("t_1", "t_2")):
+            heard = {f"t_c{name}": {"andEvery": f"{name}:missed"} for name in names}
+            steps.configure(rules(**dict.fromkeys(names, late), **heard))
+            steps.fire("a")
+            place.advance(seconds(10))
+            steps.elapse()
+        assert fired(steps) == ["a", "t_1:missed", "t_2:missed"] * 2
 
     def test_a_recovery_lets_timers_elapse_first(self, place: StorageSandbox, storage: Storage) -> None:
         """Promise 17: where the failure of the lost instance fires an outcome."""
@@ -454,6 +510,45 @@ class Timing(StorageFixtures):
         )
         moved = {timer.instance: timer.at - before[timer.instance].since for timer in steps.timers()}
         assert moved == {("t_remind", 0): 86_400 * SECOND, ("t_x", 0): 3_600 * SECOND}
+
+    def test_new_rules_count_from_the_last_firing(self, place: StorageSandbox, storage: Storage) -> None:
+        """Promise 16: if each firing begins the delay again, and also if the delay had a limit."""
+        steps = Steps(storage)
+        steps.configure(BURST)
+        for _ in range(6):
+            place.advance(seconds(50))
+            steps.fire("e")
+        steps.configure(rules(t_b={"andEvery": "e", "delay": {"for": "PT2M", "since": "last"}}))
+        assert [timer.at for timer in steps.timers()] == [steps.firings()[-1].at + 120 * SECOND]
+
+    def test_new_rules_can_end_a_delay(self, place: StorageSandbox, storage: Storage) -> None:
+        """Promise 16: when their condition is met later, it begins again, with its limit."""
+        steps = Steps(storage)
+        steps.configure(BURST)
+        steps.fire("e")
+        longest = {"for": "PT1M", "since": "last", "atMost": "PT1M"}
+        steps.configure(rules(t_b={"andEvery": "e", "after": ["f"], "delay": longest}))
+        assert steps.timers() == []
+        place.advance(seconds(600))
+        steps.fire("f")
+        assert [timer.at for timer in steps.timers()] == [steps.firings()[-1].at + 60 * SECOND]
+        steps.configure({})
+        assert steps.timers() == []
+        place.advance(seconds(600))
+        steps.configure(rules(t_b={"andEvery": "e", "after": ["f"], "delay": longest}))
+        assert [timer.at for timer in steps.timers()] == [steps.head.now + 60 * SECOND]
+
+    def test_new_rules_keep_the_order_of_timers(self, place: StorageSandbox, storage: Storage) -> None:
+        """Promise 16: those that they do not change keep their places."""
+        steps = Steps(storage)
+        steps.configure(CHASED)
+        steps.fire("a")
+        steps.fire_later("due", seconds(10))
+        steps.configure(CHASED | rules(t_x={**CHASED["t_x"], "using": "others"}))
+        assert [timer.kind for timer in steps.timers()] == [DEADLINE, FIRES]
+        place.advance(seconds(10))
+        steps.elapse()
+        assert fired(steps) == ["a", "t_x:missed", "due"]
 
     def test_new_rules_can_make_a_timer_due(self, place: StorageSandbox, storage: Storage) -> None:
         """Promise 17: one whose end is in the past elapses with the next look."""
