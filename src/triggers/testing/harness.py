@@ -180,7 +180,9 @@ class TriggersHarness:
         self._tasks.replace(StandIn(run, result, error))
 
     def advance(self, duration: timedelta) -> None:
-        """Let time pass, and sweep at each moment at which a retry, an expired lease or a lost hint is due.
+        """Let time pass, and sweep at each moment at which something is due.
+
+        That is a timer, a retry, an expired lease or a lost hint.
 
         Within a task, the effect is that of a process that was paused for this duration: its claims expire,
         others claim the instances, and `lease_lost` becomes true.
@@ -195,16 +197,17 @@ class TriggersHarness:
             raise ValueError(message)
         until = self.clock() + duration // _MICROSECOND
         self.triggers.sweep()
-        self._sweep_until(until)
+        self._sweep_until(until, timers=True)
         self._move_to(until)
         self.triggers.sweep()
         self._beat()
 
-    def run_until_idle(self, horizon: timedelta = HORIZON) -> timedelta:
+    def run_until_idle(self, horizon: timedelta = HORIZON, *, timers: bool = False) -> timedelta:
         """Let time pass until no instance is scheduled or running.
 
         Args:
             horizon: how much time may pass at most.
+            timers: also let time pass until no timer is set.
 
         Returns:
             How much time has passed.
@@ -215,7 +218,7 @@ class TriggersHarness:
         """
         begin = self.clock()
         self.triggers.sweep()
-        self._sweep_until(begin + horizon // _MICROSECOND)
+        self._sweep_until(begin + horizon // _MICROSECOND, timers=timers)
         self._beat()
         if left := list(unfinished(self.triggers.sessions())):
             raise AssertionError(
@@ -239,20 +242,27 @@ class TriggersHarness:
 
     # -- time -------------------------------------------------------------------------------------------
 
-    def _sweep_until(self, until: int) -> None:
-        """Sweep at each moment until then at which something is due."""
-        due, stuck = self._next_at(), None
+    def _sweep_until(self, until: int, *, timers: bool) -> None:
+        """Sweep at each moment until then at which something is due.
+
+        It ends early if no instance is scheduled or running, unless it also waits for timers.
+        """
+        due, stuck = self._next_at(timers=timers), None
         while due is not None and due <= until and due != stuck:
             # A lease that ends at a moment is expired one microsecond later.
             for moment in (due, min(due + 1, until)):
                 self._move_to(moment)
                 self.triggers.sweep()
-                stuck, due = due, self._next_at()
+                stuck, due = due, self._next_at(timers=timers)
                 if due != stuck:
                     break
 
-    def _next_at(self) -> int | None:
-        return self._storage.reader.next_at()
+    def _next_at(self, *, timers: bool) -> int | None:
+        instance_at = self._storage.reader.next_at()
+        if instance_at is None and not timers:
+            return None
+        timer_at = self.triggers._sweep.timekeeper.next_at()  # noqa: SLF001 - users do not need it
+        return min((at for at in (instance_at, timer_at) if at is not None), default=None)
 
     def _move_to(self, moment: int) -> None:
         self.clock.advance(max(moment - self.clock(), 0) * _MICROSECOND)

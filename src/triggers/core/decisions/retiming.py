@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from triggers.core.durations import micros
 from triggers.core.exchange import Need
-from triggers.core.outcomes import MISSED
 from triggers.core.status import Status
 from triggers.core.timers import DEADLINE, DELAY, timer_of
+from triggers.core.timing import missed_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Mapping
@@ -68,7 +68,7 @@ def set_again(work: UnitOfWork, instance: Instance, earlier: Earlier) -> None:
             work.set_delay(instance, new.delay, begun)
         return
     instance.run_at = 0
-    if new.deadline is not None and not has_missed(instance):
+    if new.deadline is not None and missed_in(instance.history) is None:
         since = _deadline_since(instance, new, old, timer, earlier.times)
         if since is not None:
             work.set_deadline(instance, new, since)
@@ -88,8 +88,3 @@ def _deadline_since(
     if timer is not None and timer.kind == DEADLINE and is_same:
         return timer.since
     return times.get(instance.taken[start], instance.created_at)
-
-
-def has_missed(instance: Instance) -> bool:
-    """Return whether an unstarted instance has missed a deadline before."""
-    return any(line.split(" ")[1:2] == [MISSED] for line in instance.history.splitlines())
