@@ -24,6 +24,7 @@ from triggers.logs import LogSettings, Sensitive, current_logger, mask_secret, p
 from triggers.manager import FinalizingTriggerManager, FireResult, TriggerManager
 from triggers.session import SessionView, TaskInstance
 from triggers.task import Registry, TaskContext, TriggerTask, task
+from triggers.timers import Timer
 from triggers.worker.sweep import SweepReport
 
 #: The version of the package; pyproject.toml reads it from here.
@@ -50,6 +51,7 @@ __all__ = [
     "SweepReport",
     "TaskContext",
     "TaskInstance",
+    "Timer",
     "TriggerManager",
     "TriggerTask",
     "Triggers",
