@@ -16,7 +16,7 @@ from triggers.core.durations import micros
 from triggers.core.names import MAX_NAME
 from triggers.core.outcomes import MISSED, OUTCOMES, WITHOUT_RUN, outcome_of
 from triggers.core.rules import DIRECTIVES, RESERVED, RuleSet, rule_set
-from triggers.core.similar_names import flat
+from triggers.core.similar_names import did_you_mean, flat
 from triggers.core.timing import NEW_CHAIN
 from triggers.core.values import DEFAULT_LIMITS, MAX_PATH, Limits, encode, shown, type_name
 from triggers.exceptions import ConfigurationError, InvalidValueError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 #: Words that people know from other systems → where that is set, or what to do instead.
 ELSEWHERE = {
-    "timeout": "is an option of the task: @task(timeout=...)",
+    "timeout": "is an option of the task: @task(timeout=...); 'deadline' limits how long a task waits",
     "max_retries": "is an option of the task: @task(max_retries=...); in a rule, write 'retry': {'max': 5}",
     "retries": "is not a directive: write 'retry': {'max': 5}",
     "on_failure": "is not a directive: write a task with 'after': ['NAME:failed'], where NAME is this task",
@@ -36,6 +36,9 @@ ELSEWHERE = {
     "if": "is not available: a task reads its kwargs and can end with raise context.skip()",
     "when": "is not available: a task reads its kwargs and can end with raise context.skip()",
     "debounce": "is not a directive: write 'delay': {'for': 'PT5M', 'since': 'last'}",
+    "wait": "is not a directive: write 'delay': 'PT5M'",
+    "countdown": "is not a directive: write 'delay': 'PT5M'",
+    "due_in": "is not a directive: write 'deadline': 'P3D'",
     "eta": "is not available: fire the trigger at that time, with manager.fire_later(..., at=...)",
     "schedule": "is not available: fire the trigger from a scheduler, such as cron or Celery beat",
     "cron": "is not available: fire the trigger from a scheduler, such as cron or Celery beat",
@@ -315,10 +318,18 @@ def _never(rules: RuleSet) -> Iterator[tuple[str, str]]:
             names = list(rule.after.lacking(possible))
             more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
             missing = ", ".join(names[:LISTED]) + more
+            why = next((why for name in names if (why := never_missed(name, rules))), "")
             yield (
                 f"{rule.task}.after",
-                f"can never start: it waits for {missing}, which can never start before it",
+                f"can never start: it waits for {missing}, " + (why or "which can never start before it"),
             )
+
+
+def never_missed(trigger: str, rules: RuleSet) -> str:
+    """Return why nothing fires a trigger that is the `missed` of a task without a deadline; otherwise ""."""
+    outcome = outcome_of(trigger, rules.rules)
+    never = outcome is not None and outcome.word == MISSED and rules.rules[outcome.task].deadline is None
+    return f"but {outcome.task} has no deadline that it could miss" if outcome and never else ""
 
 
 def _without_run(rule: Rule) -> set[str]:
@@ -333,7 +344,7 @@ def _wrong_timing(rules: RuleSet) -> Iterator[tuple[str, str]]:
         start = rule.deadline.start if rule.deadline else None
         if start is not None and start not in rule.after.names:
             problem = f"must be one of the triggers that the task waits for, and {start!r} is not in after"
-            yield f"{rule.task}.deadline.from", problem
+            yield f"{rule.task}.deadline.from", problem + did_you_mean(start, rule.after.names)
         if f"{rule.task}:{MISSED}" in rule.unless.names:
             problem = (
                 f"{rule.task}:{MISSED} would also stop every later instance: write "
