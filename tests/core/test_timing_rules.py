@@ -222,6 +222,20 @@ def test_a_task_cannot_wait_for_a_deadline_that_does_not_exist():
     assert check_configuration(both).outcomes == {"t_x:missed"}
 
 
+def test_a_task_without_instances_misses_no_deadline():
+    """Two tasks that wait for each other's deadlines never have an instance. One event from outside is enough."""
+    both = rules(
+        t_x={"after": ["t_y:missed"], "deadline": "PT1H"}, t_y={"after": ["t_x:missed"], "deadline": "PT1H"}
+    )
+    assert [path for path, _ in problems(both)] == ["t_x.after", "t_y.after"]
+    both["t_y"]["after"].append("go")
+    assert check_configuration(both).outcomes == {"t_x:missed", "t_y:missed"}
+    both["t_y"]["deadline"] = {"in": "PT1H", "from": "t_x:missed"}
+    assert [path for path, _ in problems(both)] == ["t_x.after", "t_y.after"]
+    veto = {"after": ["t_z"], "unless": ["go", "stop"], "deadline": "PT1H"}
+    assert check_configuration(rules(t_x=veto, t_y=["t_x:missed"], t_z={"after": {"any": ["t_y"]}})).rules
+
+
 @pytest.mark.parametrize("late", ["wait", "abandon"])
 @pytest.mark.parametrize(("within", "circle"), [("PT0.999999S", True), ("PT1S", False)])
 def test_deadlines_that_lead_back_are_refused_if_they_are_short(within, circle, late):

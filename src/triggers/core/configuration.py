@@ -300,19 +300,17 @@ def _never(rules: RuleSet) -> Iterator[tuple[str, str]]:
     """Find the tasks that can never start, whatever the application fires, because they wait for each other.
 
     Any trigger that is neither the name of a task nor an outcome can fire. Each task that can start can then
-    fire its own name and its outcomes. A veto can abandon a task that cannot start.
+    fire its own name and its outcomes. A veto can abandon a task that cannot start. An instance that waits can
+    miss its deadline.
     """
-    possible = {name for rule in rules.rules.values() for name in rule.after.names}
+    possible = {name for rule in rules.rules.values() for name in rule.named}
     possible -= rules.rules.keys() | rules.outcomes
     possible |= {name for rule in rules.rules.values() for name in _without_run(rule)}
-    possible |= {f"{rule.task}:{MISSED}" for rule in rules.rules.values() if rule.deadline}
     heads = list(rules.rules)
     while heads:
-        rule = rules.rules[heads.pop()]
-        if rule.task not in possible and rule.after.is_met(possible):
-            fired = (rule.task, *(f"{rule.task}:{word}" for word in OUTCOMES - {MISSED}))
-            possible.update(fired)
-            heads += [listener.task for name in fired for listener in rules.listeners.get(name, ())]
+        fired = list(_fired(rules.rules[heads.pop()], possible))
+        possible.update(fired)
+        heads += [listener.task for name in fired for listener in rules.listeners.get(name, ())]
     for rule in rules.rules.values():
         if rule.task not in possible:
             names = list(rule.after.lacking(possible))
@@ -323,6 +321,17 @@ def _never(rules: RuleSet) -> Iterator[tuple[str, str]]:
                 f"{rule.task}.after",
                 f"can never start: it waits for {missing}, " + (why or "which can never start before it"),
             )
+
+
+def _fired(rule: Rule, possible: Collection[str]) -> Iterator[str]:
+    """Yield what a task fires if these names are possible, as far as it is not among them."""
+    if rule.task not in possible and rule.after.is_met(possible):
+        yield from (rule.task, *(f"{rule.task}:{word}" for word in OUTCOMES - {MISSED}))
+    missed = f"{rule.task}:{MISSED}"
+    if rule.deadline and missed not in possible:
+        begins = {rule.deadline.start} if rule.deadline.start else rule.named
+        if not begins.isdisjoint(possible):
+            yield missed
 
 
 def never_missed(trigger: str, rules: RuleSet) -> str:
