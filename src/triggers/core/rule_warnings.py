@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from triggers.core.configuration import never_missed
+from triggers.core.circles import never_missed
 from triggers.core.outcomes import OUTCOMES, misnamed_outcome
 from triggers.core.similar_names import nearest
 
