@@ -40,6 +40,7 @@ PART = re.compile(r"(?P<begin><!-- generated: (?P<what>[\w. ]+) -->\n).*?(?P<end
 INTERNAL = {
     "SessionView": {"head", "page", "payloads"},
     "TaskInstance": {"stored"},
+    "Timer": {"of"},
     "TriggerManager": {"apply", "policy", "policy_for", "publish", "store"},
     "Triggers": {"abort", "is_idle", "lose", "pull", "pause_sweeping", "run", "task_options", "watch_tasks"},
 }

@@ -25,6 +25,7 @@ from triggers.manager import FinalizingTriggerManager, FireResult, TriggerManage
 from triggers.previews import Preview, PreviewedFiring
 from triggers.session import SessionView, TaskInstance
 from triggers.task import Registry, TaskContext, TriggerTask, task
+from triggers.timers import Timer
 from triggers.worker.sweep import SweepReport
 
 #: The version of the package; pyproject.toml reads it from here.
@@ -53,6 +54,7 @@ __all__ = [
     "SweepReport",
     "TaskContext",
     "TaskInstance",
+    "Timer",
     "TriggerManager",
     "TriggerTask",
     "Triggers",

@@ -6,23 +6,27 @@ import logging
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from triggers.core.explain import Explanation, explain, is_waiting
 from triggers.core.names import is_name, split_instance_name
+from triggers.core.outcomes import MISSED
 from triggers.core.rules import Rule
 from triggers.core.similar_names import spellings
 from triggers.core.state import Counter, Session, is_done
 from triggers.core.status import RESOLVED, Status, can_move
+from triggers.core.timers import timer_of
 from triggers.core.values import decode, to_datetime, type_name
 from triggers.exceptions import UnknownInstanceError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from datetime import datetime
 
     from triggers.core.rules import RuleSet
     from triggers.core.state import Instance
+    from triggers.core.timers import Timer
     from triggers.storages.base import HasReader, Reader, StoredRecord
 
 #: How many instances a view reads at a time. The payloads of a page are in memory together.
@@ -199,14 +203,14 @@ class TaskInstance:
 
     @property
     def history(self) -> list[tuple[datetime, str, str]]:
-        """Its changes of status, in order, as (time, status, remark)."""
+        """Its changes of status, in order, as (time, status, remark). A missed deadline is one, too."""
         lines = (line.split(" ", 2) for line in self._stored.history.splitlines())
         return [(to_datetime(int(line[0])), line[1], line[2] if line[2:] else "") for line in lines]
 
     @property
     def timestamps(self) -> dict[str, datetime]:
         """Status → the last time at which it entered that status."""
-        return {status: at for at, status, _ in self.history}
+        return {status: at for at, status, _ in self.history if status != MISSED}
 
     @property
     def parent(self) -> str | None:
@@ -595,7 +599,19 @@ class SessionView:
             tasks=rules.rules,
             registered=self._registered,
             now=head.now,
+            timers=self._timers(head, [*instances, *chain.from_iterable(upstream.values())]),
+            outcomes=rules.outcomes,
         )
+
+    def _timers(self, head: Session, instances: Sequence[Instance]) -> list[Timer]:
+        """Return the timers of these instances, and the next timers of the session."""
+        if head.next_timer_at is None:
+            return []
+        timed = head.rules.timed
+        waiting = [one for one in instances if one.task in timed and one.status is Status.UNSTARTED]
+        names = [timer_of(instance.name) for instance in waiting[: 2 * PAGE]]
+        own = self._reader.timers(self.uid, names=names) if names else []
+        return own + self._reader.timers(self.uid, limit=PAGE)
 
     def _fired(self, head: Session, rule: Rule) -> set[str]:
         """Return the last triggers, and those of the rule, in any spelling, that have ever fired."""

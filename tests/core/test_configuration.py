@@ -408,6 +408,12 @@ def test_options_that_messages_name_exist():
         ({"after": ["a"], "unless": {"trigger": "b"}, "run": "r"}, "t.unless"),
         ({"andEvery": {"trigger": "a", "where": {"n": 1}}, "run": "r"}, "t.andEvery"),
         ({"after": ["a"], "forward": {}}, "t.forward"),
+        ({"after": ["a"], "delay": "P1M"}, "t.delay"),
+        ({"after": ["a"], "delay": {"for": "PT1M", "since": "noon"}}, "t.delay"),
+        ({"after": ["a"], "delay": {"for": "PT1M", "upTo": 5}}, "t.delay"),
+        ({"after": ["a"], "deadline": 7}, "t.deadline"),
+        ({"after": ["a"], "deadline": {"in": "PT1M", "late": "retry"}}, "t.deadline"),
+        ({"after": ["a"], "deadline": {"at": "noon"}}, "t.deadline"),
     ],
 )
 def test_stored_rules_of_a_newer_version_can_be_read(written, path):

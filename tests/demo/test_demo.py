@@ -16,11 +16,13 @@ import pytest
 from triggers import Status, Triggers
 from triggers.demo.assessment import is_plausible, oddity, score
 from triggers.demo.main import SEED, TOLERANCE, DemoCounts, run
-from triggers.demo.results import OtherSurveyError, Results
+from triggers.demo.results import OtherSurveyError, Results, results_in
+from triggers.demo.rules import survey_rules
 from triggers.demo.show import show
 from triggers.demo.study import PAGES, arrivals_of, is_embedded, is_incomplete, read_answers, uid_of
 from triggers.demo.tasks import survey
 from triggers.exceptions import StorageError
+from triggers.testing import TriggersHarness
 
 ROOT = Path(__file__).parents[2]
 
@@ -202,6 +204,53 @@ def test_who_never_completes_is_never_taken_in(sessions):
         assert not sessions[number].finalized
 
 
+def test_who_never_completes_is_reminded_and_closed_later(played, sessions):
+    """Both timers are set and come days later; a completion abandons the reminder and meets the deadline."""
+    _, counts = played
+    assert counts.timers == 2 * len(INCOMPLETE) > 0
+    for number, session in sessions.items():
+        waits = number in INCOMPLETE
+        (reminder,) = session.instances_of_task("t_remind")
+        assert reminder.status is (Status.UNSTARTED if waits else Status.ABANDONED)
+        assert list(session.instances_of_task("t_close")) == []
+        if waits:
+            assert "unless questionnaireComplete fires before" in session.explain("t_remind").sentence
+            assert "then t_importSubject:missed fires" in session.explain("t_importSubject").sentence
+
+
+def test_after_two_weeks_an_incomplete_questionnaire_is_closed(tmp_path):
+    """On a clock that moves, the reminder comes after three days, and the deadline after fourteen."""
+    number = INCOMPLETE[0]
+    with TriggersHarness(registry=survey) as harness, closing(results_in(str(tmp_path / "r.db"))) as results:
+        results.prepare(SEED)
+        session = harness.session(uid_of(number))
+        session.update_configuration(survey_rules(tmp_path / "r.db"))
+        for arrival in arrivals_of(number, ANSWERS[number], SEED):
+            session.fire(arrival.trigger, arrival.kwargs, key=arrival.key)
+        harness.advance(timedelta(days=3))
+        assert [task for _, _, task, _ in results.rows()] == ["t_remind"]
+        harness.advance(timedelta(days=10, hours=23))
+        assert results.count() == 1
+        harness.advance(timedelta(hours=1))
+        ((_, _, _, found),) = results.rows("t_close")
+        assert found == {"lacks": ["questionnaireComplete"]}
+
+
+def test_a_failed_check_is_flagged_once(played, sessions):
+    """By a task that runs after the first failure, with its error; a second failure flags nobody again."""
+    folder, _ = played
+    flagged = {respondent: found for _, respondent, _, found in found_in(folder, "t_flag")}
+    failed = {n for n in COMPLETE if not is_plausible(ANSWERS[n]["age"], ANSWERS[n]["educ"], 0)}
+    assert flagged.keys() == {uid_of(number) for number in failed}
+    for number in failed:
+        session = sessions[number]
+        assert flagged[session.uid] == {
+            "instance": "t_checkSubject#0",
+            "error": session["t_checkSubject#0"].error["message"],
+        }
+        assert [instance.name for instance in session.instances_of_task("t_flag")] == ["t_flag#0"]
+
+
 def test_implausible_ages_are_reviewed(sessions):
     """A check that fails is replayed once with a tolerance, and skipped if it fails again; its session goes on."""
     ends = set()
@@ -344,7 +393,7 @@ def test_the_last_line_is_for_programs(played, capsys):
     assert shown.pop("seconds") >= 0
     del expected["seconds"]
     assert shown == expected
-    assert set(shown) == {"sessions", "finalized", "firings", "instances", "warned", "results"}
+    assert set(shown) == {"sessions", "finalized", "firings", "instances", "warned", "results", "timers"}
     assert any("triggers show respondent-043 --storage sqlite:///" in line for line in printed)
 
 

@@ -16,7 +16,14 @@ from triggers import Triggers
 from triggers.core.configuration import check_configuration
 from triggers.exceptions import ConfigurationError
 
-DIRECTIVES = ("after", "run", "andEvery", "unless", "withParams", "using", "custom", "all", "priority")
+DIRECTIVES = (
+    *("after", "run", "andEvery", "unless", "withParams", "using", "retry", "delay", "deadline"),
+    *("custom", "all", "priority"),
+)
+
+
+#: Durations, some of them right.
+DURATIONS = st.sampled_from(["PT1S", "P3D", "P1Y"]) | st.timedeltas() | junk.anything(2)
 
 
 def checked(configuration: Any) -> bool:
@@ -57,6 +64,8 @@ def directives() -> st.SearchStrategy[dict[Any, Any]]:
             names, st.dictionaries(names, junk.anything(3), max_size=2), max_size=2
         ),
         "using": st.just("threads") | junk.anything(2),
+        "delay": DURATIONS | st.fixed_dictionaries({"for": DURATIONS, "since": st.just("last")}),
+        "deadline": DURATIONS | st.fixed_dictionaries({"in": DURATIONS, "from": names}),
     }
     return st.fixed_dictionaries({}, optional=right) | st.dictionaries(
         st.sampled_from(DIRECTIVES) | junk.keys(), junk.anything(4), max_size=5
@@ -95,6 +104,16 @@ PLACES: dict[str, Any] = {
     "in withParams": lambda value: {"t_a": {"run": "work", "after": ["a"], "withParams": {"a": value}}},
     "deep in withParams": lambda value: {
         "t_a": {"run": "work", "after": ["a"], "withParams": {"a": {"b": [value]}}}
+    },
+    "as delay": lambda value: {"t_a": {"run": "work", "after": ["a"], "delay": value}},
+    "in delay": lambda value: {"t_a": {"run": "work", "after": ["a"], "delay": {"for": value}}},
+    "as since": lambda value: {
+        "t_a": {"run": "work", "after": ["a"], "delay": {"for": "PT1S", "since": value}}
+    },
+    "as deadline": lambda value: {"t_a": {"run": "work", "after": ["a"], "deadline": value}},
+    "in deadline": lambda value: {"t_a": {"run": "work", "after": ["a"], "deadline": {"in": value}}},
+    "as from": lambda value: {
+        "t_a": {"run": "work", "after": ["a"], "deadline": {"in": "PT1S", "from": value}}
     },
     "as a custom directive": lambda value: {"t_a": {"run": "work", "after": ["a"], "custom": value}},
 }

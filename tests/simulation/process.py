@@ -13,7 +13,6 @@ from triggers.core import decisions
 from triggers.core.exchange import Decision
 from triggers.exceptions import StorageBusyError, StorageError
 from triggers.manager import FinalizingTriggerManager
-from triggers.storages.base import commit_each
 from triggers.testing.faults import Faults, FaultyStorage, InjectedCrash
 from triggers.worker.attempt import RunningAttempt
 from triggers.worker.heartbeat import Heartbeat
@@ -133,6 +132,15 @@ class WatchedStorage:
         self._between()
         return changes
 
+    def _note(self, *made: Any) -> None:
+        with self._world.watching():
+            self._world.ledger.note(*made)
+
+    @property
+    def _is_after_commit(self) -> bool:
+        """Whether the process died when all was stored already."""
+        return self._faults.dead.startswith(("after commit", "after COMMIT", "after renew"))
+
     def commit_many(
         self, decisions: Sequence[tuple[str, Decision]], timeout: float | None = None
     ) -> list[Changes | Exception]:
@@ -149,27 +157,6 @@ class WatchedStorage:
         """The sessions that have timers; by the time that they are looked at, others may have looked."""
         found = self._storage.timed_sessions(limit, managers)
         self._between(chance=0.3 if found else 0)
-        return found
-
-    def _note(self, *made: Any) -> None:
-        with self._world.watching():
-            self._world.ledger.note(*made)
-
-    @property
-    def _is_after_commit(self) -> bool:
-        """Whether the process died when all was stored already."""
-        return self._faults.dead.startswith(("after commit", "after COMMIT", "after renew"))
-
-    def commit_many(
-        self, decisions: Sequence[tuple[str, Decision]], timeout: float | None = None
-    ) -> list[Changes | Exception]:
-        """Commit one after another."""
-        return commit_each(self, decisions, timeout)
-
-    def timed_sessions(self, limit: int, managers: Collection[str]) -> list[TimedSession]:
-        """The sessions that have timers; by the time that they are looked at, others may have looked."""
-        found = self._storage.timed_sessions(limit, managers)
-        self._between(chance=0.85 if found else 0)
         return found
 
     def renew(self, leases: Collection[Lease], lease: int) -> set[Lease]:

@@ -123,6 +123,40 @@ def test_running_until_idle_says_what_is_left():
             harness.run_until_idle(timedelta(hours=1))
 
 
+def test_timers_elapse_each_at_its_own_time(tasks):
+    """The tasks that they start run then, not at the end of the time that passes."""
+    ran = []
+    task(name="look", registry=tasks)(lambda context: ran.append(harness.clock.time - START))
+    with TriggersHarness(registry=tasks) as harness:
+        session = harness.session("s")
+        session.update_configuration({"t_slow": {"after": ["begun"], "delay": "PT5M", "run": "look"}})
+        session.update_configuration(run("look", after="due"))
+        session.fire("begun")
+        session.fire_later("due", after=2 * MINUTE)
+        harness.advance(10 * MINUTE)
+        assert ran == [2 * MINUTE, 5 * MINUTE]
+        assert harness.clock.time == START + 10 * MINUTE
+
+
+def test_running_until_idle_waits_for_timers_on_request():
+    """Otherwise, only those elapse that are due before the last instance has ended."""
+    with TriggersHarness() as harness:
+        session = harness.session("s")
+        retrying = {"retrying": {"times": 1, "cooldown": 60}}
+        session.update_configuration(
+            run("a", run="triggers.testing.SelfRetrying", withParams=retrying) | run("b", "due", run=PASSING)
+        )
+        session.fire("begun")
+        session.fire_later("due", after=MINUTE / 2)
+        session.fire_later("later", after=3 * MINUTE)
+        assert harness.run_until_idle() == MINUTE
+        assert session.storage["t_b#0"].timestamps["finished"] == START + MINUTE / 2
+        assert [timer.trigger for timer in session.timers()] == ["later"]
+        assert harness.run_until_idle() == timedelta()
+        assert harness.run_until_idle(timers=True) == 2 * MINUTE
+        assert list(session.timers()) == []
+
+
 def test_a_lost_worker_is_noticed_when_its_lease_is_over(tasks):
     """A claim whose process died is taken away the moment after its lease has run out, not before."""
     runs = []

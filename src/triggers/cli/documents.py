@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from triggers.core.state import Instance, Session
     from triggers.session import TaskInstance
     from triggers.storages.base import StoredRecord
+    from triggers.timers import Timer
 
 #: Stored values were checked against the limits when they were stored.
 _ANY_SIZE: Final = Limits(payload=2**62, nesting=500)
@@ -97,7 +98,7 @@ def instance_document(instance: Instance, rules: Mapping[str, Rule]) -> dict[str
         "depth": instance.depth,
         "created_at": moment(instance.created_at),
         "modified_at": moment(instance.modified_at),
-        "run_at": moment(instance.run_at),
+        "run_at": moment(instance.run_at) if instance.status is not Status.UNSTARTED else None,
         "owner": instance.owner or None,
         "lease_until": moment(instance.lease_until),
         "error": error and {"type": error.get("type"), "message": error.get("message")},
@@ -124,6 +125,20 @@ def whole_document(instance: TaskInstance, rules: Mapping[str, Rule]) -> dict[st
         "error": error_of(instance.stored),
         "history": history,
         "reviews": reviews,
+    }
+
+
+def timer_document(timer: Timer) -> dict[str, Any]:
+    """Return what is set: when it is due, what it does, and for which instance."""
+    return {
+        "name": timer.name,
+        "at": moment(timer.at),
+        "kind": timer.kind,
+        "trigger": timer.trigger,
+        "kwargs": tagged(dict(timer.kwargs)),
+        "key": timer.key,
+        "instance": timer.instance,
+        "problem": timer.problem or None,
     }
 
 
@@ -159,6 +174,7 @@ def problems_document(
     problems: Sequence[tuple[str, str]],
     external: Sequence[str],
     similar: Sequence[tuple[str, str]],
+    warnings: Sequence[tuple[str, str]],
 ) -> dict[str, Any]:
     """Return the result of `check`: whether the configuration is valid, and each problem with its path.
 
@@ -167,11 +183,13 @@ def problems_document(
         problems: its problems, as (path, message).
         external: the triggers that it expects from outside.
         similar: pairs of names that may be meant to be the same.
+        warnings: what is probably not meant, as (path, message).
     """
     return {
         "valid": not problems,
         "tasks": tasks,
         "problems": [{"path": path, "message": message} for path, message in problems],
+        "warnings": [{"path": path, "message": message} for path, message in warnings],
         "external_triggers": list(external),
         "similar_names": [list(pair) for pair in similar],
     }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from triggers import __version__
-from triggers.cli import draw, import_v2, logs, read, run, write
+from triggers.cli import check, draw, import_v2, logs, read, run, timers, write
 from triggers.cli.options import common
 from triggers.cli.render import visible
 from triggers.exceptions import (
@@ -164,12 +164,6 @@ def main(context: click.Context) -> None:
         context.exit(WRONG_USAGE)
 
 
-for _command in (
-    *read.COMMANDS,
-    *draw.COMMANDS,
-    *logs.COMMANDS,
-    *write.COMMANDS,
-    *run.COMMANDS,
-    *import_v2.COMMANDS,
-):
-    main.add_command(_command)
+for _module in (read, draw, logs, check, write, timers, run, import_v2):
+    for _command in _module.COMMANDS:
+        main.add_command(_command)

@@ -1,11 +1,11 @@
-"""The commands that only read: sessions, show, explain, check and schema."""
+"""The commands that only read sessions: sessions, show and explain."""
 
 from __future__ import annotations
 
-import json
 import shlex
 from contextlib import suppress
 from dataclasses import asdict
+from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -14,22 +14,16 @@ import click
 from triggers.cli import documents, render
 from triggers.cli.options import Target, common, did_you_mean, existing, instance_of, pass_where
 from triggers.cli.records import exception_lines
-from triggers.cli.values import NotJsonError, parse
-from triggers.core.configuration import check_configuration, json_schema
-from triggers.core.outcomes import OUTCOMES, misnamed_outcome
-from triggers.core.rules import NO_RULES
-from triggers.core.similar_names import similar_pairs
 from triggers.core.status import RESOLVED, Status
 from triggers.core.values import decode
-from triggers.exceptions import ConfigurationError, ManagerMismatchError, UnknownInstanceError
+from triggers.exceptions import ManagerMismatchError, UnknownInstanceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from typing import IO
+    from collections.abc import Callable, Iterator, Mapping
 
     from triggers.app import Triggers
     from triggers.core.explain import Explanation
-    from triggers.core.rules import Rule, RuleSet
+    from triggers.core.rules import Rule
     from triggers.core.state import Counter, Instance, Session
     from triggers.session import SessionView, TaskInstance
     from triggers.storages.base import Reader
@@ -55,7 +49,7 @@ def limit_option(default: int) -> Callable[[_Command], _Command]:
     )
 
 
-def _cut(found: Iterator[_T], limit: int) -> tuple[list[_T], bool]:
+def cut(found: Iterator[_T], limit: int) -> tuple[list[_T], bool]:
     """Return the first items, and whether more follow."""
     shown = list(islice(found, limit or None))
     return shown, bool(limit) and next(found, None) is not None
@@ -77,7 +71,7 @@ def sessions(where: Target, limit: int, after: str) -> None:
             for head in islice(found, limit or None):
                 documents.emit(documents.session_document(head))
         else:
-            shown, more = _cut(found, limit)
+            shown, more = cut(found, limit)
             _list_sessions(shown, more=more)
 
 
@@ -165,7 +159,7 @@ def _show_session(
     where: Target, reader: Reader, view: SessionView, limit: int, narrow: dict[str, Any]
 ) -> None:
     head = view.head
-    shown, more = _cut(_instances(reader, head.uid, limit, **narrow), limit)
+    shown, more = cut(_instances(reader, head.uid, limit, **narrow), limit)
     bare = [] if any(narrow.values()) else _without_instance(reader, head)
     if where.json:
         documents.emit(_whole_session(head, shown, bare, more=more))
@@ -283,7 +277,9 @@ def _unknown_task(view: SessionView, task: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return the same value with lists instead of tuples."""
+    """Return the same value with lists instead of tuples, and with times as they are printed."""
+    if isinstance(value, datetime):
+        return documents.moment(value)
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
@@ -296,79 +292,4 @@ def _print_explanation(uid: str, found: Explanation) -> None:
         render.say(f"  triggers replay {where}", f"  triggers skip {where} --cascade")
 
 
-# -- configurations -------------------------------------------------------------------------------------
-
-
-@click.command()
-@click.argument("config", type=click.File("rb"))
-@common
-@click.pass_context
-def check(context: click.Context, config: IO[bytes]) -> None:
-    """Print every problem of a configuration, and the triggers that it expects.
-
-    It expects the triggers that none of its tasks fires. Similar names are listed, because one of them may be
-    a typo.
-
-    CONFIG is a JSON file; - is standard input.
-    """
-    where = context.ensure_object(Target)
-    tasks = 0
-    rules = NO_RULES
-    external: tuple[str, ...] = ()
-    problems: tuple[tuple[str, str], ...] = ()
-    try:
-        read = parse(config.read())
-        tasks = len(read) if isinstance(read, dict) else 0
-        rules, external = _check(where, read)
-    except NotJsonError as error:
-        problems = (("$", str(error)),)
-    except ConfigurationError as error:
-        problems = error.problems
-    if where.json:
-        similar = _similar_names(rules)
-        documents.emit(documents.problems_document(tasks, problems, external, similar))
-    elif problems:
-        render.say(*(f"{render.visible(path)}: {render.visible(message)}" for path, message in problems))
-        render.say(f"{render.plural(len(problems), 'problem')} in {render.visible(config.name)}")
-    else:
-        render.say(f"{render.plural(tasks, 'task')}, no problems", *_expectations(rules, external))
-    context.exit(int(bool(problems)))
-
-
-def _check(where: Target, read: Any) -> tuple[RuleSet, tuple[str, ...]]:
-    """Return the rules, and the triggers that neither they nor the application's manager fire."""
-    if where.names_app:
-        with where.opened() as app:
-            rules, own = app.check(read), app.session("check").finalize_trigger
-            return rules, tuple(name for name in rules.external if name != own)
-    rules = check_configuration(read)
-    return rules, rules.external
-
-
-def _similar_names(rules: RuleSet) -> list[tuple[str, str]]:
-    """Return the pairs of similar names of which at least one is a trigger from outside."""
-    external = frozenset(rules.external)
-    words = {name.rpartition(":")[2] for name in external} & OUTCOMES
-    outcomes = [f"{task}:{word}" for task in rules.rules for word in sorted(words)]
-    pairs = similar_pairs((*rules.rules, *rules.external, *outcomes))
-    return [pair for pair in pairs if not external.isdisjoint(pair)]
-
-
-def _expectations(rules: RuleSet, external: Sequence[str]) -> Iterator[str]:
-    if external:
-        yield f"expects these triggers from outside: {render.listed(external)}"
-    for name in external:
-        if why := misnamed_outcome(name, rules.rules):
-            yield render.visible(why)
-    for one, other in _similar_names(rules):
-        yield f"similar names: {render.visible(one)} and {render.visible(other)}; is one of them a typo?"
-
-
-@click.command()
-@common
-def schema() -> None:
-    """Print the JSON Schema of configurations."""
-    click.echo(json.dumps(json_schema(), indent=2))
-
-
-COMMANDS: Final = (sessions, show, explain, check, schema)
+COMMANDS: Final = (sessions, show, explain)

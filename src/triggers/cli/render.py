@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from triggers.cli.documents import error_of, parent_of, tagged
 from triggers.core.names import visible as visible  # noqa: PLC0414 - the commands find it here
 from triggers.core.status import Status
+from triggers.core.timing import missed_in
 from triggers.core.values import to_datetime
 from triggers.session import level_name
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from triggers.core.rules import Rule
     from triggers.core.state import Instance, Session
     from triggers.session import TaskInstance
+    from triggers.timers import Timer
 
 #: Characters of a value that are shown; --json shows all of it.
 LONGEST: Final = 300
@@ -153,7 +155,8 @@ def why(instance: Instance, rules: Mapping[str, Rule], now: int) -> str:
 def _unstarted(instance: Instance, rule: Rule | None, _now: int) -> str:
     if rule is None:
         return "its task is no longer configured"
-    return waiting(rule, rule.after.lacking(instance.taken))
+    lacks = rule.after.lacking(instance.taken)
+    return waiting(rule, lacks) if lacks or rule.delay is None else "its delay has not ended"
 
 
 def _scheduled(instance: Instance, _rule: Rule | None, now: int) -> str:
@@ -175,7 +178,10 @@ def _failed(instance: Instance, _rule: Rule | None, _now: int) -> str:
 
 
 def _abandoned(instance: Instance, _rule: Rule | None, _now: int) -> str:
-    return f"stopped by {listed(instance.vetoes)}" if instance.vetoes else ""
+    if instance.vetoes:
+        return f"stopped by {listed(instance.vetoes)}"
+    late = missed_in(instance.history)
+    return f"missed its deadline of {late:%Y-%m-%d %H:%M:%S} UTC" if late else ""
 
 
 _REASONS: Final = {
@@ -242,6 +248,23 @@ def openness(head: Session) -> str:
     if head.finalized is not None:
         return "finalized"
     return f"{head.pending:,} of {len(head.rules.rules):,}" if head.rules.rules else "no tasks"
+
+
+def timers_table(timers: Iterable[Timer]) -> Table:
+    """Return a table with a row for each timer: when it is due, what it does then, and its name."""
+    made = table("at (UTC)", "what happens", "name", folding=["what happens", "name"])
+    for timer in timers:
+        problem = f"; put aside: {visible(timer.problem)}" if timer.problem else ""
+        made.add_row(f"{timer.at:%Y-%m-%d %H:%M:%S}", _happens(timer) + problem, visible(timer.name or ""))
+    return made
+
+
+def _happens(timer: Timer) -> str:
+    if timer.kind == "fires":
+        kwargs = f" {pairs(timer.kwargs)}" if timer.kwargs else ""
+        return f"fires {visible(timer.trigger or '')}{kwargs}"
+    does = "starts" if timer.kind == "delay" else "is late"
+    return f"{visible(timer.instance or '')} {does}"
 
 
 def instances_table(instances: Iterable[Instance], rules: Mapping[str, Rule], now: int) -> Table:

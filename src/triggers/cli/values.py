@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from triggers.core.durations import read_duration
 from triggers.core.values import decode, is_tagged
 
 if TYPE_CHECKING:
@@ -151,6 +152,37 @@ def duration(text: str) -> timedelta:
     except OverflowError:
         message = f"{text!r:.50} is too long a duration"
         raise click.BadParameter(message) from None
+
+
+def pause(text: str) -> timedelta:
+    """Parse a duration in ISO 8601, such as ``P3D``, or with units, such as ``3d``.
+
+    Raises:
+        click.BadParameter: it is neither, or is zero or too long.
+    """
+    try:
+        found: object = text if text.startswith("P") else duration(text)
+        return read_duration(found)
+    except ValueError as error:
+        message = f"{text!r:.50} {error}"
+    raise click.BadParameter(message)
+
+
+def moment(text: str) -> datetime:
+    """Parse a time in ISO 8601 with its offset, such as ``2030-01-31T12:00:00Z``.
+
+    Raises:
+        click.BadParameter: it is not a time, or has no offset.
+    """
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        found = datetime.min  # noqa: DTZ901 - it has no offset, like other texts that are refused
+    if found.utcoffset() is None:
+        examples = "2030-01-31T12:00:00Z or 2030-01-31T12:00+01:00"
+        message = f"{text!r:.50} is not a time with an offset, such as {examples}"
+        raise click.BadParameter(message)
+    return found
 
 
 _Command = TypeVar("_Command", bound="Callable[..., Any]")

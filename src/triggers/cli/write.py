@@ -8,15 +8,26 @@ import click
 
 from triggers.cli import documents, render
 from triggers.cli.options import Target, changing, common, instance_of, own_manager, pass_where, wait
-from triggers.cli.values import NotJsonError, json_object, kwargs_of, kwargs_options, pair, parse
+from triggers.cli.values import (
+    NotJsonError,
+    json_object,
+    kwargs_of,
+    kwargs_options,
+    moment,
+    pair,
+    parse,
+    pause,
+)
 from triggers.core.similar_names import did_you_mean
 from triggers.core.status import Status
 from triggers.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from datetime import datetime, timedelta
     from typing import IO
 
+    from triggers.app import Triggers
     from triggers.manager import FireResult, TriggerManager
     from triggers.previews import Preview
     from triggers.session import SessionView
@@ -84,6 +95,11 @@ def configure(
 )
 @click.option("--key", help="Idempotency key: firing again with it changes nothing.")
 @dry_run_option
+@click.option(
+    "--after", type=pause, metavar="DURATION", help="Fire so much later, such as P3D, PT1H30M, 3d or 90m."
+)
+@click.option("--at", type=moment, metavar="TIME", help="Fire at this time, such as 2030-01-31T12:00:00Z.")
+@click.option("--name", help="The name of the timer; needs --after or --at. It replaces one with this name.")
 @manager_option
 @common
 @pass_where
@@ -97,25 +113,68 @@ def fire(
     pairs: tuple[tuple[str, Any], ...],
     key: str | None,
     dry_run: bool,
+    after: timedelta | None,
+    at: datetime | None,
+    name: str | None,
     manager: str | None,
 ) -> None:
-    """Fire a TRIGGER in a session.
+    """Fire a TRIGGER in a session, now or later.
 
-    A session that does not exist is created.
+    A session that does not exist is created. With --after or --at, a timer is set, which fires the trigger.
     """
     payload = {**(kwargs_of(kwargs, kwargs_file) or {}), **dict(pairs)}
+    is_later = _is_later(after, at, name)
+    if is_later and dry_run:
+        message = "--dry-run tries a firing now, so it excludes --after and --at"
+        raise click.UsageError(message)
     with where.opened(creating=not dry_run, manager=manager) as app:
         controller = own_manager(app, uid, manager)
         if dry_run:
             _show(where, controller.preview.fire(trigger, payload, key=key))
             return
         fresh = not controller.storage.exists
+        if is_later:
+            timer = controller.fire_later(trigger, payload, after=after, at=at, name=name, key=key)
+            _show_timer(where, app, controller, trigger, timer, fresh=fresh)
+            return
         result = controller.fire(trigger, payload, key=key)
         wait(where, app)
         if where.json:
             documents.emit(_fire_document(uid, trigger, result, fresh=fresh))
         else:
             render.say(*_fire_lines(controller, trigger, result, fresh=fresh))
+
+
+def _is_later(after: timedelta | None, at: datetime | None, name: str | None) -> bool:
+    if after is not None and at is not None:
+        message = "--after and --at exclude each other"
+        raise click.UsageError(message)
+    is_later = after is not None or at is not None
+    if name is not None and not is_later:
+        message = "--name is the name of a timer: it needs --after or --at"
+        raise click.UsageError(message)
+    return is_later
+
+
+def _show_timer(
+    where: Target, app: Triggers, controller: TriggerManager, trigger: str, name: str, *, fresh: bool
+) -> None:
+    uid = controller.uid
+    found = app.storage.reader.timers(uid, names=[name])
+    at = found[0].at if found else None
+    wait(where, app)
+    if where.json:
+        document = {"uid": uid, "trigger": trigger, "timer": name, "at": documents.moment(at)}
+        documents.emit({**document, "new_session": fresh})
+        return
+    when = f"fires at {render.when(at)} UTC" if at else "has fired"
+    render.say(f"{render.visible(trigger)} {when} (timer {render.visible(name)})")
+    if fresh:
+        render.say(_created(controller))
+
+
+def _created(controller: TriggerManager) -> str:
+    return f"created the session, with the manager {render.visible(controller.name)}"
 
 
 def _fire_document(uid: str, trigger: str, result: FireResult, *, fresh: bool) -> dict[str, Any]:
@@ -143,7 +202,7 @@ def _fire_lines(
     yield f"{name} was fired (firing {result.number})"
     view = controller.storage
     if fresh:
-        yield f"created the session, with the manager {render.visible(controller.name)}"
+        yield _created(controller)
     if not view.tasks:
         yield "the session has no configuration yet; the firing is stored and nothing runs"
     elif not result.listeners:

@@ -8,27 +8,23 @@ wait for each other forever.
 from __future__ import annotations
 
 import difflib
-from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
+from triggers.core.circles import LISTED, endless, never_starting
 from triggers.core.conditions import listed
-from triggers.core.durations import micros
 from triggers.core.names import MAX_NAME
-from triggers.core.outcomes import MISSED, OUTCOMES, WITHOUT_RUN, outcome_of
+from triggers.core.outcomes import MISSED, outcome_of
 from triggers.core.rules import DIRECTIVES, RESERVED, RuleSet, rule_set
-from triggers.core.similar_names import flat
-from triggers.core.timing import NEW_CHAIN
+from triggers.core.similar_names import did_you_mean, flat
 from triggers.core.values import DEFAULT_LIMITS, MAX_PATH, Limits, encode, shown, type_name
 from triggers.exceptions import ConfigurationError, InvalidValueError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
-
-    from triggers.core.rules import Rule
+    from collections.abc import Collection, Iterator
 
 #: Words that people know from other systems → where that is set, or what to do instead.
 ELSEWHERE = {
-    "timeout": "is an option of the task: @task(timeout=...)",
+    "timeout": "is an option of the task: @task(timeout=...); 'deadline' limits how long a task waits",
     "max_retries": "is an option of the task: @task(max_retries=...); in a rule, write 'retry': {'max': 5}",
     "retries": "is not a directive: write 'retry': {'max': 5}",
     "on_failure": "is not a directive: write a task with 'after': ['NAME:failed'], where NAME is this task",
@@ -36,6 +32,9 @@ ELSEWHERE = {
     "if": "is not available: a task reads its kwargs and can end with raise context.skip()",
     "when": "is not available: a task reads its kwargs and can end with raise context.skip()",
     "debounce": "is not a directive: write 'delay': {'for': 'PT5M', 'since': 'last'}",
+    "wait": "is not a directive: write 'delay': 'PT5M'",
+    "countdown": "is not a directive: write 'delay': 'PT5M'",
+    "due_in": "is not a directive: write 'deadline': 'P3D'",
     "eta": "is not available: fire the trigger at that time, with manager.fire_later(..., at=...)",
     "schedule": "is not available: fire the trigger from a scheduler, such as cron or Celery beat",
     "cron": "is not available: fire the trigger from a scheduler, such as cron or Celery beat",
@@ -48,9 +47,6 @@ ELSEWHERE = {
 
 #: How similar to a directive a key must be to count as a typo: difflib's ratio, from 0 to 1.
 NEAR_MISS = 0.8
-
-#: How many names a problem lists at most.
-LISTED = 10
 
 
 def check_configuration(
@@ -185,8 +181,8 @@ def _problems_together(configuration: dict[Any, Any], limits: Limits) -> Iterato
         yield path.removeprefix("the configuration.").replace("the configuration", "$"), message
     else:
         yield from _wrong_timing(rules)
-        yield from _never(rules)
-        yield from _endless(rules)
+        yield from never_starting(rules)
+        yield from endless(rules)
 
 
 def _too_many(configuration: dict[Any, Any], limits: Limits) -> tuple[str, str]:
@@ -293,94 +289,16 @@ def _unknown(
             yield _path((task, directive)), f"unknown {what} {name!r}; {hint}"
 
 
-def _never(rules: RuleSet) -> Iterator[tuple[str, str]]:
-    """Find the tasks that can never start, whatever the application fires, because they wait for each other.
-
-    Any trigger that is neither the name of a task nor an outcome can fire. Each task that can start can then
-    fire its own name and its outcomes. A veto can abandon a task that cannot start.
-    """
-    possible = {name for rule in rules.rules.values() for name in rule.after.names}
-    possible -= rules.rules.keys() | rules.outcomes
-    possible |= {name for rule in rules.rules.values() for name in _without_run(rule)}
-    possible |= {f"{rule.task}:{MISSED}" for rule in rules.rules.values() if rule.deadline}
-    heads = list(rules.rules)
-    while heads:
-        rule = rules.rules[heads.pop()]
-        if rule.task not in possible and rule.after.is_met(possible):
-            fired = (rule.task, *(f"{rule.task}:{word}" for word in OUTCOMES - {MISSED}))
-            possible.update(fired)
-            heads += [listener.task for name in fired for listener in rules.listeners.get(name, ())]
-    for rule in rules.rules.values():
-        if rule.task not in possible:
-            names = list(rule.after.lacking(possible))
-            more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
-            missing = ", ".join(names[:LISTED]) + more
-            yield (
-                f"{rule.task}.after",
-                f"can never start: it waits for {missing}, which can never start before it",
-            )
-
-
-def _without_run(rule: Rule) -> set[str]:
-    """Return the outcomes that an instance of a rule can end with before it has run."""
-    abandons = rule.unless or (rule.deadline and rule.deadline.abandons)
-    return {f"{rule.task}:{word}" for word in WITHOUT_RUN} if abandons else set()
-
-
 def _wrong_timing(rules: RuleSet) -> Iterator[tuple[str, str]]:
     """Find deadlines that never begin, and vetoes by a deadline that would stop every later instance."""
     for rule in rules.rules.values():
         start = rule.deadline.start if rule.deadline else None
         if start is not None and start not in rule.after.names:
             problem = f"must be one of the triggers that the task waits for, and {start!r} is not in after"
-            yield f"{rule.task}.deadline.from", problem
+            yield f"{rule.task}.deadline.from", problem + did_you_mean(start, rule.after.names)
         if f"{rule.task}:{MISSED}" in rule.unless.names:
             problem = (
                 f"{rule.task}:{MISSED} would also stop every later instance: write "
                 f"'deadline': {{'in': ..., 'late': 'abandon'}} instead"
             )
             yield f"{rule.task}.unless", problem
-
-
-def _endless(rules: RuleSet) -> Iterator[tuple[str, str]]:
-    """Find the tasks that outcomes could create and abandon again and again, in one commit.
-
-    A task that is abandoned fires its outcomes without a run. If another task is abandoned by them, and so on
-    back to the first one, nothing would stop them.
-    """
-    fired = {task: names for task, rule in rules.rules.items() if (names := _at_once(rule))}
-    leads_to = {
-        task: {rule.task for name in names for rule in rules.listeners.get(name, ())} & fired.keys()
-        for task, names in fired.items()
-    }
-    free = _after_no_circle(leads_to)
-    for task in [task for task in leads_to if task not in free]:
-        reached: set[str] = set()
-        heads = {task}
-        while heads:
-            heads = {other for head in heads for other in leads_to.get(head, ())} - reached
-            reached |= heads
-        if task in reached:
-            problem = (
-                "outcomes lead from this task back to itself without a run between them, so abandoned "
-                "instances could create each other forever: wait for the name of a task, or for NAME:failed"
-            )
-            yield task, problem
-
-
-def _after_no_circle(leads_to: Mapping[str, Collection[str]]) -> Collection[str]:
-    """Return the tasks to which no circle leads, in a time that is linear in the number of tasks."""
-    incoming = Counter(other for others in leads_to.values() for other in others)
-    free = [task for task in leads_to if not incoming[task]]
-    for task in free:  # grows meanwhile
-        incoming.subtract(leads_to[task])
-        free += [other for other in leads_to[task] if not incoming[other]]
-    return frozenset(free)
-
-
-def _at_once(rule: Rule) -> set[str]:
-    """Return the outcomes that an instance of a rule can fire without a run, and within a second."""
-    is_quick = rule.deadline is not None and micros(rule.deadline.within) < NEW_CHAIN
-    abandons = rule.unless or (is_quick and rule.deadline and rule.deadline.abandons)
-    words = OUTCOMES - {"failed", MISSED} if abandons else frozenset()
-    return {f"{rule.task}:{word}" for word in (words | {MISSED} if is_quick else words)}

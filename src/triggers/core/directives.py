@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from triggers.core.conditions import condition_from_json, listed
-from triggers.core.durations import read_duration
+from triggers.core.durations import PATTERN, read_duration
 from triggers.core.names import MAX_NAME, check_name
 from triggers.exceptions import InvalidNameError
 
@@ -131,7 +131,7 @@ def _checked_duration(value: object) -> object:
 Duration = Annotated[
     Any,
     BeforeValidator(_checked_duration),
-    WithJsonSchema({"type": "string", "format": "duration", "examples": ["PT30S", "PT10M", "P3D"]}),
+    WithJsonSchema({"type": "string", "pattern": PATTERN, "examples": ["PT30S", "PT10M", "P3D"]}),
 ]
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from triggers.core.outcomes import misnamed_outcome, outcome_of
+from triggers.core.outcomes import MISSED, misnamed_outcome, outcome_of
 from triggers.core.similar_names import are_similar, did_you_mean
 from triggers.core.status import Status
+from triggers.core.timing import MISSED_IT, missed_in
+from triggers.core.timing_in_words import Due, Times, late, moment, upstream_due
 from triggers.core.values import decode, to_datetime
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
 
     from triggers.core.rules import Rule
     from triggers.core.state import Instance
+    from triggers.core.timers import Timer
 
 
 class Source(NamedTuple):
@@ -29,7 +33,7 @@ class Source(NamedTuple):
 
 
 #: The word of an outcome → what happens then to the task, if that is not "is", followed by the word.
-_EVENTS = {"": "finishes", "failed": "fails", "ended": "ends, in whatever way"}
+_EVENTS = {"": "finishes", "failed": "fails", "ended": "ends, in whatever way", MISSED: "misses its deadline"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,10 @@ class Waiting:
         similar: lacked trigger → a trigger with a similar name that has fired and that no task listens to.
         sources: lacked trigger → the task whose end fires it, and which end.
         misnamed: lacked triggers that begin like an outcome of a task and are none → why, in words.
+        timers: what has a timer → what happens then, and when. These are the instance itself, the instances
+            in `upstream`, and the lacked triggers.
+        late_since: the deadline that the instance has missed, or None.
+        timing: until when it waits, and what happens then, in sentences without full stops at the end.
     """
 
     name: str
@@ -56,11 +64,14 @@ class Waiting:
     similar: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, Source] = field(default_factory=dict)
     misnamed: Mapping[str, str] = field(default_factory=dict)
+    timers: Mapping[str, Due] = field(default_factory=dict)
+    late_since: datetime | None = None
+    timing: tuple[str, ...] = ()
 
     def sentence(self) -> str:
         """Return the explanation in words, without a full stop at the end."""
         if not self.lacks:
-            return (
+            return ". ".join(self.timing) or (
                 f"{self.name} was configured after its triggers had fired (it needs {self.needs}). "
                 "It starts when one of them fires again"
             )
@@ -68,14 +79,16 @@ class Waiting:
         if self.lacks != (self.needs,):
             sentence += f" (it needs {self.needs})"
         for trigger, instances in self.upstream.items():
-            states = [f"{name} is {status}" for name, status in instances]
+            states = [
+                f"{name} is {status}{upstream_due(self.timers.get(name))}" for name, status in instances
+            ]
             known = _listed(states) or f"{self.sources[trigger].task} has no instance yet"
             sentence += f". The trigger {trigger} fires when {self.sources[trigger].event()}; {known}"
         for trigger, other in self.similar.items():
             sentence += (
                 f". {other} has fired, but no task listens to it: perhaps it should have been {trigger}"
             )
-        return ". ".join((sentence, *self.misnamed.values()))
+        return ". ".join((sentence, *self.timing, *self.misnamed.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +100,11 @@ class Explanation:
         known: whether the task is configured.
         counts: status → number of its instances.
         waiting: what its first unstarted instances wait for, or the task itself if it has no instance.
-        vetoed_by: instance → the triggers of `unless` that abandoned it.
+        vetoed_by: instance → the triggers of `unless` that abandoned it, none if it was abandoned by hand.
         waits_for: the failed instances, of this task or of tasks that it waits for, that someone has to
             replay or skip.
-        remarks: instance → why it failed, when it will run, or which worker runs it.
+        remarks: instance → why it failed, which deadline abandoned it, when it will run, or which worker runs
+            it.
         sentence: the explanation in words.
     """
 
@@ -121,6 +135,8 @@ def explain(
     tasks: Collection[str] = (),
     registered: Collection[str] = (),
     now: int = 0,
+    timers: Iterable[Timer] = (),
+    outcomes: Collection[str] = (),
 ) -> Explanation:
     """Explain why a task has run or not.
 
@@ -136,12 +152,16 @@ def explain(
         tasks: all tasks of the session, to recognize misspelled outcomes. Only used if the task is waiting.
         registered: the tasks of this process, to suggest another name for one that is missing.
         now: the time, in microseconds, by which a scheduled instance may be due.
+        timers: the timers of these instances, and the next ones that fire triggers. Only used if the task is
+            waiting.
+        outcomes: the outcomes that rules name, because no others are fired.
     """
     counts: dict[str, int] = {}
     for instance in instances:
         counts[instance.status.value] = counts.get(instance.status.value, 0) + 1
-    waiting = tuple(_waiting(rule, instances, happened, upstream, unheard, tasks)) if rule else ()
-    vetoed = {i.name: i.vetoes for i in instances if i.status is Status.ABANDONED}
+    facts = _Facts(upstream, unheard, tasks, Times(timers, now, outcomes))
+    waiting = tuple(_waiting(rule, instances, happened, facts)) if rule else ()
+    vetoed = {i.name: i.vetoes for i in instances if i.status is Status.ABANDONED and not _was_late(i)}
     own = [i.name for i in instances if i.status is Status.FAILED]
     before = [i.name for found in upstream.values() for i in found if i.status is Status.FAILED]
     waits_for = (*own, *(before if waiting else ()))
@@ -150,34 +170,45 @@ def explain(
     return Explanation(task, rule is not None, counts, waiting, vetoed, waits_for, remarks, sentence)
 
 
-def _waiting(  # noqa: PLR0917 - what :func:`explain` was given
-    rule: Rule,
-    instances: Sequence[Instance],
-    happened: Collection[str],
-    upstream: Mapping[str, Sequence[Instance]],
-    unheard: Collection[str],
-    tasks: Collection[str],
+class _Facts(NamedTuple):
+    """What is known about all that waits: arguments of :func:`explain`."""
+
+    upstream: Mapping[str, Sequence[Instance]]
+    unheard: Collection[str]
+    tasks: Collection[str]
+    times: Times
+
+
+def _waiting(
+    rule: Rule, instances: Sequence[Instance], happened: Collection[str], facts: _Facts
 ) -> list[Waiting]:
-    unstarted = [i for i in instances if i.status is Status.UNSTARTED]
     if not instances:
-        return [_wait(rule, rule.task, happened, upstream, unheard, tasks)]
-    return [_wait(rule, instance.name, instance.taken, upstream, unheard, tasks) for instance in unstarted]
+        return [_wait(rule, None, happened, facts)]
+    unstarted = [i for i in instances if i.status is Status.UNSTARTED]
+    return [_wait(rule, instance, instance.taken, facts) for instance in unstarted]
 
 
-def _wait(  # noqa: PLR0917 - what :func:`explain` was given
-    rule: Rule,
-    name: str,
-    taken: Collection[str],
-    upstream: Mapping[str, Sequence[Instance]],
-    unheard: Collection[str],
-    tasks: Collection[str],
-) -> Waiting:
+def _wait(rule: Rule, instance: Instance | None, taken: Collection[str], facts: _Facts) -> Waiting:
     lacks = rule.after.lacking(taken)
-    sources = {trigger: found for trigger in lacks if (found := source_of(trigger, upstream))}
-    states = {trigger: _states(upstream[source.task]) for trigger, source in sources.items()}
-    fired = ((lacked, other) for lacked in lacks for other in unheard if are_similar(lacked, other))
-    misnamed = {trigger: why for trigger in lacks if (why := misnamed_outcome(trigger, tasks))}
-    return Waiting(name, lacks, rule.after.sentence(), states, dict(fired), sources, misnamed)
+    sources = {trigger: found for trigger in lacks if (found := source_of(trigger, facts.upstream))}
+    causes = {trigger: facts.upstream[source.task] for trigger, source in sources.items()}
+    fired = ((lacked, other) for lacked in lacks for other in facts.unheard if are_similar(lacked, other))
+    misnamed = {trigger: why for trigger in lacks if (why := misnamed_outcome(trigger, facts.tasks))}
+    concerned = [*([instance] if instance else []), *(one for found in causes.values() for one in found)]
+    since = missed_in(instance.history) if instance else None
+    timing = (late(since), *facts.times.sentences(rule, instance, lacks))
+    return Waiting(
+        instance.name if instance else rule.task,
+        lacks,
+        rule.after.sentence(),
+        {trigger: _states(found) for trigger, found in causes.items()},
+        dict(fired),
+        sources,
+        misnamed,
+        facts.times.matter_to(concerned, lacks),
+        since,
+        tuple(filter(None, timing)),
+    )
 
 
 def source_of(trigger: str, upstream: Collection[str]) -> Source | None:
@@ -200,6 +231,10 @@ def _remarks(
             error = decode(instance.error)
             retries = f" after {_times(instance.retries, 'retry', 'retries')}" if instance.retries else ""
             yield instance.name, f"failed{retries} with {error.get('type')}: {error.get('message')}"
+        elif _was_late(instance):
+            missed = missed_in(instance.history)
+            deadline = f"its deadline of {moment(missed)}" if missed else "its deadline"
+            yield instance.name, f"was abandoned because it missed {deadline}"
         elif instance.status is Status.SCHEDULED and instance.given_back and rule is not None:
             yield instance.name, _unrunnable(instance, rule, registered)
         elif instance.status is Status.SCHEDULED and instance.run_at <= now:
@@ -208,6 +243,11 @@ def _remarks(
             yield instance.name, f"is scheduled to run at {to_datetime(instance.run_at).isoformat()}"
         elif instance.status is Status.RUNNING:
             yield instance.name, f"is running on worker {instance.owner}, attempt {instance.attempt}"
+
+
+def _was_late(instance: Instance) -> bool:
+    """Return whether an instance was abandoned because it missed its deadline."""
+    return instance.status is Status.ABANDONED and instance.history.endswith(f" {MISSED_IT}\n")
 
 
 def _times(count: int, one: str, many: str) -> str:

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from triggers.core.columns import INSTANCE, codecs_of, names_of
 from triggers.core.names import check_name, instance_name
-from triggers.core.outcomes import MISSED
 from triggers.core.rules import NO_RULES, RuleSet
 from triggers.core.status import RESOLVED, SETTLED, Status
+from triggers.core.timing import missed_in
 from triggers.core.values import DEFAULT_LIMITS, Limits, canonical, encode_mapping
 
 
@@ -235,7 +235,7 @@ class Instance:
     @property
     def has_missed(self) -> bool:
         """Whether its deadline has passed while it was unstarted."""
-        return any(line.split(" ")[1] == MISSED for line in self.history.splitlines())
+        return missed_in(self.history) is not None
 
     def note(self, at: int, what: str, remark: str = "") -> None:
         """Add a line to its history, unless that has reached its maximum length."""

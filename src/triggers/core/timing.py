@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from triggers.core.durations import micros, read_duration
+from triggers.core.outcomes import MISSED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import timedelta
+
+#: The remark in the history of an instance that is abandoned because of its deadline.
+MISSED_IT: Final = "missed its deadline"
 
 #: A firing by a timer that waited at least this long starts a new chain of firings, in microseconds.
 NEW_CHAIN: Final = 1_000_000
@@ -105,6 +110,17 @@ _SINCE: Final = {"first": False, "last": True}
 
 #: The words of `late` → whether the instance is abandoned.
 _LATE: Final = {"wait": False, "abandon": True}
+
+
+def missed_note(due: datetime) -> str:
+    """Return the remark in the history of an instance that misses its deadline."""
+    return f"its deadline of {due.isoformat()}"
+
+
+def missed_in(history: str) -> datetime | None:
+    """Return the deadline that an instance with this history has missed; None if it has missed none."""
+    lines = (line.split(" ") for line in history.splitlines())
+    return next((datetime.fromisoformat(words[-1]) for words in lines if words[1] == MISSED), None)
 
 
 def _check_keys(written: Mapping[str, Any], known: set[str]) -> None:

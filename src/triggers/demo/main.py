@@ -74,6 +74,7 @@ class DemoCounts:
         instances: status → number of instances.
         warned: instances with records at WARNING or above.
         results: rows in the table of results, one for each finished instance.
+        timers: timers that are set: the reminder and the deadline of each incomplete questionnaire.
         tasks: task → status → number of instances.
         seconds: how long this run took.
     """
@@ -84,6 +85,7 @@ class DemoCounts:
     instances: Mapping[str, int]
     warned: int
     results: int
+    timers: int
     tasks: Mapping[str, Mapping[str, int]] = field(repr=False)
     seconds: float = field(compare=False)
 
@@ -96,6 +98,7 @@ class DemoCounts:
             "instances": dict(self.instances),
             "warned": self.warned,
             "results": self.results,
+            "timers": self.timers,
             "seconds": round(self.seconds, 1),
         }
 
@@ -226,23 +229,26 @@ def skip(manager: TriggerManager, failed: TaskInstance) -> None:
 
 def count(managers: Iterable[TriggerManager], results: int, started: float) -> DemoCounts:
     """Count sessions, firings and instances in the storage."""
-    finalized = firings = warned = 0
+    finalized = firings = warned = timers = sessions = 0
     tasks: dict[str, Counter[str]] = {}
-    sessions = [manager.storage for manager in managers]
-    for session in sessions:
+    for manager in managers:
+        session = manager.storage
         head = session.head
+        sessions += 1
+        timers += sum(1 for _ in manager.timers())
         firings += head.firings
         finalized += head.finalized is not None
         for instance in session:
             tasks.setdefault(instance.task, Counter())[instance.status.value] += 1
             warned += instance.log_level >= logging.WARNING
     return DemoCounts(
-        sessions=len(sessions),
+        sessions=sessions,
         finalized=finalized,
         firings=firings,
         instances={status.value: sum(of[status.value] for of in tasks.values()) for status in Status},
         warned=warned,
         results=results,
+        timers=timers,
         tasks={task: dict(of) for task, of in tasks.items()},
         seconds=time.monotonic() - started,
     )

@@ -18,6 +18,7 @@ def survey_rules(results: Path) -> dict[str, dict[str, Any]]:
     return {
         "t_importSubject": {
             "after": ["firstPageReceived", "questionnaireComplete"],
+            "deadline": "P14D",
             "run": "survey.ImportSubject",
             "withParams": kept,
         },
@@ -41,6 +42,23 @@ def survey_rules(results: Path) -> dict[str, dict[str, Any]]:
         "t_score": {
             "after": ["t_checkSubject", "placeImported", "mediaImported", "opinionImported", "voteImported"],
             "run": "survey.Score",
+            "withParams": kept,
+        },
+        "t_remind": {
+            "after": ["firstPageReceived"],
+            "delay": "P3D",
+            "unless": ["questionnaireComplete"],
+            "run": "survey.Remind",
+            "withParams": kept,
+        },
+        "t_close": {
+            "after": ["t_importSubject:missed"],
+            "run": "survey.Close",
+            "withParams": kept,
+        },
+        "t_flag": {
+            "after": ["t_checkSubject:failed"],
+            "run": "survey.Flag",
             "withParams": kept,
         },
     }

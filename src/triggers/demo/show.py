@@ -236,6 +236,7 @@ def _ways_in(place: RunLocation, folder: Path, seed: int, respondents: int) -> s
         *(f"show {uid_of(number)}" for number in (doubtful or complete)[:1]),
         *(f"logs {uid_of(number)} --level WARNING" for number in doubtful[:1]),
         *(f"explain {uid_of(number)} t_importSubject" for number in stopped[:1]),
+        *(f"timers {uid_of(number)}" for number in stopped[:1]),
         *(f"explain {uid_of(number)} t_importBrowser" for number in embedded[:1]),
     ]
     program = shlex.quote(_program())

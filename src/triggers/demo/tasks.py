@@ -89,6 +89,25 @@ class Score(TriggerTask):
         return found
 
 
+@task(name="survey.Remind", registry=survey)
+def remind(context: TaskContext) -> None:
+    """Stores that a respondent was reminded. A real survey would send a message."""
+    keep(context, {"firstPage": context.trigger_kwargs["firstPageReceived"]["page"]})
+
+
+@task(name="survey.Close", registry=survey)
+def close(context: TaskContext) -> None:
+    """Stores that a questionnaire was not completed in time."""
+    keep(context, {"lacks": context.trigger_kwargs["t_importSubject:missed"]["lacks"]})
+
+
+@task(name="survey.Flag", registry=survey)
+def flag(context: TaskContext) -> None:
+    """Stores why the subject has to be reviewed, as soon as its check has failed."""
+    failure = context.trigger_kwargs["t_checkSubject:failed"]
+    keep(context, {"instance": failure["instance"], "error": failure["error"]["message"]})
+
+
 def keep(context: TaskContext, values: Mapping[str, Any]) -> None:
     """Store the result of an instance in its row of the table of results."""
     results = results_in(context.trigger_kwargs["results"]["file"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from triggers.core.decisions.needs import need_for
@@ -13,8 +12,8 @@ from triggers.core.outcomes import ENDED, MISSED, OF_STATUS, outcome_of
 from triggers.core.state import Firing
 from triggers.core.status import Status
 from triggers.core.timers import AWAY, DEADLINE, FIRES, Timer
-from triggers.core.timing import NEW_CHAIN
-from triggers.core.values import encode
+from triggers.core.timing import MISSED_IT, NEW_CHAIN, missed_note
+from triggers.core.values import encode, to_datetime
 from triggers.exceptions import UnknownSessionError
 
 if TYPE_CHECKING:
@@ -222,18 +221,15 @@ def _fire(work: UnitOfWork, timer: Timer) -> Generator[Need, Slice, None]:
 
 def _miss(work: UnitOfWork, instance: Instance, rule: Rule, timer: Timer) -> None:
     """Fire that an instance has missed its deadline, and abandon it if its rule says so."""
-    instance.note(work.session.now, MISSED, f"its deadline of {timer.at}")
+    due = to_datetime(timer.at)
+    instance.note(work.session.now, MISSED, missed_note(due))
     name = f"{instance.task}:{MISSED}"
     if name in work.session.rules.outcomes:
         lacks = [trigger for trigger in rule.after if trigger not in instance.taken]
-        kwargs = encode({"instance": instance.name, "due": _moment(timer.at), "lacks": lacks}, "kwargs")
+        kwargs = encode({"instance": instance.name, "due": due, "lacks": lacks}, "kwargs")
         is_short = timer.at - timer.since < NEW_CHAIN
         depth = max(instance.cascade_depth if is_short else 0, work.policy.cascade_depth) + 1
         fire_outcome(work, Firing(0, name, kwargs, 0, depth, instance.name))
     late = rule.deadline is not None and rule.deadline.abandons
     if late and instance.status is Status.UNSTARTED and not rule.after.is_met(instance.taken):
-        work.set_status(instance, Status.ABANDONED, "missed its deadline")
-
-
-def _moment(at: int) -> datetime:
-    return datetime.fromtimestamp(at // 1_000_000, UTC).replace(microsecond=at % 1_000_000)
+        work.set_status(instance, Status.ABANDONED, MISSED_IT)
