@@ -10,9 +10,10 @@ from tests.storages.test_memory import memory_place
 from triggers.core import decisions
 from triggers.core.configuration import check_configuration
 from triggers.core.durations import micros
+from triggers.core.exchange import TimersDue
 from triggers.core.state import new_firing
 from triggers.core.terms import Policy
-from triggers.core.timers import FIRES, Timer, timer_of
+from triggers.core.timers import DELAY, FIRES, Timer, timer_of
 from triggers.core.timing import Deadline, Delay, read_deadline, read_delay
 from triggers.exceptions import ConfigurationError, UnknownSessionError
 from triggers.testing.conformance.steps import SECOND, Steps
@@ -183,3 +184,42 @@ def test_the_moment_from_which_a_new_deadline_counts(place, steps):
         steps.configure({"t_x": rule("a", "b", "c", deadline=deadline)})
         assert [timer.since for timer in steps.timers()] == ([] if expected is None else [expected])
     assert steps.timers()[0].at == since - 5 * SECOND + micros(timedelta(hours=1))
+
+
+def test_the_head_can_be_early_if_the_last_loaded_timer_is_removed(place, steps):
+    """A veto removes the timer after those that elapse in one commit; what follows was not loaded."""
+    steps.configure({"t_x": rule("a", delay="PT50S", unless=["c"])})
+    steps.fire("a")
+    for number in range(decisions.AT_ONCE):
+        steps.fire_later("c", timedelta(seconds=10), name=str(number))
+    steps.fire_later("d", timedelta(seconds=55), name="last")
+    passes(place, 60)
+    removed = steps.timers()[decisions.AT_ONCE]
+    steps.elapse()
+    assert [timer.name for timer in steps.timers()] == ["last"]
+    assert steps.head.next_timer_at == removed.at
+    assert [firing.trigger for firing in steps.elapse().fired] == ["d"]
+
+
+def test_all_due_timers_elapse_or_none(place, steps):
+    """A transaction of the application asks for that: with more of them than at once, nothing is changed."""
+    steps.configure({})
+    for number in range(decisions.AT_ONCE + 1):
+        steps.fire_later("c", timedelta(seconds=10), name=str(number))
+    passes(place, 60)
+    with pytest.raises(TimersDue):
+        steps.storage.commit(steps.uid, decisions.elapse(steps.policy, steps.storage.now(), only_all=True))
+    assert steps.firings() == []
+
+
+@pytest.mark.parametrize("name", ["t_x#0", "t_x#7", "t_y#0"])
+def test_a_timer_that_its_instance_does_not_wait_for_has_no_effect(place, steps, name):
+    """Its condition is not met, or it does not exist. The timer is removed."""
+    steps.configure({"t_x": rule("a", "b")})
+    steps.fire("a")
+    wrong = Timer(timer_of(name), steps.storage.now() + SECOND, 0, DELAY, 0)
+    steps.commit(decisions.set_timer(steps.policy, wrong))
+    passes(place, 5)
+    assert steps.elapse().scheduled() == []
+    assert steps.timers() == []
+    assert steps.statuses() == {"t_x#0": "unstarted"}

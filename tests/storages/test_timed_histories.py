@@ -68,7 +68,7 @@ def test_the_schedule_of_sweeps_changes_nothing(history, seed):
 
 
 @pytest.mark.slow
-@settings(max_examples=3_000)
+@settings(max_examples=1_000)
 @given(histories(), st.integers(0, 99))
 def test_the_schedule_of_sweeps_changes_nothing_at_length(history, seed):
     """The same, with many more histories."""
@@ -84,7 +84,7 @@ def test_the_schedule_of_sweeps_changes_nothing_in_a_file(sqlite_place, history,
 
 
 @pytest.mark.slow
-@settings(max_examples=500)
+@settings(max_examples=100)
 @given(histories(), st.integers(0, 99))
 def test_the_schedule_of_sweeps_changes_nothing_in_a_file_at_length(sqlite_place, history, seed):
     """The same on SQLite, with many more histories."""

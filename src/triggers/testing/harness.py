@@ -255,7 +255,8 @@ class TriggersHarness:
                     break
 
     def _next_at(self, *, timers: bool) -> int | None:
-        keeper = self.triggers._sweep.timekeeper  # noqa: SLF001 - it knows the managers of the application
+        # It knows the managers of the application. Past the faults: this is not a step of the application.
+        keeper = replace(self.triggers._sweep.timekeeper, storage=self._made)  # noqa: SLF001
         times = (self._storage.reader.next_at(), keeper.next_at() if timers else None)
         return min((at for at in times if at is not None), default=None)
 
