@@ -177,6 +177,7 @@ class SqliteStorage:
         run("SAVEPOINT decision")
         try:
             changes = self._decide(run, uid, decision)
+            self._apply(run, changes)
         except Exception as error:
             if not run.connection.in_transaction:
                 raise
