@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from datetime import date
+from typing import ClassVar
 
 import pytest
 
@@ -42,7 +43,7 @@ class Watched(FinalizingTriggerManager):
 
     name = "watched"
     finalize_max_level = logging.WARNING
-    called: list[str]
+    called: ClassVar[list[str]] = []
 
     def _post_fire(self, trigger_name, tasks_scheduled):
         self.called.append("fire")
@@ -73,7 +74,7 @@ def steps(app):
 
 @pytest.fixture
 def order(app):
-    Watched.called = []
+    Watched.called.clear()
     order = app.session("order")
     order.update_configuration(RULES)
     order.fire("packed")
