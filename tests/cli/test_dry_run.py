@@ -74,3 +74,10 @@ def test_a_dry_run_fails_like_the_command(played):
     for name in ("replay", "skip"):
         command = [name, "respondent-17", "t_bad#0"]
         assert played.error(*command, "--dry-run", code=1) == played.error(*command, code=1)
+
+
+@pytest.mark.parametrize("when", [["--after", "P3D"], ["--at", "2030-01-31T12:00:00Z"]])
+def test_a_timer_has_no_dry_run(place, when):
+    """What it would fire is decided when it elapses."""
+    done = place.run("fire", "new", "page", "--dry-run", *when, code=2)
+    assert "excludes --after and --at" in done.stderr

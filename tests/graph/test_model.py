@@ -28,6 +28,25 @@ def met(graph):
     return [(labels[edge.source], labels[edge.target]) for edge in graph.edges if edge.met]
 
 
+def test_when_a_task_starts_is_noted():
+    """Its delay and its deadline, in words."""
+    graph = rules_graph(
+        {
+            "t_a": rule(after=["a"], delay="P3D"),
+            "t_b": rule(andEvery="a", delay={"for": "PT90S", "since": "last"}),
+            "t_c": rule(after=["a", "b"], deadline="P14D"),
+            "t_d": rule(after=["a", "b"], deadline={"in": "PT1H", "from": "b"}),
+        }
+    )
+    notes = {node.label: node.notes for node in graph.nodes}
+    assert [notes[f"t_{name}"] for name in "abcd"] == [
+        ("starts 3 d later",),
+        ("starts 1 min 30 s after the last firing",),
+        ("late after 14 d",),
+        ("late 1 h after b",),
+    ]
+
+
 def test_external_triggers_come_first_and_tasks_follow_in_their_order():
     """A trigger that a task fires has no node: its edges begin at the task."""
     graph = rules_graph({"t_b": rule(after=["b", "a"]), "t_a": rule(after=["t_b"], andEvery="a")})

@@ -10,9 +10,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from triggers.core.configuration import check_configuration
+from triggers.core.durations import micros
 from triggers.core.outcomes import outcome_of
 from triggers.core.rules import Rule, RuleSet
 from triggers.core.similar_names import did_you_mean
+from triggers.core.timing_in_words import length
 from triggers.exceptions import UnknownInstanceError
 
 if TYPE_CHECKING:
@@ -202,6 +204,12 @@ def notes_of(rule: Rule) -> Iterator[str]:
     """Yield a short remark for each directive of a rule that has no node or edge."""
     if rule.retry is not None:
         yield _retries(rule.retry)
+    if rule.delay is not None:
+        since = " after the last firing" if rule.delay.since_last else " later"
+        yield f"starts {length(micros(rule.delay.pause))}{since}"
+    if rule.deadline is not None:
+        within, start = length(micros(rule.deadline.within)), rule.deadline.start
+        yield f"late {within} after {start}" if start else f"late after {within}"
     if rule.using is not None:
         yield f"using {rule.using}"
 
