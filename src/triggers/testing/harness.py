@@ -180,9 +180,9 @@ class TriggersHarness:
         self._tasks.replace(StandIn(run, result, error))
 
     def advance(self, duration: timedelta) -> None:
-        """Let time pass, and sweep at each moment at which a timer, a retry, a lease or a lost hint is due.
+        """Let time pass, and sweep at each moment at which something is due.
 
-        So delays end, deadlines pass, and the timers of ``fire_later`` fire, each at its own time.
+        That is a timer, a retry, an expired lease or a lost hint.
 
         Within a task, the effect is that of a process that was paused for this duration: its claims expire,
         others claim the instances, and `lease_lost` becomes true.
@@ -207,7 +207,7 @@ class TriggersHarness:
 
         Args:
             horizon: how much time may pass at most.
-            timers: also let every timer elapse that is due before the horizon.
+            timers: also let time pass until no timer is set.
 
         Returns:
             How much time has passed.
@@ -243,7 +243,10 @@ class TriggersHarness:
     # -- time -------------------------------------------------------------------------------------------
 
     def _sweep_until(self, until: int, *, timers: bool) -> None:
-        """Sweep at each moment until then at which something is due, with timers or without them."""
+        """Sweep at each moment until then at which something is due.
+
+        It ends early if no instance is scheduled or running, unless it also waits for timers.
+        """
         due, stuck = self._next_at(timers=timers), None
         while due is not None and due <= until and due != stuck:
             # A lease that ends at a moment is expired one microsecond later.
@@ -255,10 +258,12 @@ class TriggersHarness:
                     break
 
     def _next_at(self, *, timers: bool) -> int | None:
+        instance_at = self._storage.reader.next_at()
+        if instance_at is None and not timers:
+            return None
         # It knows the managers of the application. Past the faults: this is not a step of the application.
         keeper = replace(self.triggers._sweep.timekeeper, storage=self._made)  # noqa: SLF001
-        times = (self._storage.reader.next_at(), keeper.next_at() if timers else None)
-        return min((at for at in times if at is not None), default=None)
+        return min((at for at in (instance_at, keeper.next_at()) if at is not None), default=None)
 
     def _move_to(self, moment: int) -> None:
         self.clock.advance(max(moment - self.clock(), 0) * _MICROSECOND)
