@@ -102,26 +102,25 @@ class _Picture:
                 found.keyed = firing
             if firing.trigger in need.history:
                 found.history.append(firing)
-            if need.payloads:
-                found.payloads[firing.number] = firing.kwargs
         known = {(instance.task, instance.number): instance for instance in found.instances}
         for where, instance in self._instances.items():
             if where in known or self._is_wanted(instance, need, session):
                 known[where] = copy_of(instance)
         found.instances = list(known.values())
         found.timers = self._first_timers(found.timers, need.timers)
-        found.named_timers |= {name: timer for name in need.timer_names if (timer := self._timers.get(name))}
-        for name in need.timer_names:
-            if name in self._timers and self._timers[name] is None:
-                found.named_timers.pop(name, None)
+        named = {
+            **found.named_timers,
+            **{name: self._timers[name] for name in self._timers.keys() & need.timer_names},
+        }
+        found.named_timers = {name: timer for name, timer in named.items() if timer is not None}
 
     def _is_wanted(self, instance: Instance, need: Need, session: Session) -> bool:
         if (instance.task, instance.number) in need.instances:
             return True
+        if instance.status is not Status.UNSTARTED:
+            return False
         rule = session.rules.rules.get(instance.task)
-        if instance.status is not Status.UNSTARTED or rule is None:
-            return instance.status is Status.UNSTARTED and instance.task in need.unstarted
-        lacks = rule.lacks(instance.taken, instance.vetoes)
+        lacks = rule.lacks(instance.taken, instance.vetoes) if rule else set[str]()
         return instance.task in need.unstarted or not lacks.isdisjoint(need.waiting)
 
     def _first_timers(self, stored: list[Timer], count: int) -> list[Timer]:

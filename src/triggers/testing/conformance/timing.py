@@ -46,7 +46,7 @@ def after_first(steps: Steps) -> list[tuple[str, float]]:
     return [(each.trigger, (each.at - firings[0].at) / SECOND) for each in firings]
 
 
-def _names(changes: Changes) -> tuple[Any, ...]:
+def changes_without_times(changes: Changes) -> tuple[Any, ...]:
     """Return what changes, without times."""
     return (
         [(firing.number, firing.trigger, firing.kwargs) for firing in changes.fired],
@@ -479,14 +479,16 @@ class Timing(StorageFixtures):
             steps.fire_later(f"k{number}", seconds(20), {"n": number}, name=str(number), key=f"k{number}")
         place.advance(timedelta(days=4))
         before = (steps.timers(), fired(steps), steps.statuses())
-        for firing in (new_firing("own", {"n": 1}), new_firing("k3", {"n": 3}, "k3"), new_firing("complete")):
+        for firing in (new_firing("k3", {"n": 3}, "k3"), new_firing("own", {"n": 1}), new_firing("complete")):
             decision = decisions.fire(steps.policy, firing)
             preview = steps.preview(decision)
             assert (steps.timers(), fired(steps), steps.statuses()) == before
             changes = steps.commit(decision)
             for one in (preview, changes):
                 assert one.duplicate_of is None or one.duplicate_of.number == changes.duplicate_of.number  # type: ignore[union-attr]
-            for one, other in zip(_names(preview), _names(changes), strict=True):
+            for one, other in zip(
+                changes_without_times(preview), changes_without_times(changes), strict=True
+            ):
                 assert one == other, (one, other)
             before = (steps.timers(), fired(steps), steps.statuses())
         assert fired(steps)[2:4] == ["t_x:missed", "k0"]
