@@ -47,7 +47,7 @@ def after_first(steps: Steps) -> list[tuple[str, float]]:
 
 
 def changes_without_times(changes: Changes) -> tuple[Any, ...]:
-    """Return what changes, without times."""
+    """Return what a decision has changed, so that two of them can be compared."""
     return (
         [(firing.number, firing.trigger, firing.kwargs) for firing in changes.fired],
         [(instance.name, instance.status, instance.taken) for instance in changes.created],
