@@ -592,8 +592,8 @@ class Triggers:
 
     def _manager_names(self) -> Collection[str]:
         """Return the names of the managers that this process has."""
-        loadable = {name for name in installed(MANAGERS) if self._kind(name) is not None}
-        return self._managers.keys() | {self._manager.name} | loadable
+        permitted = {name for name in installed(MANAGERS) if not is_refused(MANAGERS, name, self._plugins)}
+        return self._managers.keys() | {self._manager.name} | permitted
 
     def _manager_of(self, name: str, uid: str, fired_by: FiredBy | None = None) -> TriggerManager:
         kind = self._kind(name)

@@ -68,6 +68,17 @@ def test_a_new_instance_gets_what_a_timer_would_have_fired(steps, clock):
         clock.advance(timedelta(seconds=60))
 
 
+def test_new_rules_leave_what_a_timer_would_have_scheduled(steps, clock):
+    """It does not wait any more, so it is not decided again."""
+    steps.configure(rules(t_x={"after": ["a"], "delay": "PT5S"}))
+    steps.fire("a")
+    clock.advance(timedelta(seconds=60))
+    decision = decisions.configure(steps.policy, check_configuration(rules(t_x=["b"])))
+    preview = steps.preview(decision)
+    assert changes_without_times(preview) == changes_without_times(steps.commit(decision))
+    assert preview.triggered == []
+
+
 def test_an_instance_that_only_a_timer_would_create(steps, clock):
     """A decision about it can be previewed."""
     steps.configure(rules(t_x=["a", "b"]))

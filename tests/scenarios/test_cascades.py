@@ -15,8 +15,7 @@ from contextvars import ContextVar
 import pytest
 
 from tests.scenarios.steps import runs
-from triggers import FinalizingTriggerManager, Limits, Status, TriggerManager, propagate, task
-from triggers import manager as manager_module
+from triggers import FinalizingTriggerManager, Limits, Status, TriggerManager, deciding, propagate, task
 from triggers.exceptions import CascadeDepthError
 from triggers.testing import TriggersHarness
 
@@ -290,5 +289,5 @@ def test_retries_do_not_make_a_chain_longer(tasks):
 @pytest.mark.parametrize("fire", [fire_by_uid, fire_there, fire_from_asyncio_task])
 def test_without_the_context_variable_nothing_stops_a_chain(tasks, fire, monkeypatch):
     """A mutant: a manager that does not ask which task it is called from runs until the brake."""
-    monkeypatch.setattr(manager_module, "FIRED_BY", ContextVar("nobody sets it", default=None))
+    monkeypatch.setattr(deciding, "FIRED_BY", ContextVar("nobody sets it", default=None))
     assert chain(tasks, fire) == (BRAKE, [])

@@ -20,7 +20,7 @@ from triggers.exceptions import UnsupportedRulesError
 from triggers.testing import TriggersHarness
 
 NOW = {"t_ship": {"after": ["paid"], "run": "shop.Ship"}}
-NEWER = {"t_ship": {"after": ["paid"], "debounce": {"seconds": 5}, "run": "shop.Ship"}}
+NEWER = {"t_ship": {"after": ["paid"], "throttle": {"seconds": 5}, "run": "shop.Ship"}}
 
 HOUR = timedelta(hours=1)
 
@@ -87,9 +87,9 @@ def test_a_manager_says_what_it_does_not_understand(harness, ran):
     """A firing is refused with the path of the word; the session can be read."""
     session = harness.session("a")
     newer(session)
-    with pytest.raises(UnsupportedRulesError, match=r"t_ship\.debounce; nothing was changed"):
+    with pytest.raises(UnsupportedRulesError, match=r"t_ship\.throttle; nothing was changed"):
         session.fire("paid")
-    assert session.storage.tasks["t_ship"].extras == {"debounce": {"seconds": 5}}
+    assert session.storage.tasks["t_ship"].extras == {"throttle": {"seconds": 5}}
     assert "t_ship waits for paid" in session.storage.explain("t_ship").sentence
     assert ran == []
 

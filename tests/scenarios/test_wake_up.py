@@ -341,7 +341,19 @@ class Plain:
     """A storage of somebody else, which has only what every storage must have."""
 
     def __init__(self, storage):
-        for name in ("now", "commit", "renew", "due", "expired", "purge_logs", "joined", "close", "reader"):
+        for name in (
+            "now",
+            "commit",
+            "commit_many",
+            "timed_sessions",
+            "renew",
+            "due",
+            "expired",
+            "purge_logs",
+            "joined",
+            "close",
+            "reader",
+        ):
             setattr(self, name, getattr(storage, name))
 
 

@@ -104,8 +104,10 @@ class _Picture:
                 found.history.append(firing)
         known = {(instance.task, instance.number): instance for instance in found.instances}
         for where, instance in self._instances.items():
-            if where in known or self._is_wanted(instance, need, session):
+            if self._is_wanted(instance, need, session):
                 known[where] = copy_of(instance)
+            else:
+                known.pop(where, None)
         found.instances = list(known.values())
         found.timers = self._first_timers(found.timers, need.timers)
         named = {

@@ -311,7 +311,9 @@ class PreviewedSteps(Steps):
             AssertionError: the commit has other changes, or raises another exception.
         """
         expected, found = _result(self.preview, decision), _result(super().commit, decision)
-        assert _comparable(found) == _comparable(expected)  # noqa: S101 - a step of a test
+        pairs = zip(_comparable(found), _comparable(expected), strict=True)
+        different = [pair for pair in pairs if pair[0] != pair[1]]
+        assert not different, f"{decision.name}: {different}"  # noqa: S101 - a step of a test
         if isinstance(found, Exception):
             raise found
         return found
