@@ -193,8 +193,16 @@ def configurations(
         )
         made[task] = draw(timed(rule)) if is_timed else rule
         if hears_outcomes:
-            ends += [f"{task}:{word}" for word in (*WORDS, *(["missed"] if "deadline" in made[task] else ()))]
+            words = (*WORDS, "missed") if _can_miss(made[task], chosen[place:]) else WORDS
+            ends += [f"{task}:{word}" for word in words]
     return made
+
+
+def _can_miss(rule: dict[str, Any], later: Sequence[str]) -> bool:
+    """Whether the deadline of a rule can begin before any of the later tasks has run."""
+    deadline = rule.get("deadline")
+    start = deadline.get("from") if isinstance(deadline, dict) else None
+    return deadline is not None and start not in later
 
 
 # -- time ------------------------------------------------------------
