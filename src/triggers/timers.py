@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from triggers.core.durations import micros, read_duration
 from triggers.core.names import instance_name
+from triggers.core.timers import BEFORE_ALL
 from triggers.core.values import decode, shown
 from triggers.exceptions import InvalidValueError
 from triggers.options import duration
@@ -71,10 +72,10 @@ class Timer:
 
 def timers_of(reader: Reader, uid: str) -> Iterator[Timer]:
     """Yield the timers of a session in their order, page by page."""
-    after = (-1, -1)
+    after = BEFORE_ALL
     while page := reader.timers(uid, after=after, limit=PAGE):
         yield from map(Timer.of, page)
-        after = (page[-1].at, page[-1].number)
+        after = page[-1].order
 
 
 def pause_before(after: timedelta | str | float) -> int:

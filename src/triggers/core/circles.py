@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from triggers.core.durations import micros
 from triggers.core.outcomes import MISSED, OUTCOMES, WITHOUT_RUN, outcome_of
-from triggers.core.timing import NEW_CHAIN
+from triggers.core.timers import NEW_CHAIN
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping

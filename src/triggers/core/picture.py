@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from triggers.core.decisions.timing import AT_ONCE, elapse
@@ -130,4 +131,4 @@ class _Picture:
             yield from (timer for timer in stored if timer.name not in self._timers)
             yield from (timer for timer in self._timers.values() if timer is not None)
 
-        return sorted(every(), key=lambda timer: (timer.at, timer.number))[:count]
+        return sorted(every(), key=attrgetter("order"))[:count]

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 #: The time of a timer that could not elapse and was put aside, in microseconds. It never comes.
 AWAY: Final = 2**62
 
+#: A time and number before those of every timer.
+BEFORE_ALL: Final = (-1, -1)
+
+#: A firing by a timer that waited at least this long starts a new chain of firings, in microseconds.
+NEW_CHAIN: Final = 1_000_000
+
 #: Kinds of timers. A timer fires a trigger, ends the delay of an instance, or is the deadline of an instance.
 FIRES: Final = "fires"
 DELAY: Final = "delay"
@@ -54,6 +60,16 @@ class Timer(NamedTuple):
     source: str = ""
     problem: str = ""
     was_at: int = 0
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Its place among the timers of its session, which elapse in this order: its time and its number."""
+        return self.at, self.number
+
+    @property
+    def starts_chain(self) -> bool:
+        """Whether what it does begins a new chain of firings, instead of continuing that which set it."""
+        return self.at - self.since >= NEW_CHAIN
 
     @property
     def body(self) -> list[Any]:

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 #: The remark in the history of an instance that is abandoned because of its deadline.
 MISSED_IT: Final = "missed its deadline"
 
-#: A firing by a timer that waited at least this long starts a new chain of firings, in microseconds.
-NEW_CHAIN: Final = 1_000_000
-
 
 @dataclass(frozen=True, slots=True)
 class Delay:

@@ -47,6 +47,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from triggers.core.exchange import NeedsSession
 from triggers.core.names import instance_name
 from triggers.core.records import fingerprint
+from triggers.core.timers import BEFORE_ALL
 from triggers.exceptions import StorageError
 
 if TYPE_CHECKING:
@@ -454,7 +455,7 @@ class Reader(Protocol):
         uid: str,
         *,
         names: Collection[str] | None = None,
-        after: tuple[int, int] = (-1, -1),
+        after: tuple[int, int] = BEFORE_ALL,
         limit: int = 100,
     ) -> list[Timer]:
         """A page of timers by their time and number, those after this (time, number), or those with names."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from operator import attrgetter
 from typing import TYPE_CHECKING, NoReturn
 from weakref import WeakSet
 
@@ -25,6 +26,7 @@ from triggers.core.exchange import Changes, Need, Slice
 from triggers.core.records import without_contexts
 from triggers.core.state import Counter, Firing, Instance, Latest, Session, copy_of
 from triggers.core.status import Status
+from triggers.core.timers import BEFORE_ALL
 from triggers.core.values import decode, encode, type_name
 from triggers.exceptions import StorageBusyError, StorageError
 from triggers.fork import reset_after_fork
@@ -418,7 +420,7 @@ class MemoryStorage:
         uid: str,
         *,
         names: Collection[str] | None = None,
-        after: tuple[int, int] = (-1, -1),
+        after: tuple[int, int] = BEFORE_ALL,
         limit: int = 100,
     ) -> list[Timer]:
         """A page of timers by their time and number, or those with the given names."""
@@ -426,7 +428,7 @@ class MemoryStorage:
             timers = _in_order(self._stored(uid).timers.values())
         if names is not None:
             return [timer for timer in timers if timer.name in names]
-        return [timer for timer in timers if (timer.at, timer.number) > after][:limit]
+        return [timer for timer in timers if timer.order > after][:limit]
 
     def latest(self, uid: str, triggers: Collection[str]) -> dict[str, Firing]:
         """The latest firing of each of these triggers that has ever fired."""
@@ -560,7 +562,7 @@ def _load_timers(stored: StoredSession, need: Need) -> list[Timer]:
 
 
 def _in_order(timers: Iterable[Timer]) -> list[Timer]:
-    return sorted(timers, key=lambda timer: (timer.at, timer.number))
+    return sorted(timers, key=attrgetter("order"))
 
 
 # -- instances and records ----------------------------------------------------------------------------------

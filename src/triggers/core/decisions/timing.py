@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from triggers.core.decisions.needs import need_for
@@ -12,7 +13,7 @@ from triggers.core.outcomes import ENDED, MISSED, OF_STATUS, outcome_of
 from triggers.core.state import Firing
 from triggers.core.status import Status
 from triggers.core.timers import AWAY, DEADLINE, FIRES, Timer
-from triggers.core.timing import MISSED_IT, NEW_CHAIN, missed_note
+from triggers.core.timing import MISSED_IT, missed_note
 from triggers.core.values import encode, to_datetime
 from triggers.exceptions import UnknownSessionError
 
@@ -147,7 +148,7 @@ class _Queue:
         if self._has_more and not loaded:
             return None
         fresh = (timer for timer in self._changed.values() if timer is not None)
-        return min((*loaded, *fresh), key=lambda timer: (timer.at, timer.number), default=None)
+        return min((*loaded, *fresh), key=attrgetter("order"), default=None)
 
     def next_at(self) -> int | None:
         """Return when the next timer is due, or a time before that; None if there is none."""
@@ -191,7 +192,7 @@ def _elapse(work: UnitOfWork, timer: Timer) -> Generator[Need, Slice, None]:
     if timer.kind == DEADLINE:
         _miss(work, instance, rule, timer)
     elif rule.after.is_met(instance.taken):
-        if timer.at - timer.since >= NEW_CHAIN:
+        if timer.starts_chain:
             instance.cascade_depth = 0
         work.schedule(instance)
 
@@ -214,9 +215,8 @@ def _fire(work: UnitOfWork, timer: Timer) -> Generator[Need, Slice, None]:
             problem = f"its key {timer.key!r} was used by another firing"
             work.changes.unfired.append(timer._replace(problem=problem))
             return
-    depth = timer.depth if timer.at - timer.since < NEW_CHAIN else 0
-    fingerprint = timer.fingerprint if timer.key is not None else None
-    work.fire(Firing(0, timer.trigger, timer.kwargs, 0, depth, timer.source, timer.key, fingerprint))
+    depth = 0 if timer.starts_chain else timer.depth
+    work.fire(Firing(0, timer.trigger, timer.kwargs, 0, depth, timer.source, timer.key, timer.fingerprint))
 
 
 def _miss(work: UnitOfWork, instance: Instance, rule: Rule, timer: Timer) -> None:
@@ -227,8 +227,8 @@ def _miss(work: UnitOfWork, instance: Instance, rule: Rule, timer: Timer) -> Non
     if name in work.session.rules.outcomes:
         lacks = [trigger for trigger in rule.after if trigger not in instance.taken]
         kwargs = encode({"instance": instance.name, "due": due, "lacks": lacks}, "kwargs")
-        is_short = timer.at - timer.since < NEW_CHAIN
-        depth = max(instance.cascade_depth if is_short else 0, work.policy.cascade_depth) + 1
+        led_by = 0 if timer.starts_chain else instance.cascade_depth
+        depth = max(led_by, work.policy.cascade_depth) + 1
         fire_outcome(work, Firing(0, name, kwargs, 0, depth, instance.name))
     late = rule.deadline is not None and rule.deadline.abandons
     if late and instance.status is Status.UNSTARTED and not rule.after.is_met(instance.taken):

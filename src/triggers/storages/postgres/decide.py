@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from triggers.core.exchange import Changes, Need, Slice
 from triggers.core.state import Counter, Latest, Session
+from triggers.core.timers import BEFORE_ALL
 from triggers.storages.base import run_decision
 from triggers.storages.postgres.records import record_to_row
 from triggers.storages.postgres.statements import WRITERS
 from triggers.storages.sql import rows
-from triggers.storages.sql.rows import BEFORE_ALL, Row
+from triggers.storages.sql.rows import Row
 
 if TYPE_CHECKING:
     from triggers.core.exchange import Decision

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from triggers.core.exchange import NeedsSession
 from triggers.core.state import Counter
+from triggers.core.timers import BEFORE_ALL
 from triggers.exceptions import StorageError, TriggersError
 from triggers.health import Problems
 from triggers.storages.announcements import Announcer, ConnectedListener
@@ -55,7 +56,6 @@ from triggers.storages.postgres.statements import texts
 from triggers.storages.postgres.url import PostgresUrl
 from triggers.storages.rule_cache import RuleCache
 from triggers.storages.sql import rows
-from triggers.storages.sql.rows import BEFORE_ALL
 
 if TYPE_CHECKING:
     import threading

@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from triggers.core.exchange import Need
+from triggers.core.timers import BEFORE_ALL
 from triggers.storages.base import MAX_CONFLICTS, ConflictError
 from triggers.storages.redis import rows
 from triggers.storages.redis.changes import ANY
@@ -35,8 +36,6 @@ FIRINGS: Final = 1_000
 
 #: What slice.lua is asked for besides timers.
 NOTHING: Final = tuple(parts_of(Need()))
-
-timer_order: Final = attrgetter("at", "number")
 
 
 class RedisReader:
@@ -170,12 +169,12 @@ class RedisReader:
         uid: str,
         *,
         names: Collection[str] | None = None,
-        after: tuple[int, int] = (-1, -1),
+        after: tuple[int, int] = BEFORE_ALL,
         limit: int = 100,
     ) -> list[Timer]:
         """A page of timers by their time and number, or those with the given names."""
         if names is not None:
-            return sorted(self._timers(uid, 1, timer_parts(0, names)), key=timer_order)
+            return sorted(self._timers(uid, 1, timer_parts(0, names)), key=attrgetter("order"))
         found: list[Timer] = []
         while len(found) < limit:
             size = min(BUDGET, limit - len(found))
@@ -183,7 +182,7 @@ class RedisReader:
             found += page
             if len(page) < size:
                 break
-            after = timer_order(page[-1])
+            after = page[-1].order
         return found
 
     def _timers(self, uid: str, which: int, parts: list[Part]) -> list[Timer]:

@@ -142,9 +142,6 @@ HEAD: Final = (
 #: The columns that :func:`timer_from_row` reads and :func:`timer_to_row` returns.
 TIMER: Final = ("name", "at", "number", "body")
 
-#: A time and number before those of every timer.
-BEFORE_ALL: Final = (-1, -1)
-
 #: The parameters with what a guard compares.
 GUARD: Final = ("guard_status", "guard_fence", "guard_lease_until")
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from triggers.core.columns import RECORD
 from triggers.core.exchange import Changes, Need, Slice
 from triggers.core.state import Counter, Latest, Session
+from triggers.core.timers import BEFORE_ALL
 from triggers.health import Problems, readable
 from triggers.storages.announcements import Announcer
 from triggers.storages.base import (
@@ -32,7 +33,6 @@ from triggers.storages.base import (
 from triggers.storages.clock import wall_clock
 from triggers.storages.rule_cache import RuleCache, place_of_rules
 from triggers.storages.sql import rows, statements
-from triggers.storages.sql.rows import BEFORE_ALL
 from triggers.storages.sqlite.file import SqliteFile
 from triggers.storages.sqlite.joined import JoinedFile
 from triggers.storages.sqlite.listener import FileListener, announce
