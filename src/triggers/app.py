@@ -408,10 +408,12 @@ class Triggers:
         until = None if seconds is None else time.monotonic() + seconds
         while True:
             asked = time.monotonic()
+            # Timers are asked for before the instances, because one can elapse meanwhile, and again after them,
+            # because a task can have set one and ended.
+            timer_at = self._next_timer_at() if timers else None
             backlog = self.backlog()
-            timer_at = self._sweep.timekeeper.next_at() if timers else None
-            is_busy = backlog.running or backlog.ready or (delayed and backlog.later)
-            if not is_busy and timer_at is None:
+            is_busy = backlog.running or backlog.ready or (delayed and backlog.later) or timer_at is not None
+            if not is_busy and not (timers and self._next_timer_at() is not None):
                 return True
             times = (self._backend.reader.next_at(), timer_at)
             next_at = min((at for at in times if at is not None), default=None)
@@ -522,6 +524,9 @@ class Triggers:
         self._backend.close()
 
     # private
+
+    def _next_timer_at(self) -> int | None:
+        return self._sweep.timekeeper.next_at()
 
     def _tend(self) -> None:
         """Start the threads again that have died or could not start."""

@@ -115,6 +115,30 @@ def test_a_timer_in_the_past_is_due_at_once(url, tasks, ran):
         assert len(ran) == 1
 
 
+@pytest.mark.parametrize("happens", ["it elapses", "one is set"])
+def test_joining_overlooks_no_timer(tasks, clock, happens):
+    """Neither one that elapses while the instances are counted, nor one that is set then."""
+
+    class Meanwhile(MemoryStorage):
+        def backlog(self):
+            found = super().backlog()
+            if happens == "it elapses":
+                self.commit("s", decisions.elapse(app._policy_of))
+            else:
+                app.session("s").fire_later("due", after=3600, name="a")
+            return found
+
+    storage = Meanwhile(clock=clock)
+    app = Triggers(storage, runner=None, registry=tasks)
+    session = app.session("s")
+    session.update_configuration(RULES)
+    if happens == "it elapses":
+        session.fire_later("due", after=10)
+        clock.advance(timedelta(minutes=1))
+    assert app.join(0, timers=True) is False
+    app.close()
+
+
 def test_what_a_timer_shows(app):
     """Its time, what it does, and its key."""
     session = app.session("s")
