@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from triggers.core.exchange import Decision
     from triggers.core.rules import RuleSet
+    from triggers.core.state import Firing
     from triggers.storages.base import ReadyInstance, Storage
     from triggers.storages.joining.scope import ManagerScopes
 
@@ -121,12 +122,7 @@ class ManagerDecisions:
 
     def fire(self, trigger_name: str, trigger_kwargs: Mapping[str, Any] | None, key: str | None) -> Decision:
         """Return the decision that records a firing, and what follows from it."""
-        fired_by, limits = self._fired_by, self._services.limits
-        source = fired_by.name if fired_by.uid == self._uid else ""
-        firing = new_firing(
-            trigger_name, trigger_kwargs, key, depth=fired_by.depth, source=source, limits=limits
-        )
-        return decisions.fire(self.policy, firing, self.rules)
+        return decisions.fire(self.policy, self._firing(trigger_name, trigger_kwargs, key), self.rules)
 
     def set_timer(
         self,
@@ -142,23 +138,29 @@ class ManagerDecisions:
         if (after is None) == (at is None):
             message = "fire_later() needs a time: give either after= or at="
             raise TypeError(message)
-        fired_by = self._fired_by
-        source = fired_by.name if fired_by.uid == self._uid else ""
-        firing = new_firing(trigger_name, trigger_kwargs, key, limits=self._services.limits)
+        firing = self._firing(trigger_name, trigger_kwargs, key)
         timer = Timer(
             check_name(name, "name of a timer"),
             0 if at is None else moment(at),
             number=0,
             kind=FIRES,
             since=0,
-            depth=fired_by.depth,
+            depth=firing.depth,
             trigger=firing.trigger,
             kwargs=firing.kwargs,
             key=firing.key,
             fingerprint=firing.fingerprint,
-            source=source,
+            source=firing.source,
         )
         return decisions.set_timer(self.policy, timer, None if after is None else pause_before(after))
+
+    def _firing(self, trigger_name: str, trigger_kwargs: Mapping[str, Any] | None, key: str | None) -> Firing:
+        """Return a firing of the calling task, or of the application."""
+        fired_by, limits = self._fired_by, self._services.limits
+        source = fired_by.name if fired_by.uid == self._uid else ""
+        return new_firing(
+            trigger_name, trigger_kwargs, key, depth=fired_by.depth, source=source, limits=limits
+        )
 
     def cancel_timer(self, name: str) -> Decision:
         """Return the decision that removes one that has not elapsed."""

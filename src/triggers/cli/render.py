@@ -16,6 +16,7 @@ from triggers.cli.documents import error_of, parent_of, tagged
 from triggers.core.names import visible as visible  # noqa: PLC0414 - the commands find it here
 from triggers.core.status import Status
 from triggers.core.timing import missed_in
+from triggers.core.timing_in_words import EVENTS, moment
 from triggers.core.values import to_datetime
 from triggers.session import level_name
 
@@ -181,7 +182,7 @@ def _abandoned(instance: Instance, _rule: Rule | None, _now: int) -> str:
     if instance.vetoes:
         return f"stopped by {listed(instance.vetoes)}"
     late = missed_in(instance.history)
-    return f"missed its deadline of {late:%Y-%m-%d %H:%M:%S} UTC" if late else ""
+    return f"missed its deadline of {moment(late)}" if late else ""
 
 
 _REASONS: Final = {
@@ -263,8 +264,7 @@ def _happens(timer: Timer) -> str:
     if timer.kind == "fires":
         kwargs = f" {pairs(timer.kwargs)}" if timer.kwargs else ""
         return f"fires {visible(timer.trigger or '')}{kwargs}"
-    does = "starts" if timer.kind == "delay" else "is late"
-    return f"{visible(timer.instance or '')} {does}"
+    return f"{visible(timer.instance or '')} {EVENTS[timer.kind]}"
 
 
 def instances_table(instances: Iterable[Instance], rules: Mapping[str, Rule], now: int) -> Table:

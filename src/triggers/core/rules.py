@@ -197,7 +197,6 @@ class RuleSet:
             that timers of the same time elapse in the same order with equal rule sets.
         outcomes: the outcomes of its tasks that rules name. No others are fired.
         timed: the tasks whose unstarted instances can have timers.
-        debounced: those of them whose delay begins again with each further firing.
         exceptional: the tasks that run only after an outcome, directly or through others.
         exceptional_names: the triggers that fire only in exceptional cases.
         digest: the SHA-256 of the canonical text, in hexadecimal.
@@ -210,7 +209,6 @@ class RuleSet:
         "_exempt",
         "_reach",
         "body",
-        "debounced",
         "digest",
         "exceptional",
         "exceptional_names",
@@ -245,9 +243,6 @@ class RuleSet:
             conditions = {task: rule.after for task, rule in self.rules.items()}
             self.exceptional = exceptional_tasks(conditions, self.outcomes)
             self.exceptional_names = exceptional_names(self.exceptional, self.outcomes)
-        self.debounced: frozenset[str] = frozenset(
-            task for task in self.timed if self.rules[task].is_debounced
-        )
         self._exempt: dict[str, frozenset[str]] = {}
         self._reach: dict[tuple[str, ...], Reach] = {}
 

@@ -39,7 +39,7 @@ _SOON: Final = "with the next sweep, or the next change of the session"
 _UNITS: Final = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 #: Kind of a timer → what its instance does when it is due.
-_EVENTS: Final = {DELAY: "starts", DEADLINE: "is late"}
+EVENTS: Final = {DELAY: "starts", DEADLINE: "is late"}
 
 
 def length(duration: int) -> str:
@@ -137,7 +137,7 @@ class Times:
 
 def upstream_due(due: Due | None) -> str:
     """Return what the timer of an upstream instance adds to its status; "" without a timer."""
-    return f" and {_EVENTS[due.kind]} at {moment(due.at)}" if due else ""
+    return f" and {EVENTS[due.kind]} at {moment(due.at)}" if due else ""
 
 
 def late(at: datetime | None) -> str:

@@ -81,8 +81,8 @@ def configure(
         after = session.rules = merged(before, rules, work.policy.limits) if merge else rules
         pending = session.pending
         changed = _changed(before, after)
-        added = [rule for task, rule in sorted(after.rules.items()) if task not in before.rules]
-        added = added if catch_up else []
+        new = sorted(after.rules.keys() - before.rules.keys()) if catch_up else []
+        added = [after.rules[task] for task in new]
         past = frozenset(name for rule in added for name in rule.named)
         reach = _reach_of_changes(after, changed)
         found = yield Need(None, None, reach.heard, reach.others, unstarted=changed, history=past)
