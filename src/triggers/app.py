@@ -408,8 +408,8 @@ class Triggers:
         until = None if seconds is None else time.monotonic() + seconds
         while True:
             asked = time.monotonic()
-            # Timers are asked for before the instances, because one can elapse meanwhile, and again after them,
-            # because a task can have set one and ended.
+            # Timers are asked for before the instances, because one can elapse meanwhile, and again after
+            # them, because a task can have set one and ended.
             timer_at = self._next_timer_at() if timers else None
             backlog = self.backlog()
             is_busy = backlog.running or backlog.ready or (delayed and backlog.later) or timer_at is not None

@@ -55,15 +55,20 @@ class DeafListener:
 
     Args:
         woken: ends every wait.
+        is_late: whether announcements set the event, so that earlier ones were missed. Then the first wait
+            ends at once.
     """
 
-    def __init__(self, woken: threading.Event) -> None:
+    def __init__(self, woken: threading.Event, *, is_late: bool = False) -> None:
         self._woken = woken
+        self._is_late = is_late
 
     def wait(self, timeout: float) -> bool:
-        """Wait until the event is set, up to that time in seconds; returns False."""
-        self._woken.wait(timeout)
-        return False
+        """Wait until the event is set, up to that time in seconds; return whether something was missed."""
+        is_late, self._is_late = self._is_late, False
+        if not is_late:
+            self._woken.wait(timeout)
+        return is_late
 
     def close(self) -> None:
         """Do nothing: it has no connection."""

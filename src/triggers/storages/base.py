@@ -234,8 +234,9 @@ class Listener(Protocol):
     def wait(self, timeout: float) -> bool:
         """Wait for an announcement, or until the listener is woken, up to that time in seconds.
 
-        What was announced between two calls is not missed. An error of the connection is not raised: nothing
-        is heard until it works again.
+        What was announced between two calls is not missed. The first call returns true at once, because
+        something can have been announced before the listener was there. An error of the connection is not
+        raised: nothing is heard until it works again.
 
         Returns:
             Whether work may have been announced.

@@ -145,7 +145,7 @@ class MemoryStorage:
         """Let each announcement set this event."""
         with self._lock:
             self._woken.add(woken)
-        return DeafListener(woken)
+        return DeafListener(woken, is_late=True)
 
     # -- committing -------------------------------------------------------------------------------------
 

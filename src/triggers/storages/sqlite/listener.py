@@ -37,7 +37,7 @@ class FileListener:
         # A commit changes the log in WAL mode, and the file itself in journal_mode=DELETE.
         self._paths = (f"{path}-wal", path)
         self._woken = woken
-        self._seen = self._look()
+        self._seen: list[tuple[int, int]] | None = None
 
     def wait(self, timeout: float) -> bool:
         """Wait for a change by any process, up to that time in seconds; returns whether there was one."""

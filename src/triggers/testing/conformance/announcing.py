@@ -64,6 +64,16 @@ class Announcements(StorageFixtures):
         assert heard
         assert not woken.is_set()
 
+    def test_a_new_listener_may_have_missed_something(
+        self, place: StorageSandbox, listener: Listener
+    ) -> None:
+        """Promise 14: what was announced before it was there is heard at once; after that, nothing is."""
+        announce(place.open())
+        with closing(listen(place.open(), threading.Event())) as late:
+            assert late.wait(TIMEOUT)
+            while late.wait(0.2):
+                pass
+
     def test_a_listener_that_is_woken_does_not_wait(self, listener: Listener, woken: threading.Event) -> None:
         """Promise 14: the event ends a wait, also one that has begun."""
         threading.Timer(0.05, woken.set).start()
