@@ -153,6 +153,14 @@ def valkey_url(valkey_server):
     return with_empty_database(valkey_server)
 
 
+@pytest.fixture(params=["memory", "sqlite", "postgres_url", "valkey_url"])
+def any_url(request, tmp_path):
+    """The URL of an empty storage, of each kind."""
+    if request.param.endswith("url"):
+        return request.getfixturevalue(request.param)
+    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path / 'file.db'}"
+
+
 @pytest.fixture
 def cluster_url(redis_cluster):
     """The URL of an empty cluster."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import suppress
 from dataclasses import FrozenInstanceError
 
 import pytest
 
 from triggers.core import decisions
-from triggers.core.exchange import Changes, Decision, Need, NeedsSession, Slice
+from triggers.core.exchange import Changes, Decision, Need, NeedsSession, Slice, TimersDue
 from triggers.core.rules import NO_RULES, rule_set
 from triggers.core.state import Firing, Instance, Session
 from triggers.core.status import Status
 from triggers.core.terms import AttemptReport, Policy, Terms
 from triggers.core.timers import FIRES, Timer
-from triggers.exceptions import ManagerMismatchError
+from triggers.exceptions import ManagerMismatchError, UnknownInstanceError
 from triggers.storages.base import run_decision
 
 RULES = rule_set(
@@ -87,6 +88,20 @@ def test_every_decision_is_looked_at_here():
     functions = {name for name in decisions.__all__ if inspect.isfunction(getattr(decisions, name))}
     names_of_claims = {"labelled", "is_labelled", "alone", "is_alone"}
     assert functions - names_of_claims == {decision.name for decision in DECISIONS.values()}
+
+
+@pytest.mark.parametrize("called", DECISIONS)
+def test_timers_elapse_before_whatever_concerns_the_session(called):
+    """Only a session that begins, and the decision that lets them elapse, do not ask for that."""
+    decision = DECISIONS[called]
+    if decision.name in {*SHARED, "import_session", "elapse"}:
+        with suppress(UnknownInstanceError):
+            run_decision(decision, head(next_timer_at=5), nothing, exclusive=True)
+        return
+    with pytest.raises(TimersDue):
+        run_decision(decision, head(next_timer_at=5), nothing, exclusive=True)
+    with suppress(UnknownInstanceError):
+        run_decision(decision, head(next_timer_at=6), nothing, exclusive=True)
 
 
 @pytest.mark.parametrize("called", DECISIONS)

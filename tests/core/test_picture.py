@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import pytest
-
 from triggers.core import decisions, picture
 from triggers.core.configuration import check_configuration
 from triggers.core.picture import in_picture
 from triggers.core.state import new_firing
 from triggers.core.status import Status
-from triggers.storages.memory import MemoryStorage
-from triggers.testing.clock import VirtualClock
 from triggers.testing.conformance.outcomes import rules
-from triggers.testing.conformance.steps import Steps
 from triggers.testing.conformance.timing import changes_without_times
 
 BEFORE = rules(
@@ -27,16 +22,6 @@ AFTER = rules(
     t_x={"after": ["b", "c"], "deadline": "PT9S"},
     t_new={"andEvery": "a"},
 )
-
-
-@pytest.fixture
-def clock():
-    return VirtualClock()
-
-
-@pytest.fixture
-def steps(clock):
-    return Steps(MemoryStorage(clock=clock))
 
 
 def test_new_rules_see_what_has_elapsed(steps, clock):

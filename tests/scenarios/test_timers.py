@@ -49,13 +49,6 @@ def tasks(ran):
     return found
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres_url", "valkey_url"])
-def url(request, tmp_path):
-    if request.param.endswith("url"):
-        return request.getfixturevalue(request.param)
-    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path / 'file.db'}"
-
-
 @pytest.fixture
 def clock():
     return VirtualClock()
@@ -67,9 +60,9 @@ def app(tasks, clock):
         yield app
 
 
-def test_the_sweep_wakes_for_a_timer(url, tasks, ran):
+def test_the_sweep_wakes_for_a_timer(any_url, tasks, ran):
     """It does not wait for its next turn, which is an hour away, and the instance runs once."""
-    with Triggers(url, registry=tasks, sweep_interval=timedelta(hours=1)) as app:
+    with Triggers(any_url, registry=tasks, sweep_interval=timedelta(hours=1)) as app:
         session = app.session("s")
         session.update_configuration(RULES)
         name = session.fire_later("due", {"n": 1}, after=SOON)
@@ -80,12 +73,12 @@ def test_the_sweep_wakes_for_a_timer(url, tasks, ran):
         assert not session.cancel_timer(name)
 
 
-def test_a_timer_of_another_process_elapses_in_the_worker(url, tasks, ran):
+def test_a_timer_of_another_process_elapses_in_the_worker(any_url, tasks, ran):
     """What a process without a runner sets, a worker lets elapse in time."""
-    if url == "memory://":
+    if any_url == "memory://":
         pytest.skip("memory is not shared by processes")
-    with Triggers(url, registry=tasks, sweep_interval=timedelta(seconds=30)):
-        web = Triggers(url, runner=None, registry=tasks)
+    with Triggers(any_url, registry=tasks, sweep_interval=timedelta(seconds=30)):
+        web = Triggers(any_url, runner=None, registry=tasks)
         session = web.session("s")
         session.update_configuration(RULES)
         session.fire_later("due", {"n": 2}, after=SOON)
@@ -105,9 +98,9 @@ def test_a_timer_outlives_its_process(tmp_path, tasks, ran):
         assert [instance.status for instance in app.session("s").storage] == ["finished"]
 
 
-def test_a_timer_in_the_past_is_due_at_once(url, tasks, ran):
+def test_a_timer_in_the_past_is_due_at_once(any_url, tasks, ran):
     """However long ago it is."""
-    with Triggers(url, registry=tasks) as app:
+    with Triggers(any_url, registry=tasks) as app:
         session = app.session("s")
         session.update_configuration(RULES)
         session.fire_later("due", at=datetime(1912, 6, 23, tzinfo=UTC))

@@ -27,17 +27,10 @@ def tasks():
     return found
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres_url", "valkey_url"])
-def url(request, tmp_path):
-    if request.param.endswith("url"):
-        return request.getfixturevalue(request.param)
-    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path / 'file.db'}"
-
-
 @pytest.mark.parametrize("runner", [ThreadsRunner, InlineRunner])
-def test_close_start_fire_runs(url, tasks, runner):
+def test_close_start_fire_runs(any_url, tasks, runner):
     """On every storage, what is fired after `close` and `start` runs, and so does what was fired in between."""
-    app = Triggers(url, runner=runner(), registry=tasks, lease=timedelta(seconds=1), **QUICK)
+    app = Triggers(any_url, runner=runner(), registry=tasks, lease=timedelta(seconds=1), **QUICK)
     session = app.session("s")
     session.update_configuration(EVERY)
     for _ in range(3):

@@ -64,9 +64,8 @@ class Announcements(StorageFixtures):
         assert heard
         assert not woken.is_set()
 
-    def test_a_new_listener_may_have_missed_something(
-        self, place: StorageSandbox, listener: Listener
-    ) -> None:
+    @pytest.mark.usefixtures("listener")
+    def test_a_new_listener_may_have_missed_something(self, place: StorageSandbox) -> None:
         """Promise 14: what was announced before it was there is heard at once; after that, nothing is."""
         announce(place.open())
         with closing(listen(place.open(), threading.Event())) as late:
