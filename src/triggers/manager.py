@@ -578,13 +578,17 @@ class TriggerManager:
         elapsed: list[Changes] = []
         try:
             changes = commit_in_time(
-                scope.storage, self.uid, decision, self._decisions.own_policy, elapsed, joined=scope.is_joined
+                scope.storage, self.uid, decision, self._own_policy, elapsed, joined=scope.is_joined
             )
         finally:
             for each in elapsed:
                 scope.after_commit(partial(self._publish_elapsed, each))
         self._decisions.rules = changes.session.rules
         return changes
+
+    def _own_policy(self, _: str) -> decisions.Policy:
+        """Return the settings for timers. They are only needed if some are due."""
+        return self._decisions.own_policy
 
     def _publish_elapsed(self, changes: Changes) -> None:
         """Publish what elapsed timers have changed. An error of a hook concerns that, and is logged."""
